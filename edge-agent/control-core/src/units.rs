@@ -1,0 +1,62 @@
+//! Ids and quantities, each its own type, so that a tier cannot be handed over where a bay is meant.
+
+use core::num::NonZeroU32;
+
+/// Milliseconds on the caller's monotonic clock. The core has no clock of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// Time from `earlier` to `self`, zero when `earlier` lies ahead.
+    pub const fn since(self, earlier: Millis) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This instant, `ms` milliseconds on.
+    pub const fn plus(self, ms: u64) -> Millis {
+        Millis(self.0.saturating_add(ms))
+    }
+}
+
+/// The number on a load unit's label. Zero is "no load", and is therefore no load id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoadId(pub NonZeroU32);
+
+impl LoadId {
+    /// `None` for 0, which is how a register says "empty".
+    pub const fn new(raw: u32) -> Option<LoadId> {
+        match NonZeroU32::new(raw) {
+            Some(n) => Some(LoadId(n)),
+            None => None,
+        }
+    }
+
+    /// The number as a register holds it.
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The register value of a position: the load's number, or 0 for empty.
+    pub const fn raw(load: Option<LoadId>) -> u32 {
+        match load {
+            Some(l) => l.get(),
+            None => 0,
+        }
+    }
+}
+
+/// A load position, numbered by [`crate::layout::Layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PosId(pub u16);
+
+/// A machine with a command block, numbered by [`crate::layout::Layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineId(pub u8);
+
+/// A transport order, numbered by whoever hands it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderId(pub u32);
+
+/// A tier of the rack, 0 at the bottom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tier(pub u8);
