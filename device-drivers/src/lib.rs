@@ -1,1 +1,27 @@
+//! Field protocols behind one trait: registers and nodes become stamped readings, commands become writes.
+//!
+//! ```text
+//!   line (a socket) ── Driver ──┬─ poll ──> Reading { point, value, quality, source time } ──> LineSink
+//!     └─ device (a unit)        └─ write <── command block <─────────────────────────────────  LineSink
+//!          └─ point (a tag)
+//! ```
+//!
+//! | room | decides |
+//! |---|---|
+//! | [`value`] | what a reading is |
+//! | [`block`] | the register map of command and status blocks, and their codec |
+//! | [`driver`] | the trait every protocol implements, and which errors end a link |
+//! | [`line`] | one line's task: connect, back off, write before read, keep the schedule |
+//! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
+//! | [`opcua`] | OPC UA client: one subscription, watched |
 
+pub mod block;
+pub mod driver;
+pub mod line;
+pub mod modbus;
+pub mod opcua;
+pub mod value;
+
+pub use driver::{BlockWrite, Driver, LinkError};
+pub use line::{LineSink, LinkState, run_line};
+pub use value::{Cause, PointId, Reading, Value};

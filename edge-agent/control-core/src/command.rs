@@ -84,7 +84,16 @@ impl CommandLink {
         valid_ms: u16,
     ) -> Command {
         self.last_seq = self.last_seq.wrapping_add(1).max(1);
-        let command = Command { seq: self.last_seq, code, pos, load, program, valid_ms, issued_plc_ms: status.plc_time_ms };
+        let command = Command {
+            seq: self.last_seq,
+            code,
+            pos,
+            load,
+            program,
+            valid_ms,
+            issued_plc_ms: status.plc_time_ms,
+            issued_boot: status.boot,
+        };
         self.in_flight = Some((command, Progress::New));
         command
     }
@@ -111,7 +120,7 @@ impl CommandLink {
         };
         self.in_flight = Some((command, progress));
 
-        if progress != Progress::Seen && expired(&command, status.plc_time_ms) {
+        if progress != Progress::Seen && expired(&command, status) {
             self.in_flight = None;
             return Some((command, Outcome::Expired));
         }
@@ -119,10 +128,10 @@ impl CommandLink {
     }
 }
 
-/// Whether a controller whose clock shows `plc_ms` would refuse the command as too late, with margin.
-fn expired(command: &Command, plc_ms: u32) -> bool {
-    let age = plc_ms.wrapping_sub(command.issued_plc_ms);
-    age > u32::from(command.valid_ms) + EXPIRY_MARGIN_MS
+/// Whether the controller would refuse the command as too late, with margin: its clock says so, or it has started anew.
+fn expired(command: &Command, status: &MachineStatus) -> bool {
+    let age = status.plc_time_ms.wrapping_sub(command.issued_plc_ms);
+    status.boot != command.issued_boot || age > u32::from(command.valid_ms) + EXPIRY_MARGIN_MS
 }
 
 #[cfg(test)]
@@ -168,10 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_whose_clock_went_backwards_has_started_anew_and_refuses_the_old_command() {
-        let (mut link, _) = link_at(&at(500_000, 0, 0, CommandResult::None, Reason::None));
-        let rebooted = at(10, 0, 0, CommandResult::None, Reason::None);
-        assert_eq!(link.observe(&rebooted, 0).map(|(_, o)| o), Some(Outcome::Expired));
+    fn a_controller_that_has_started_anew_refuses_the_old_command_whatever_its_clock_says() {
+        for clock in [10, 500_010] {
+            let (mut link, _) = link_at(&at(500_000, 0, 0, CommandResult::None, Reason::None));
+            let rebooted = MachineStatus { boot: 1, ..at(clock, 0, 0, CommandResult::None, Reason::None) };
+            assert_eq!(link.observe(&rebooted, 0).map(|(_, o)| o), Some(Outcome::Expired));
+        }
     }
 
     #[test]

@@ -39,7 +39,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { stale_ms: 500, position_stale_ms: 5_000, valid_ms: 2_000, odd_ms: 3_000, adopt_ms: 3_000, missing_ms: 10_000 }
+        Settings {
+            stale_ms: 500,
+            position_stale_ms: 5_000,
+            valid_ms: 2_000,
+            odd_ms: 3_000,
+            adopt_ms: 3_000,
+            missing_ms: 10_000,
+        }
     }
 }
 
@@ -214,7 +221,8 @@ impl Controller {
             let seen = image.machine(id);
             let Some(machine) = self.machines.get_mut(usize::from(id.0)) else { continue };
             if let Some(status) = seen.fresh(now, self.settings.stale_ms) {
-                let auto = status.mode == crate::image::Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
+                let auto =
+                    status.mode == crate::image::Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
                 machine.needs_acknowledge |= !auto;
                 machine.was_auto = auto;
                 if machine.handshaken && machine.boot != status.boot {
@@ -227,7 +235,8 @@ impl Controller {
                 }
             }
             let hold =
-                interlock::permit(&seen, now, self.settings.stale_ms, machine.handshaken, machine.needs_acknowledge).err();
+                interlock::permit(&seen, now, self.settings.stale_ms, machine.handshaken, machine.needs_acknowledge)
+                    .err();
             match (machine.hold, hold) {
                 (None, Some(why)) => events.push(now, EventKind::MachineHeld(id, why)),
                 (Some(old), Some(why)) if old != why => events.push(now, EventKind::MachineHeld(id, why)),

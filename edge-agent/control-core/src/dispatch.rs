@@ -120,7 +120,13 @@ pub fn candidate(layout: &Layout, stock: &Stock, order: &Order, now: Millis) -> 
 
 /// Picks for a machine that last worked at `near`. A load on its own deck comes before everything.
 /// Looks at every candidate twice at most per window slot: [`ORDERS_MAX`] x [`PAIRING_WINDOW`] comparisons at worst.
-pub fn choose(layout: &Layout, machine: MachineId, near: PosId, status: &MachineStatus, candidates: &Candidates) -> Option<Task> {
+pub fn choose(
+    layout: &Layout,
+    machine: MachineId,
+    near: PosId,
+    status: &MachineStatus,
+    candidates: &Candidates,
+) -> Option<Task> {
     let mine = || candidates.iter().filter(move |c| c.machine == machine);
     let deck = layout.pos(Place::Deck(machine));
 
@@ -163,11 +169,8 @@ mod tests {
     fn each_place_has_the_next_leg_of_the_picture() {
         let l = demo();
         let bay = |tier, index| l.pos(Place::Bay { tier: Tier(tier), index });
-        let (out2, in1, in2) = (
-            l.pos(Place::TransferOut(Tier(2))),
-            l.pos(Place::TransferIn(Tier(1))),
-            l.pos(Place::TransferIn(Tier(2))),
-        );
+        let (out2, in1, in2) =
+            (l.pos(Place::TransferOut(Tier(2))), l.pos(Place::TransferIn(Tier(1))), l.pos(Place::TransferIn(Tier(2))));
         let carry = |machine, target| Leg::Carry { machine, target };
         let home = Goal::Home(bay(1, 7));
         let rows = [

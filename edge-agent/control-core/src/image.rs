@@ -311,6 +311,8 @@ pub struct Command {
     /// The machine controller's own time when the command was made, as last read from its status block:
     /// the controller can tell a late command without any two clocks agreeing.
     pub issued_plc_ms: u32,
+    /// The controller's boot counter at that time: its clock starts anew with every boot.
+    pub issued_boot: u16,
 }
 
 /// What is wanted of the plant.

@@ -80,9 +80,30 @@ mod tests {
             (auto(), Quality::Good, 0, false, false, Some(Hold::NoHandshake)),
             (auto(), Quality::Good, 0, true, true, Some(Hold::NeedsAcknowledge)),
             (MachineStatus { mode: Mode::Manual, ..auto() }, Quality::Good, 0, true, false, Some(Hold::NotAuto)),
-            (MachineStatus { mode: Mode::EmergencyStop, ..auto() }, Quality::Good, 0, true, true, Some(Hold::EmergencyStop)),
-            (MachineStatus { interlocks: EMERGENCY_STOP, ..auto() }, Quality::Good, 0, true, false, Some(Hold::EmergencyStop)),
-            (MachineStatus { interlocks: GUARD_OPEN, ..auto() }, Quality::Good, 0, true, false, Some(Hold::Interlocked(2))),
+            (
+                MachineStatus { mode: Mode::EmergencyStop, ..auto() },
+                Quality::Good,
+                0,
+                true,
+                true,
+                Some(Hold::EmergencyStop),
+            ),
+            (
+                MachineStatus { interlocks: EMERGENCY_STOP, ..auto() },
+                Quality::Good,
+                0,
+                true,
+                false,
+                Some(Hold::EmergencyStop),
+            ),
+            (
+                MachineStatus { interlocks: GUARD_OPEN, ..auto() },
+                Quality::Good,
+                0,
+                true,
+                false,
+                Some(Hold::Interlocked(2)),
+            ),
             (MachineStatus { fault: 7, ..auto() }, Quality::Good, 0, true, false, Some(Hold::Fault(7))),
         ];
         for (value, quality, age, handshaken, ack, want) in rows {

@@ -87,7 +87,8 @@ pub struct Layout {
 impl Layout {
     /// `None` when a number is zero or over its limit ([`TIERS_MAX`], [`BAYS_PER_SIDE_MAX`]).
     pub const fn new(tiers: u8, bays_per_side: u8) -> Option<Layout> {
-        if tiers == 0 || tiers as usize > TIERS_MAX || bays_per_side == 0 || bays_per_side as usize > BAYS_PER_SIDE_MAX {
+        if tiers == 0 || tiers as usize > TIERS_MAX || bays_per_side == 0 || bays_per_side as usize > BAYS_PER_SIDE_MAX
+        {
             return None;
         }
         Some(Layout { tiers, bays_per_side })
@@ -217,7 +218,9 @@ impl Layout {
     /// Good enough to compare two candidates; nothing is timed by it.
     pub fn steps(&self, machine: MachineId, from: PosId, to: PosId) -> u16 {
         let coordinate = |pos| match (self.kind(machine), self.place(pos)) {
-            (Some(MachineKind::Shuttle(_)), Some(Place::Bay { index, .. })) => 1 + u16::from(index) % u16::from(self.bays_per_side),
+            (Some(MachineKind::Shuttle(_)), Some(Place::Bay { index, .. })) => {
+                1 + u16::from(index) % u16::from(self.bays_per_side)
+            }
             (Some(MachineKind::Lift), Some(Place::TransferIn(t) | Place::TransferOut(t))) => u16::from(t.0),
             _ => 0,
         };

@@ -154,7 +154,9 @@ impl Controller {
         let (entry, exit) =
             (self.layout.pos(Place::Belt(conveyor, End::Entry)), self.layout.pos(Place::Belt(conveyor, End::Exit)));
         let (seen_entry, seen_exit) = (image.position(entry), image.position(exit));
-        let (Some(&at_entry), Some(&at_exit)) = (seen_entry.fresh(now, limit), seen_exit.fresh(now, limit)) else { return };
+        let (Some(&at_entry), Some(&at_exit)) = (seen_entry.fresh(now, limit), seen_exit.fresh(now, limit)) else {
+            return;
+        };
 
         // A load that has left by the outfeed: it was there, and a reading that is surely younger shows it gone.
         let settled = |pos, at: Millis, stock: &crate::stock::Stock| at >= stock.since(pos).plus(SETTLE_MS);
@@ -212,7 +214,14 @@ impl Controller {
         }
     }
 
-    fn believe_sensor(&mut self, now: Millis, pos: PosId, believed: Option<LoadId>, says: Option<LoadId>, events: &mut Events) {
+    fn believe_sensor(
+        &mut self,
+        now: Millis,
+        pos: PosId,
+        believed: Option<LoadId>,
+        says: Option<LoadId>,
+        events: &mut Events,
+    ) {
         if let Some(load) = believed {
             self.move_load(load, Some(pos), None, now);
             events.push(now, EventKind::LoadMissing(load, pos));
@@ -232,7 +241,8 @@ impl Controller {
         self.sweep = (self.sweep + 1) % span;
         let pos = PosId(first + self.sweep);
         let Some(load) = self.stock.at(pos) else { return };
-        let leaving = matches!(self.layout.place(pos), Some(Place::Belt(Conveyor::Outfeed, _) | Place::Belt(_, End::Entry)));
+        let leaving =
+            matches!(self.layout.place(pos), Some(Place::Belt(Conveyor::Outfeed, _) | Place::Belt(_, End::Entry)));
         let young = now.since(self.stock.since(pos)) < self.settings.adopt_ms;
         if leaving || young || self.draining || self.orders.by_load(load).is_some() {
             return;

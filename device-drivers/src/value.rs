@@ -1,0 +1,117 @@
+//! What a reading is: value + quality + source time, and the cause when the quality is not Good. All Copy.
+
+pub use control_core::image::Quality;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Most words one point can have: a status block is 24, a command block 20.
+pub const WORDS_MAX: usize = 24;
+
+/// A run of registers read as one, such as a status block.
+pub type Words = heapless::Vec<u16, WORDS_MAX>;
+
+/// A point's number on its line, in the order of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PointId(pub u32);
+
+/// The value of a point.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A coil, discrete input, bit or Boolean.
+    Bool(bool),
+    /// A signed number.
+    Int(i64),
+    /// An unsigned number.
+    Uint(u64),
+    /// A number with a fraction, or any number with a factor.
+    Float(f64),
+    /// A run of registers.
+    Words(Words),
+}
+
+impl Value {
+    /// The value as a number; `None` for a run of registers.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Bool(b) => Some(f64::from(u8::from(*b))),
+            Value::Int(i) => Some(*i as f64),
+            Value::Uint(u) => Some(*u as f64),
+            Value::Float(f) => Some(*f),
+            Value::Words(_) => None,
+        }
+    }
+
+    /// The value as an unsigned 32-bit number, if it is one.
+    pub fn as_u32(&self) -> Option<u32> {
+        match self {
+            Value::Uint(u) => u32::try_from(*u).ok(),
+            Value::Int(i) => u32::try_from(*i).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// Why a reading is not Good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It is Good.
+    None,
+    /// Nothing has been read yet.
+    NotReadYet,
+    /// The line is down.
+    LinkDown,
+    /// The device answered with this Modbus exception.
+    Exception(u8),
+    /// The server gave this OPC UA status code.
+    Status(u32),
+    /// The value did not have the configured type.
+    WrongType,
+    /// No new value for longer than allowed.
+    Stale,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cause::None => f.write_str("none"),
+            Cause::NotReadYet => f.write_str("not read yet"),
+            Cause::LinkDown => f.write_str("link down"),
+            Cause::Exception(code) => write!(f, "Modbus exception {code} ({})", crate::modbus::exception_name(*code)),
+            Cause::Status(code) => write!(f, "OPC UA status 0x{code:08X}"),
+            Cause::WrongType => f.write_str("value does not have the configured type"),
+            Cause::Stale => f.write_str("stale"),
+        }
+    }
+}
+
+/// One reading of one point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Which point.
+    pub point: PointId,
+    /// Its value; `None` when there is none to show, and the last one stands.
+    pub value: Option<Value>,
+    /// How far it can be trusted.
+    pub quality: Quality,
+    /// Why not further.
+    pub cause: Cause,
+    /// When the value was true at its source, milliseconds since 1970 UTC. For Modbus, which has no source time, when
+    /// the reply arrived; for OPC UA the server's source timestamp.
+    pub source_ms: u64,
+}
+
+impl Reading {
+    /// A Good reading.
+    pub fn good(point: PointId, value: Value, source_ms: u64) -> Reading {
+        Reading { point, value: Some(value), quality: Quality::Good, cause: Cause::None, source_ms }
+    }
+
+    /// A reading that failed.
+    pub fn bad(point: PointId, cause: Cause, source_ms: u64) -> Reading {
+        Reading { point, value: None, quality: Quality::Bad, cause, source_ms }
+    }
+}
+
+/// The wall clock, milliseconds since 1970 UTC; 0 before that.
+pub fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
