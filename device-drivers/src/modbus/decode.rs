@@ -29,7 +29,7 @@ pub enum DataType {
 
 impl DataType {
     /// Registers (or bits of a bit table) it takes.
-    pub const fn len(self) -> u16 {
+    pub const fn registers(self) -> u16 {
         match self {
             DataType::Bool | DataType::U16 | DataType::I16 => 1,
             DataType::U32 | DataType::I32 | DataType::F32 => 2,
@@ -66,7 +66,7 @@ pub(super) fn decode(
     order: WordOrder,
     scale: Option<Scale>,
 ) -> Option<Value> {
-    let words = registers.get(..usize::from(kind.len()))?;
+    let words = registers.get(..usize::from(kind.registers()))?;
     let raw = || {
         let join = |acc: u64, w: &u16| acc << 16 | u64::from(*w);
         match order {

@@ -119,7 +119,7 @@ fn reads_of(devices: &[DeviceSpec], interval: Duration) -> Vec<Read> {
         let points: Vec<&PointSpec> = device.points.iter().filter(|p| p.interval == interval).collect();
         let spans: Vec<Span> = points
             .iter()
-            .map(|p| Span { table: p.address.table, start: p.address.number, len: p.kind.len() })
+            .map(|p| Span { table: p.address.table, start: p.address.number, len: p.kind.registers() })
             .collect();
         for request in plan(&spans, device.limits) {
             reads.push(Read {

@@ -32,9 +32,10 @@ pub enum Outcome {
 }
 
 /// How far the command in flight is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Progress {
     /// In the output image.
+    #[default]
     New,
     /// The controller has acknowledged the write.
     Sent,
@@ -47,12 +48,6 @@ pub enum Progress {
 pub struct CommandLink {
     last_seq: u32,
     in_flight: Option<(Command, Progress)>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress::New
-    }
 }
 
 impl CommandLink {

@@ -9,7 +9,7 @@
 //! the free bays once: P); read-back M; conveyors 4; audit [`AUDIT_PER_CYCLE`]; legs O; choices M x O. No allocation,
 //! no recursion; the only full pass over P x O is the rebuild after a recovery.
 
-use crate::command::{CommandLink, Outcome};
+use crate::command::{CommandLink, Outcome, Progress};
 use crate::dispatch::{self, Candidates, Leg, Task};
 use crate::event::{EventKind, Events, OrderFault, RunState};
 use crate::image::{Command, CommandCode, InputImage, MachineStatus, OutputImage, Reason};
@@ -182,6 +182,11 @@ impl Controller {
     /// Why a machine is not commanded, if it is not.
     pub fn hold(&self, id: MachineId) -> Option<Hold> {
         self.machines.get(usize::from(id.0)).and_then(|m| m.hold)
+    }
+
+    /// What a machine is busy with: its leg and its command in flight.
+    pub fn busy_with(&self, id: MachineId) -> (Option<Task>, Option<(Command, Progress)>) {
+        self.machines.get(usize::from(id.0)).map_or((None, None), |m| (m.task, m.link.in_flight()))
     }
 
     /// One cycle. `now` never goes backwards. Does not allocate, block or panic.
@@ -576,7 +581,7 @@ impl Controller {
         let Some(machine) = self.machines.get_mut(usize::from(id.0)) else { return };
         let Some(task) = machine.task else { return };
         let (code, pos) = match self.layout.kind(id) {
-            Some(MachineKind::Cell) => (CommandCode::Start, task.source),
+            Some(MachineKind::Cell) => (CommandCode::Start, crate::cell::in_port(&self.layout)),
             _ if self.stock.at(deck) == Some(task.load) => (CommandCode::Place, task.target),
             _ if self.draining => {
                 self.end_task(id);

@@ -59,7 +59,9 @@ pub fn next_leg(layout: &Layout, here: PosId, goal: Goal) -> Leg {
         Some(Place::Deck(machine)) => match layout.kind(machine) {
             Some(MachineKind::Shuttle(tier)) => by_shuttle(tier),
             Some(MachineKind::Lift) => by_lift(),
-            _ => Leg::Wait,
+            // Stopped in its work: the program starts over with the load where it is.
+            Some(MachineKind::Cell) => by(machine, Some(cell::out_port(layout))),
+            None => Leg::Wait,
         },
         None => Leg::Wait,
     }
@@ -193,7 +195,7 @@ mod tests {
             (belt(Conveyor::Outfeed, End::Exit), home, Leg::Gone),
             (l.pos(Place::Deck(l.lift())), home, carry(l.lift(), in1)),
             (l.pos(Place::Deck(MachineId(1))), home, carry(MachineId(1), bay(1, 7))),
-            (l.pos(Place::Deck(l.cell())), home, Leg::Wait),
+            (l.pos(Place::Deck(l.cell())), home, carry(l.cell(), belt(Conveyor::Return, End::Entry))),
         ];
         for (here, goal, want) in rows {
             assert_eq!(next_leg(&l, here, goal), want, "{:?} {goal:?}", l.place(here));
@@ -206,13 +208,11 @@ mod tests {
         for start in 0..l.positions() {
             for goal in [Goal::Home(PosId(0)), Goal::Home(PosId(159)), Goal::Cell, Goal::Outside] {
                 let mut here = PosId(start);
-                let in_cell = |p| l.place(p) == Some(Place::Deck(l.cell()));
                 for _ in 0..10 {
                     here = match next_leg(&l, here, goal) {
                         Leg::Carry { machine, .. } if machine == l.cell() && goal == Goal::Cell => break,
                         Leg::Carry { target, .. } => target,
                         Leg::Arrived | Leg::Gone => break,
-                        Leg::Wait if in_cell(here) => cell::out_port(&l),
                         Leg::Wait => match l.place(here) {
                             Some(Place::Belt(c, End::Entry)) => l.pos(Place::Belt(c, End::Exit)),
                             other => panic!("stuck at {other:?} on the way to {goal:?}"),

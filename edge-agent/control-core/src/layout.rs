@@ -190,11 +190,11 @@ impl Layout {
         } else if n < self.belts_at() {
             let k = n - self.transfers_at();
             let tier = Tier((k / 2) as u8);
-            Some(if k % 2 == 0 { Place::TransferOut(tier) } else { Place::TransferIn(tier) })
+            Some(if k.is_multiple_of(2) { Place::TransferOut(tier) } else { Place::TransferIn(tier) })
         } else if n < self.decks_at() {
             let k = n - self.belts_at();
             let conveyor = *Conveyor::ALL.get(usize::from(k / 2))?;
-            Some(Place::Belt(conveyor, if k % 2 == 0 { End::Entry } else { End::Exit }))
+            Some(Place::Belt(conveyor, if k.is_multiple_of(2) { End::Entry } else { End::Exit }))
         } else if n < self.positions() {
             Some(Place::Deck(MachineId((n - self.decks_at()) as u8)))
         } else {

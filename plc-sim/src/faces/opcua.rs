@@ -1,0 +1,171 @@
+//! The cell PLC: an OPC UA server. Its command and status blocks are `UInt16[]` nodes, written and read as a whole;
+//! beside them stand a PackML-like state, the program number, counters and a few process values that move.
+
+use super::SharedPlant;
+use device_drivers::block::{COMMAND_WORDS, command};
+use opcua::crypto::SecurityPolicy;
+use opcua::server::address_space::{AccessLevel, Variable};
+use opcua::server::diagnostics::NamespaceMetadata;
+use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
+use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, SubscriptionCache};
+use opcua::types::{DataTypeId, DataValue, MessageSecurityMode, NodeId, StatusCode, Variant};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Namespace of the cell's nodes.
+pub const NAMESPACE: &str = "urn:lightsout:plc-sim:cell";
+
+/// How often the nodes are brought up to date.
+const UPDATE: Duration = Duration::from_millis(50);
+
+/// The cell's nodes, in the order of [`values`].
+const NODES: [(&str, DataTypeId); 10] = [
+    ("Cell.StatusBlock", DataTypeId::UInt16),
+    ("Cell.State", DataTypeId::Int32),
+    ("Cell.Program", DataTypeId::UInt16),
+    ("Cell.PartsDone", DataTypeId::UInt32),
+    ("Cell.Load", DataTypeId::UInt32),
+    ("Cell.Busy", DataTypeId::Boolean),
+    ("Cell.MotorCurrent", DataTypeId::Double),
+    ("Cell.MotorTemperature", DataTypeId::Double),
+    ("Cell.AirPressure", DataTypeId::Double),
+    ("Cell.UpTime", DataTypeId::Double),
+];
+const COMMAND_NODE: &str = "Cell.CommandBlock";
+
+/// Prepares the server on a bound listener; the future serves until it is dropped.
+pub fn serve(
+    plant: SharedPlant,
+    listener: TcpListener,
+    at: SocketAddr,
+    pki_dir: Option<PathBuf>,
+) -> Result<impl Future<Output = ()> + Send + 'static, String> {
+    let users = [ANONYMOUS_USER_TOKEN_ID.to_string()];
+    let mut builder = ServerBuilder::new()
+        .application_name("Lightsout plc-sim")
+        .application_uri("urn:lightsout:plc-sim")
+        .product_uri("urn:lightsout:plc-sim")
+        .host(at.ip().to_string())
+        .port(at.port())
+        .discovery_urls(vec![format!("opc.tcp://{at}/")])
+        .create_sample_keypair(false)
+        .pki_dir(pki_dir.unwrap_or_else(|| std::env::temp_dir().join("lightsout-plc-sim-pki")))
+        .diagnostics_enabled(false)
+        .subscription_poll_interval_ms(20)
+        .add_endpoint("none", ServerEndpoint::new("/", SecurityPolicy::None, MessageSecurityMode::None, &users))
+        .with_node_manager(simple_node_manager(
+            NamespaceMetadata { namespace_uri: NAMESPACE.into(), ..NamespaceMetadata::default() },
+            "cell",
+        ));
+    builder.limits_mut().subscriptions.min_publishing_interval_ms = 50.0;
+    builder.limits_mut().subscriptions.min_sampling_interval_ms = 20.0;
+
+    let (server, handle) = builder.build()?;
+    let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().ok_or("no node manager")?;
+    let namespace = handle.get_namespace_index(NAMESPACE).ok_or("no namespace")?;
+    let nodes = add_nodes(&manager, namespace, &plant);
+    let subscriptions = handle.subscriptions().clone();
+    Ok(async move {
+        // The handle lives as long as the server does: dropping it stops the server.
+        let _handle = handle;
+        tokio::select! {
+            _ = server.run_with(listener) => {}
+            () = update_forever(plant, manager, subscriptions, nodes) => {}
+        }
+    })
+}
+
+fn add_nodes(manager: &Arc<SimpleNodeManager>, namespace: u16, plant: &SharedPlant) -> Vec<NodeId> {
+    let ids: Vec<NodeId> = NODES.iter().map(|(name, _)| NodeId::new(namespace, *name)).collect();
+    let command_id = NodeId::new(namespace, COMMAND_NODE);
+    {
+        let space = manager.address_space();
+        let mut space = space.write();
+        let folder = NodeId::new(namespace, "Cell");
+        space.add_folder(&folder, "Cell", "Cell", &NodeId::objects_folder_id());
+        let now = values(plant);
+        let variables: Vec<Variable> = NODES
+            .iter()
+            .zip(ids.iter().zip(now))
+            .map(|((name, kind), (id, value))| {
+                let short = name.trim_start_matches("Cell.");
+                let mut v = Variable::new(id, short, short, value);
+                v.set_data_type(*kind);
+                v
+            })
+            .collect();
+        space.add_variables(variables, &folder);
+
+        let mut block = Variable::new(&command_id, "CommandBlock", "CommandBlock", vec![0u16; COMMAND_WORDS]);
+        let access = AccessLevel::CURRENT_READ | AccessLevel::CURRENT_WRITE;
+        block.set_data_type(DataTypeId::UInt16);
+        block.set_access_level(access);
+        block.set_user_access_level(access);
+        space.add_variables(vec![block], &folder);
+    }
+    let plant = plant.clone();
+    manager.inner().add_write_callback(command_id, move |data, _range| match words(&data) {
+        Some(words) => {
+            let mut plant = plant.lock();
+            let cell = plant.layout().cell();
+            plant.write_block(cell, 0, &words);
+            StatusCode::Good
+        }
+        None => StatusCode::BadTypeMismatch,
+    });
+    ids
+}
+
+/// A whole command block, or nothing.
+fn words(data: &DataValue) -> Option<Vec<u16>> {
+    let Some(Variant::Array(array)) = &data.value else { return None };
+    let words: Option<Vec<u16>> =
+        array.values.iter().map(|v| if let Variant::UInt16(w) = v { Some(*w) } else { None }).collect();
+    words.filter(|w| w.len() == COMMAND_WORDS)
+}
+
+fn values(plant: &SharedPlant) -> Vec<Variant> {
+    let plant = plant.lock();
+    let cell = plant.layout().cell();
+    let Some(machine) = plant.machine(cell) else { return Vec::new() };
+    let status = plant.status_block(cell).unwrap_or_default();
+    let program = plant.command_block(cell).and_then(|b| b.get(command::PROGRAM).copied()).unwrap_or(0);
+    let load = plant.loads().at(machine.deck());
+    let t = plant.time_s();
+    let pressure = 6.0 + 0.2 * (t / 7.0).sin() - if machine.job().is_some() { 0.3 } else { 0.0 };
+    let rounded = |v: f64| (v * 100.0).round() / 100.0;
+    vec![
+        Variant::from(status.to_vec()),
+        Variant::from(i32::from(machine.state().word())),
+        Variant::from(if machine.job().is_some() { program } else { 0 }),
+        Variant::from(plant.done(cell)),
+        Variant::from(control_core::units::LoadId::raw(load)),
+        Variant::from(machine.job().is_some()),
+        Variant::from(rounded(machine.current_a())),
+        Variant::from(rounded(machine.temperature_c())),
+        Variant::from(rounded(pressure)),
+        Variant::from(t.floor()),
+    ]
+}
+
+async fn update_forever(
+    plant: SharedPlant,
+    manager: Arc<SimpleNodeManager>,
+    subscriptions: Arc<SubscriptionCache>,
+    nodes: Vec<NodeId>,
+) {
+    let mut ticks = tokio::time::interval(UPDATE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = values(&plant);
+        let updates = nodes.iter().zip(now).map(|(id, value)| (id, None, DataValue::new_now(value)));
+        if let Err(status) = manager.set_values(&subscriptions, updates) {
+            tracing::error!("cannot update the cell's nodes: {status}");
+        }
+    }
+}

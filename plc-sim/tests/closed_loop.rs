@@ -1,0 +1,342 @@
+//! The control core against the plant, in virtual time: hours in seconds, from a seed, over links good and bad.
+//!
+//! A failing run prints its seed; `LIGHTSOUT_SEED=<n> cargo test -p plc-sim --test closed_loop` runs that one alone.
+
+use control_core::EventKind;
+use control_core::cycle::Request;
+use control_core::event::{OrderFault, RunState};
+use control_core::image::Mode;
+use control_core::layout::{Conveyor, End, Place};
+use control_core::order::{OrderKind, OrderRequest};
+use control_core::units::{LoadId, MachineId, OrderId, PosId, Tier};
+use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
+use plc_sim::{Plant, PlantConfig};
+
+fn demo() -> PlantConfig {
+    PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap()
+}
+
+fn seeds(default: std::ops::Range<u64>) -> Vec<u64> {
+    match std::env::var("LIGHTSOUT_SEED") {
+        Ok(seed) => vec![seed.parse().expect("LIGHTSOUT_SEED is a number")],
+        Err(_) => default.collect(),
+    }
+}
+
+fn again(seed: u64) -> String {
+    format!("seed {seed}; again: LIGHTSOUT_SEED={seed} cargo test -p plc-sim --test closed_loop")
+}
+
+/// Feeds orders at random: stores with their deliveries, retrievals, trips through the cell; some of them nonsense.
+struct Feeder {
+    rng: fastrand::Rng,
+    next_order: u32,
+    next_load: u32,
+    handed_in: u32,
+}
+
+impl Feeder {
+    fn new(seed: u64) -> Feeder {
+        Feeder { rng: fastrand::Rng::with_seed(seed), next_order: 1, next_load: 9_000, handed_in: 0 }
+    }
+
+    fn feed(&mut self, floor: &mut ClosedLoop) {
+        let class = self.rng.u8(0..4);
+        let inside: Vec<LoadId> = floor.plant.loads().all().collect();
+        let pick = inside.get(self.rng.usize(0..inside.len().max(1))).copied();
+        let (kind, load) = match self.rng.u8(0..10) {
+            0..=2 => {
+                self.next_load += 1;
+                let load = LoadId::new(self.next_load).unwrap();
+                floor.plant.deliver(load);
+                (OrderKind::Store, load)
+            }
+            3..=5 => (OrderKind::Retrieve, pick.unwrap_or(LoadId::new(1).unwrap())),
+            6..=8 => (OrderKind::Process { program: self.rng.u16(1..4) }, pick.unwrap_or(LoadId::new(1).unwrap())),
+            _ => (OrderKind::Retrieve, LoadId::new(4_000_000).unwrap()),
+        };
+        floor.order(OrderRequest { id: OrderId(self.next_order), kind, load, class, wait_ms: 600_000 });
+        self.next_order += 1;
+        self.handed_in += 1;
+    }
+}
+
+/// Runs a floor for `minutes` of orders, lets it finish, and returns it.
+fn live(seed: u64, config: PlantConfig, faults: LinkFaults, minutes: u64) -> ClosedLoop {
+    let mut floor = ClosedLoop::new(config, seed, faults).unwrap();
+    let mut feeder = Feeder::new(seed);
+    floor.run(2_000);
+    for _ in 0..minutes * 6 {
+        feeder.feed(&mut floor);
+        floor.run(10_000);
+    }
+    floor.faults = LinkFaults::default();
+    for _ in 0..120 {
+        if floor.controller.orders().is_empty() {
+            break;
+        }
+        floor.run(10_000);
+    }
+    assert!(floor.controller.orders().is_empty(), "orders that never ended: {}{}", floor.situation(), again(seed));
+    let answered = floor
+        .trace
+        .iter()
+        .filter(|e| match e.kind {
+            EventKind::OrderAccepted(id, _) | EventKind::OrderRejected(id, _) => id.0 < 1 << 31,
+            _ => false,
+        })
+        .count();
+    assert_eq!(answered as u32, feeder.handed_in, "every order is answered once; {}", again(seed));
+    assert!(floor.plant.truth().is_clean(), "{:?}; {}", floor.plant.truth(), again(seed));
+    floor
+}
+
+#[test]
+fn an_honest_plant_does_every_order_for_two_hours() {
+    for seed in seeds(1..4) {
+        let floor = live(seed, demo(), LinkFaults::default(), 120);
+        let c = floor.counters();
+        assert_eq!((c.orders_failed, c.commands_failed, c.commands_expired), (0, 0, 0), "{c:?}; {}", again(seed));
+        assert_eq!(c.commands_sent, c.commands_done, "{}", again(seed));
+        assert!(c.orders_completed > 500, "{c:?}; {}", again(seed));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+    let bad = LinkFaults { read_lost: 0.1, write_lost: 0.1, ack_lost: 0.1, delay_ms_max: 80 };
+    let hash = |seed| live(seed, demo(), bad, 10).trace_hash();
+    assert_eq!(hash(11), hash(11));
+    assert_ne!(hash(11), hash(12));
+}
+
+#[test]
+fn no_command_is_executed_twice_over_a_link_that_loses_and_delays() {
+    let bad = LinkFaults { read_lost: 0.2, write_lost: 0.2, ack_lost: 0.2, delay_ms_max: 400 };
+    let mut executed = 0;
+    for seed in seeds(20..40) {
+        let floor = live(seed, demo(), bad, 30);
+        executed += floor.plant.truth().commands_executed;
+    }
+    assert!(executed > 5_000 || std::env::var("LIGHTSOUT_SEED").is_ok(), "only {executed} commands");
+}
+
+#[test]
+fn commands_that_fail_or_are_rejected_are_tried_again_and_every_order_ends() {
+    for seed in seeds(50..60) {
+        let mut config = demo();
+        config.faults = plc_sim::config::Faults { drive_fault: 0.05, reject: 0.05, slow: 0.1 };
+        let floor = live(seed, config, LinkFaults::default(), 30);
+        let c = floor.counters();
+        assert!(c.commands_failed > 20, "{c:?}; {}", again(seed));
+        assert!(c.orders_completed > 100, "{c:?}; {}", again(seed));
+    }
+}
+
+#[test]
+fn a_restarted_agent_takes_over_what_is_in_motion() {
+    for seed in seeds(70..75) {
+        let mut floor = ClosedLoop::new(demo(), seed, LinkFaults::default()).unwrap();
+        let mut feeder = Feeder::new(seed);
+        floor.run(2_000);
+        for _ in 0..20 {
+            feeder.feed(&mut floor);
+            feeder.feed(&mut floor);
+            floor.run(7_300);
+            floor.restart_controller();
+            floor.run(5_000);
+            assert_eq!(floor.controller.run_state(), RunState::Running, "{}", again(seed));
+        }
+        floor.run(300_000);
+        assert!(floor.plant.truth().is_clean(), "{:?}; {}", floor.plant.truth(), again(seed));
+        // Whatever stood in the way has been put away: nothing is left outside the bays.
+        let layout = *floor.plant.layout();
+        let astray: Vec<_> = (layout.pos(Place::TransferOut(Tier(0))).0..layout.positions())
+            .filter(|n| floor.plant.loads().at(PosId(*n)).is_some())
+            .collect();
+        assert!(astray.is_empty(), "loads left at {astray:?}; {}", again(seed));
+    }
+}
+
+#[test]
+fn a_rack_controller_that_starts_anew_is_read_again_before_anything_moves() {
+    for seed in seeds(80..85) {
+        let mut floor = ClosedLoop::new(demo(), seed, LinkFaults::default()).unwrap();
+        let mut feeder = Feeder::new(seed);
+        floor.run(2_000);
+        for round in 0..15 {
+            feeder.feed(&mut floor);
+            floor.run(4_700);
+            let (cell, all) = (floor.plant.layout().cell(), floor.plant.layout().machine_ids());
+            let rebooting: Vec<MachineId> = all.filter(|id| (*id == cell) == (round % 3 == 0)).collect();
+            for id in rebooting {
+                floor.plant.reboot(id);
+            }
+            floor.run(3_000);
+            assert_eq!(floor.controller.run_state(), RunState::Running, "back within 3 s; {}", again(seed));
+        }
+        floor.run(400_000);
+        assert!(floor.controller.orders().is_empty(), "{}{}", floor.situation(), again(seed));
+        assert!(floor.plant.truth().is_clean(), "{:?}; {}", floor.plant.truth(), again(seed));
+    }
+}
+
+#[test]
+fn a_cable_that_is_out_for_five_seconds_stops_the_machines_and_loses_nothing() {
+    let mut floor = ClosedLoop::new(demo(), 3, LinkFaults::default()).unwrap();
+    let mut feeder = Feeder::new(3);
+    floor.run(2_000);
+    for _ in 0..10 {
+        feeder.feed(&mut floor);
+        floor.run(6_000);
+        floor.connected = false;
+        floor.run(1_500);
+        let executed = floor.plant.truth().commands_executed;
+        floor.run(3_500);
+        assert_eq!(floor.plant.truth().commands_executed, executed, "nothing starts while the cable is out");
+        floor.connected = true;
+        floor.run(5_000);
+    }
+    floor.run(300_000);
+    assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
+    assert!(floor.plant.truth().is_clean(), "{:?}", floor.plant.truth());
+}
+
+#[test]
+fn a_machine_taken_out_of_auto_is_not_commanded_until_a_person_acknowledges() {
+    let mut floor = ClosedLoop::new(demo(), 5, LinkFaults::default()).unwrap();
+    floor.run(2_000);
+    let lift = floor.plant.layout().lift();
+    let load = floor.plant.loads().all().next().unwrap();
+    floor.order(OrderRequest { id: OrderId(1), kind: OrderKind::Retrieve, load, class: 0, wait_ms: 0 });
+    floor.run(1_000);
+    floor.plant.set_mode(lift, Mode::EmergencyStop);
+    floor.run(2_000);
+    floor.plant.set_mode(lift, Mode::Auto);
+    let commands_to_lift = |floor: &ClosedLoop| {
+        floor
+            .trace
+            .iter()
+            .filter(|e| matches!(e.kind, EventKind::CommandIssued { machine, .. } if machine == lift))
+            .count()
+    };
+    let before = commands_to_lift(&floor);
+    floor.run(30_000);
+    assert_eq!(commands_to_lift(&floor), before, "AUTO alone moves nothing");
+    assert!(floor.plant.loads().all().any(|l| l == load));
+    floor.request(Request::Acknowledge);
+    floor.run(30_000);
+    assert_eq!(floor.counters().orders_completed, 1);
+    assert!(floor.plant.truth().is_clean());
+}
+
+#[test]
+fn a_load_carried_off_by_a_person_is_found_again_and_its_order_goes_on() {
+    let mut floor = ClosedLoop::new(demo(), 8, LinkFaults::default()).unwrap();
+    floor.run(2_000);
+    let layout = *floor.plant.layout();
+    let bays = layout.pos(Place::TransferOut(Tier(0))).0;
+    let from = (0..bays).map(PosId).find(|p| floor.plant.loads().at(*p).is_some()).unwrap();
+    let to = (0..bays).rev().map(PosId).find(|p| floor.plant.loads().at(*p).is_none()).unwrap();
+    let load = floor.plant.loads().at(from).unwrap();
+    assert!(floor.plant.carry_off(from, to));
+    floor.run(6_000);
+    assert_eq!(floor.controller.stock().find(load), Some(to));
+    floor.order(OrderRequest { id: OrderId(1), kind: OrderKind::Process { program: 1 }, load, class: 1, wait_ms: 0 });
+    floor.run(90_000);
+    assert_eq!((floor.counters().orders_completed, floor.counters().orders_failed), (1, 0));
+}
+
+#[test]
+fn a_load_that_comes_in_unannounced_is_put_away() {
+    let mut floor = ClosedLoop::new(demo(), 9, LinkFaults::default()).unwrap();
+    floor.run(2_000);
+    let load = LoadId::new(777).unwrap();
+    floor.plant.deliver(load);
+    floor.run(60_000);
+    let layout = *floor.plant.layout();
+    let at = floor.controller.stock().find(load).unwrap();
+    assert!(matches!(layout.place(at), Some(Place::Bay { .. })), "{at:?}");
+    assert_eq!(floor.plant.loads().at(at), Some(load));
+}
+
+#[test]
+fn orders_that_cannot_be_are_refused_with_the_reason() {
+    let mut floor = ClosedLoop::new(demo(), 4, LinkFaults::default()).unwrap();
+    let inside = floor.plant.loads().all().next().unwrap();
+    let order = |id, kind, load| OrderRequest { id: OrderId(id), kind, load, class: 1, wait_ms: 5_000 };
+    floor.order(order(1, OrderKind::Retrieve, inside));
+    floor.run(10);
+    floor.run(3_000);
+    floor.order(order(2, OrderKind::Retrieve, LoadId::new(31_337).unwrap()));
+    floor.order(order(3, OrderKind::Retrieve, inside));
+    floor.order(order(4, OrderKind::Process { program: 1 }, inside));
+    floor.order(order(3, OrderKind::Store, LoadId::new(31_338).unwrap()));
+    floor.order(order(5, OrderKind::Store, LoadId::new(31_339).unwrap()));
+    floor.run(60_000);
+    let verdicts: Vec<_> = floor
+        .trace
+        .iter()
+        .filter_map(|e| match e.kind {
+            EventKind::OrderRejected(id, why) | EventKind::OrderFailed(id, why) => Some((id.0, why)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            (1, OrderFault::NotReady),
+            (2, OrderFault::UnknownLoad),
+            (4, OrderFault::LoadBusy),
+            (3, OrderFault::DuplicateId),
+            (5, OrderFault::NeverArrived),
+        ]
+    );
+}
+
+#[test]
+fn draining_brings_what_moves_to_its_end_and_then_withdraws_authority() {
+    let mut floor = ClosedLoop::new(demo(), 6, LinkFaults::default()).unwrap();
+    let mut feeder = Feeder::new(6);
+    floor.run(2_000);
+    for _ in 0..6 {
+        feeder.feed(&mut floor);
+    }
+    floor.run(4_000);
+    floor.request(Request::Drain);
+    floor.run(30_000);
+    assert_eq!(floor.controller.run_state(), RunState::Safe);
+    let layout = *floor.plant.layout();
+    for id in layout.machine_ids() {
+        assert_eq!(floor.plant.loads().at(layout.pos(Place::Deck(id))), None, "{id:?} still carries a load");
+    }
+    let c = floor.counters();
+    assert_eq!(c.commands_sent, c.commands_done);
+}
+
+#[test]
+fn a_full_rack_refuses_to_store_and_goes_on_retrieving() {
+    let mut config = demo();
+    config.loads = 160;
+    let mut floor = ClosedLoop::new(config, 2, LinkFaults::default()).unwrap();
+    floor.run(2_000);
+    let load = LoadId::new(123_456).unwrap();
+    floor.order(OrderRequest { id: OrderId(1), kind: OrderKind::Store, load, class: 1, wait_ms: 1_000 });
+    let inside = floor.plant.loads().all().next().unwrap();
+    floor.order(OrderRequest { id: OrderId(2), kind: OrderKind::Retrieve, load: inside, class: 1, wait_ms: 0 });
+    floor.run(60_000);
+    assert!(floor.trace.iter().any(|e| e.kind == EventKind::OrderRejected(OrderId(1), OrderFault::RackFull)));
+    assert!(floor.trace.iter().any(|e| e.kind == EventKind::OrderCompleted(OrderId(2))));
+}
+
+#[test]
+fn the_truth_notices_a_load_lost_and_a_command_executed_twice() {
+    // The test of the tests: an honest plant is clean, and one that was tampered with is not.
+    let mut plant = Plant::new(demo(), 1, 1).unwrap();
+    assert!(plant.truth().is_clean());
+    let layout = *plant.layout();
+    let infeed = layout.pos(Place::Belt(Conveyor::Infeed, End::Entry));
+    let mut snapshot = plant.loads().snapshot();
+    snapshot[usize::from(infeed.0)] = snapshot.iter().copied().find(|l| *l != 0).unwrap();
+    assert!(plant.restore(&snapshot).unwrap_err().contains("twice"));
+}
