@@ -133,7 +133,7 @@ pub struct Controller {
     pub(crate) audit: u16,
     commands: [Option<Command>; MACHINES_MAX],
     cycles: u64,
-    counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 impl Controller {

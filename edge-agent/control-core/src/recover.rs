@@ -251,6 +251,7 @@ impl Controller {
         let request = OrderRequest { id, kind: OrderKind::Store, load, class: 1, wait_ms: 0 };
         if self.admit(now, request).is_ok() {
             self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
+            self.counters.orders_accepted += 1;
             events.push(now, EventKind::OrderAdopted(id, load));
         } else {
             self.stock.set(pos, Some(load), now); // look again after another while

@@ -1,0 +1,242 @@
+//! What the file says. Every key there is; unknown ones are refused.
+
+use super::values::{Size, Time};
+use serde::Deserialize;
+use toml::Spanned;
+
+/// `agent.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who and where this gateway is.
+    pub gateway: Gateway,
+    /// The control loop.
+    #[serde(default)]
+    pub control: Control,
+    /// Telemetry.
+    pub mqtt: Mqtt,
+    /// The floor it controls.
+    pub floor: Floor,
+    /// The field lines.
+    #[serde(default, rename = "line")]
+    pub lines: Vec<Line>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Its name: MQTT client id, and `{gateway}` in topics.
+    pub name: Spanned<String>,
+    /// ISA-95 area, `{area}` in topics.
+    pub area: Spanned<String>,
+    /// ISA-95 production line, `{line}` in topics.
+    pub line: Spanned<String>,
+    /// Where metrics and orders are served.
+    #[serde(default)]
+    pub listen: Option<Spanned<String>>,
+    /// Keys and other things that outlive a run.
+    #[serde(default)]
+    pub state_dir: Option<String>,
+    /// How long a stop waits for machines to finish.
+    #[serde(default)]
+    pub drain: Option<Time>,
+}
+
+/// `[control]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Period of the control cycle.
+    #[serde(default)]
+    pub period: Option<Spanned<Time>>,
+    /// `"try"`, `"require"` or `"off"`.
+    #[serde(default)]
+    pub realtime: Option<Spanned<String>>,
+    /// SCHED_FIFO priority, 1 to 99.
+    #[serde(default)]
+    pub priority: Option<Spanned<u8>>,
+    /// Core the control thread is pinned to.
+    #[serde(default)]
+    pub core: Option<u16>,
+    /// A machine's status older than this is not believed.
+    #[serde(default)]
+    pub stale_after: Option<Spanned<Time>>,
+    /// How long a command may wait before it is begun.
+    #[serde(default)]
+    pub command_valid: Option<Spanned<Time>>,
+}
+
+/// `[mqtt]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// `host:port`.
+    pub broker: Spanned<String>,
+    /// Topic template.
+    #[serde(default)]
+    pub topic: Option<Spanned<String>>,
+    /// Topic of birth and last will.
+    #[serde(default)]
+    pub status_topic: Option<Spanned<String>>,
+    /// MQTT keep-alive.
+    #[serde(default)]
+    pub keep_alive: Option<Spanned<Time>>,
+    /// An unchanged value is sent again after this long.
+    #[serde(default)]
+    pub heartbeat: Option<Time>,
+    /// Messages on their way at once.
+    #[serde(default)]
+    pub window: Option<Spanned<u16>>,
+    /// Memory for samples that wait for the broker.
+    #[serde(default)]
+    pub spool: Option<Spanned<Size>>,
+    /// User name.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File with the password.
+    #[serde(default)]
+    pub password_file: Option<Spanned<String>>,
+}
+
+/// `[floor]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Floor {
+    /// Tiers of the aisle.
+    pub tiers: Spanned<u8>,
+    /// Bays on each side of a tier.
+    pub bays_per_side: Spanned<u8>,
+}
+
+/// `[[line]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// Its name in logs and metrics.
+    pub name: Spanned<String>,
+    /// `host:port` of a Modbus TCP server.
+    #[serde(default)]
+    pub modbus: Option<Spanned<String>>,
+    /// `opc.tcp://` endpoint of an OPC UA server.
+    #[serde(default)]
+    pub opcua: Option<Spanned<String>>,
+    /// OPC UA security; only `"none"` so far, and it has to be said.
+    #[serde(default)]
+    pub security: Option<Spanned<String>>,
+    /// Time to connect, and for one reply.
+    #[serde(default)]
+    pub timeout: Option<Spanned<Time>>,
+    /// How often the command blocks are written although nothing changed.
+    #[serde(default)]
+    pub heartbeat: Option<Spanned<Time>>,
+    /// OPC UA publishing interval.
+    #[serde(default)]
+    pub publishing: Option<Spanned<Time>>,
+    /// The units on it.
+    #[serde(default, rename = "device")]
+    pub devices: Vec<Device>,
+}
+
+/// `[[line.device]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// `{device}` in topics.
+    pub name: Spanned<String>,
+    /// ISA-95 cell, `{cell}` in topics.
+    pub cell: Spanned<String>,
+    /// Modbus unit id.
+    #[serde(default)]
+    pub unit: Option<u8>,
+    /// Profile file, relative to this one.
+    pub profile: Spanned<String>,
+}
+
+/// A profile file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// How often its tags are read, unless a tag says otherwise.
+    #[serde(default)]
+    pub interval: Option<Spanned<Time>>,
+    /// What the device takes in one request.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Machines whose blocks it holds.
+    #[serde(default, rename = "machine")]
+    pub machines: Vec<Machine>,
+    /// Load sensors.
+    #[serde(default)]
+    pub sensors: Option<Sensors>,
+    /// Values.
+    #[serde(default, rename = "tag")]
+    pub tags: Vec<Tag>,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Registers in one read.
+    #[serde(default)]
+    pub registers: Option<Spanned<u16>>,
+    /// Bits in one read.
+    #[serde(default)]
+    pub bits: Option<Spanned<u16>>,
+    /// Registers read and thrown away rather than asking twice.
+    #[serde(default)]
+    pub gap: Option<u16>,
+}
+
+/// `[[machine]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// `shuttle-1` .., `lift`, `cell`.
+    pub name: Spanned<String>,
+    /// Where its status block is: address or node.
+    pub status: Spanned<String>,
+    /// Where its command block is.
+    pub command: Spanned<String>,
+}
+
+/// `[sensors]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sensors {
+    /// Register of position 0; each position has two.
+    pub first: Spanned<String>,
+    /// How often bays are read; all other positions are read with the machines.
+    #[serde(default)]
+    pub bays: Option<Spanned<Time>>,
+}
+
+/// `[[tag]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    /// `{tag}` in topics.
+    pub name: Spanned<String>,
+    /// Modbus address.
+    #[serde(default)]
+    pub address: Option<Spanned<String>>,
+    /// Modbus type.
+    #[serde(default, rename = "type")]
+    pub kind: Option<Spanned<String>>,
+    /// `"high"` or `"low"`: which word comes first.
+    #[serde(default)]
+    pub first_word: Option<Spanned<String>>,
+    /// value = raw x factor + offset
+    #[serde(default)]
+    pub factor: Option<f64>,
+    /// value = raw x factor + offset
+    #[serde(default)]
+    pub offset: Option<f64>,
+    /// OPC UA node.
+    #[serde(default)]
+    pub node: Option<Spanned<String>>,
+    /// How often it is read.
+    #[serde(default)]
+    pub interval: Option<Spanned<Time>>,
+}

@@ -1,0 +1,173 @@
+//! What is wrong with a configuration: which file, which line, what was found, what was expected, what to do.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file that was read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: Arc<str>,
+}
+
+impl Source {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Source, Report> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Source { path: path.into(), text: text.into() }),
+            Err(e) => {
+                let problem = Problem {
+                    source: Source { path: path.into(), text: "".into() },
+                    span: None,
+                    title: format!("cannot read {}: {e}", path.display()),
+                    label: String::new(),
+                    help: Some("check the path and the permissions of the file".into()),
+                };
+                Err(Report(vec![problem]))
+            }
+        }
+    }
+
+    /// A problem at a place in this file.
+    pub fn problem(&self, span: Range<usize>, title: impl Into<String>, label: impl Into<String>) -> Problem {
+        Problem { source: self.clone(), span: Some(span), title: title.into(), label: label.into(), help: None }
+    }
+}
+
+/// One problem.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    source: Source,
+    span: Option<Range<usize>>,
+    title: String,
+    label: String,
+    help: Option<String>,
+}
+
+impl Problem {
+    /// Adds what to do.
+    pub fn help(mut self, text: impl Into<String>) -> Problem {
+        self.help = Some(text.into());
+        self
+    }
+
+    fn render(&self, renderer: &Renderer) -> String {
+        let path = self.source.path.display().to_string();
+        let mut report: Vec<Group<'_>> = Vec::new();
+        let title = Level::ERROR.primary_title(&self.title);
+        report.push(match &self.span {
+            Some(span) => {
+                let note = AnnotationKind::Primary.span(span.clone()).label(self.label.as_str());
+                title.element(Snippet::source(&*self.source.text).path(&path).annotation(note))
+            }
+            None => Group::with_title(title),
+        });
+        if let Some(help) = &self.help {
+            report.push(Group::with_title(Level::HELP.secondary_title(help)));
+        }
+        renderer.render(&report)
+    }
+}
+
+/// Everything that is wrong, in the order of the file.
+#[derive(Clone, Debug)]
+pub struct Report(pub Vec<Problem>);
+
+impl Report {
+    /// The report as a terminal shows it, with or without colour.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let mut text: String = self.0.iter().map(|p| p.render(&renderer) + "\n\n").collect();
+        let count = self.0.len();
+        text.push_str(&match count {
+            1 => "1 problem; nothing was started".to_string(),
+            n => format!("{n} problems; nothing was started"),
+        });
+        text
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// Parses a file; a TOML or type error becomes a problem with a suggestion.
+pub fn parse<T: DeserializeOwned>(source: &Source) -> Result<T, Report> {
+    toml::from_str(&source.text).map_err(|e| {
+        let message = e.message().to_string();
+        let span = e.span().unwrap_or(0..0);
+        let (title, label, help) = explain(&message);
+        let problem = source.problem(span, title, label);
+        Report(vec![match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        }])
+    })
+}
+
+/// Turns a parser's message into a title, a label and a suggestion.
+fn explain(message: &str) -> (String, String, Option<String>) {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let Some((found, expected)) = quoted.split_first()
+        && message.starts_with("unknown field")
+    {
+        let mut expected = expected.to_vec();
+        let near = closest(found, &expected);
+        expected.sort_unstable();
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`? The keys here are: {}", expected.join(", ")),
+            None => format!("the keys here are: {}", expected.join(", ")),
+        };
+        return (format!("there is no key `{found}` here"), "unknown key".into(), Some(help));
+    }
+    if let Some(field) = quoted.first()
+        && message.starts_with("missing field")
+    {
+        return (
+            format!("the key `{field}` is missing"),
+            "in this table".into(),
+            Some(format!("add `{field} = ..` to this table; configs/demo/agent.toml shows one of each")),
+        );
+    }
+    if let Some((found, expected)) = message.strip_prefix("invalid type: ").and_then(|m| m.split_once(", expected ")) {
+        let expected = match expected {
+            "a string" => "a text in quotation marks",
+            "u8" => "a whole number from 0 to 255",
+            "u16" => "a whole number from 0 to 65535",
+            "f64" => "a number",
+            "a sequence" => "a list of tables, as in [[line]]",
+            other => other,
+        };
+        return ("this value has the wrong type".into(), format!("found {found}, expected {expected}"), None);
+    }
+    if let Some((found, expected)) = message.strip_prefix("invalid value: ").and_then(|m| m.split_once(", expected ")) {
+        let expected = match expected {
+            "u8" => "0 to 255",
+            "u16" => "0 to 65535",
+            other => other,
+        };
+        return ("this value is out of range".into(), format!("found {found}, expected {expected}"), None);
+    }
+    let first = message.lines().next().unwrap_or(message);
+    ("this is not valid here".into(), first.to_string(), None)
+}
+
+/// The most similar of several names, if one is similar at all.
+pub fn closest<'a>(found: &str, names: &[&'a str]) -> Option<&'a str> {
+    names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(found, name), *name))
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}

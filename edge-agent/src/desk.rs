@@ -1,0 +1,371 @@
+//! The order desk: orders from outside, their numbers, and what became of them.
+//!
+//! ```text
+//!   HTTP ──submit──> [desk] ──ring──> control thread
+//!     ^                 │                  │
+//!     └── answer ───────┴──── events <─────┘
+//! ```
+//!
+//! The desk keeps the last [`HISTORY`] orders. A key given with an order makes it idempotent: the same key again
+//! is answered with the order it already made.
+
+use crate::config::Plan;
+use crate::control::run_state_name;
+use control_core::cycle::Request;
+use control_core::event::{Event, EventKind, OrderFault};
+use control_core::interlock::Hold;
+use control_core::order::{ADOPTED, OrderKind, OrderRequest};
+use control_core::units::{LoadId, OrderId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Orders the desk remembers, ended ones first to go. An order is some hundred bytes: 10,000 are a few megabytes.
+pub const HISTORY: usize = 10_000;
+/// How often events are taken over. The control thread wakes nobody: that would be a system call in its cycle.
+const TAKE_EVERY: Duration = Duration::from_millis(10);
+/// Longest key.
+const KEY_MAX: usize = 64;
+
+/// An order as it is handed in over HTTP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderForm {
+    /// What is wanted with the load.
+    pub kind: KindForm,
+    /// Which load: the number on its label, 1 and above.
+    pub load: u32,
+    /// Program of the robot cell, for `process`; 1 when nothing is said.
+    #[serde(default)]
+    pub program: Option<u16>,
+    /// 0 rush, 1, 2, 3 bulk; 1 when nothing is said.
+    #[serde(default)]
+    pub class: Option<u8>,
+    /// How long a store order waits for its load, seconds; 600 when nothing is said.
+    #[serde(default)]
+    pub wait_s: Option<u32>,
+    /// The same key again is the same order.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+/// What is wanted with the load.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum KindForm {
+    /// Into the rack.
+    Store,
+    /// Out of the rack and the plant.
+    Retrieve,
+    /// Through the robot cell and back.
+    Process,
+}
+
+/// Where an order stands.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderState {
+    /// Handed to the control thread.
+    Submitted,
+    /// Taken; no machine yet.
+    Accepted,
+    /// A machine has been put to it.
+    Running,
+    /// Done.
+    Completed,
+    /// Refused.
+    Rejected,
+    /// Given up.
+    Failed,
+}
+
+/// An order and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct OrderView {
+    /// Its number.
+    pub id: u32,
+    /// What is wanted.
+    pub kind: KindForm,
+    /// Which load.
+    pub load: u32,
+    /// 0 rush .. 3 bulk.
+    pub class: u8,
+    /// Where it stands.
+    pub state: OrderState,
+    /// Why it was refused or given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Made by the runtime for a load that stood in the way.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
+    /// The key it came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// What a submission came to.
+#[derive(Clone, Debug)]
+pub enum Submitted {
+    /// Taken, or at least handed in.
+    Order(OrderView),
+    /// The key is known: this is the order it made.
+    Known(OrderView),
+    /// Refused, with the order as it stands in the books.
+    Refused(OrderView),
+    /// Not even handed in.
+    Invalid(String),
+    /// Too many orders at once.
+    Busy,
+}
+
+#[derive(Default)]
+struct Books {
+    orders: BTreeMap<u32, OrderView>,
+    keys: HashMap<String, u32>,
+    answers: HashMap<u32, oneshot::Sender<()>>,
+    next: u32,
+}
+
+/// The order desk.
+pub struct Desk {
+    books: Mutex<Books>,
+    requests: Mutex<rtrb::Producer<Request>>,
+    /// Requests that found the ring full.
+    pub busy: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// A desk that hands its requests in through `requests`.
+    pub fn new(requests: rtrb::Producer<Request>) -> Arc<Desk> {
+        let books = Books { next: 1, ..Books::default() };
+        Arc::new(Desk { books: Mutex::new(books), requests: Mutex::new(requests), busy: AtomicU64::new(0) })
+    }
+
+    /// Hands in a request; false when the ring is full.
+    pub fn request(&self, request: Request) -> bool {
+        let done = lock(&self.requests).push(request).is_ok();
+        self.busy.fetch_add(u64::from(!done), Relaxed);
+        done
+    }
+
+    /// Hands in an order and waits, at most `limit`, for the control thread's word on it.
+    pub async fn submit(&self, form: OrderForm, limit: Duration) -> Submitted {
+        let (load, kind) = match check(&form) {
+            Ok(checked) => checked,
+            Err(why) => return Submitted::Invalid(why),
+        };
+        let class = form.class.unwrap_or(1);
+        let (id, answer) = {
+            let mut books = lock(&self.books);
+            if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
+                return Submitted::Known(known.clone());
+            }
+            let id = books.next;
+            let wait_ms = form.wait_s.unwrap_or(600).saturating_mul(1000);
+            if !self.request(Request::Order(OrderRequest { id: OrderId(id), kind, load, class, wait_ms })) {
+                return Submitted::Busy;
+            }
+            books.next = (id + 1) & !ADOPTED;
+            let (tx, rx) = oneshot::channel();
+            books.answers.insert(id, tx);
+            if let Some(key) = &form.key {
+                books.keys.insert(key.clone(), id);
+            }
+            let view = OrderView {
+                id,
+                kind: form.kind,
+                load: form.load,
+                class,
+                state: OrderState::Submitted,
+                reason: None,
+                adopted: false,
+                key: form.key,
+            };
+            books.enter(view);
+            (id, rx)
+        };
+        let _ = tokio::time::timeout(limit, answer).await;
+        lock(&self.books).answers.remove(&id);
+        match self.order(id) {
+            Some(view) if view.state == OrderState::Rejected => Submitted::Refused(view),
+            Some(view) => Submitted::Order(view),
+            None => Submitted::Busy,
+        }
+    }
+
+    /// One order.
+    pub fn order(&self, id: u32) -> Option<OrderView> {
+        lock(&self.books).orders.get(&id).cloned()
+    }
+
+    /// The newest orders, newest first.
+    pub fn newest(&self, limit: usize, state: Option<&str>) -> Vec<OrderView> {
+        let books = lock(&self.books);
+        let named = |o: &&OrderView| state.is_none_or(|s| serde_json::to_value(o.state).is_ok_and(|v| v == s));
+        books.orders.values().rev().filter(named).take(limit).cloned().collect()
+    }
+
+    /// Takes events over for as long as the control thread lives, and logs what people want to know.
+    pub async fn keep_books(self: Arc<Self>, mut events: rtrb::Consumer<Event>, plan: Arc<Plan>) {
+        let mut ticks = tokio::time::interval(TAKE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            while let Ok(event) = events.pop() {
+                lock(&self.books).note(&event);
+                log(&event, &plan);
+            }
+            if events.is_abandoned() {
+                return;
+            }
+        }
+    }
+}
+
+fn check(form: &OrderForm) -> Result<(LoadId, OrderKind), String> {
+    let load = LoadId::new(form.load).ok_or("load: found 0, expected the number on the load's label, 1 or above")?;
+    if form.class.is_some_and(|c| c > 3) {
+        return Err("class: expected 0 (rush), 1, 2 or 3 (bulk)".into());
+    }
+    if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
+        return Err(format!("key: expected 1 to {KEY_MAX} characters"));
+    }
+    let kind = match (form.kind, form.program) {
+        (KindForm::Process, program) => OrderKind::Process { program: program.unwrap_or(1) },
+        (_, Some(_)) => return Err("program: only an order of kind \"process\" has one".into()),
+        (KindForm::Store, None) => OrderKind::Store,
+        (KindForm::Retrieve, None) => OrderKind::Retrieve,
+    };
+    Ok((load, kind))
+}
+
+impl Books {
+    fn enter(&mut self, view: OrderView) {
+        if self.orders.len() >= HISTORY {
+            let ended =
+                |o: &&OrderView| matches!(o.state, OrderState::Completed | OrderState::Rejected | OrderState::Failed);
+            if let Some(id) = self.orders.values().find(ended).map(|o| o.id)
+                && let Some(old) = self.orders.remove(&id)
+                && let Some(key) = old.key
+            {
+                self.keys.remove(&key);
+            }
+        }
+        self.orders.insert(view.id, view);
+    }
+
+    fn note(&mut self, event: &Event) {
+        let (id, state, reason) = match event.kind {
+            EventKind::OrderAccepted(id, _) => (id, OrderState::Accepted, None),
+            EventKind::OrderRejected(id, why) => (id, OrderState::Rejected, Some(fault_name(why))),
+            EventKind::OrderStarted(id) => (id, OrderState::Running, None),
+            EventKind::OrderCompleted(id) => (id, OrderState::Completed, None),
+            EventKind::OrderFailed(id, why) => (id, OrderState::Failed, Some(fault_name(why))),
+            EventKind::OrderAdopted(id, load) => {
+                let view = OrderView {
+                    id: id.0,
+                    kind: KindForm::Store,
+                    load: load.get(),
+                    class: 1,
+                    state: OrderState::Accepted,
+                    reason: None,
+                    adopted: true,
+                    key: None,
+                };
+                return self.enter(view);
+            }
+            _ => return,
+        };
+        if let Some(order) = self.orders.get_mut(&id.0)
+            // A number that is already in use is refused; the order that has it goes on.
+            && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
+        {
+            (order.state, order.reason) = (state, reason);
+        }
+        if let Some(answer) = self.answers.remove(&id.0) {
+            let _ = answer.send(());
+        }
+    }
+}
+
+/// The name of a reason in answers and logs.
+pub fn fault_name(fault: OrderFault) -> &'static str {
+    match fault {
+        OrderFault::TableFull => "too many orders at once; try again later",
+        OrderFault::RackFull => "no free bay in the rack",
+        OrderFault::UnknownLoad => "the load is not in the plant",
+        OrderFault::LoadBusy => "another order has this load",
+        OrderFault::DuplicateId => "the number is already in use",
+        OrderFault::Draining => "the gateway is stopping",
+        OrderFault::NotReady => "the gateway has not read the plant yet, or no longer owns it",
+        OrderFault::NeverArrived => "the load did not arrive in time",
+        OrderFault::LoadMissing => "the load cannot be found",
+        OrderFault::TooManyAttempts => "tried as often as allowed",
+        OrderFault::LeftPlant => "the load has left the plant",
+    }
+}
+
+fn hold_text(hold: Hold) -> String {
+    match hold {
+        Hold::NotSeen => "its controller cannot be seen".into(),
+        Hold::NoHandshake => "its controller is being read".into(),
+        Hold::NotAuto => "it is not in AUTO".into(),
+        Hold::EmergencyStop => "emergency stop".into(),
+        Hold::Interlocked(bits) => format!("interlocks are open (bits 0x{bits:04X})"),
+        Hold::Fault(code) => format!("it reports fault {code}"),
+        Hold::NeedsAcknowledge => "it left AUTO; POST /api/v1/acknowledge when it may go on".into(),
+    }
+}
+
+/// What people want to know of an event. Holds that pass by themselves at a start are no more than information.
+fn log(event: &Event, plan: &Plan) {
+    match event.kind {
+        EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
+        EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
+        EventKind::OrderFailed(id, why) => tracing::warn!(order = id.0, "order given up: {}", fault_name(why)),
+        EventKind::OrderAdopted(id, load) => {
+            tracing::info!(
+                order = id.0,
+                load = load.get(),
+                "a load without an order stands in the way; putting it away"
+            );
+        }
+        EventKind::MachineHeld(id, why) => {
+            let machine = plan.machine_name(id);
+            match why {
+                Hold::EmergencyStop | Hold::Fault(_) | Hold::NeedsAcknowledge | Hold::NotAuto => {
+                    tracing::warn!(machine, "machine is not commanded: {}", hold_text(why));
+                }
+                _ => tracing::info!(machine, "machine is not commanded: {}", hold_text(why)),
+            }
+        }
+        EventKind::MachineReleased(id) => tracing::info!(machine = plan.machine_name(id), "machine may be commanded"),
+        EventKind::MachineRebooted(id) => {
+            tracing::info!(
+                machine = plan.machine_name(id),
+                "the machine's controller has started anew; reading it again"
+            );
+        }
+        EventKind::LoadFound(load, pos) => {
+            tracing::warn!(load = load.get(), "load found at {}; the plant is believed", plan.position_name(pos));
+        }
+        EventKind::LoadMissing(load, pos) => {
+            tracing::warn!(load = load.get(), "load is gone from {}", plan.position_name(pos));
+        }
+        EventKind::LoadTwice(load, pos) => {
+            tracing::error!(
+                load = load.get(),
+                "two positions report this load, one of them {}",
+                plan.position_name(pos)
+            );
+        }
+        _ => tracing::debug!(?event, "event"),
+    }
+}

@@ -1,0 +1,323 @@
+//! The one table of figures. Every stage owns its counters; this room only reads them, when somebody scrapes.
+//!
+//! [`TABLE`] feeds the exporter, the list in the README and the snapshot test. Base units, bounded labels: a line's or a
+//! state's name, never a tag's or an order's.
+
+pub mod histogram;
+
+use crate::control::ControlStats;
+use crate::desk::Desk;
+use crate::field::LineStats;
+use crate::telemetry::Spool;
+use crate::telemetry::mqtt::MqttStats;
+use device_drivers::LinkState;
+use histogram::Histogram;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, MetricFamily, MetricType};
+use prometheus::{Encoder, Registry, TextEncoder};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// All the stages' counters.
+pub struct Stages {
+    /// Control thread.
+    pub control: Arc<ControlStats>,
+    /// Lines, with their names.
+    pub lines: Vec<(Arc<str>, Arc<LineStats>)>,
+    /// Spool.
+    pub spool: Arc<Spool>,
+    /// MQTT edge.
+    pub mqtt: Arc<MqttStats>,
+    /// Order desk.
+    pub desk: Arc<Desk>,
+}
+
+/// How a figure behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Distribution, seconds.
+    Histogram,
+}
+
+/// Takes one sample of a figure: label and value.
+type Put<'a> = &'a mut dyn FnMut(Option<(&'static str, &str)>, Reading<'_>);
+
+/// A value, or a distribution.
+pub enum Reading<'a> {
+    /// A number.
+    Number(f64),
+    /// A distribution.
+    Distribution(&'a Histogram),
+}
+
+/// One figure.
+pub struct Figure {
+    /// Its name, with unit.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    read: fn(&Stages, Put<'_>),
+}
+
+const fn figure(name: &'static str, help: &'static str, kind: Kind, read: fn(&Stages, Put<'_>)) -> Figure {
+    Figure { name, help, kind, read }
+}
+
+fn number(put: Put<'_>, value: u64) {
+    put(None, Reading::Number(value as f64));
+}
+
+fn flag(put: Put<'_>, value: bool) {
+    put(None, Reading::Number(f64::from(u8::from(value))));
+}
+
+fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
+    for (name, stats) in &s.lines {
+        put(Some(("line", name)), Reading::Number(read(stats) as f64));
+    }
+}
+
+fn counter(s: &Stages, put: Put<'_>, n: usize) {
+    number(put, s.control.counters.get(n).map_or(0, |c| c.load(Relaxed)));
+}
+
+use Kind::{Counter, Gauge, Histogram as Distribution};
+
+/// Every figure there is.
+pub const TABLE: &[Figure] = &[
+    figure("lightsout_build_info", "Always 1; the version is the label.", Gauge, |_, put| {
+        put(Some(("version", env!("CARGO_PKG_VERSION"))), Reading::Number(1.0));
+    }),
+    figure("lightsout_run_state", "1 for the state the runtime is in, 0 for the others.", Gauge, |s, put| {
+        for (name, now) in s.control.run_states() {
+            put(Some(("state", name)), Reading::Number(f64::from(u8::from(now))));
+        }
+    }),
+    figure("lightsout_cycles_total", "Control cycles completed.", Counter, |s, put| {
+        number(put, s.control.cycles.load(Relaxed));
+    }),
+    figure("lightsout_cycles_missed_total", "Beats skipped because a cycle was late.", Counter, |s, put| {
+        number(put, s.control.missed.load(Relaxed));
+    }),
+    figure("lightsout_cycle_exec_seconds", "Time a control cycle takes.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.control.exec));
+    }),
+    figure("lightsout_cycle_wake_seconds", "Time from the beat to the start of its cycle.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.control.wake));
+    }),
+    figure("lightsout_realtime", "1 when every permission for real time was granted.", Gauge, |s, put| {
+        flag(put, s.control.realtime.load(Relaxed));
+    }),
+    figure("lightsout_image_age_seconds", "Age of the newest machine status in the input image.", Gauge, |s, put| {
+        put(None, Reading::Number(s.control.image_age_ms.load(Relaxed) as f64 / 1000.0));
+    }),
+    figure(
+        "lightsout_events_lost_total",
+        "Events that did not fit into the ring to the order desk.",
+        Counter,
+        |s, put| {
+            number(put, s.control.events_lost.load(Relaxed));
+        },
+    ),
+    figure("lightsout_orders_active", "Orders that are not ended.", Gauge, |s, put| {
+        number(put, s.control.orders_active.load(Relaxed));
+    }),
+    figure("lightsout_orders_accepted_total", "Orders taken, adopted ones included.", Counter, |s, put| {
+        counter(s, put, 0)
+    }),
+    figure("lightsout_orders_rejected_total", "Orders refused.", Counter, |s, put| counter(s, put, 1)),
+    figure("lightsout_orders_completed_total", "Orders whose load is where it should be.", Counter, |s, put| {
+        counter(s, put, 2)
+    }),
+    figure("lightsout_orders_failed_total", "Orders given up.", Counter, |s, put| counter(s, put, 3)),
+    figure("lightsout_orders_busy_total", "Orders turned away because too many came at once.", Counter, |s, put| {
+        number(put, s.desk.busy.load(Relaxed));
+    }),
+    figure("lightsout_commands_sent_total", "Commands made for machines.", Counter, |s, put| counter(s, put, 4)),
+    figure("lightsout_commands_done_total", "Commands that machines have done.", Counter, |s, put| counter(s, put, 5)),
+    figure("lightsout_commands_failed_total", "Commands that failed or were rejected.", Counter, |s, put| {
+        counter(s, put, 6)
+    }),
+    figure("lightsout_commands_expired_total", "Commands that came too late to be begun.", Counter, |s, put| {
+        counter(s, put, 7)
+    }),
+    figure("lightsout_line_up", "1 while the line has a link.", Gauge, |s, put| {
+        per_line(s, put, |l| u64::from(l.state() == LinkState::Up));
+    }),
+    figure("lightsout_line_connects_total", "Links made.", Counter, |s, put| {
+        per_line(s, put, |l| l.connects.load(Relaxed))
+    }),
+    figure("lightsout_line_failures_total", "Links lost, and tries that failed.", Counter, |s, put| {
+        per_line(s, put, |l| l.failures.load(Relaxed));
+    }),
+    figure("lightsout_polls_total", "Polls made.", Counter, |s, put| per_line(s, put, |l| l.polls.load(Relaxed))),
+    figure(
+        "lightsout_polls_missed_total",
+        "Polls not made because the ones before took too long.",
+        Counter,
+        |s, put| {
+            per_line(s, put, |l| l.missed.load(Relaxed));
+        },
+    ),
+    figure("lightsout_poll_seconds", "Time a poll takes.", Distribution, |s, put| {
+        for (name, stats) in &s.lines {
+            put(Some(("line", name)), Reading::Distribution(&stats.poll));
+        }
+    }),
+    figure("lightsout_requests_total", "Requests sent to devices.", Counter, |s, put| {
+        per_line(s, put, |l| l.requests.load(Relaxed))
+    }),
+    figure("lightsout_readings_total", "Readings taken from devices.", Counter, |s, put| {
+        per_line(s, put, |l| l.readings.load(Relaxed))
+    }),
+    figure("lightsout_readings_bad_total", "Readings that were Bad.", Counter, |s, put| {
+        per_line(s, put, |l| l.bad_readings.load(Relaxed))
+    }),
+    figure("lightsout_blocks_written_total", "Command blocks written and acknowledged.", Counter, |s, put| {
+        per_line(s, put, |l| l.blocks.load(Relaxed));
+    }),
+    figure("lightsout_tags_good", "Tags whose quality is Good.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quality[0].load(Relaxed))
+    }),
+    figure("lightsout_tags_uncertain", "Tags whose quality is Uncertain.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quality[1].load(Relaxed))
+    }),
+    figure("lightsout_tags_bad", "Tags whose quality is Bad.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quality[2].load(Relaxed))
+    }),
+    figure("lightsout_samples_produced_total", "Samples promised to the broker.", Counter, |s, put| {
+        number(put, s.spool.stats.produced.load(Relaxed));
+    }),
+    figure("lightsout_samples_delivered_total", "Samples the broker has acknowledged.", Counter, |s, put| {
+        number(put, s.spool.stats.delivered.load(Relaxed));
+    }),
+    figure("lightsout_samples_lost_total", "Samples dropped because the spool was full.", Counter, |s, put| {
+        number(put, s.spool.stats.lost.load(Relaxed));
+    }),
+    figure("lightsout_samples_refused_total", "Samples the broker refused.", Counter, |s, put| {
+        number(put, s.spool.stats.refused.load(Relaxed));
+    }),
+    figure("lightsout_spool_samples", "Samples waiting for the broker.", Gauge, |s, put| {
+        number(put, s.spool.stats.waiting.load(Relaxed));
+    }),
+    figure("lightsout_mqtt_connected", "1 while the broker is connected.", Gauge, |s, put| {
+        flag(put, s.mqtt.connected.load(Relaxed))
+    }),
+    figure("lightsout_mqtt_connects_total", "Connections to the broker made.", Counter, |s, put| {
+        number(put, s.mqtt.connects.load(Relaxed));
+    }),
+    figure(
+        "lightsout_mqtt_failures_total",
+        "Connections to the broker lost, and tries that failed.",
+        Counter,
+        |s, put| {
+            number(put, s.mqtt.failures.load(Relaxed));
+        },
+    ),
+    figure("lightsout_mqtt_published_total", "Messages published, those sent again included.", Counter, |s, put| {
+        number(put, s.mqtt.published.load(Relaxed));
+    }),
+];
+
+/// The exporter.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// An exporter that reads these stages.
+    pub fn new(stages: Arc<Stages>) -> Result<Metrics, prometheus::Error> {
+        let registry = Registry::new();
+        registry.register(Box::new(Reader::new(stages)?))?;
+        Ok(Metrics { registry })
+    }
+
+    /// The page Prometheus scrapes.
+    pub fn page(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+}
+
+struct Reader {
+    stages: Arc<Stages>,
+    descriptions: Vec<Desc>,
+}
+
+impl Reader {
+    fn new(stages: Arc<Stages>) -> Result<Reader, prometheus::Error> {
+        let describe = |f: &Figure| Desc::new(f.name.into(), f.help.into(), vec![], HashMap::new());
+        Ok(Reader { stages, descriptions: TABLE.iter().map(describe).collect::<Result<_, _>>()? })
+    }
+}
+
+impl Collector for Reader {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        TABLE.iter().map(|figure| family(figure, &self.stages)).filter(|f| !f.get_metric().is_empty()).collect()
+    }
+}
+
+fn family(figure: &Figure, stages: &Stages) -> MetricFamily {
+    let mut metrics = Vec::new();
+    (figure.read)(stages, &mut |label, reading| metrics.push(metric(figure.kind, label, &reading)));
+    let mut family = MetricFamily::default();
+    family.set_name(figure.name.into());
+    family.set_help(figure.help.into());
+    family.set_field_type(match figure.kind {
+        Counter => MetricType::COUNTER,
+        Gauge => MetricType::GAUGE,
+        Distribution => MetricType::HISTOGRAM,
+    });
+    family.set_metric(metrics);
+    family
+}
+
+fn metric(kind: Kind, label: Option<(&'static str, &str)>, reading: &Reading<'_>) -> proto::Metric {
+    let mut metric = proto::Metric::default();
+    if let Some((name, value)) = label {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name(name.into());
+        pair.set_value(value.into());
+        metric.set_label(vec![pair]);
+    }
+    match (kind, reading) {
+        (Counter, Reading::Number(value)) => {
+            let mut c = proto::Counter::default();
+            c.set_value(*value);
+            metric.set_counter(c);
+        }
+        (_, Reading::Number(value)) => {
+            let mut g = proto::Gauge::default();
+            g.set_value(*value);
+            metric.set_gauge(g);
+        }
+        (_, Reading::Distribution(histogram)) => {
+            let mut h = proto::Histogram::default();
+            let octaves = histogram.octaves();
+            // The total is the last cumulative count of this very reading, so that no bucket can exceed it.
+            h.set_sample_count(octaves.last().map_or(0, |(_, count)| *count));
+            h.set_sample_sum(histogram.sum_s());
+            let bucket = |(edge, count): (f64, u64)| {
+                let mut b = proto::Bucket::default();
+                b.set_upper_bound(edge);
+                b.set_cumulative_count(count);
+                b
+            };
+            h.set_bucket(octaves.into_iter().map(bucket).collect());
+            metric.set_histogram(h);
+        }
+    }
+    metric
+}
