@@ -85,6 +85,12 @@ pub trait Driver: Send + 'static {
     /// How often each group wants to be polled; the index is the argument of `poll`.
     fn groups(&self) -> Vec<Duration>;
 
+    /// Whether a poll that is late means a reading that was missed. Not so where the device sends by itself and a poll
+    /// only takes over what has come.
+    fn paced(&self) -> bool {
+        true
+    }
+
     /// Makes the link.
     fn connect(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
 

@@ -145,7 +145,7 @@ async fn serve<D: Driver, S: LineSink>(
             Some((group, at)) if at <= now => {
                 let period = periods[group].max(Duration::from_millis(1));
                 let late = u64::try_from((now - at).as_nanos() / period.as_nanos()).unwrap_or(u64::MAX);
-                if late > 0 {
+                if late > 0 && driver.paced() {
                     sink.missed(late);
                 }
                 due[group] = at + period * u32::try_from(late + 1).unwrap_or(u32::MAX);

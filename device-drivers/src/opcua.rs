@@ -311,6 +311,10 @@ impl Driver for OpcUa {
         vec![DRAIN_EVERY]
     }
 
+    fn paced(&self) -> bool {
+        false
+    }
+
     async fn connect(&mut self) -> Result<(), LinkError> {
         let signs = Arc::new(Signs::default());
         let (session, event_loop) = self.open(&signs).await?;

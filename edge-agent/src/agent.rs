@@ -99,15 +99,10 @@ impl Agent {
         let mqtt = Mqtt::new(plan.mqtt.clone(), spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped);
         let mqtt = tokio::spawn(mqtt);
 
-        let stages = Arc::new(Stages {
-            control: control_stats.clone(),
-            lines: line_stats,
-            spool,
-            mqtt: mqtt_stats,
-            desk: desk.clone(),
-        });
+        let stages =
+            Arc::new(Stages { control: control_stats, lines: line_stats, spool, mqtt: mqtt_stats, desk: desk.clone() });
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
-        let face = Face::new(metrics, desk.clone(), control_stats);
+        let face = Face::new(metrics, desk.clone(), stages.clone());
         let others = vec![
             tokio::spawn(desk.clone().keep_books(event_rx, plan.clone())),
             tokio::spawn(http::serve(face.clone(), listener)),

@@ -13,7 +13,7 @@ use crate::config::Plan;
 use crate::control::run_state_name;
 use control_core::cycle::Request;
 use control_core::event::{Event, EventKind, OrderFault};
-use control_core::interlock::Hold;
+use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
 use control_core::order::{ADOPTED, OrderKind, OrderRequest};
 use control_core::units::{LoadId, OrderId};
 use serde::{Deserialize, Serialize};
@@ -318,7 +318,12 @@ fn hold_text(hold: Hold) -> String {
         Hold::NoHandshake => "its controller is being read".into(),
         Hold::NotAuto => "it is not in AUTO".into(),
         Hold::EmergencyStop => "emergency stop".into(),
-        Hold::Interlocked(bits) => format!("interlocks are open (bits 0x{bits:04X})"),
+        Hold::Interlocked(OWNER_LOST) => "it waits for this gateway's heartbeat".into(),
+        Hold::Interlocked(bits) => {
+            let names = [(GUARD_OPEN, "guard open"), (OWNER_LOST, "no heartbeat"), (AXIS_BLOCKED, "axis blocked")];
+            let open: Vec<&str> = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
+            format!("interlocks 0x{bits:04X}: {}", open.join(", "))
+        }
         Hold::Fault(code) => format!("it reports fault {code}"),
         Hold::NeedsAcknowledge => "it left AUTO; POST /api/v1/acknowledge when it may go on".into(),
     }
@@ -343,6 +348,7 @@ fn log(event: &Event, plan: &Plan) {
                 Hold::EmergencyStop | Hold::Fault(_) | Hold::NeedsAcknowledge | Hold::NotAuto => {
                     tracing::warn!(machine, "machine is not commanded: {}", hold_text(why));
                 }
+                Hold::NoHandshake => {}
                 _ => tracing::info!(machine, "machine is not commanded: {}", hold_text(why)),
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! A hostile client is let go: headers within [`HEADER_LIMIT`], bodies up to [`BODY_MAX`], [`CONNECTIONS_MAX`] at once.
 
-use crate::control::{ControlStats, run_state_name};
+use crate::control::run_state_name;
 use crate::desk::{Desk, OrderForm, Submitted};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Stages};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use control_core::cycle::Request;
 use control_core::event::RunState;
+use device_drivers::LinkState;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
@@ -41,24 +42,24 @@ pub struct Face {
     pub metrics: Metrics,
     /// Order desk.
     pub desk: Arc<Desk>,
-    /// Control thread's counters.
-    pub control: Arc<ControlStats>,
+    /// All counters.
+    pub stages: Arc<Stages>,
     /// Cycles counted when last asked, and when that was.
     alive: AtomicU64,
 }
 
 impl Face {
     /// A face of these parts.
-    pub fn new(metrics: Metrics, desk: Arc<Desk>, control: Arc<ControlStats>) -> Arc<Face> {
-        Arc::new(Face { metrics, desk, control, alive: AtomicU64::new(u64::MAX) })
+    pub fn new(metrics: Metrics, desk: Arc<Desk>, stages: Arc<Stages>) -> Arc<Face> {
+        Arc::new(Face { metrics, desk, stages, alive: AtomicU64::new(u64::MAX) })
     }
 
     /// Watches the beat: whether a cycle was completed within [`ALIVE_WITHIN`].
     pub async fn watch_beat(self: Arc<Self>) {
         loop {
-            let before = self.control.cycles.load(Relaxed);
+            let before = self.stages.control.cycles.load(Relaxed);
             tokio::time::sleep(ALIVE_WITHIN / 2).await;
-            let moved = self.control.cycles.load(Relaxed) != before;
+            let moved = self.stages.control.cycles.load(Relaxed) != before;
             self.alive.store(u64::from(moved), Relaxed);
         }
     }
@@ -148,9 +149,18 @@ async fn healthz(State(face): State<Arc<Face>>) -> Response {
 }
 
 async fn readyz(State(face): State<Arc<Face>>) -> Response {
-    let state = face.control.run_state();
+    let state = face.stages.control.run_state();
     let why = match state {
-        RunState::Running | RunState::Degraded if face.alive() => return (StatusCode::OK, "ready\n").into_response(),
+        RunState::Running | RunState::Degraded if face.alive() => {
+            let down = face.stages.lines.iter().find(|(_, l)| l.state() != LinkState::Up);
+            return match down {
+                None => (StatusCode::OK, "ready\n".to_string()),
+                Some((line, _)) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, format!("line {line} is down; its machines wait\n"))
+                }
+            }
+            .into_response();
+        }
         RunState::Running | RunState::Degraded => "no control cycle was completed in time",
         RunState::Starting | RunState::Recover => "the plant has not been read yet; are its controllers reachable?",
         RunState::Fenced => "another gateway owns the plant",

@@ -172,7 +172,7 @@ impl ClosedLoop {
     }
 
     fn read(&mut self) {
-        let poll = self.now_ms % POLL_MS == 0;
+        let poll = self.now_ms.is_multiple_of(POLL_MS);
         if !poll || !self.connected || self.rng.f64() < self.faults.read_lost {
             return;
         }
@@ -184,7 +184,7 @@ impl ClosedLoop {
             }
         }
         let bays = u16::from(layout.tiers()) * layout.bays_per_tier();
-        let first = if self.now_ms % BAY_POLL_MS == 0 { 0 } else { bays };
+        let first = if self.now_ms.is_multiple_of(BAY_POLL_MS) { 0 } else { bays };
         for pos in (first..layout.sensed()).map(PosId) {
             let value: Option<LoadId> = self.plant.loads().at(pos);
             self.image.set_position(pos, Stamped { value, quality: Quality::Good, at });
@@ -200,7 +200,7 @@ impl ClosedLoop {
             let command = self.out.image.command(id);
             let seq = command.map_or(0, |c| c.seq);
             let Some(last) = self.last_seq.get_mut(usize::from(id.0)) else { continue };
-            let due = *last != seq || self.now_ms % HEARTBEAT_MS == 0;
+            let due = *last != seq || self.now_ms.is_multiple_of(HEARTBEAT_MS);
             *last = seq;
             if !due || self.rng.f64() < self.faults.write_lost {
                 continue;

@@ -58,6 +58,17 @@ pub struct Scale {
     pub offset: f64,
 }
 
+impl Scale {
+    /// The scaled value. A factor such as 0.1 has no exact binary form and its inverse has: dividing by 10 gives the 2.4
+    /// that people expect, where multiplying gives 2.4000000000000004.
+    fn apply(self, raw: f64) -> f64 {
+        let inverse = (1.0 / self.factor).round();
+        let decimal = inverse.abs() >= 2.0 && (self.factor * inverse - 1.0).abs() < 1e-12;
+        let scaled = if decimal { raw / inverse } else { raw * self.factor };
+        scaled + self.offset
+    }
+}
+
 /// Decodes registers; `None` when there are too few.
 pub(super) fn decode(
     registers: &[u16],
@@ -85,7 +96,7 @@ pub(super) fn decode(
         DataType::Words(_) => Value::Words(Words::from_slice(words).ok()?),
     };
     Some(match scale.zip(value.as_f64()) {
-        Some((s, v)) => Value::Float(v * s.factor + s.offset),
+        Some((s, v)) => Value::Float(s.apply(v)),
         None => value,
     })
 }
@@ -100,7 +111,8 @@ mod tests {
     fn numbers_come_out_as_the_bytes_say() {
         use DataType::*;
         let half = Some(Scale { factor: 0.1, offset: -40.0 });
-        let rows: Vec<(&[u16], DataType, Option<u8>, WordOrder, Option<Scale>, Value)> = vec![
+        type Row<'a> = (&'a [u16], DataType, Option<u8>, WordOrder, Option<Scale>, Value);
+        let rows: Vec<Row<'_>> = vec![
             (&[0xFFFF], U16, None, WordOrder::HighFirst, None, Value::Uint(65535)),
             (&[0xFFFF], I16, None, WordOrder::HighFirst, None, Value::Int(-1)),
             (&[0x0001, 0x0002], U32, None, WordOrder::HighFirst, None, Value::Uint(0x1_0002)),
@@ -111,6 +123,8 @@ mod tests {
             (&[0x3FF0, 0, 0, 0], F64, None, WordOrder::HighFirst, None, Value::Float(1.0)),
             (&[0b1000], Bool, Some(3), WordOrder::HighFirst, None, Value::Bool(true)),
             (&[0b1000], Bool, Some(2), WordOrder::HighFirst, None, Value::Bool(false)),
+            (&[24], U16, None, WordOrder::HighFirst, Some(Scale { factor: 0.1, offset: 0.0 }), Value::Float(2.4)),
+            (&[3], U16, None, WordOrder::HighFirst, Some(Scale { factor: 2.5, offset: 1.0 }), Value::Float(8.5)),
             (&[650], U16, None, WordOrder::HighFirst, half, Value::Float(25.0)),
         ];
         for (registers, kind, bit, order, scale, want) in rows {

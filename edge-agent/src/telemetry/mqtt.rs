@@ -87,7 +87,7 @@ pub struct Mqtt {
 impl Mqtt {
     /// An edge that is not connected.
     pub fn new(plan: MqttPlan, spool: Arc<Spool>, stats: Arc<MqttStats>, seed: u64) -> Mqtt {
-        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10), seed);
+        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5), seed);
         Mqtt { plan, spool, stats, in_flight: VecDeque::new(), cursor: 0, backoff, last_error: String::new() }
     }
 

@@ -1,0 +1,56 @@
+//! The arrows of the house, kept by package name: who may depend on whom, and who never.
+
+use std::process::Command;
+
+/// The packages `package` depends on, directly or not, for use and build, without what only tests and examples need.
+fn dependencies(package: &str) -> Vec<String> {
+    let args =
+        ["tree", "--offline", "--locked", "-p", package, "-e", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let output = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut names: Vec<String> = text.lines().skip(1).filter_map(|l| l.split(' ').next()).map(String::from).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn every_arrow_points_the_right_way() {
+    let never = [
+        ("control-core", vec!["tokio", "serde", "device-drivers", "plc-sim", "edge-agent", "libc", "tracing"]),
+        ("device-drivers", vec!["edge-agent", "plc-sim", "axum", "prometheus", "rumqttd"]),
+        ("plc-sim", vec!["edge-agent", "rumqttc", "rumqttd", "prometheus", "axum"]),
+        ("edge-agent", vec!["plc-sim", "rumqttd", "async-opcua-server", "openssl-sys", "aws-lc-sys", "native-tls"]),
+    ];
+    for (package, forbidden) in never {
+        let found = dependencies(package);
+        assert!(!found.is_empty(), "cargo tree shows nothing for {package}");
+        for name in forbidden {
+            assert!(!found.iter().any(|f| f == name), "{package} must never depend on {name}");
+        }
+    }
+}
+
+#[test]
+fn the_core_depends_on_heapless_and_what_heapless_brings_and_nothing_else() {
+    let found = dependencies("control-core");
+    let allowed = ["heapless", "hash32", "byteorder", "stable_deref_trait"];
+    for name in &found {
+        assert!(allowed.contains(&name.as_str()), "control-core depends on {name}");
+    }
+}
+
+#[test]
+fn the_core_is_no_std_and_has_no_unsafe_code() {
+    let root = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/control-core/src/lib.rs")).unwrap();
+    assert!(root.contains("#![no_std]") && root.contains("#![forbid(unsafe_code)]"));
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/control-core/src")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!text.contains("extern crate"), "the core brings in neither std nor alloc");
+    }
+}

@@ -1,0 +1,175 @@
+//! What tests and the demo share: a whole floor on this machine. Broker, plant and agent on ports of their own.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use edge_agent::config::{DriverPlan, Plan};
+use plc_sim::faces::Keep;
+use plc_sim::{PlantConfig, Sim, SimAddresses};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A file of the demo configuration.
+pub fn demo_file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs/demo").join(name)
+}
+
+/// The plant of the demo, listening on free ports.
+pub fn demo_plant() -> PlantConfig {
+    let text = std::fs::read_to_string(demo_file("plant.toml")).expect("plant.toml");
+    let mut config = PlantConfig::from_toml(&text).expect("a valid plant");
+    config.listen.modbus.set_port(0);
+    config.listen.opcua.set_port(0);
+    config
+}
+
+/// Starts the plant of the demo.
+pub async fn start_plant(seed: u64) -> Sim {
+    let pki_dir = Some(std::env::temp_dir().join("lightsout-test-pki"));
+    Sim::start(demo_plant(), seed, 1, Keep { state: None, pki_dir }).await.expect("the plant starts")
+}
+
+/// The agent of the demo, pointed at these peers, serving HTTP on a free port.
+pub fn demo_plan(plant: SimAddresses, broker: u16) -> Plan {
+    let mut plan = edge_agent::config::load(&demo_file("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    plan.control.realtime.wanted = false;
+    (plan.mqtt.host, plan.mqtt.port) = ("127.0.0.1".into(), broker);
+    for line in &mut plan.lines {
+        match &mut line.driver {
+            DriverPlan::Modbus(spec) => spec.peer = plant.modbus.to_string(),
+            DriverPlan::OpcUa(spec) => spec.endpoint = format!("opc.tcp://{}/", plant.opcua),
+        }
+    }
+    plan
+}
+
+/// A port nobody listens on right now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A real broker in this process, for as long as the process lives.
+pub async fn start_broker() -> u16 {
+    let port = free_port();
+    let connections = rumqttd::ConnectionSettings {
+        connection_timeout_ms: 5_000,
+        max_payload_size: 1 << 20,
+        max_inflight_count: 500,
+        auth: None,
+        external_auth: None,
+        dynamic_filters: true,
+    };
+    let server = rumqttd::ServerSettings {
+        name: "v5".into(),
+        listen: SocketAddr::from(([127, 0, 0, 1], port)),
+        tls: None,
+        next_connection_delay_ms: 1,
+        connections,
+    };
+    let router = rumqttd::RouterConfig {
+        max_connections: 100,
+        max_outgoing_packet_count: 500,
+        max_segment_size: 16 << 20,
+        max_segment_count: 8,
+        ..rumqttd::RouterConfig::default()
+    };
+    let v5 = Some(HashMap::from([("v5".to_string(), server)]));
+    let config = rumqttd::Config { id: 0, router, v5, ..rumqttd::Config::default() };
+    std::thread::spawn(move || {
+        let mut broker = rumqttd::Broker::new(config);
+        broker.start().expect("the broker starts");
+    });
+    for _ in 0..200 {
+        if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            return port;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the broker did not come up on port {port}");
+}
+
+/// What a subscriber of our own has received.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Sequences of samples.
+    pub sequences: BTreeSet<u64>,
+    /// Messages, duplicates included.
+    pub messages: u64,
+    /// Last payload per topic.
+    pub last: HashMap<String, serde_json::Value>,
+}
+
+/// Subscribes to everything and keeps what comes.
+pub async fn subscribe(broker: u16) -> Arc<Mutex<Received>> {
+    let received = Arc::new(Mutex::new(Received::default()));
+    let mut options = MqttOptions::new("recorder", "127.0.0.1", broker);
+    options.set_keep_alive(Duration::from_secs(30)).set_outgoing_inflight_upper_limit(10);
+    let (client, mut events) = AsyncClient::new(options, 10);
+    client.subscribe("lightsout/#", QoS::AtLeastOnce).await.expect("subscribe");
+    let (ready_tx, ready_rx) = tokio::sync::oneshot::channel();
+    let kept = received.clone();
+    tokio::spawn(async move {
+        let _client = client;
+        let mut ready = Some(ready_tx);
+        while let Ok(event) = events.poll().await {
+            match event {
+                Event::Incoming(Packet::SubAck(_)) => {
+                    if let Some(ready) = ready.take() {
+                        let _ = ready.send(());
+                    }
+                }
+                Event::Incoming(Packet::Publish(p)) => {
+                    let mut kept = kept.lock().expect("no panic while held");
+                    kept.messages += 1;
+                    let json: serde_json::Value = serde_json::from_slice(&p.payload).expect("every payload is JSON");
+                    if let Some(sequence) = json["sequence"].as_u64() {
+                        kept.sequences.insert(sequence);
+                    }
+                    kept.last.insert(String::from_utf8_lossy(&p.topic).into_owned(), json);
+                }
+                _ => {}
+            }
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(5), ready_rx).await.expect("subscribed in time").expect("subscribed");
+    received
+}
+
+/// One HTTP request on a connection of its own: status and body.
+pub async fn http(at: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = tokio::net::TcpStream::connect(at).await?;
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
+    let kind = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(format!("{head}{kind}").as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let status = text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let body = if headers.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        body.split("\r\n").skip(1).step_by(2).collect()
+    } else {
+        body.to_string()
+    };
+    Ok((status, body))
+}
+
+/// Waits until `done` says so; false when it never does.
+pub async fn eventually(limit: Duration, mut done: impl AsyncFnMut() -> bool) -> bool {
+    let end = tokio::time::Instant::now() + limit;
+    while tokio::time::Instant::now() < end {
+        if done().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
+}

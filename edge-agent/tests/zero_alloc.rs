@@ -1,0 +1,79 @@
+//! A control cycle allocates nothing: counted by an allocator that knows when it is asked from inside a cycle.
+
+use control_core::order::{OrderKind, OrderRequest};
+use control_core::units::{LoadId, OrderId};
+use plc_sim::PlantConfig;
+use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // `try_with`: an allocation while a thread ends must not panic.
+    let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
+    if inside {
+        let _ = COUNT.try_with(|c| c.set(c.get() + 1));
+    }
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(); // freeing in a cycle is as bad as allocating
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn counted(run: impl FnOnce()) -> u64 {
+    COUNT.set(0);
+    INSIDE.set(true);
+    run();
+    INSIDE.set(false);
+    COUNT.get()
+}
+
+#[test]
+fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {
+    let text = include_str!("../../configs/demo/plant.toml");
+    let mut config = PlantConfig::from_toml(text).unwrap();
+    config.faults.drive_fault = 0.05;
+    let faults = LinkFaults { read_lost: 0.1, write_lost: 0.1, ack_lost: 0.1, delay_ms_max: 200 };
+    let mut floor = ClosedLoop::new(config, 1, faults).unwrap();
+    let (mut cycles, mut allocations) = (0u64, 0u64);
+    for n in 1..=60u32 {
+        let load = LoadId::new(1000 + n).unwrap();
+        let kind = if n % 2 == 0 { OrderKind::Retrieve } else { OrderKind::Process { program: 1 } };
+        floor.order(OrderRequest { id: OrderId(n), kind, load, class: 1, wait_ms: 0 });
+        floor.run_for(10_000, |cycle| {
+            allocations += counted(cycle);
+            cycles += 1;
+        });
+    }
+    assert_eq!(allocations, 0, "in {cycles} cycles");
+    assert!(cycles == 60_000 && floor.counters().orders_completed > 20, "{:?}", floor.counters());
+}
+
+#[test]
+fn the_counter_counts() {
+    // The test of the test: an allocation planted where a cycle would be is seen.
+    assert_eq!(counted(|| drop(std::hint::black_box(vec![1u8; 16]))), 2);
+}
