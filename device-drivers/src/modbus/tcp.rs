@@ -6,6 +6,7 @@ use super::plan::{PlanLimits, Span, plan};
 use crate::driver::{BlockWrite, Driver, LinkError, PollReport};
 use crate::value::{Cause, PointId, Reading, Value, wall_clock_ms};
 use control_core::units::MachineId;
+use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -158,14 +159,15 @@ async fn call(
     match timeout(limit, open.call(pdu)).await {
         Ok(Ok(Ok(response))) => Ok(Ok(response)),
         Ok(Ok(Err(exception))) => Ok(Err(exception.into())),
-        Ok(Err(Error::Transport(e))) => Err(match (e.kind(), e.raw_os_error()) {
-            (_, Some(0)) | (std::io::ErrorKind::UnexpectedEof, _) => {
-                LinkError::Lost { peer: peer(), why: "closed by the device".into() }
-            }
-            (std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput, _) => {
+        Ok(Err(Error::Transport(e))) => Err(match e.kind() {
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
                 LinkError::Protocol { peer: peer(), what: format!("reply to {what}: {e}") }
             }
-            _ => LinkError::Lost { peer: peer(), why: e.to_string() },
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
+                LinkError::Lost { peer: peer(), why: e.to_string() }
+            }
+            // At the end of the stream the library reports whatever error the system had last, related or not.
+            _ => LinkError::Lost { peer: peer(), why: "closed by the device".into() },
         }),
         Ok(Err(Error::Protocol(e))) => Err(LinkError::Protocol { peer: peer(), what: format!("reply to {what}: {e}") }),
         Err(_) => Err(LinkError::Timeout { peer: peer(), what: what.into(), limit }),
@@ -230,7 +232,7 @@ impl Driver for ModbusTcp {
         let fail = |why: String| LinkError::Connect { peer: self.peer.clone(), why };
         let stream = match timeout(self.connect_timeout, TcpStream::connect(&self.peer)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
                 return Err(fail(
                     "the host answers, but nothing listens on this port; is Modbus TCP switched on in the device?"
                         .into(),
