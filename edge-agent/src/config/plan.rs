@@ -391,6 +391,13 @@ fn lines(
         problems
             .push(problem.help("add a [[machine]] with its status and command block to the profile of its controller"));
     }
+    let reads_positions = |l: &LinePlan| l.points.iter().filter(|p| matches!(p.role, Role::Position(_))).count();
+    let seen: usize = plans.iter().map(reads_positions).sum();
+    if problems.is_empty() && seen != usize::from(layout.sensed()) {
+        let label = format!("{} load positions, and profiles that read {seen}", layout.sensed());
+        let problem = source.problem(raw.floor.bays_per_side.span(), "every load position must be read once", label);
+        problems.push(problem.help("exactly one profile has a [sensors] table, with the register of position 0"));
+    }
     plans
 }
 

@@ -298,7 +298,9 @@ impl DeviceReader<'_> {
         };
         let Some((_, data_type)) = TYPES.iter().find(|(n, _)| n == kind.get_ref()) else {
             let all: Vec<&str> = TYPES.iter().map(|(n, _)| *n).collect();
-            let near = closest(kind.get_ref(), &all).map_or(String::new(), |n| format!("did you mean `{n}`? "));
+            let short =
+                kind.get_ref().to_ascii_lowercase().replace("uint", "u").replace("int", "i").replace("float", "f");
+            let near = closest(&short, &all).map_or(String::new(), |n| format!("did you mean `{n}`? "));
             let label = format!("there is no type `{}`", kind.get_ref());
             self.problem_help(kind.span(), "unknown type", label, format!("{near}The types are: {}", all.join(", ")));
             return;

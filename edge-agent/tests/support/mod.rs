@@ -1,5 +1,5 @@
 //! What tests and the demo share: a whole floor on this machine. Broker, plant and agent on ports of their own.
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
 use edge_agent::config::{DriverPlan, Plan};
 use plc_sim::faces::Keep;

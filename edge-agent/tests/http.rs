@@ -1,0 +1,102 @@
+//! HTTP clients, good and hostile.
+
+mod support;
+
+use edge_agent::Agent;
+use std::time::Duration;
+use support::http;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+async fn lonely_agent() -> Agent {
+    // No plant, no broker: HTTP answers all the same.
+    let nowhere = plc_sim::SimAddresses {
+        modbus: ([127, 0, 0, 1], support::free_port()).into(),
+        opcua: ([127, 0, 0, 1], support::free_port()).into(),
+    };
+    Agent::start(support::demo_plan(nowhere, support::free_port())).await.expect("starts without anybody")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_request_gets_its_status_and_a_reason() {
+    let agent = lonely_agent().await;
+    let at = agent.http;
+    let long = format!("{{\"kind\":\"store\",\"load\":1,\"key\":\"{}\"}}", "x".repeat(70_000));
+    let rows = [
+        ("POST", "/api/v1/orders", "", 400, "EOF while parsing"),
+        (
+            "POST",
+            "/api/v1/orders",
+            "{\"kind\":\"stor\",\"load\":1}",
+            422,
+            "expected one of `store`, `retrieve`, `process`",
+        ),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"lod\":1}", 422, "unknown field `lod`"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":0}", 422, "the number on the load's label"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":-1}", 422, "expected u32"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"class\":9}", 422, "expected 0 (rush)"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"program\":2}", 422, "only an order of kind"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"key\":\"\"}", 422, "1 to 64 characters"),
+        ("POST", "/api/v1/orders", &long, 413, "length limit exceeded"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1}", 409, "has not read the plant yet"),
+        ("GET", "/api/v1/orders?limit=many", "", 400, "invalid digit"),
+        ("GET", "/api/v1/orders/4711", "", 404, "it never was"),
+        ("GET", "/api/v1/orders/first", "", 404, "it never was"),
+        ("GET", "/nothing", "", 404, "GET / lists what there is"),
+        ("DELETE", "/metrics", "", 405, ""),
+        ("GET", "/readyz", "", 503, "has not been read yet"),
+        ("GET", "/", "", 200, "/api/v1/orders"),
+        ("GET", "/healthz", "", 200, "ok"),
+    ];
+    for (method, path, body, status, text) in rows {
+        let (got, answer) = http(at, method, path, body).await.unwrap();
+        let shown: String = body.chars().take(60).collect();
+        assert_eq!(got, status, "{method} {path} {shown}: {answer}");
+        assert!(answer.contains(text), "{method} {path} {shown}: {answer}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_is_the_same_order() {
+    let sim = support::start_plant(2).await;
+    let agent = Agent::start(support::demo_plan(sim.addresses, support::free_port())).await.unwrap();
+    assert!(support::eventually(Duration::from_secs(20), async || agent.ready()).await);
+    let order = "{\"kind\":\"retrieve\",\"load\":1001,\"key\":\"po-17\"}";
+    let (first, body) = http(agent.http, "POST", "/api/v1/orders", order).await.unwrap();
+    let (second, again) = http(agent.http, "POST", "/api/v1/orders", order).await.unwrap();
+    assert_eq!((first, second), (201, 200), "{body} {again}");
+    let id = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].clone();
+    assert_eq!(id(&body), id(&again));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_half_a_request_or_garbage_do_not_keep_others_out() {
+    let agent = lonely_agent().await;
+    let mut idle = Vec::new();
+    for n in 0..60 {
+        let mut stream = TcpStream::connect(agent.http).await.unwrap();
+        let _ = match n % 3 {
+            0 => Ok(()),
+            1 => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow").await,
+            _ => stream.write_all(&[0xFF; 64]).await,
+        };
+        idle.push(stream);
+    }
+    assert_eq!(http(agent.http, "GET", "/healthz", "").await.unwrap().0, 200);
+    // All of them are let go in the end.
+    for mut stream in idle {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "a client that says nothing was kept for more than 10 s");
+    }
+    let mut flood = TcpStream::connect(agent.http).await.unwrap();
+    let header = vec![b'a'; 1 << 20];
+    let _ = flood.write_all(b"GET / HTTP/1.1\r\nX: ").await;
+    let _ = flood.write_all(&header).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), flood.read_to_end(&mut answer)).await.expect("let go");
+    assert_eq!(http(agent.http, "GET", "/healthz", "").await.unwrap().0, 200);
+    agent.stop().await;
+}

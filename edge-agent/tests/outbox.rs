@@ -1,0 +1,99 @@
+//! Nothing is delivered before its PUBACK: a broker that takes messages and cuts before it acknowledges them.
+
+mod support {
+    pub mod cutting_broker;
+}
+
+use control_core::image::Quality;
+use device_drivers::value::{Cause, Value};
+use edge_agent::config::plan::MqttPlan;
+use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
+use edge_agent::telemetry::{Sample, Spool};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use support::cutting_broker::{Cuts, start};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+const WINDOW: u16 = 32;
+
+fn plan(port: u16) -> MqttPlan {
+    MqttPlan {
+        host: "127.0.0.1".into(),
+        port,
+        client_id: "outbox".into(),
+        status_topic: "t/status".into(),
+        loss_topic: "t/lost".into(),
+        keep_alive: Duration::from_secs(5),
+        heartbeat: Duration::from_secs(30),
+        window: WINDOW,
+        spool_samples: 100_000,
+        login: None,
+    }
+}
+
+fn samples(count: u64) -> Vec<Sample> {
+    let sample = |n| Sample {
+        topic: "t/v".into(),
+        value: Some(Value::Uint(n)),
+        quality: Quality::Good,
+        cause: Cause::None,
+        source_ms: n,
+    };
+    (1..=count).map(sample).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sample_arrives_in_order_although_the_broker_cuts_before_it_acknowledges() {
+    const COUNT: u64 = 5_000;
+    let cuts = Cuts { every: 700, lag: 20, connections: 4 };
+    let (port, seen) = start(cuts).await;
+    let spool = Arc::new(Spool::new(COUNT as usize));
+    let (stop, stopped) = watch::channel(false);
+    let stats = Arc::new(MqttStats::default());
+    let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), stats.clone(), 1).run(stopped));
+    for chunk in samples(COUNT).chunks(50) {
+        spool.append(&mut chunk.to_vec());
+        sleep(Duration::from_millis(2)).await;
+    }
+    let start = Instant::now();
+    while !spool.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(40), "{} still wait", spool.stats.waiting.load(Relaxed));
+        sleep(Duration::from_millis(20)).await;
+    }
+    let _ = stop.send(true);
+    task.await.unwrap();
+
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.sequences.len() as u64, COUNT, "every sequence was seen");
+    assert!(seen.order.windows(2).all(|w| w[0] < w[1]), "first arrivals are in order");
+    let duplicates: u32 = seen.sequences.values().map(|n| n - 1).sum();
+    let allowed = u32::from(WINDOW) * cuts.connections as u32;
+    assert!(duplicates <= allowed, "{duplicates} duplicates, the window allows {allowed}");
+    assert!(duplicates > 0, "the broker did not cut: this test proves nothing");
+    assert_eq!(seen.connections, cuts.connections + 1);
+    assert_eq!(seen.wills, seen.connections, "every CONNECT carries the last will");
+    assert_eq!(spool.stats.delivered.load(Relaxed), COUNT);
+    let states: Vec<bool> = seen.retained.iter().map(|(_, p)| p.contains("\"online\"")).collect();
+    assert_eq!(states, [true, true, true, true, true, false], "a birth on every connection, a farewell at the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
+    let spool = Arc::new(Spool::new(100));
+    spool.append(&mut samples(250));
+    let (port, seen) = start(Cuts { every: usize::MAX, lag: 0, connections: 0 }).await;
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), Arc::default(), 1).run(stopped));
+    let start = Instant::now();
+    while !spool.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        sleep(Duration::from_millis(20)).await;
+    }
+    let _ = stop.send(true);
+    task.await.unwrap();
+    assert_eq!(seen.lock().unwrap().order, (151..=250).collect::<Vec<_>>());
+    assert_eq!(spool.stats.lost.load(Relaxed), 150);
+    assert_eq!(spool.take_loss(), None, "the loss has been told");
+}
