@@ -8,6 +8,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -47,6 +48,21 @@ pub fn demo_plan(plant: SimAddresses, broker: u16) -> Plan {
         }
     }
     plan
+}
+
+/// A program on this machine, or a clear word that the test is skipped.
+pub fn installed(name: &str, test: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
+    let found = path.split(':').map(|dir| std::path::Path::new(dir).join(name)).find(|p| p.is_file());
+    if found.is_none() {
+        assert!(
+            std::env::var("LIGHTSOUT_PEERS").as_deref() != Ok("require"),
+            "{test} needs {name}, and CI must have it"
+        );
+        // Straight to the terminal: the test runner would swallow a println.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {name} is not installed here");
+    }
+    found
 }
 
 /// A port nobody listens on right now.

@@ -1,0 +1,123 @@
+//! Every file in `configs/` loads: with the program it is for, or with ours.
+
+mod support;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::installed;
+
+fn configs() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs")
+}
+
+#[test]
+fn there_is_no_file_that_no_test_loads() {
+    let mut found = Vec::new();
+    let mut folders = vec![configs()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(configs()).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    let known = [
+        "demo/agent.toml",
+        "demo/plant.toml",
+        "demo/profiles/rack-plc.toml",
+        "demo/profiles/robot-cell.toml",
+        "lightsout.service",
+        "mosquitto.acl",
+        "mosquitto.conf",
+        "prometheus.yml", // in peers.rs, by a real Prometheus
+    ];
+    assert_eq!(found, known, "a new file in configs/ needs a test that loads it");
+}
+
+#[test]
+fn the_demo_loads_and_check_says_so() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("check").arg(configs().join("demo/agent.toml")).output();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("is valid"), "{text}");
+    assert!(text.contains("216 points, requests: 2 every 50ms, 3 every 1s"), "{text}");
+    support::demo_plant();
+}
+
+#[test]
+fn check_ends_with_2_on_a_wrong_file_and_with_1_when_a_peer_is_not_reached() {
+    let check =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("check").args(args).output().unwrap();
+    assert_eq!(check(&["Cargo.toml"]).status.code(), Some(2));
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("profiles")).unwrap();
+    let nobody = support::free_port().to_string();
+    for name in ["agent.toml", "profiles/rack-plc.toml", "profiles/robot-cell.toml"] {
+        let text = std::fs::read_to_string(configs().join("demo").join(name)).unwrap();
+        std::fs::write(
+            dir.path().join(name),
+            text.replace("5020", &nobody).replace("127.0.0.1:4855", "no.such.host.invalid:4855"),
+        )
+        .unwrap();
+    }
+    let file = dir.path().join("agent.toml").display().to_string();
+    let output = check(&[&file, "--connect"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("NOT reached  line rack") && text.contains("nothing listens on this port"), "{text}");
+    assert!(
+        text.contains("NOT reached  line cell: the name in no.such.host.invalid:4855 cannot be looked up"),
+        "{text}"
+    );
+}
+
+#[test]
+fn mosquitto_takes_the_broker_configuration_and_the_access_list() {
+    let test = "mosquitto_takes_the_broker_configuration_and_the_access_list";
+    let Some(mosquitto) = installed("mosquitto", test) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let port = support::free_port();
+    let text = std::fs::read_to_string(configs().join("mosquitto.conf")).unwrap();
+    let text = text.replace("listener 1883", &format!("listener {port}"));
+    let acl = dir.path().join("mosquitto.acl");
+    std::fs::copy(configs().join("mosquitto.acl"), &acl).unwrap();
+    let config = dir.path().join("mosquitto.conf");
+    std::fs::write(&config, format!("{text}\nacl_file {}\n", acl.display())).unwrap();
+    let mut broker =
+        Command::new(mosquitto).arg("-c").arg(&config).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let up = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let ended = broker.try_wait().unwrap();
+    let _ = broker.kill();
+    let _ = broker.wait();
+    assert!(up && ended.is_none(), "mosquitto refuses the shipped files: {ended:?}");
+}
+
+#[test]
+fn the_unit_is_hardened_and_still_permits_real_time() {
+    let unit = std::fs::read_to_string(configs().join("lightsout.service")).unwrap();
+    for needed in ["Type=notify", "WatchdogSec=", "LimitRTPRIO=99", "LimitMEMLOCK=infinity", "RestrictRealtime=no"] {
+        assert!(unit.contains(needed), "{needed}");
+    }
+    let test = "the_unit_is_hardened_and_still_permits_real_time";
+    let Some(analyze) = installed("systemd-analyze", test) else { return };
+    let path: &Path = &configs().join("lightsout.service");
+    let output =
+        Command::new(analyze).args(["security", "--offline=true", "--threshold=15"]).arg(path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = said.lines().last().unwrap_or_default();
+    if !output.status.success() {
+        let _ = writeln!(std::io::stderr(), "{said}");
+    }
+    assert!(output.status.success(), "the score must be 1.5 at most: {last}");
+}
