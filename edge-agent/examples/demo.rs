@@ -99,7 +99,7 @@ async fn run(options: &Options) -> Result<bool, String> {
         }
     }
     if !options.json {
-        println!("\n\nstopping: machines finish what they are doing ..");
+        println!("\nstopping: machines finish what they are doing ..");
     }
     finish(options, agent, &sim, &received).await
 }
@@ -205,6 +205,7 @@ impl Feeder {
 struct StatusLine {
     last: Option<(Instant, u64, u64)>,
     rates: (f64, f64),
+    drawn: bool,
 }
 
 impl StatusLine {
@@ -223,31 +224,29 @@ impl StatusLine {
             return; // a line a second is enough for a file
         }
         let control = &stages.control;
-        let exec = &control.exec;
-        let text = format!(
-            "{:>4}s  {} | orders {} done, {} under way | cycle p50 {} us, p99 {} us, {} missed | {:.0} tags/s | {} delivered, {:.0}/s, {} waiting",
-            running.as_secs(),
-            machines(sim),
+        let floor = format!("{:>4}s  {}", running.as_secs(), machines(sim));
+        let figures = format!(
+            "{} orders done, {} under way; cycle {} us (p99 {}), {} missed; {:.0} tags/s; {:.0} messages/s, {} delivered",
             control.counters[2].load(Relaxed),
             control.orders_active.load(Relaxed),
-            exec.quantile_ns(0.5) / 1000,
-            exec.quantile_ns(0.99) / 1000,
+            control.exec.quantile_ns(0.5) / 1000,
+            control.exec.quantile_ns(0.99) / 1000,
             control.missed.load(Relaxed),
             self.rates.0,
-            delivered,
             self.rates.1,
-            stages.spool.stats.waiting.load(Relaxed),
+            delivered,
         );
         if terminal {
-            print!("\r{text}\x1b[K");
+            let up = if std::mem::replace(&mut self.drawn, true) { "\x1b[2A" } else { "" };
+            print!("{up}{floor}\x1b[K\n       {figures}\x1b[K\n");
             let _ = std::io::stdout().flush();
         } else {
-            println!("{text}");
+            println!("{floor}  {figures}");
         }
     }
 }
 
-/// Every machine with what it carries: `1:----` a shuttle without, `L:1042` the lift with a load.
+/// Every machine with what it carries: `shuttle 1 [    ]` without, `lift [1042]` with a load.
 fn machines(sim: &Sim) -> String {
     let plant = sim.plant.lock();
     let layout = *plant.layout();
@@ -255,15 +254,13 @@ fn machines(sim: &Sim) -> String {
         .machine_ids()
         .map(|id| {
             let name = match id {
-                id if id == layout.lift() => "L".to_string(),
-                id if id == layout.cell() => "C".to_string(),
+                id if id == layout.lift() => "  lift".to_string(),
+                id if id == layout.cell() => "  cell".to_string(),
+                id if id.0 == 0 => "shuttle 1".to_string(),
                 id => (id.0 + 1).to_string(),
             };
             let carried = plant.machine(id).and_then(|m| plant.loads().at(m.deck()));
-            match carried {
-                Some(load) => format!("{name}:{:<4}", load.get()),
-                None => format!("{name}:----"),
-            }
+            format!("{name} [{:>4}]", carried.map_or(String::new(), |load| load.get().to_string()))
         })
         .collect::<Vec<_>>()
         .join(" ")
