@@ -103,6 +103,44 @@ fn an_honest_plant_does_every_order_for_two_hours() {
 }
 
 #[test]
+fn a_flood_of_orders_on_a_nearly_full_rack_neither_locks_nor_costs_one_failed_command() {
+    for seed in seeds(100..106) {
+        let mut config = demo();
+        config.loads = 150;
+        let mut floor = ClosedLoop::new(config, seed, LinkFaults::default()).unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        floor.run(2_000);
+        let mut inside: Vec<LoadId> = floor.plant.loads().all().collect();
+        rng.shuffle(&mut inside);
+        for (id, load) in (1u32..).zip(inside.into_iter().take(100)) {
+            let kind = if id % 4 == 0 { OrderKind::Retrieve } else { OrderKind::Process { program: 1 } };
+            floor.order(OrderRequest { id: OrderId(id), kind, load, class: rng.u8(0..4), wait_ms: 0 });
+        }
+        for n in 0..20 {
+            let load = LoadId::new(7_000 + n).unwrap();
+            floor.plant.deliver(load);
+            floor.order(OrderRequest {
+                id: OrderId(500 + n),
+                kind: OrderKind::Store,
+                load,
+                class: 1,
+                wait_ms: 3_600_000,
+            });
+        }
+        for _ in 0..240 {
+            floor.run(10_000);
+            if floor.controller.orders().is_empty() {
+                break;
+            }
+        }
+        let c = floor.counters();
+        assert!(floor.controller.orders().is_empty(), "{}{}", floor.situation(), again(seed));
+        assert_eq!((c.orders_failed, c.commands_failed, c.commands_expired), (0, 0, 0), "{c:?}; {}", again(seed));
+        assert!(floor.plant.truth().is_clean(), "{:?}; {}", floor.plant.truth(), again(seed));
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
     let bad = LinkFaults { read_lost: 0.1, write_lost: 0.1, ack_lost: 0.1, delay_ms_max: 80 };
     let hash = |seed| live(seed, demo(), bad, 10).trace_hash();
