@@ -65,6 +65,8 @@ fn wrong_configurations_say_what_where_and_what_to_do() {
         ("a command block that cannot be written", rack, "\"holding:0\"", "\"input:0\""),
         ("positions that nobody reads", rack, SENSORS, ""),
         ("an interval too short", rack, "interval = \"50ms\"", "interval = \"1ms\""),
+        ("a factor on an OPC UA node", cell, "name = \"state\"", "factor = 0.1\nname = \"state\""),
+        ("security on a Modbus line", agent, "timeout = \"1s\"", "security = \"none\""),
         ("a node that is none", cell, "nsu=urn:lightsout:plc-sim:cell;s=Cell.State\"", "Cell.State\""),
     ];
     let mut all = String::new();

@@ -7,6 +7,7 @@
 //!                                                                         what was expected, what to do
 //! ```
 
+mod lines;
 pub mod plan;
 pub mod raw;
 pub mod report;

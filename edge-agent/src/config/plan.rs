@@ -1,15 +1,16 @@
 //! What the file means: a plan that cannot be wrong later.
 
 use super::raw;
-use super::report::{Problem, Report, Source, parse};
-use super::tags::{self, Bound, DeviceReader, LinePoints};
+use super::report::{Problem, Report, Source};
+use super::values::Time;
+use super::{lines, tags};
 use crate::control::rt::RealTime;
 use control_core::Layout;
 use control_core::units::{MachineId, PosId};
-use device_drivers::modbus::{DeviceSpec, TcpSpec};
+use device_drivers::modbus::TcpSpec;
 use device_drivers::opcua::OpcUaSpec;
-use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,8 +149,8 @@ impl Plan {
 }
 
 const PERIOD: Duration = Duration::from_millis(10);
-const PERIOD_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(100);
-const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
+const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(100);
+pub(super) const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
 const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
 /// Below five seconds the MQTT client library refuses to work.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
@@ -163,7 +164,7 @@ pub(super) fn plan(source: &Source, raw: raw::Config) -> Result<Plan, Report> {
     let gateway = gateway(source, &raw.gateway, &mut problems);
     let mqtt = mqtt(source, &raw, &mut problems);
     let Some(layout) = layout else { return Err(Report(problems)) };
-    let lines = lines(source, &raw, &layout, &gateway.1, &mut problems);
+    let lines = lines::lines(source, &raw, &layout, &gateway.1, &mut problems);
     if !problems.is_empty() {
         return Err(Report(problems));
     }
@@ -210,7 +211,7 @@ fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> 
     (listen, state_dir)
 }
 
-fn topic_level(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) {
+pub(super) fn topic_level(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) {
     let level = text.get_ref();
     if level.is_empty() || level.contains(['/', '+', '#', '\0']) || level.chars().any(char::is_whitespace) {
         let label = "a level has no blanks, no `/`, `+` or `#`, and is not empty";
@@ -219,21 +220,11 @@ fn topic_level(source: &Source, text: &Spanned<String>, problems: &mut Vec<Probl
 }
 
 fn control(source: &Source, raw: &raw::Control, problems: &mut Vec<Problem>) -> ControlPlan {
-    let mut time =
-        |given: &Option<Spanned<super::values::Time>>, default, range: std::ops::RangeInclusive<Duration>| {
-            let Some(given) = given else { return default };
-            let time = given.get_ref().0;
-            if !range.contains(&time) {
-                let label = format!("must be {:?} to {:?}", range.start(), range.end());
-                problems.push(source.problem(given.span(), "this time is out of range", label));
-            }
-            time
-        };
-    let period = time(&raw.period, PERIOD, PERIOD_RANGE);
+    let period = within(source, &raw.period, PERIOD, PERIOD_RANGE, problems);
     let stale = Duration::from_millis(300)..=Duration::from_secs(10);
-    let stale_after = time(&raw.stale_after, Duration::from_millis(500), stale);
+    let stale_after = within(source, &raw.stale_after, Duration::from_millis(500), stale, problems);
     let valid = Duration::from_millis(500)..=Duration::from_secs(60);
-    let command_valid = time(&raw.command_valid, Duration::from_secs(2), valid);
+    let command_valid = within(source, &raw.command_valid, Duration::from_secs(2), valid, problems);
 
     let priority = raw.priority.as_ref().map_or(60, |p| *p.get_ref());
     if let Some(given) = &raw.priority
@@ -252,15 +243,28 @@ fn control(source: &Source, raw: &raw::Control, problems: &mut Vec<Problem>) -> 
     ControlPlan { period, realtime, stale_after, command_valid }
 }
 
+/// A time that is given or not, and its range.
+pub(super) fn within(
+    source: &Source,
+    given: &Option<Spanned<Time>>,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+    problems: &mut Vec<Problem>,
+) -> Duration {
+    let Some(given) = given else { return default };
+    let time = given.get_ref().0;
+    if !range.contains(&time) {
+        let label = format!("must be {:?} to {:?}", range.start(), range.end());
+        problems.push(source.problem(given.span(), "this time is out of range", label));
+    }
+    time
+}
+
 fn mqtt(source: &Source, raw: &raw::Config, problems: &mut Vec<Problem>) -> MqttPlan {
     let m = &raw.mqtt;
     let (host, port) = host_port(source, &m.broker, problems);
-    let keep_alive = m.keep_alive.as_ref().map_or(KEEP_ALIVE_MIN, |t| t.get_ref().0);
-    if let Some(given) = &m.keep_alive
-        && (keep_alive < KEEP_ALIVE_MIN || keep_alive > Duration::from_secs(3600))
-    {
-        problems.push(source.problem(given.span(), "this keep-alive is out of range", "must be 5s to 1h"));
-    }
+    let keep_alive =
+        within(source, &m.keep_alive, KEEP_ALIVE_MIN, KEEP_ALIVE_MIN..=Duration::from_secs(3600), problems);
     let window = m.window.as_ref().map_or(64, |w| *w.get_ref());
     if window == 0 || window > 1000 {
         let span = m.window.as_ref().map_or(0..0, Spanned::span);
@@ -309,7 +313,7 @@ fn login(source: &Source, m: &raw::Mqtt, problems: &mut Vec<Problem>) -> Option<
 }
 
 /// `host:port`, neither empty.
-fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) -> (String, u16) {
+pub(super) fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) -> (String, u16) {
     let parsed = text.get_ref().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parsed {
         Some((host, port)) if !host.is_empty() && port > 0 && !host.contains(['/', ' ']) => (host.to_string(), port),
@@ -321,9 +325,9 @@ fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem
     }
 }
 
-type Levels<'a> = [(&'static str, &'a str); 6];
+pub(super) type Levels<'a> = [(&'static str, &'a str); 6];
 
-fn levels<'a>(raw: &'a raw::Config, cell: &'a str, device: &'a str, tag: &'a str) -> Levels<'a> {
+pub(super) fn levels<'a>(raw: &'a raw::Config, cell: &'a str, device: &'a str, tag: &'a str) -> Levels<'a> {
     let g = &raw.gateway;
     [
         ("{area}", g.area.get_ref()),
@@ -335,7 +339,7 @@ fn levels<'a>(raw: &'a raw::Config, cell: &'a str, device: &'a str, tag: &'a str
     ]
 }
 
-fn expand(template: &str, levels: &Levels<'_>) -> String {
+pub(super) fn expand(template: &str, levels: &Levels<'_>) -> String {
     levels.iter().fold(template.to_string(), |topic, (name, value)| topic.replace(name, value))
 }
 
@@ -355,153 +359,6 @@ fn check_template(source: &Source, text: &Spanned<String>, known: &[&str], full:
     if full && !(template.contains("{device}") && template.contains("{tag}")) {
         let label = "without {device} and {tag} several tags would share one topic";
         problems.push(source.problem(text.span(), "this template is too short", label));
-    }
-}
-
-fn lines(
-    source: &Source,
-    raw: &raw::Config,
-    layout: &Layout,
-    state_dir: &std::path::Path,
-    problems: &mut Vec<Problem>,
-) -> Vec<LinePlan> {
-    let mut bound = Bound::new();
-    let (mut names, mut devices) = (HashSet::new(), HashSet::new());
-    let mut plans = Vec::new();
-    for line in &raw.lines {
-        if !names.insert(line.name.get_ref().clone()) {
-            let label = format!("`{}` is already the name of another line", line.name.get_ref());
-            problems.push(source.problem(line.name.span(), "two lines have the same name", label));
-        }
-        for device in &line.devices {
-            topic_level(source, &device.name, problems);
-            topic_level(source, &device.cell, problems);
-            if !devices.insert(device.name.get_ref().clone()) {
-                let label = format!("`{}` is already the name of another device", device.name.get_ref());
-                problems.push(source.problem(device.name.span(), "two devices have the same name", label));
-            }
-        }
-        plans.extend(self::line(source, raw, line, layout, state_dir, &mut bound, problems));
-    }
-    let missing: Vec<String> =
-        layout.machine_ids().filter(|id| !bound.contains_key(id)).map(|id| tags::machine_name(layout, id)).collect();
-    if !missing.is_empty() && problems.is_empty() {
-        let label = format!("no profile has a [[machine]] for: {}", missing.join(", "));
-        let problem = source.problem(raw.floor.tiers.span(), "the floor has machines that nobody controls", label);
-        problems
-            .push(problem.help("add a [[machine]] with its status and command block to the profile of its controller"));
-    }
-    let reads_positions = |l: &LinePlan| l.points.iter().filter(|p| matches!(p.role, Role::Position(_))).count();
-    let seen: usize = plans.iter().map(reads_positions).sum();
-    if problems.is_empty() && seen != usize::from(layout.sensed()) {
-        let label = format!("{} load positions, and profiles that read {seen}", layout.sensed());
-        let problem = source.problem(raw.floor.bays_per_side.span(), "every load position must be read once", label);
-        problems.push(problem.help("exactly one profile has a [sensors] table, with the register of position 0"));
-    }
-    plans
-}
-
-fn line(
-    source: &Source,
-    raw: &raw::Config,
-    line: &raw::Line,
-    layout: &Layout,
-    state_dir: &std::path::Path,
-    bound: &mut Bound,
-    problems: &mut Vec<Problem>,
-) -> Option<LinePlan> {
-    let is_modbus = match (&line.modbus, &line.opcua) {
-        (Some(_), None) => true,
-        (None, Some(_)) => false,
-        _ => {
-            let label = "give it either `modbus = \"host:port\"` or `opcua = \"opc.tcp://host:port/\"`";
-            problems.push(source.problem(line.name.span(), "this line has no protocol, or two", label));
-            return None;
-        }
-    };
-    let time =
-        |given: &Option<Spanned<super::values::Time>>, default| given.as_ref().map_or(default, |t| t.get_ref().0);
-    let timeout = time(&line.timeout, Duration::from_secs(1));
-    let heartbeat = time(&line.heartbeat, Duration::from_millis(100));
-    let mut all = LinePoints::default();
-    let mut specs = Vec::new();
-    for device in &line.devices {
-        let before = (all.modbus.len(), all.block_commands.len());
-        let template = raw.mqtt.topic.as_ref().map_or(TOPIC, |t| t.get_ref());
-        let topic = |tag: &str| expand(template, &levels(raw, device.cell.get_ref(), device.name.get_ref(), tag));
-        let path = source.path.parent().map_or_else(PathBuf::new, |p| p.to_path_buf()).join(device.profile.get_ref());
-        let profile = match Source::read(&path) {
-            Ok(profile) => profile,
-            Err(_) => {
-                let label = format!("cannot read {}", path.display());
-                let problem = source.problem(device.profile.span(), "the profile cannot be read", label);
-                problems.push(problem.help("profile files are looked for beside this file"));
-                continue;
-            }
-        };
-        let parsed: raw::Profile = match parse(&profile) {
-            Ok(parsed) => parsed,
-            Err(report) => {
-                problems.extend(report.0);
-                continue;
-            }
-        };
-        let name = device.name.get_ref();
-        DeviceReader { layout, profile: &profile, is_modbus, device: name, topic: &topic, problems, out: &mut all }
-            .read(&parsed, bound);
-        specs.push(DeviceSpec {
-            unit: device.unit.unwrap_or(1),
-            points: all.modbus[before.0..].to_vec(),
-            limits: all.limits,
-            commands: all.block_commands[before.1..].to_vec(),
-        });
-    }
-    let driver = if is_modbus {
-        let peer = line.modbus.as_ref()?;
-        host_port(source, peer, problems);
-        DriverPlan::Modbus(TcpSpec { peer: peer.get_ref().clone(), connect_timeout: timeout, timeout, devices: specs })
-    } else {
-        let endpoint = line.opcua.as_ref()?;
-        check_opcua(source, line, endpoint, problems);
-        let publishing = time(&line.publishing, Duration::from_millis(100));
-        DriverPlan::OpcUa(OpcUaSpec {
-            endpoint: endpoint.get_ref().clone(),
-            timeout: timeout.max(Duration::from_secs(3)),
-            publishing,
-            sampling: publishing.min(Duration::from_millis(50)),
-            pki_dir: state_dir.join("pki"),
-            points: all.nodes,
-            commands: all.node_commands.clone(),
-        })
-    };
-    let machines =
-        all.block_commands.iter().map(|(m, _)| *m).chain(all.node_commands.iter().map(|(m, _)| *m)).collect();
-    let name = line.name.get_ref().as_str().into();
-    Some(LinePlan { name, driver, points: all.points.into(), machines, heartbeat })
-}
-
-fn check_opcua(source: &Source, line: &raw::Line, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {
-    let address = endpoint.get_ref().strip_prefix("opc.tcp://").map(|rest| rest.split('/').next().unwrap_or(rest));
-    let valid =
-        address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
-    if !valid {
-        let label = "expected an endpoint, as in \"opc.tcp://192.168.1.20:4840/\"";
-        problems.push(source.problem(endpoint.span(), "this is not an OPC UA endpoint", label));
-    }
-    match line.security.as_ref().map(|s| (s.get_ref().as_str(), s.span())) {
-        Some(("none", _)) => {}
-        Some((other, span)) => {
-            let label = format!("found \"{other}\"; this version connects without security only");
-            problems.push(source.problem(span, "unknown OPC UA security", label));
-        }
-        None => {
-            let problem = source.problem(
-                endpoint.span(),
-                "say which security this line has",
-                "anyone on this network can read and write it",
-            );
-            problems.push(problem.help("add `security = \"none\"` to the line if that is what you want"));
-        }
     }
 }
 

@@ -148,7 +148,7 @@ pub struct Device {
     pub cell: Spanned<String>,
     /// Modbus unit id.
     #[serde(default)]
-    pub unit: Option<u8>,
+    pub unit: Option<Spanned<u8>>,
     /// Profile file, relative to this one.
     pub profile: Spanned<String>,
 }
@@ -186,7 +186,7 @@ pub struct Limits {
     pub bits: Option<Spanned<u16>>,
     /// Registers read and thrown away rather than asking twice.
     #[serde(default)]
-    pub gap: Option<u16>,
+    pub gap: Option<Spanned<u16>>,
 }
 
 /// `[[machine]]`
@@ -229,10 +229,10 @@ pub struct Tag {
     pub first_word: Option<Spanned<String>>,
     /// value = raw x factor + offset
     #[serde(default)]
-    pub factor: Option<f64>,
+    pub factor: Option<Spanned<f64>>,
     /// value = raw x factor + offset
     #[serde(default)]
-    pub offset: Option<f64>,
+    pub offset: Option<Spanned<f64>>,
     /// OPC UA node.
     #[serde(default)]
     pub node: Option<Spanned<String>>,

@@ -140,8 +140,12 @@ impl DeviceReader<'_> {
             }
             *slot = *given.get_ref();
         }
-        if let Some(gap) = raw.gap {
-            limits.gap = gap;
+        if let Some(gap) = &raw.gap {
+            limits.gap = *gap.get_ref();
+        }
+        let given = [&raw.registers, &raw.bits, &raw.gap].into_iter().flatten().next();
+        if let (Some(given), false) = (given, self.is_modbus) {
+            self.problem(given.span(), "these limits belong to Modbus", "the device speaks OPC UA");
         }
         self.out.limits = limits;
     }
@@ -274,6 +278,13 @@ impl DeviceReader<'_> {
         if name.is_empty() || name.contains(['/', '+', '#', '\0']) || name.chars().any(char::is_whitespace) {
             self.problem(raw.name.span(), "this name cannot be part of a topic", "no blanks, no `/`, `+` or `#`");
         }
+        if name.starts_with("load.") {
+            self.problem(
+                raw.name.span(),
+                "this name is taken",
+                "names that begin with `load.` are those of load positions",
+            );
+        }
         if !self.is_modbus {
             let Some(node) = &raw.node else {
                 self.problem(
@@ -283,13 +294,22 @@ impl DeviceReader<'_> {
                 );
                 return;
             };
-            if let Some(stray) = raw.address.as_ref().or(raw.kind.as_ref()) {
-                self.problem(stray.span(), "this key belongs to Modbus", "the device speaks OPC UA");
+            let texts = [&raw.address, &raw.kind, &raw.first_word].into_iter().flatten().map(Spanned::span);
+            let numbers = [&raw.factor, &raw.offset].into_iter().flatten().map(Spanned::span);
+            for stray in texts.chain(numbers).collect::<Vec<_>>() {
+                self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
+            }
+            if let Some(given) = &raw.interval {
+                let help = "set `publishing` at the line in agent.toml: the server sends changes by itself".to_string();
+                self.problem_help(given.span(), "a node is not polled", "no effect here".into(), help);
             }
             let Some(node) = self.node(node) else { return };
             let id = self.point(name, Role::Telemetry, true, interval);
             self.out.nodes.push((id, node));
             return;
+        }
+        if let Some(stray) = &raw.node {
+            self.problem(stray.span(), "this key belongs to OPC UA", "the device speaks Modbus");
         }
         let (Some(address), Some(kind)) = (&raw.address, &raw.kind) else {
             let what = "add `address = \"holding:0\"` and `type = \"u16\"`: the device speaks Modbus";
@@ -323,8 +343,10 @@ impl DeviceReader<'_> {
                 WordOrder::HighFirst
             }
         };
+        let number = |given: &Option<Spanned<f64>>, default| given.as_ref().map_or(default, |n| *n.get_ref());
         let scale = (raw.factor.is_some() || raw.offset.is_some())
-            .then(|| Scale { factor: raw.factor.unwrap_or(1.0), offset: raw.offset.unwrap_or(0.0) });
+            .then(|| Scale { factor: number(&raw.factor, 1.0), offset: number(&raw.offset, 0.0) });
+
         let id = self.point(name, Role::Telemetry, true, interval);
         self.out.modbus.push(PointSpec { id, address: address_of, kind: *data_type, order, scale, interval });
     }

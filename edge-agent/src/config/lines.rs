@@ -1,0 +1,173 @@
+//! The field lines: each with its driver, its points and the machines it carries.
+
+use super::plan::{DriverPlan, LinePlan, Role, TOPIC, expand, host_port, levels, topic_level, within};
+use super::raw;
+use super::report::{Problem, Source, parse};
+use super::tags::{self, Bound, DeviceReader, LinePoints};
+use control_core::Layout;
+use device_drivers::modbus::{DeviceSpec, TcpSpec};
+use device_drivers::opcua::OpcUaSpec;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::Spanned;
+
+pub(super) fn lines(
+    source: &Source,
+    raw: &raw::Config,
+    layout: &Layout,
+    state_dir: &std::path::Path,
+    problems: &mut Vec<Problem>,
+) -> Vec<LinePlan> {
+    let mut bound = Bound::new();
+    let (mut names, mut devices) = (HashSet::new(), HashSet::new());
+    let mut plans = Vec::new();
+    for line in &raw.lines {
+        if !names.insert(line.name.get_ref().clone()) {
+            let label = format!("`{}` is already the name of another line", line.name.get_ref());
+            problems.push(source.problem(line.name.span(), "two lines have the same name", label));
+        }
+        for device in &line.devices {
+            topic_level(source, &device.name, problems);
+            topic_level(source, &device.cell, problems);
+            if !devices.insert(device.name.get_ref().clone()) {
+                let label = format!("`{}` is already the name of another device", device.name.get_ref());
+                problems.push(source.problem(device.name.span(), "two devices have the same name", label));
+            }
+        }
+        plans.extend(self::line(source, raw, line, layout, state_dir, &mut bound, problems));
+    }
+    let missing: Vec<String> =
+        layout.machine_ids().filter(|id| !bound.contains_key(id)).map(|id| tags::machine_name(layout, id)).collect();
+    if !missing.is_empty() && problems.is_empty() {
+        let label = format!("no profile has a [[machine]] for: {}", missing.join(", "));
+        let problem = source.problem(raw.floor.tiers.span(), "the floor has machines that nobody controls", label);
+        problems
+            .push(problem.help("add a [[machine]] with its status and command block to the profile of its controller"));
+    }
+    let reads_positions = |l: &LinePlan| l.points.iter().filter(|p| matches!(p.role, Role::Position(_))).count();
+    let seen: usize = plans.iter().map(reads_positions).sum();
+    if problems.is_empty() && seen != usize::from(layout.sensed()) {
+        let label = format!("{} load positions, and profiles that read {seen}", layout.sensed());
+        let problem = source.problem(raw.floor.bays_per_side.span(), "every load position must be read once", label);
+        problems.push(problem.help("exactly one profile has a [sensors] table, with the register of position 0"));
+    }
+    plans
+}
+
+fn line(
+    source: &Source,
+    raw: &raw::Config,
+    line: &raw::Line,
+    layout: &Layout,
+    state_dir: &std::path::Path,
+    bound: &mut Bound,
+    problems: &mut Vec<Problem>,
+) -> Option<LinePlan> {
+    let is_modbus = match (&line.modbus, &line.opcua) {
+        (Some(_), None) => true,
+        (None, Some(_)) => false,
+        _ => {
+            let label = "give it either `modbus = \"host:port\"` or `opcua = \"opc.tcp://host:port/\"`";
+            problems.push(source.problem(line.name.span(), "this line has no protocol, or two", label));
+            return None;
+        }
+    };
+    let strays: Vec<std::ops::Range<usize>> = if is_modbus {
+        [line.security.as_ref().map(Spanned::span), line.publishing.as_ref().map(Spanned::span)]
+            .into_iter()
+            .flatten()
+            .collect()
+    } else {
+        line.devices.iter().filter_map(|d| d.unit.as_ref().map(Spanned::span)).collect()
+    };
+    for stray in strays {
+        let (other, own) = if is_modbus { ("OPC UA", "Modbus") } else { ("Modbus", "OPC UA") };
+        let title = format!("this key belongs to {other}");
+        problems.push(source.problem(stray, title, format!("the line speaks {own}")));
+    }
+    let ms = Duration::from_millis;
+    let timeout = within(source, &line.timeout, ms(1000), ms(50)..=ms(60_000), problems);
+    // The plant's watchdog is half a second or more: the heartbeat has to come several times in that.
+    let heartbeat = within(source, &line.heartbeat, ms(100), ms(20)..=ms(250), problems);
+    let publishing = within(source, &line.publishing, ms(100), ms(50)..=ms(10_000), problems);
+    let mut all = LinePoints::default();
+    let mut specs = Vec::new();
+    for device in &line.devices {
+        let before = (all.modbus.len(), all.block_commands.len());
+        let template = raw.mqtt.topic.as_ref().map_or(TOPIC, |t| t.get_ref());
+        let topic = |tag: &str| expand(template, &levels(raw, device.cell.get_ref(), device.name.get_ref(), tag));
+        let path = source.path.parent().map_or_else(PathBuf::new, |p| p.to_path_buf()).join(device.profile.get_ref());
+        let profile = match Source::read(&path) {
+            Ok(profile) => profile,
+            Err(_) => {
+                let label = format!("cannot read {}", path.display());
+                let problem = source.problem(device.profile.span(), "the profile cannot be read", label);
+                problems.push(problem.help("profile files are looked for beside this file"));
+                continue;
+            }
+        };
+        let parsed: raw::Profile = match parse(&profile) {
+            Ok(parsed) => parsed,
+            Err(report) => {
+                problems.extend(report.0);
+                continue;
+            }
+        };
+        let name = device.name.get_ref();
+        DeviceReader { layout, profile: &profile, is_modbus, device: name, topic: &topic, problems, out: &mut all }
+            .read(&parsed, bound);
+        specs.push(DeviceSpec {
+            unit: device.unit.as_ref().map_or(1, |u| *u.get_ref()),
+            points: all.modbus[before.0..].to_vec(),
+            limits: all.limits,
+            commands: all.block_commands[before.1..].to_vec(),
+        });
+    }
+    let driver = if is_modbus {
+        let peer = line.modbus.as_ref()?;
+        host_port(source, peer, problems);
+        DriverPlan::Modbus(TcpSpec { peer: peer.get_ref().clone(), connect_timeout: timeout, timeout, devices: specs })
+    } else {
+        let endpoint = line.opcua.as_ref()?;
+        check_opcua(source, line, endpoint, problems);
+        DriverPlan::OpcUa(OpcUaSpec {
+            endpoint: endpoint.get_ref().clone(),
+            timeout: timeout.max(Duration::from_secs(3)),
+            publishing,
+            sampling: publishing.min(Duration::from_millis(50)),
+            pki_dir: state_dir.join("pki"),
+            points: all.nodes,
+            commands: all.node_commands.clone(),
+        })
+    };
+    let machines =
+        all.block_commands.iter().map(|(m, _)| *m).chain(all.node_commands.iter().map(|(m, _)| *m)).collect();
+    let name = line.name.get_ref().as_str().into();
+    Some(LinePlan { name, driver, points: all.points.into(), machines, heartbeat })
+}
+
+fn check_opcua(source: &Source, line: &raw::Line, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {
+    let address = endpoint.get_ref().strip_prefix("opc.tcp://").map(|rest| rest.split('/').next().unwrap_or(rest));
+    let valid =
+        address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
+    if !valid {
+        let label = "expected an endpoint, as in \"opc.tcp://192.168.1.20:4840/\"";
+        problems.push(source.problem(endpoint.span(), "this is not an OPC UA endpoint", label));
+    }
+    match line.security.as_ref().map(|s| (s.get_ref().as_str(), s.span())) {
+        Some(("none", _)) => {}
+        Some((other, span)) => {
+            let label = format!("found \"{other}\"; this version connects without security only");
+            problems.push(source.problem(span, "unknown OPC UA security", label));
+        }
+        None => {
+            let problem = source.problem(
+                endpoint.span(),
+                "say which security this line has",
+                "anyone on this network can read and write it",
+            );
+            problems.push(problem.help("add `security = \"none\"` to the line if that is what you want"));
+        }
+    }
+}
