@@ -36,7 +36,7 @@ fn main() {
             let load = loads[order as usize % loads.len()];
             let kind = OrderKind::Process { program: 1 };
             floor.order(OrderRequest { id: OrderId(order), kind, load, class: (order % 4) as u8, wait_ms: 0 });
-            if order as usize % loads.len() == 0 {
+            if (order as usize).is_multiple_of(loads.len()) {
                 break; // every load has been asked for once
             }
         }

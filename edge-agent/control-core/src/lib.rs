@@ -21,24 +21,27 @@
 //! | [`dispatch`] | the next leg of a load, and which machine takes it |
 //! | [`shuttle`], [`lift`], [`cell`] | what a leg means to each kind of machine |
 //! | [`stock`] | where every load is believed to be, and what is reserved |
-//! | [`cycle`] | the order of it all: first understand, then act |
+//! | [`cycle`] | the order of it all: first understand, then act. Its steps: `recover`, `admission`, `feedback`, `act` |
 //! | [`event`] | what is told to the outside |
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod act;
+mod admission;
 pub mod cell;
 pub mod command;
 pub mod cycle;
 pub mod dispatch;
 pub mod event;
+mod feedback;
 pub mod image;
 pub mod interlock;
 pub mod layout;
 pub mod lift;
 pub mod limits;
 pub mod order;
-pub mod recover;
+mod recover;
 pub mod shuttle;
 pub mod stock;
 pub mod units;

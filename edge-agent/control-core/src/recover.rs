@@ -19,7 +19,7 @@ use crate::order::{ADOPTED, OrderKind, OrderRequest};
 use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
 
 /// Positions whose belief is compared with their sensor in one cycle. At 10 ms a full demo aisle takes 110 ms.
-pub const AUDIT_PER_CYCLE: u16 = 16;
+const AUDIT_PER_CYCLE: u16 = 16;
 
 /// A conveyor's sensor must be read this much after the belief was formed before it may contradict it, milliseconds:
 /// a status and the sensors come from different requests of one poll.
