@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  command  0      2     3     4      6    7    8      10   11    12           14       17   18
-//!           token  beat  flags seq    code pos  load   prog valid issued (ms)  boot     CRC  commit = seq
+//!           token  beat  flags seq    code pos  load   prog valid issued (ms)  boot ack CRC  commit = seq
 //!  status   0      2     3     4        6     8     10     11     12    13         14    15    16    18 .. 23
 //!           token  beat  boot  time ms  seen  done  result reason mode  interlocks fault state load  process values
 //! ```
@@ -41,8 +41,10 @@ pub mod command {
     pub const VALID_MS: usize = 11;
     /// Controller time at issue, milliseconds, 32 bits.
     pub const ISSUED_MS: usize = 12;
-    /// Boot counter of the controller at issue; words 15 and 16 are spare.
+    /// Boot counter of the controller at issue.
     pub const BOOT: usize = 14;
+    /// Which leaving of AUTO a person has acknowledged: the machine's own count of them, given back. Word 16 is spare.
+    pub const ACKNOWLEDGED: usize = 15;
     /// CRC-16/MODBUS over words 0 to 16, each high byte first.
     pub const CRC: usize = 17;
     /// Sequence again, 32 bits: the block is complete.
@@ -87,8 +89,10 @@ pub mod status {
     pub const TEMPERATURE_DC: usize = 20;
     /// Motor current, tenths of an ampere.
     pub const CURRENT_DA: usize = 21;
-    /// Commands done since the machine was built, 32 bits.
+    /// Commands done since the machine was built, modulo 65536.
     pub const CYCLES: usize = 22;
+    /// How often the machine has left AUTO; kept over restarts of the controller.
+    pub const AUTO_EXITS: usize = 23;
 }
 
 /// Where the rack PLC keeps its blocks and sensors.
@@ -111,7 +115,7 @@ pub mod rack_map {
     }
 }
 
-/// The owner's part of a block, the same for all machines.
+/// The owner's part of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// Token.
@@ -120,6 +124,8 @@ pub struct Owner {
     pub heartbeat: u16,
     /// Whether machines may act.
     pub authority: bool,
+    /// Which leaving of AUTO a person has acknowledged.
+    pub acknowledged: u16,
 }
 
 /// A command block as words.
@@ -131,6 +137,7 @@ pub fn encode_command(owner: Owner, wanted: Option<Command>) -> CommandBlock {
     let mut w = [0u16; COMMAND_WORDS];
     put_u32(&mut w, TOKEN, owner.token);
     w[HEARTBEAT] = owner.heartbeat;
+    w[ACKNOWLEDGED] = owner.acknowledged;
     w[FLAGS] = if owner.authority { FLAG_AUTHORITY } else { 0 };
     if let Some(c) = wanted {
         put_u32(&mut w, SEQ, c.seq);
@@ -165,6 +172,7 @@ pub fn decode_status(words: &Words) -> Option<MachineStatus> {
         state: PackState::from_word(w[STATE]),
         load: LoadId::new(get_u32(w, LOAD)),
         boot: w[BOOT],
+        auto_exits: w[AUTO_EXITS],
     })
 }
 
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_command_block_is_laid_out_as_the_map_says() {
-        let owner = Owner { token: 0x0001_0002, heartbeat: 7, authority: true };
+        let owner = Owner { token: 0x0001_0002, heartbeat: 7, authority: true, acknowledged: 9 };
         let command = Command {
             seq: 0x000A_000B,
             code: CommandCode::Pick,
@@ -215,7 +223,7 @@ mod tests {
             issued_boot: 8,
         };
         let w = encode_command(owner, Some(command));
-        assert_eq!(w[..17], [1, 2, 7, 1, 10, 11, 1, 163, 3, 4, 5, 2000, 6, 7, 8, 0, 0]);
+        assert_eq!(w[..17], [1, 2, 7, 1, 10, 11, 1, 163, 3, 4, 5, 2000, 6, 7, 8, 9, 0]);
         assert_eq!(w[17], crc16(&w[..17]));
         assert_eq!(w[18..], [10, 11]);
     }

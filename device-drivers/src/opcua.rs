@@ -141,6 +141,21 @@ impl OpcUa {
         LinkError::Connect { peer: self.spec.endpoint.clone(), why: format!("{what}: {why}") }
     }
 
+    /// The library reports a refused connection as the system's own words in its own brackets.
+    fn plainly(&self, error: LinkError) -> LinkError {
+        match error {
+            LinkError::Connect { why, .. } if why.contains("ConnectionRefused") => LinkError::Connect {
+                peer: self.spec.endpoint.clone(),
+                why: "the host answers, but nothing listens on this port; is the OPC UA server switched on?".into(),
+            },
+            LinkError::Connect { why, .. } if why.contains("Could not connect") => LinkError::Connect {
+                peer: self.spec.endpoint.clone(),
+                why: "no connection; check the address, the cable and the switch".into(),
+            },
+            other => other,
+        }
+    }
+
     async fn limited<T, E: std::fmt::Display>(
         &self,
         what: &str,
@@ -185,7 +200,8 @@ impl OpcUa {
                 "asking for the endpoints",
                 client.connect_to_matching_endpoint(endpoint, IdentityToken::Anonymous),
             )
-            .await?;
+            .await
+            .map_err(|e| self.plainly(e))?;
 
         let signs = signs.clone();
         let task = tokio::spawn(async move {

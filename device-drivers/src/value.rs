@@ -76,7 +76,7 @@ impl std::fmt::Display for Cause {
             Cause::NotReadYet => f.write_str("not read yet"),
             Cause::LinkDown => f.write_str("link down"),
             Cause::Exception(code) => write!(f, "Modbus exception {code} ({})", crate::modbus::exception_name(*code)),
-            Cause::Status(code) => write!(f, "OPC UA status 0x{code:08X}"),
+            Cause::Status(code) => write!(f, "OPC UA {}", opcua::types::StatusCode::from(*code)),
             Cause::WrongType => f.write_str("value does not have the configured type"),
             Cause::Stale => f.write_str("stale"),
         }

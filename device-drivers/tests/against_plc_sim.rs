@@ -64,7 +64,7 @@ fn status(readings: &[Reading]) -> Option<MachineStatus> {
 }
 
 fn write(machine: u8, beat: u16, command: Option<Command>) -> BlockWrite {
-    let owner = Owner { token: 1, heartbeat: beat, authority: true };
+    let owner = Owner { token: 1, heartbeat: beat, authority: true, acknowledged: 0 };
     let seq = command.map_or(0, |c| c.seq);
     BlockWrite { machine: MachineId(machine), seq, words: encode_command(owner, command) }
 }

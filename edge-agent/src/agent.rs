@@ -15,7 +15,6 @@ use crate::http::{self, Face};
 use crate::metrics::{Metrics, Stages};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::{Mqtt, MqttStats};
-use control_core::cycle::Request;
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
 use device_drivers::line::{Backoff, run_line};
@@ -34,6 +33,9 @@ use triple_buffer::triple_buffer;
 /// and a connection attempt costs nothing.
 const LINE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How long a stop waits for one line, or for the broker.
+const PART_LIMIT: Duration = Duration::from_secs(8);
+
 /// A running agent.
 pub struct Agent {
     /// Where HTTP is served.
@@ -45,6 +47,7 @@ pub struct Agent {
     plan: Arc<Plan>,
     face: Arc<Face>,
     control: std::thread::JoinHandle<()>,
+    drain: Arc<AtomicBool>,
     control_stop: Arc<AtomicBool>,
     lines: Vec<JoinHandle<()>>,
     lines_stop: watch::Sender<bool>,
@@ -73,13 +76,14 @@ impl Agent {
             plan.lines.iter().map(|_| triple_buffer(&OutputImage::default())).unzip();
 
         let control_stats = Arc::new(ControlStats::default());
-        let control_stop = Arc::new(AtomicBool::new(false));
+        let (drain, control_stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let wires = Wires {
             image: image_out,
             outputs,
             requests: request_rx,
             events: event_tx,
             stats: control_stats.clone(),
+            drain: drain.clone(),
             stop: control_stop.clone(),
         };
         let control = control::start(&plan.control, plan.layout, clock, wires)?;
@@ -116,6 +120,7 @@ impl Agent {
             plan,
             face,
             control,
+            drain,
             control_stop,
             lines,
             lines_stop,
@@ -139,7 +144,7 @@ impl Agent {
     /// hears, samples are delivered, and the retained status says offline.
     pub async fn stop(self) {
         tracing::info!("stopping: machines finish what they are doing");
-        self.desk.request(Request::Drain);
+        self.drain.store(true, Relaxed);
         let deadline = Instant::now() + self.plan.drain;
         let running = || self.ready();
         while running() && Instant::now() < deadline {
@@ -154,14 +159,21 @@ impl Agent {
 
         let _ = self.lines_stop.send(true);
         for line in self.lines {
-            let _ = line.await;
+            within(line).await;
         }
         let _ = self.mqtt_stop.send(true);
-        let _ = self.mqtt.await;
+        within(self.mqtt).await;
         for task in &self.others {
             task.abort();
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Waits for a part to end; one that does not is left behind. No peer may keep a gateway from stopping.
+async fn within(mut part: JoinHandle<()>) {
+    if tokio::time::timeout(PART_LIMIT, &mut part).await.is_err() {
+        part.abort();
     }
 }
 

@@ -113,6 +113,8 @@ pub enum Submitted {
     Order(OrderView),
     /// The key is known: this is the order it made.
     Known(OrderView),
+    /// The key is known and stands for another order, this one.
+    KeyTaken(OrderView),
     /// Refused, with the order as it stands in the books.
     Refused(OrderView),
     /// Not even handed in.
@@ -165,7 +167,8 @@ impl Desk {
         let (id, answer) = {
             let mut books = lock(&self.books);
             if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
-                return Submitted::Known(known.clone());
+                let same = (known.kind, known.load) == (form.kind, form.load);
+                return if same { Submitted::Known(known.clone()) } else { Submitted::KeyTaken(known.clone()) };
             }
             let id = books.next;
             let wait_ms = form.wait_s.unwrap_or(600).saturating_mul(1000);
@@ -205,11 +208,12 @@ impl Desk {
         lock(&self.books).orders.get(&id).cloned()
     }
 
-    /// The newest orders, newest first.
+    /// The newest orders, newest first; those the runtime made for itself come last.
     pub fn newest(&self, limit: usize, state: Option<&str>) -> Vec<OrderView> {
         let books = lock(&self.books);
         let named = |o: &&OrderView| state.is_none_or(|s| serde_json::to_value(o.state).is_ok_and(|v| v == s));
-        books.orders.values().rev().filter(named).take(limit).cloned().collect()
+        let (asked, adopted) = (books.orders.range(..ADOPTED), books.orders.range(ADOPTED..));
+        asked.rev().chain(adopted.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
     }
 
     /// Takes events over for as long as the control thread lives, and logs what people want to know.
@@ -261,6 +265,13 @@ impl Books {
         self.orders.insert(view.id, view);
     }
 
+    /// A refusal is not what the key stood for: the same key may be tried again.
+    fn forget_key(&mut self, id: u32) {
+        if let Some(key) = self.orders.get(&id).and_then(|o| o.key.as_ref()) {
+            self.keys.remove(key);
+        }
+    }
+
     fn note(&mut self, event: &Event) {
         let (id, state, reason) = match event.kind {
             EventKind::OrderAccepted(id, _) => (id, OrderState::Accepted, None),
@@ -268,10 +279,11 @@ impl Books {
             EventKind::OrderStarted(id) => (id, OrderState::Running, None),
             EventKind::OrderCompleted(id) => (id, OrderState::Completed, None),
             EventKind::OrderFailed(id, why) => (id, OrderState::Failed, Some(fault_name(why))),
-            EventKind::OrderAdopted(id, load) => {
+            EventKind::OrderAdopted(id, load, kind) => {
+                let kind = if kind == OrderKind::Retrieve { KindForm::Retrieve } else { KindForm::Store };
                 let view = OrderView {
                     id: id.0,
-                    kind: KindForm::Store,
+                    kind,
                     load: load.get(),
                     class: 1,
                     state: OrderState::Accepted,
@@ -288,6 +300,9 @@ impl Books {
             && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
         {
             (order.state, order.reason) = (state, reason);
+        }
+        if state == OrderState::Rejected {
+            self.forget_key(id.0);
         }
         if let Some(answer) = self.answers.remove(&id.0) {
             let _ = answer.send(());
@@ -308,6 +323,7 @@ pub fn fault_name(fault: OrderFault) -> &'static str {
         OrderFault::NeverArrived => "the load did not arrive in time",
         OrderFault::LoadMissing => "the load cannot be found",
         OrderFault::TooManyAttempts => "tried as often as allowed",
+        OrderFault::NotInBay => "the load is on its way; ask again when it stands in a bay",
         OrderFault::LeftPlant => "the load has left the plant",
     }
 }
@@ -335,12 +351,14 @@ fn log(event: &Event, plan: &Plan) {
         EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
         EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
         EventKind::OrderFailed(id, why) => tracing::warn!(order = id.0, "order given up: {}", fault_name(why)),
-        EventKind::OrderAdopted(id, load) => {
-            tracing::info!(
-                order = id.0,
+        EventKind::OrderAdopted(_, load, OrderKind::Retrieve) => {
+            tracing::warn!(
                 load = load.get(),
-                "a load without an order stands in the way; putting it away"
+                "a load stands in the way and no bay is free; sending it out of the plant"
             );
+        }
+        EventKind::OrderAdopted(_, load, _) => {
+            tracing::info!(load = load.get(), "a load without an order stands in the way; putting it away");
         }
         EventKind::MachineHeld(id, why) => {
             let machine = plan.machine_name(id);

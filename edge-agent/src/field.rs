@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// How often points are looked at for staleness.
 const SWEEP: Duration = Duration::from_millis(50);
 
+/// Causes told per link; a device that makes up new ones all the time is not worth more.
+const TOLD_MAX: usize = 8;
+
 /// What a line counts.
 #[derive(Debug, Default)]
 pub struct LineStats {
@@ -111,6 +114,7 @@ pub struct FieldLine {
     last_beat: Instant,
     last_sweep: Instant,
     last_error: String,
+    told: Vec<Cause>,
     samples: Vec<Sample>,
     clock: Clock,
     stage: ImageStage,
@@ -151,6 +155,7 @@ impl FieldLine {
             last_beat: now,
             last_sweep: now,
             last_error: String::new(),
+            told: Vec::new(),
             samples: Vec::new(),
             clock,
             stage,
@@ -174,6 +179,27 @@ impl FieldLine {
         (last.quality, last.cause, last.seen) = (reading.quality, reading.cause, now);
         if changed || now.duration_since(last.sent) >= self.resend {
             report(point, last, now, &mut self.samples);
+        }
+    }
+
+    /// Says once per link and cause that a device refuses points: the line is up, and yet something is wrong.
+    fn tell_refusals(&mut self, readings: &[Reading]) {
+        let refused = |c: Cause| matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType);
+        for first in readings.iter().filter(|r| r.quality == Quality::Bad && refused(r.cause)) {
+            if self.told.contains(&first.cause) || self.told.len() >= TOLD_MAX {
+                continue;
+            }
+            self.told.push(first.cause);
+            let count = readings.iter().filter(|r| r.cause == first.cause).count();
+            let tag = self.points.get(first.point.0 as usize).map_or("?", |p| &*p.name);
+            let hint = match first.cause {
+                Cause::Exception(10 | 11) => "is `unit` right?",
+                Cause::Exception(2) => "is the address right?",
+                Cause::Status(_) => "does the server have this node?",
+                _ => "does the profile fit the device?",
+            };
+            let cause = first.cause;
+            tracing::warn!(line = &*self.name, "{count} tags are Bad, the first is {tag}: {cause}; {hint}");
         }
     }
 
@@ -265,7 +291,9 @@ fn into_image(image: &mut InputImage, role: Role, reading: &Reading, at: control
 impl LineSink for FieldLine {
     fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>, took: Duration) {
         let now = Instant::now();
-        let at = self.clock.now();
+        // The oldest reply of the poll is as old as the poll is long.
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let at = control_core::units::Millis(self.clock.now().0.saturating_sub(took_ms));
         let stats = self.stats.clone();
         stats.polls.fetch_add(1, Relaxed);
         stats.requests.fetch_add(u64::from(report.requests), Relaxed);
@@ -291,6 +319,9 @@ impl LineSink for FieldLine {
                 }
             });
         }
+        if bad > 0 {
+            self.tell_refusals(readings);
+        }
         self.sweep(now);
         self.spool.append(&mut self.samples);
     }
@@ -307,6 +338,7 @@ impl LineSink for FieldLine {
                 self.stats.connects.fetch_add(1, Relaxed);
                 tracing::info!(line = &*self.name, "line up");
                 self.last_error.clear();
+                self.told.clear();
                 self.written.fill((0, 0, false));
             }
             (LinkState::Down, Some(why)) => {
@@ -315,7 +347,7 @@ impl LineSink for FieldLine {
                 let why = why.to_string();
                 // The same reason over and over is said once; the metric counts the tries.
                 if why != self.last_error {
-                    tracing::warn!(line = &*self.name, "line down: {why}. Its tags are Bad now; trying again");
+                    tracing::warn!(line = &*self.name, "line down, its tags are Bad now, trying again: {why}");
                     self.last_error = why;
                 }
             }
@@ -329,7 +361,6 @@ impl LineSink for FieldLine {
         if !image.write {
             return;
         }
-        let owner = Owner { token: image.token, heartbeat: image.heartbeat, authority: image.authority };
         let beat = self.last_beat.elapsed() >= self.heartbeat;
         for (id, written) in self.machines.iter().zip(&mut self.written) {
             let command = image.command(*id);
@@ -337,6 +368,12 @@ impl LineSink for FieldLine {
             let state = (seq, image.token, image.authority);
             if beat || *written != state {
                 *written = state;
+                let owner = Owner {
+                    token: image.token,
+                    heartbeat: image.heartbeat,
+                    authority: image.authority,
+                    acknowledged: image.acknowledged(*id),
+                };
                 out.push(BlockWrite { machine: *id, seq, words: encode_command(owner, command) });
             }
         }

@@ -122,7 +122,7 @@ const INDEX: &str = "Lightsout edge-agent
 
 GET  /metrics               figures for Prometheus
 GET  /healthz               200 while the control cycle is alive
-GET  /readyz                200 while orders are taken, else 503 and why
+GET  /readyz                200 while the plant is read and every line is up, else 503 and why
 POST /api/v1/orders         {\"kind\":\"store\"|\"retrieve\"|\"process\",\"load\":1001,\"program\":1,\"class\":1,\"key\":\"..\"}
 GET  /api/v1/orders         newest first; ?limit=100&state=running
 GET  /api/v1/orders/{id}    one order
@@ -177,6 +177,10 @@ async fn submit(State(face): State<Arc<Face>>, form: Result<Json<OrderForm>, Jso
     match face.desk.submit(form, ANSWER_LIMIT).await {
         Submitted::Order(view) => (StatusCode::CREATED, Json(view)).into_response(),
         Submitted::Known(view) => (StatusCode::OK, Json(view)).into_response(),
+        Submitted::KeyTaken(view) => {
+            let why = format!("the key stands for order {}, load {}; give a new order a new key", view.id, view.load);
+            problem(StatusCode::CONFLICT, "this key was used for another order", why)
+        }
         Submitted::Refused(view) => {
             let why = view.reason.unwrap_or("refused");
             problem(StatusCode::CONFLICT, "the order was refused", format!("order {}: {why}", view.id))

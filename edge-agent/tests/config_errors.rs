@@ -25,8 +25,8 @@ fn changed(file: &str, from: &str, to: &str) -> (tempfile::TempDir, std::path::P
     (dir, path)
 }
 
-fn report(path: &Path, dir: &Path) -> String {
-    let report = config::load(path).expect_err("this configuration is wrong");
+fn report(name: &str, path: &Path, dir: &Path) -> String {
+    let Err(report) = config::load(path) else { panic!("{name}: taken for valid") };
     report.render(false).replace(&format!("{}/", dir.display()), "")
 }
 
@@ -49,6 +49,9 @@ fn wrong_configurations_say_what_where_and_what_to_do() {
         ("a duration that is none", agent, "\"500ms\"", "\"500\""),
         ("a number too large", agent, "unit    = 1", "unit    = 300"),
         ("not TOML at all", agent, "[mqtt]", "[mqtt"),
+        ("a text without quotation marks", agent, "\"127.0.0.1:1883\"", "127.0.0.1:1883"),
+        ("a table with single brackets", agent, "[[line]]", "[line]"),
+        ("a password without a user", agent, "window    = 64 ", "password_file = \"secret\""),
         ("an address without a port", agent, "\"127.0.0.1:5020\"", "\"127.0.0.1\""),
         ("a control period out of range", agent, "\"10ms\"", "\"2s\""),
         ("a topic with a level that does not exist", agent, "{device}/{tag}", "{machine}/{tag}"),
@@ -58,12 +61,19 @@ fn wrong_configurations_say_what_where_and_what_to_do() {
         ("a tag twice", rack, "name    = \"lift.state\"", "name    = \"lift.mode\""),
         ("a table that does not exist", rack, "\"input:12\"", "\"inputs:12\""),
         ("an address beyond the last register", rack, "\"input:12\"", "\"input:70000\""),
-        ("a value that ends beyond the last register", rack, "\"input:22\"", "\"input:65535\""),
+        (
+            "a value that ends beyond the last register",
+            rack,
+            "\"input:22\"\ntype    = \"u16\"",
+            "\"input:65535\"\ntype    = \"u32\"",
+        ),
         ("a type that does not exist", rack, "type    = \"i16\"", "type    = \"int16\""),
         ("a bit without a bit type", rack, "\"input:12\"", "\"input:12.3\""),
         ("a machine the floor does not have", rack, "name    = \"shuttle-1\"", "name    = \"shuttle-9\""),
         ("a command block that cannot be written", rack, "\"holding:0\"", "\"input:0\""),
         ("positions that nobody reads", rack, SENSORS, ""),
+        ("command blocks that overlap", rack, "\"holding:20\"", "\"holding:10\""),
+        ("a type by its IEC 61131-3 name", rack, "type    = \"i16\"", "type    = \"INT\""),
         ("an interval too short", rack, "interval = \"50ms\"", "interval = \"1ms\""),
         ("a factor on an OPC UA node", cell, "name = \"state\"", "factor = 0.1\nname = \"state\""),
         ("security on a Modbus line", agent, "timeout = \"1s\"", "security = \"none\""),
@@ -72,7 +82,7 @@ fn wrong_configurations_say_what_where_and_what_to_do() {
     let mut all = String::new();
     for (name, file, from, to) in rows {
         let (dir, path) = changed(file, from, to);
-        let _ = write!(all, "=== {name}\n{}\n\n", report(&path, dir.path()));
+        let _ = write!(all, "=== {name}\n{}\n\n", report(name, &path, dir.path()));
     }
     expect_file!["snapshots/config_errors.txt"].assert_eq(&all);
 }

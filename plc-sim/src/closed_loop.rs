@@ -104,11 +104,11 @@ impl ClosedLoop {
     }
 
     /// Replaces the controller by one that knows nothing, as after a kill of the agent.
+    /// What the old one has sent is still on its way.
     pub fn restart_controller(&mut self) {
         self.controller = Controller::new(*self.plant.layout(), Settings::default());
         self.image = InputImage::default();
         self.out = Outputs::default();
-        self.late.clear();
         self.last_seq.fill(0);
     }
 
@@ -206,7 +206,12 @@ impl ClosedLoop {
                 continue;
             }
             let image = &self.out.image;
-            let owner = Owner { token: image.token, heartbeat: image.heartbeat, authority: image.authority };
+            let owner = Owner {
+                token: image.token,
+                heartbeat: image.heartbeat,
+                authority: image.authority,
+                acknowledged: image.acknowledged(id),
+            };
             let words = encode_command(owner, command);
             let delay = if self.faults.delay_ms_max > 0 { self.rng.u64(0..=self.faults.delay_ms_max) } else { 0 };
             self.late.push(Late { at_ms: self.now_ms + delay, machine: id, seq, words });

@@ -48,6 +48,8 @@ pub struct MachinePlc {
     owner_lost: bool,
     authority: bool,
     mode: Mode,
+    auto_exits: u16,
+    not_acknowledged: bool,
     seq_seen: u32,
     seq_done: u32,
     result: CommandResult,
@@ -70,6 +72,8 @@ impl MachinePlc {
             owner_lost: true,
             authority: false,
             mode: Mode::Auto,
+            auto_exits: 0,
+            not_acknowledged: false,
             seq_seen: 0,
             seq_done: 0,
             result: CommandResult::None,
@@ -103,6 +107,10 @@ impl MachinePlc {
 
     /// The key switch. Leaving AUTO ends what is being executed.
     pub fn set_mode(&mut self, mode: Mode, machine: &mut Machine) {
+        if self.mode == Mode::Auto && mode != Mode::Auto {
+            self.auto_exits = self.auto_exits.wrapping_add(1).max(1);
+            self.not_acknowledged = true;
+        }
         self.mode = mode;
         if mode != Mode::Auto && machine.job().is_some() {
             machine.halt();
@@ -110,11 +118,19 @@ impl MachinePlc {
         }
     }
 
-    /// A restart: memory empty, machine standing. The ledger belongs to the simulation and stays.
+    /// A restart: memory empty, machine standing. The key switch and what hangs on it are retentive; the ledger belongs to
+    /// the simulation and stays.
     pub fn reboot(&mut self, machine: &mut Machine) {
         machine.halt();
         let ledger = std::mem::take(&mut self.ledger);
-        *self = MachinePlc { ledger, done: self.done, mode: self.mode, ..MachinePlc::new(self.boot.wrapping_add(1)) };
+        *self = MachinePlc {
+            ledger,
+            done: self.done,
+            mode: self.mode,
+            auto_exits: self.auto_exits,
+            not_acknowledged: self.not_acknowledged,
+            ..MachinePlc::new(self.boot.wrapping_add(1))
+        };
     }
 
     fn time_ms(&self) -> u32 {
@@ -123,7 +139,8 @@ impl MachinePlc {
 
     fn interlocks(&self) -> u16 {
         let stop = if self.mode == Mode::EmergencyStop { interlock::EMERGENCY_STOP } else { 0 };
-        stop | if self.owner_lost { interlock::OWNER_LOST } else { 0 }
+        let unseen = if self.not_acknowledged { interlock::NOT_ACKNOWLEDGED } else { 0 };
+        stop | unseen | if self.owner_lost { interlock::OWNER_LOST } else { 0 }
     }
 
     /// One scan: look at the memory, watch the owner's heartbeat.
@@ -145,6 +162,9 @@ impl MachinePlc {
                 self.last_beat = Some(block[command::HEARTBEAT]);
                 self.beat_age_s = 0.0;
                 self.owner_lost = false;
+            }
+            if self.mode == Mode::Auto && block[command::ACKNOWLEDGED] == self.auto_exits {
+                self.not_acknowledged = false;
             }
             let seq = double_word(&block, command::SEQ);
             if seq > self.seq_seen {
@@ -287,7 +307,8 @@ impl MachinePlc {
         w[status::SPEED_MM_S] = ((machine.speed() * 1000.0).round() as i16) as u16;
         w[status::TEMPERATURE_DC] = tenths(machine.temperature_c());
         w[status::CURRENT_DA] = tenths(machine.current_a());
-        long(&mut w, status::CYCLES, self.done);
+        w[status::CYCLES] = (self.done % 65_536) as u16;
+        w[status::AUTO_EXITS] = self.auto_exits;
         w
     }
 }

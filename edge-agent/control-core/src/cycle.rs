@@ -109,6 +109,8 @@ pub(crate) struct Machine {
     pub(crate) task: Option<Task>,
     pub(crate) handshaken: bool,
     pub(crate) boot: u16,
+    pub(crate) owned: bool,
+    pub(crate) acknowledged: u16,
     pub(crate) needs_acknowledge: bool,
     pub(crate) was_auto: bool,
     pub(crate) hold: Option<Hold>,
@@ -199,24 +201,35 @@ impl Controller {
         self.watch_machines(now, image, &mut out.events);
         let recovered = self.recover(now, image, &mut out.events);
         self.set_run_state(now, recovered, inputs.degraded, &mut out.events);
-        self.intake(now, inputs.requests, &mut out.events);
+        self.intake(now, image, inputs.requests, &mut out.events);
         if recovered && self.run != RunState::Fenced {
             self.read_back(now, image, &mut out.events);
             self.sense(now, image, &mut out.events);
+            self.rehome_one(now, &mut out.events);
             self.settle(now, &mut out.events);
             self.act(now, image, &mut out.events);
         }
         self.publish(out);
     }
 
-    /// A higher token anywhere means that another runtime owns the plant now. There is no way back.
+    /// A machine that has been ours and shows a higher token has another owner now. There is no way back. A higher token on
+    /// a machine that has not been ours yet is an older owner's: the claim is raised above it.
     fn watch_ownership(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
         if !self.claimed || self.run == RunState::Fenced {
             return;
         }
-        let highest = self.layout.machine_ids().map(|id| image.machine(id).value.token).max();
-        if highest > Some(self.token) {
-            self.enter(now, RunState::Fenced, events);
+        for id in self.layout.machine_ids() {
+            let seen = image.machine(id);
+            let Some(status) = seen.fresh(now, self.settings.stale_ms) else { continue };
+            let Some(machine) = self.machines.get_mut(usize::from(id.0)) else { continue };
+            machine.owned |= status.token == self.token;
+            if status.token <= self.token {
+                continue;
+            }
+            if machine.owned {
+                return self.enter(now, RunState::Fenced, events);
+            }
+            self.token = status.token.saturating_add(1);
         }
     }
 
@@ -293,5 +306,8 @@ impl Controller {
         out.image.authority = matches!(self.run, RunState::Running | RunState::Degraded);
         out.image.write = self.claimed && self.run != RunState::Fenced;
         out.image.commands = self.commands;
+        for (slot, machine) in out.image.acknowledged.iter_mut().zip(&self.machines) {
+            *slot = machine.acknowledged;
+        }
     }
 }

@@ -7,9 +7,12 @@
 //! ```
 //!
 //! **Why this cannot lock.** A leg is started only when its target has been reserved, so a machine that carries a load
-//! can always put it down. A load going back into the rack has its bay promised from the start, so a transfer-in point
-//! always empties; hence the lift can always clear the return and infeed conveyors; hence the cell can always clear its
-//! in port; hence the lift can always clear the transfer-out points. Every chain of waits ends at a machine that can move.
+//! can always put it down. A load going back into the rack has its bay promised from the start, on the tier whose
+//! transfer-in point it takes, so a transfer-in point always empties; hence the lift can always clear the return and infeed
+//! conveyors; hence the cell can always clear its in port; hence the lift can always clear the transfer-out points. Every
+//! chain of waits ends at a machine that can move. What threatens this is what comes from outside, after a restart or a
+//! person's hand: a load on a transfer-in point is therefore promised a bay of its own tier before anybody else, an order
+//! begins with its load in a bay, and a load on its way for which there is no bay leaves by the outfeed.
 //!
 //! **Which machine.** Class first, then age; among the [`PAIRING_WINDOW`] oldest of the best class the nearest one.
 
@@ -49,7 +52,13 @@ pub fn next_leg(layout: &Layout, here: PosId, goal: Goal) -> Leg {
     let by_lift = || by(layout.lift(), lift::target(layout, goal));
 
     match layout.place(here) {
-        Some(Place::Bay { tier, .. } | Place::TransferIn(tier)) => by_shuttle(tier),
+        Some(Place::Bay { tier, .. }) => by_shuttle(tier),
+        // It has lost its bay on this tier, to a person or to a restart: the lift takes it back, so that it never has to wait
+        // for the transfer-out point, which may be waiting for it.
+        Some(Place::TransferIn(_)) if !is_home_on(layout, here, goal) => by_lift(),
+        Some(Place::TransferIn(tier)) => by_shuttle(tier),
+        // Its bay is on this very tier: the shuttle takes it back. By the lift it could meet a load that wants to pass.
+        Some(Place::TransferOut(tier)) if is_home_on(layout, here, goal) => by_shuttle(tier),
         Some(Place::TransferOut(_)) => by_lift(),
         Some(Place::Belt(Conveyor::Outfeed, End::Exit)) if goal == Goal::Outside => Leg::Arrived,
         Some(Place::Belt(Conveyor::Outfeed, End::Exit)) => Leg::Gone,
@@ -65,6 +74,11 @@ pub fn next_leg(layout: &Layout, here: PosId, goal: Goal) -> Leg {
         },
         None => Leg::Wait,
     }
+}
+
+/// Whether the goal is a bay on the very tier where the load stands.
+fn is_home_on(layout: &Layout, here: PosId, goal: Goal) -> bool {
+    matches!(goal, Goal::Home(bay) if layout.tier(bay) == layout.tier(here))
 }
 
 /// A leg that a machine has been given.
@@ -184,8 +198,10 @@ mod tests {
             (out2, Goal::Cell, carry(l.lift(), belt(Conveyor::Feed, End::Entry))),
             (out2, Goal::Outside, carry(l.lift(), belt(Conveyor::Outfeed, End::Entry))),
             (out2, home, carry(l.lift(), in1)),
+            (out2, Goal::Home(bay(2, 9)), carry(MachineId(2), bay(2, 9))),
             (in1, home, carry(MachineId(1), bay(1, 7))),
-            (in2, home, carry(MachineId(2), out2)),
+            (in2, home, carry(l.lift(), in1)),
+            (in2, Goal::Outside, carry(l.lift(), belt(Conveyor::Outfeed, End::Entry))),
             (belt(Conveyor::Infeed, End::Entry), home, Leg::Wait),
             (belt(Conveyor::Infeed, End::Exit), home, carry(l.lift(), in1)),
             (belt(Conveyor::Feed, End::Exit), Goal::Cell, carry(l.cell(), belt(Conveyor::Return, End::Entry))),

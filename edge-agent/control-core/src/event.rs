@@ -4,6 +4,7 @@ use crate::command::Outcome;
 use crate::image::CommandCode;
 use crate::interlock::Hold;
 use crate::limits::EVENTS_PER_CYCLE;
+use crate::order::OrderKind;
 use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
 
 /// One event.
@@ -40,6 +41,8 @@ pub enum OrderFault {
     TooManyAttempts,
     /// The load has left the plant.
     LeftPlant,
+    /// The load is on its way somewhere; it can be asked for when it stands in a bay.
+    NotInBay,
 }
 
 /// States of the runtime (DESIGN section 3).
@@ -75,8 +78,8 @@ pub enum EventKind {
     OrderCompleted(OrderId),
     /// The order was given up.
     OrderFailed(OrderId, OrderFault),
-    /// A load stood in the way without an order; this one puts it away.
-    OrderAdopted(OrderId, LoadId),
+    /// A load stood in the way without an order; this one puts it away, or out of the plant when no bay is free.
+    OrderAdopted(OrderId, LoadId, OrderKind),
     /// A command entered the output image.
     CommandIssued {
         /// Which machine.

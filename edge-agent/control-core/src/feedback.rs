@@ -17,6 +17,9 @@ impl Controller {
         for id in self.layout.machine_ids() {
             let seen = image.machine(id);
             let Some(status) = seen.fresh(now, self.settings.stale_ms) else { continue };
+            if status.token != self.token {
+                continue; // what it shows was not said to us
+            }
             let Some(machine) = self.machines.get_mut(usize::from(id.0)) else { continue };
             let ended = machine.link.observe(status, image.written(id));
             let task = machine.task;

@@ -200,6 +200,9 @@ pub struct MachineStatus {
     pub load: Option<LoadId>,
     /// Counts the controller's starts: a change means it has forgotten what it was told.
     pub boot: u16,
+    /// Counts how often the machine has left AUTO. The machine holds until the owner gives the present count back, after a
+    /// person has acknowledged: so neither a missed poll nor a new owner can forget it.
+    pub auto_exits: u16,
 }
 
 impl MachineStatus {
@@ -233,10 +236,14 @@ impl InputImage {
         self.machines.get(usize::from(id.0)).copied().unwrap_or_default()
     }
 
-    /// Puts a machine's status; a number beyond the limits is ignored.
+    /// Puts a machine's status; a number beyond the limits is ignored. A status whose controller's clock stands still is no
+    /// news: it keeps the time of the first one, and grows old. A controller whose program has stopped often goes on answering.
     pub fn set_machine(&mut self, id: MachineId, status: Stamped<MachineStatus>) {
         if let Some(slot) = self.machines.get_mut(usize::from(id.0)) {
-            *slot = status;
+            let (old, new) = (&slot.value, &status.value);
+            let alive = (old.boot, old.plc_time_ms, old.heartbeat) != (new.boot, new.plc_time_ms, new.heartbeat);
+            let at = if alive || slot.at == Millis::default() { status.at } else { slot.at };
+            *slot = Stamped { at, ..status };
         }
     }
 
@@ -330,11 +337,18 @@ pub struct OutputImage {
     pub write: bool,
     /// The last command of each machine.
     pub commands: [Option<Command>; MACHINES_MAX],
+    /// Which leaving of AUTO a person has acknowledged, per machine.
+    pub acknowledged: [u16; MACHINES_MAX],
 }
 
 impl OutputImage {
     /// The last command of a machine.
     pub fn command(&self, id: MachineId) -> Option<Command> {
         self.commands.get(usize::from(id.0)).copied().flatten()
+    }
+
+    /// Which leaving of AUTO a person has acknowledged; 0 for none.
+    pub fn acknowledged(&self, id: MachineId) -> u16 {
+        self.acknowledged.get(usize::from(id.0)).copied().unwrap_or(0)
     }
 }

@@ -13,6 +13,9 @@ pub const OWNER_LOST: u16 = 1 << 2;
 /// Interlock bit: the axis is blocked or not referenced.
 pub const AXIS_BLOCKED: u16 = 1 << 3;
 
+/// Interlock bit: it has left AUTO, and nobody has acknowledged that.
+pub const NOT_ACKNOWLEDGED: u16 = 1 << 4;
+
 /// Why a machine is not commanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hold {
@@ -47,7 +50,7 @@ pub fn permit(
     if status.mode != Mode::Auto {
         return Err(Hold::NotAuto);
     }
-    if needs_acknowledge {
+    if needs_acknowledge || status.interlocks & NOT_ACKNOWLEDGED != 0 {
         return Err(Hold::NeedsAcknowledge);
     }
     if status.fault != 0 {
@@ -103,6 +106,14 @@ mod tests {
                 true,
                 false,
                 Some(Hold::Interlocked(2)),
+            ),
+            (
+                MachineStatus { interlocks: NOT_ACKNOWLEDGED, ..auto() },
+                Quality::Good,
+                0,
+                true,
+                false,
+                Some(Hold::NeedsAcknowledge),
             ),
             (MachineStatus { fault: 7, ..auto() }, Quality::Good, 0, true, false, Some(Hold::Fault(7))),
         ];

@@ -58,6 +58,8 @@ pub struct Order {
     pub missing_since: Option<Millis>,
     /// The bay that is promised to it.
     pub home: Option<PosId>,
+    /// Since when no bay could be promised.
+    pub homeless_since: Option<Millis>,
     /// The cell is done with it.
     pub processed: bool,
     /// A machine has been put to it.
@@ -90,6 +92,7 @@ impl Order {
             at: None,
             missing_since: None,
             home: None,
+            homeless_since: None,
             processed: false,
             started: false,
             attempts: 0,

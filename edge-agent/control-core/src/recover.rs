@@ -1,12 +1,18 @@
 //! Reading the plant before acting on it, and noticing when it is not as believed.
 //!
 //! ```text
-//!   start, or a rack controller started anew
-//!        │
-//!        v        every shuttle and the lift seen since then, none executing,
-//!     RECOVER ──────────────────────────────────────────────────────────────> belief := what the plant says
-//!                 every sensor read since then                                 orders: next leg derived anew
+//!   start ──> READ: nothing executes, every machine and sensor of the rack seen ──> CLAIM: a token above all tokens seen
+//!                                                                                      │ (no authority yet)
+//!   a rack controller started anew ──────────────────────────────────────────────┐     │
+//!                                                                                v     v
+//!                          READ again: every machine shows our token, nothing executes, every sensor seen since
+//!                                                    │
+//!                                                    v
+//!                               belief := what the plant says; orders: next leg derived anew
 //! ```
+//!
+//! The claim is read back before anything is believed: a command of the owner before us may be on its way, and once a
+//! machine shows our token it takes no other's any more.
 //!
 //! The cell is not waited for: it is spoken to when it answers. What the plant says always wins over what was believed;
 //! a contradiction has to last ([`crate::Settings::odd_ms`]) so that a sensor that is one poll behind does not count.
@@ -15,8 +21,7 @@ use crate::cycle::Controller;
 use crate::event::{EventKind, Events};
 use crate::image::{InputImage, Quality};
 use crate::layout::{Conveyor, End, Place};
-use crate::order::{ADOPTED, OrderKind, OrderRequest};
-use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
+use crate::units::{LoadId, MachineId, Millis, PosId, Tier};
 
 /// Positions whose belief is compared with their sensor in one cycle. At 10 ms a full demo aisle takes 110 ms.
 const AUDIT_PER_CYCLE: u16 = 16;
@@ -28,16 +33,22 @@ const SETTLE_MS: u64 = 250;
 impl Controller {
     /// Whether the plant has been read and belief can be acted upon. Speaks to machines that have not been spoken to.
     pub(crate) fn recover(&mut self, now: Millis, image: &InputImage, events: &mut Events) -> bool {
-        let since = *self.recover_since.get_or_insert(now);
         let cell = self.layout.cell();
         if self.claimed && self.machines_known() {
             self.handshake_late_cell(now, cell, image);
             return true;
         }
+        let rack = || self.layout.machine_ids().filter(|id| *id != cell);
+        if rack().any(|id| image.machine(id).fresh(now, self.settings.stale_ms).is_some_and(|s| s.executing())) {
+            self.recover_since = Some(now); // what moves is brought to its end, and everything is read after that
+            return false;
+        }
+        let since = *self.recover_since.get_or_insert(now);
         let seen_since = |at: Millis, quality| quality == Quality::Good && at >= since;
-        let machines_ready = self.layout.machine_ids().filter(|id| *id != cell).all(|id| {
+        let machines_ready = rack().all(|id| {
             let seen = image.machine(id);
-            seen_since(seen.at, seen.quality) && now.since(seen.at) <= self.settings.stale_ms && !seen.value.executing()
+            let ours = !self.claimed || seen.value.token == self.token;
+            ours && seen_since(seen.at, seen.quality) && seen.fresh(now, self.settings.stale_ms).is_some()
         });
         let sensors_ready = (0..self.layout.sensed()).all(|n| {
             let seen = image.position(PosId(n));
@@ -50,6 +61,8 @@ impl Controller {
             let highest = self.layout.machine_ids().map(|id| image.machine(id).value.token).max().unwrap_or(0);
             self.token = highest.saturating_add(1);
             self.claimed = true;
+            self.recover_since = Some(now); // until every machine shows our token another owner's command may still arrive
+            return false;
         }
         self.rebuild(now, image, events);
         true
@@ -80,7 +93,7 @@ impl Controller {
         let known = self.machines.get(usize::from(id.0)).is_some_and(|m| m.handshaken);
         let seen = image.machine(id);
         let Some(status) = seen.fresh(now, self.settings.stale_ms) else { return };
-        if known || status.executing() || status.token > self.token {
+        if known || status.executing() || status.token != self.token {
             return;
         }
         let carried = self.stock.at(self.layout.pos(Place::Deck(id)));
@@ -120,6 +133,17 @@ impl Controller {
             self.stock.reserve(task.target, task.load);
         }
         self.readopt_orders(now);
+        // What stands on a transfer-in point has the first word on its tier's bays, then what is on the shuttles.
+        for tier in (0..self.layout.tiers()).map(Tier) {
+            for place in [Place::TransferIn(tier), Place::Deck(self.layout.shuttle(tier))] {
+                let pos = self.layout.pos(place);
+                if let Some(load) = self.stock.at(pos)
+                    && self.orders.by_load(load).is_none()
+                {
+                    self.adopt(now, load, pos, events);
+                }
+            }
+        }
     }
 
     fn readopt_orders(&mut self, now: Millis) {
@@ -200,18 +224,30 @@ impl Controller {
     }
 
     fn audit_some(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
-        for _ in 0..AUDIT_PER_CYCLE.min(self.layout.sensed()) {
-            self.audit = (self.audit + 1) % self.layout.sensed();
+        for _ in 0..AUDIT_PER_CYCLE.min(self.layout.positions()) {
+            self.audit = (self.audit + 1) % self.layout.positions();
             let pos = PosId(self.audit);
-            let seen = image.position(pos);
-            let Some(&says) = seen.fresh(now, self.settings.position_stale_ms) else { continue };
+            let Some((says, at)) = self.says(now, pos, image) else { continue };
             let believed = self.stock.at(pos);
-            let odd = says != believed && !self.touched(pos) && seen.at > self.stock.since(pos);
+            let odd = says != believed && !self.touched(pos) && at > self.stock.since(pos);
             if self.stock.odd_for(pos, odd, now) <= self.settings.odd_ms || !odd {
                 continue;
             }
             self.believe_sensor(now, pos, believed, says, events);
         }
+    }
+
+    /// What the plant says of a position: its sensor, or for a deck its machine while it is at rest.
+    fn says(&self, now: Millis, pos: PosId, image: &InputImage) -> Option<(Option<LoadId>, Millis)> {
+        let Some(Place::Deck(id)) = self.layout.place(pos) else {
+            let seen = image.position(pos);
+            return seen.fresh(now, self.settings.position_stale_ms).map(|load| (*load, seen.at));
+        };
+        let machine = self.machines.get(usize::from(id.0))?;
+        let seen = image.machine(id);
+        let status = seen.fresh(now, self.settings.stale_ms)?;
+        let at_rest = machine.handshaken && machine.task.is_none() && !machine.link.busy() && !status.executing();
+        at_rest.then_some((status.load, seen.at))
     }
 
     fn believe_sensor(
@@ -230,13 +266,18 @@ impl Controller {
             let before = self.stock.find(load);
             self.move_load(load, before, Some(pos), now);
             events.push(now, EventKind::LoadFound(load, pos));
+            // Whoever was promised this place needs another.
+            for order in self.orders.iter_mut().filter(|o| o.home == Some(pos) && o.request.load != load) {
+                order.home = None;
+                self.stock.release(pos, order.request.load);
+            }
         }
     }
 
     /// One position a cycle: a load on a transfer point, a conveyor's exit or a deck that has no order is put away,
     /// because where it stands others have to pass.
     fn adopt_one(&mut self, now: Millis, events: &mut Events) {
-        let first = self.layout.pos(Place::TransferOut(crate::units::Tier(0))).0;
+        let first = self.layout.pos(Place::TransferOut(Tier(0))).0;
         let span = self.layout.positions() - first;
         self.sweep = (self.sweep + 1) % span;
         let pos = PosId(first + self.sweep);
@@ -247,14 +288,6 @@ impl Controller {
         if leaving || young || self.draining || self.orders.by_load(load).is_some() {
             return;
         }
-        let id = OrderId(ADOPTED | self.adopted);
-        let request = OrderRequest { id, kind: OrderKind::Store, load, class: 1, wait_ms: 0 };
-        if self.admit(now, request).is_ok() {
-            self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
-            self.counters.orders_accepted += 1;
-            events.push(now, EventKind::OrderAdopted(id, load));
-        } else {
-            self.stock.set(pos, Some(load), now); // look again after another while
-        }
+        self.adopt(now, load, pos, events);
     }
 }

@@ -5,6 +5,7 @@ use super::raw;
 use super::report::{Problem, Source, parse};
 use super::tags::{self, Bound, DeviceReader, LinePoints};
 use control_core::Layout;
+use device_drivers::block::COMMAND_WORDS;
 use device_drivers::modbus::{DeviceSpec, TcpSpec};
 use device_drivers::opcua::OpcUaSpec;
 use std::collections::HashSet;
@@ -100,8 +101,8 @@ fn line(
         let path = source.path.parent().map_or_else(PathBuf::new, |p| p.to_path_buf()).join(device.profile.get_ref());
         let profile = match Source::read(&path) {
             Ok(profile) => profile,
-            Err(_) => {
-                let label = format!("cannot read {}", path.display());
+            Err(why) => {
+                let label = why.first_title();
                 let problem = source.problem(device.profile.span(), "the profile cannot be read", label);
                 problems.push(problem.help("profile files are looked for beside this file"));
                 continue;
@@ -124,6 +125,8 @@ fn line(
             commands: all.block_commands[before.1..].to_vec(),
         });
     }
+    let overlaps = overlap(source, line, &specs);
+    problems.extend(overlaps);
     let driver = if is_modbus {
         let peer = line.modbus.as_ref()?;
         host_port(source, peer, problems);
@@ -145,6 +148,20 @@ fn line(
         all.block_commands.iter().map(|(m, _)| *m).chain(all.node_commands.iter().map(|(m, _)| *m)).collect();
     let name = line.name.get_ref().as_str().into();
     Some(LinePlan { name, driver, points: all.points.into(), machines, heartbeat })
+}
+
+/// Two command blocks in the same registers: each machine would take the other's words for damage, and hold.
+fn overlap(source: &Source, line: &raw::Line, devices: &[DeviceSpec]) -> Option<Problem> {
+    let mut blocks: Vec<(u8, u16)> =
+        devices.iter().flat_map(|d| d.commands.iter().map(|(_, first)| (d.unit, *first))).collect();
+    blocks.sort_unstable();
+    let clash = blocks.windows(2).find(|w| w[0].0 == w[1].0 && w[1].1 - w[0].1 < COMMAND_WORDS as u16)?;
+    let last = |first: u16| u32::from(first) + COMMAND_WORDS as u32 - 1;
+    let (unit, a, b) = (clash[0].0, clash[0].1, clash[1].1);
+    let label =
+        format!("unit {unit}: holding:{a} to {} and holding:{b} to {} are both command blocks", last(a), last(b));
+    let problem = source.problem(line.name.span(), "two command blocks overlap", label);
+    Some(problem.help(format!("a command block takes {COMMAND_WORDS} registers; correct `command` in the profile")))
 }
 
 fn check_opcua(source: &Source, line: &raw::Line, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {

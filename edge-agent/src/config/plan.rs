@@ -300,8 +300,15 @@ fn mqtt(source: &Source, raw: &raw::Config, problems: &mut Vec<Problem>) -> Mqtt
 }
 
 fn login(source: &Source, m: &raw::Mqtt, problems: &mut Vec<Problem>) -> Option<(String, String)> {
-    let user = m.username.clone()?;
-    let Some(file) = &m.password_file else { return Some((user, String::new())) };
+    let file = match (&m.username, &m.password_file) {
+        (None, None) => return None,
+        (Some(user), None) => return Some((user.clone(), String::new())),
+        (_, Some(file)) => file,
+    };
+    let Some(user) = m.username.clone() else {
+        problems.push(source.problem(file.span(), "a password without a user", "add `username = ..`"));
+        return None;
+    };
     let path = source.path.parent().map_or_else(|| PathBuf::from(file.get_ref()), |dir| dir.join(file.get_ref()));
     match std::fs::read_to_string(&path) {
         Ok(password) => Some((user, password.trim_end().to_string())),

@@ -27,7 +27,10 @@ impl Source {
                     span: None,
                     title: format!("cannot read {}: {e}", path.display()),
                     label: String::new(),
-                    help: Some("check the path and the permissions of the file".into()),
+                    help: Some(match e.kind() {
+                        std::io::ErrorKind::InvalidData => "save the file as UTF-8".into(),
+                        _ => "check the path and the permissions of the file".into(),
+                    }),
                 };
                 Err(Report(vec![problem]))
             }
@@ -80,6 +83,11 @@ impl Problem {
 pub struct Report(pub Vec<Problem>);
 
 impl Report {
+    /// What the first problem is called.
+    pub fn first_title(&self) -> String {
+        self.0.first().map_or_else(String::new, |p| p.title.clone())
+    }
+
     /// The report as a terminal shows it, with or without colour.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
@@ -159,7 +167,18 @@ fn explain(message: &str) -> (String, String, Option<String>) {
         return ("this value is out of range".into(), format!("found {found}, expected {expected}"), None);
     }
     let first = message.lines().next().unwrap_or(message);
-    ("this is not valid here".into(), first.to_string(), None)
+    let help = [
+        (
+            "duplicate key",
+            "it stands twice; tables that may come several times have double brackets: [[line]], [[line.device]], [[tag]]",
+        ),
+        ("key with no value", "a value is given with `=`, as in timeout = \"1s\""),
+        ("invalid float", "a text needs quotation marks, as in \"127.0.0.1:1883\""),
+        ("invalid basic string", "the closing quotation mark is missing, or a \\ stands in the text: write / in paths"),
+        ("literal string", "use plain quotation marks: \""),
+    ];
+    let help = help.iter().find(|(found, _)| first.contains(found)).map(|(_, help)| (*help).to_string());
+    ("this line cannot be understood".into(), first.to_string(), help)
 }
 
 /// The most similar of several names, if one is similar at all.

@@ -318,9 +318,8 @@ impl DeviceReader<'_> {
         };
         let Some((_, data_type)) = TYPES.iter().find(|(n, _)| n == kind.get_ref()) else {
             let all: Vec<&str> = TYPES.iter().map(|(n, _)| *n).collect();
-            let short =
-                kind.get_ref().to_ascii_lowercase().replace("uint", "u").replace("int", "i").replace("float", "f");
-            let near = closest(&short, &all).map_or(String::new(), |n| format!("did you mean `{n}`? "));
+            let near =
+                closest(&familiar(kind.get_ref()), &all).map_or(String::new(), |n| format!("did you mean `{n}`? "));
             let label = format!("there is no type `{}`", kind.get_ref());
             self.problem_help(kind.span(), "unknown type", label, format!("{near}The types are: {}", all.join(", ")));
             return;
@@ -349,6 +348,21 @@ impl DeviceReader<'_> {
 
         let id = self.point(name, Role::Telemetry, true, interval);
         self.out.modbus.push(PointSpec { id, address: address_of, kind: *data_type, order, scale, interval });
+    }
+}
+
+/// A type as IEC 61131-3 and others call it, in our spelling.
+fn familiar(kind: &str) -> String {
+    let lower = kind.to_ascii_lowercase();
+    match lower.as_str() {
+        "int" | "short" => "i16".into(),
+        "word" | "uint" => "u16".into(),
+        "dint" | "long" => "i32".into(),
+        "dword" | "udint" => "u32".into(),
+        "real" | "float" | "single" => "f32".into(),
+        "lreal" | "double" => "f64".into(),
+        "bit" | "boolean" => "bool".into(),
+        other => other.replace("uint", "u").replace("int", "i").replace("float", "f"),
     }
 }
 

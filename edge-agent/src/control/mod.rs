@@ -119,6 +119,8 @@ pub struct Wires {
     pub events: rtrb::Producer<Event>,
     /// Counters.
     pub stats: Arc<ControlStats>,
+    /// Turns true when machines shall finish what they are doing. A flag, not a request: no flood can keep it out.
+    pub drain: Arc<AtomicBool>,
     /// Turns true when the thread shall withdraw authority and end.
     pub stop: Arc<AtomicBool>,
 }
@@ -218,6 +220,9 @@ impl Loop {
 
     fn cycle(&mut self) {
         let mut requests: heapless::Vec<Request, REQUESTS_PER_CYCLE> = heapless::Vec::new();
+        if self.wires.drain.load(Relaxed) {
+            let _ = requests.push(Request::Drain);
+        }
         while let Ok(request) = self.wires.requests.peek() {
             if requests.push(*request).is_err() {
                 break;

@@ -164,7 +164,7 @@ impl Mqtt {
             match event {
                 Err(_) | Ok(Event::Outgoing(Outgoing::Disconnect)) if phase == Phase::Leaving => return Ok(()),
                 Err(e) => return Err(e.to_string()),
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                Ok(Event::Incoming(Packet::ConnAck(_))) if phase == Phase::Connecting => {
                     phase = Phase::Serving;
                     self.connected(&client);
                 }
@@ -199,7 +199,6 @@ impl Mqtt {
     }
 
     fn connected(&mut self, client: &AsyncClient) {
-        self.backoff.reset();
         if !self.last_error.is_empty() {
             tracing::info!("MQTT broker reachable again; {} samples waited", self.spool.stats.waiting.load(Relaxed));
             self.last_error.clear();
@@ -276,6 +275,7 @@ impl Mqtt {
             return;
         };
         flight.acknowledged = true;
+        self.backoff.reset(); // not before: a broker that takes connections and nothing else is asked ever less often
         if let Sent::Sample(_) = flight.sent {
             match refused {
                 None => self.spool.stats.delivered.fetch_add(1, Relaxed),
