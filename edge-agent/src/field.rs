@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// How often points are looked at for staleness.
 const SWEEP: Duration = Duration::from_millis(50);
 
+/// A line that fails in ever new ways is logged this often at most; the metrics count every time.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
 /// Causes told per link; a device that makes up new ones all the time is not worth more.
 const TOLD_MAX: usize = 8;
 
@@ -114,6 +117,7 @@ pub struct FieldLine {
     last_beat: Instant,
     last_sweep: Instant,
     last_error: String,
+    last_told: Option<Instant>,
     told: Vec<Cause>,
     samples: Vec<Sample>,
     clock: Clock,
@@ -155,6 +159,7 @@ impl FieldLine {
             last_beat: now,
             last_sweep: now,
             last_error: String::new(),
+            last_told: None,
             told: Vec::new(),
             samples: Vec::new(),
             clock,
@@ -346,7 +351,8 @@ impl LineSink for FieldLine {
                 self.all_bad();
                 let why = why.to_string();
                 // The same reason over and over is said once; the metric counts the tries.
-                if why != self.last_error {
+                if why != self.last_error && self.last_told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
+                    self.last_told = Some(Instant::now());
                     tracing::warn!(line = &*self.name, "line down, its tags are Bad now, trying again: {why}");
                     self.last_error = why;
                 }

@@ -30,7 +30,7 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// Time for the headers of a request.
 pub const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest life of a connection: a client that reads slowly is let go, one that wants more comes again.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+const CONNECTION_LIMIT: Duration = Duration::from_secs(15);
 /// How long an order waits for the control thread's word.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// The control thread is alive if it has completed a cycle since this long.

@@ -27,11 +27,11 @@ enum Command {
         #[arg(long, value_enum, default_value_t = LogFormat::Text)]
         log: LogFormat,
     },
-    /// Read a configuration and say what is wrong with it; starts nothing
+    /// Read a configuration and say what is wrong with it, in the files; starts nothing
     Check {
         /// Configuration
         file: PathBuf,
-        /// Also try to reach every PLC and the broker
+        /// Also see whether the port of every PLC and of the broker is open
         #[arg(long)]
         connect: bool,
     },
@@ -118,7 +118,7 @@ fn reach(name: &str, peer: &str) -> bool {
         })
     });
     match &result {
-        Ok(_) => println!("  reached  {name} at {peer}"),
+        Ok(_) => println!("  reached  {name} at {peer} (the port is open; the protocol was not tried)"),
         Err(why) => println!("  NOT reached  {name}: {why}"),
     }
     result.is_ok()
