@@ -78,7 +78,8 @@ async fn a_plant_that_is_gone_for_five_seconds_is_bad_then_good_again_and_orders
         eventually(Duration::from_secs(8), async || metric(at, "lightsout_tags_good{line=\"cell\"}").await == 0.0)
             .await
     );
-    assert_eq!(metric(at, "lightsout_tags_bad{line=\"rack\"}").await, 216.0);
+    let all_bad = async || metric(at, "lightsout_tags_bad{line=\"rack\"}").await == 216.0;
+    assert!(eventually(Duration::from_secs(8), all_bad).await);
     assert_eq!(metric(at, "lightsout_line_up{line=\"rack\"}").await, 0.0);
     let (status, why) = http(at, "GET", "/readyz", "").await.unwrap();
     assert_eq!((status, why.contains("line rack is down")), (503, true), "{why}");
