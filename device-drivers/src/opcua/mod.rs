@@ -11,21 +11,26 @@
 //!
 //! The queue of an item holds more than one sample per publishing interval, or fast changes would be lost.
 
+mod decode;
+mod node;
+
+pub use node::NodeName;
+
 use crate::block::CommandBlock;
 use crate::driver::{BlockWrite, Driver, LinkError, PollReport};
-use crate::value::{Cause, PointId, Quality, Reading, Value, Words, wall_clock_ms};
+use crate::value::{Cause, PointId, Reading, wall_clock_ms};
 use control_core::units::MachineId;
+use decode::reading_of;
 use futures_util::StreamExt;
 use opcua::client::{ClientBuilder, DataChangeCallback, IdentityToken, Session, SessionPollResult};
 use opcua::client::{SessionActivity, SubscriptionActivity};
 use opcua::crypto::SecurityPolicy;
 use opcua::types::{
     AttributeId, DataValue, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters,
-    NodeId, NumericRange, ReadValueId, StatusCode, TimestampsToReturn, UserTokenPolicy, Variant, WriteValue,
+    NodeId, NumericRange, ReadValueId, TimestampsToReturn, UserTokenPolicy, Variant, WriteValue,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -45,41 +50,6 @@ const CHANNEL: usize = 16_384;
 
 /// Monitored items made in one call.
 const ITEMS_PER_CALL: usize = 500;
-
-/// A node as the configuration names it: `ns=2;s=Name`, or better `nsu=urn:maker:plc;s=Name`, because a namespace's index
-/// may change with every start of a server and its URI does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeName {
-    uri: Option<String>,
-    rest: String,
-}
-
-impl FromStr for NodeName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<NodeName, String> {
-        let fail = || {
-            format!("\"{text}\" is no node id: expected \"nsu=<namespace URI>;s=<name>\" or \"ns=<index>;i=<number>\"")
-        };
-        let (uri, rest) = match text.strip_prefix("nsu=") {
-            Some(tail) => {
-                let (uri, rest) = tail.split_once(';').ok_or_else(fail)?;
-                (Some(uri.to_string()), rest.to_string())
-            }
-            None => (None, text.to_string()),
-        };
-        let name = NodeName { uri, rest };
-        name.resolve(1).ok_or_else(fail)?;
-        Ok(name)
-    }
-}
-
-impl NodeName {
-    fn resolve(&self, index: u16) -> Option<NodeId> {
-        let text = if self.uri.is_some() { format!("ns={index};{}", self.rest) } else { self.rest.clone() };
-        NodeId::from_str(&text).ok()
-    }
-}
 
 /// One line.
 #[derive(Clone, Debug)]
@@ -433,94 +403,5 @@ fn write_value(node_id: NodeId, block: &CommandBlock) -> WriteValue {
         attribute_id: AttributeId::Value as u32,
         index_range: NumericRange::None,
         value: DataValue { value: Some(Variant::from(block.to_vec())), ..DataValue::default() },
-    }
-}
-
-fn reading_of(point: PointId, data: DataValue) -> Reading {
-    let status = data.status.unwrap_or(StatusCode::Good);
-    let source_ms = data
-        .source_timestamp
-        .or(data.server_timestamp)
-        .and_then(|t| u64::try_from(t.as_chrono().timestamp_millis()).ok())
-        .unwrap_or_else(wall_clock_ms);
-    let quality = if status.is_good() {
-        Quality::Good
-    } else if status.is_uncertain() {
-        Quality::Uncertain
-    } else {
-        return Reading::bad(point, Cause::Status(status.bits()), source_ms);
-    };
-    match data.value.as_ref().and_then(value_of) {
-        Some(value) => {
-            let cause = if quality == Quality::Good { Cause::None } else { Cause::Status(status.bits()) };
-            Reading { point, value: Some(value), quality, cause, source_ms }
-        }
-        None => Reading::bad(point, Cause::WrongType, source_ms),
-    }
-}
-
-fn value_of(variant: &Variant) -> Option<Value> {
-    Some(match variant {
-        Variant::Boolean(b) => Value::Bool(*b),
-        Variant::SByte(v) => Value::Int(i64::from(*v)),
-        Variant::Int16(v) => Value::Int(i64::from(*v)),
-        Variant::Int32(v) => Value::Int(i64::from(*v)),
-        Variant::Int64(v) => Value::Int(*v),
-        Variant::Byte(v) => Value::Uint(u64::from(*v)),
-        Variant::UInt16(v) => Value::Uint(u64::from(*v)),
-        Variant::UInt32(v) => Value::Uint(u64::from(*v)),
-        Variant::UInt64(v) => Value::Uint(*v),
-        Variant::Float(v) => Value::Float(f64::from(*v)),
-        Variant::Double(v) => Value::Float(*v),
-        Variant::Array(array) => {
-            let mut words = Words::new();
-            for v in &array.values {
-                let Variant::UInt16(word) = v else { return None };
-                words.push(*word).ok()?;
-            }
-            Value::Words(words)
-        }
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn node_names_with_a_namespace_uri_are_resolved_by_the_servers_table() {
-        let name: NodeName = "nsu=urn:maker:plc;s=Cell.State".parse().unwrap();
-        assert_eq!(name.resolve(7), NodeId::from_str("ns=7;s=Cell.State").ok());
-        let fixed: NodeName = "ns=2;i=1001".parse().unwrap();
-        assert_eq!(fixed.resolve(7), NodeId::from_str("ns=2;i=1001").ok());
-    }
-
-    #[test]
-    fn what_is_no_node_id_is_told_what_one_looks_like() {
-        for text in ["Cell.State", "nsu=urn:maker", "ns=x;i=1", ""] {
-            let why = text.parse::<NodeName>().unwrap_err();
-            assert!(why.contains("nsu=<namespace URI>;s=<name>"), "{why}");
-        }
-    }
-
-    #[test]
-    fn a_bad_status_is_forwarded_with_its_code_and_without_a_value() {
-        let data = DataValue {
-            value: Some(Variant::Double(1.0)),
-            status: Some(StatusCode::BadSensorFailure),
-            ..DataValue::default()
-        };
-        let got = reading_of(PointId(3), data);
-        assert_eq!((got.quality, got.value), (Quality::Bad, None));
-        assert_eq!(got.cause, Cause::Status(StatusCode::BadSensorFailure.bits()));
-    }
-
-    #[test]
-    fn an_array_too_long_for_a_block_is_refused_and_not_cut() {
-        assert_eq!(value_of(&Variant::from(vec![1u16; 24])).and_then(|v| v.as_f64()), None);
-        assert!(value_of(&Variant::from(vec![1u16; 24])).is_some());
-        assert_eq!(value_of(&Variant::from(vec![1u16; 25])), None);
-        assert_eq!(value_of(&Variant::from(vec![1i32; 2])), None);
     }
 }
