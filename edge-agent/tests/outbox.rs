@@ -97,3 +97,30 @@ async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
     assert_eq!(spool.stats.lost.load(Relaxed), 150);
     assert_eq!(spool.take_loss(), None, "the loss has been told");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_accepts_again_and_again_and_acknowledges_nothing_cannot_keep_us_from_stopping() {
+    use tokio::io::AsyncWriteExt;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (mut from, mut to) = stream.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
+            // CONNACK and PINGRESP to everything, and to nothing.
+            tokio::spawn(async move {
+                while to.write_all(&[0x20, 3, 0, 0, 0, 0xD0, 0]).await.is_ok() {
+                    sleep(Duration::from_millis(200)).await;
+                }
+            });
+        }
+    });
+    let spool = Arc::new(Spool::new(1000));
+    spool.append(&mut samples(500));
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), Arc::default(), 1).run(stopped));
+    sleep(Duration::from_secs(1)).await;
+    let _ = stop.send(true);
+    tokio::time::timeout(Duration::from_secs(20), task).await.expect("it ends").unwrap();
+    assert_eq!(spool.stats.delivered.load(Relaxed), 0, "nothing was taken for delivered");
+}
