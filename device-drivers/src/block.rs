@@ -12,7 +12,7 @@
 
 use crate::value::Words;
 use control_core::image::{Command, CommandResult, MachineStatus, Mode, PackState, Reason};
-use control_core::units::{LoadId, PosId};
+use control_core::units::LoadId;
 
 /// Words of a command block.
 pub const COMMAND_WORDS: usize = 20;
@@ -176,11 +176,6 @@ pub fn decode_status(words: &Words) -> Option<MachineStatus> {
     })
 }
 
-/// Position number of a command block, for tests and traces.
-pub fn position_of(block: &CommandBlock) -> PosId {
-    PosId(block[command::POS])
-}
-
 fn put_u32(w: &mut CommandBlock, at: usize, v: u32) {
     w[at] = (v >> 16) as u16;
     w[at + 1] = (v & 0xFFFF) as u16;
@@ -201,6 +196,7 @@ pub fn crc16(words: &[u16]) -> u16 {
 mod tests {
     use super::*;
     use control_core::image::CommandCode;
+    use control_core::units::PosId;
 
     #[test]
     fn the_check_sum_is_that_of_the_serial_line_specification() {

@@ -55,8 +55,6 @@ fn plc_sim() -> PathBuf {
 /// A floor of processes: files and ports of its own.
 struct Floor {
     dir: tempfile::TempDir,
-    modbus: u16,
-    opcua: u16,
     broker: u16,
     at: SocketAddr,
 }
@@ -77,7 +75,7 @@ impl Floor {
         }
         let broker_config = format!("listener {broker} 127.0.0.1\nallow_anonymous true\npersistence false\n");
         std::fs::write(dir.path().join("mosquitto.conf"), broker_config).unwrap();
-        Floor { dir, modbus, opcua, broker, at: ([127, 0, 0, 1], http).into() }
+        Floor { dir, broker, at: ([127, 0, 0, 1], http).into() }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -197,7 +195,6 @@ async fn a_plant_program_killed_for_five_seconds_is_read_again_and_its_orders_ar
     let done =
         eventually(Duration::from_secs(60), async || floor.metric("lightsout_orders_completed_total").await >= 1.0);
     assert!(done.await, "the order is brought to its end");
-    let _ = (floor.modbus, floor.opcua);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,13 +142,13 @@ enum Reply {
     Exception(u8),
 }
 
-/// Sends one request and waits for its reply. Every error ends the link.
+/// Sends one request and waits for its reply. Every error ends the link; only then is `what` put into words.
 async fn call(
     context: &mut Option<Context>,
     peer: &str,
     limit: Duration,
     unit: u8,
-    what: &str,
+    what: impl Fn() -> String,
     pdu: Pdu<'_>,
 ) -> Result<Result<Response, u8>, LinkError> {
     let peer = || peer.to_string();
@@ -161,7 +161,7 @@ async fn call(
         Ok(Ok(Err(exception))) => Ok(Err(exception.into())),
         Ok(Err(Error::Transport(e))) => Err(match e.kind() {
             ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                LinkError::Protocol { peer: peer(), what: format!("reply to {what}: {e}") }
+                LinkError::Protocol { peer: peer(), what: format!("reply to {}: {e}", what()) }
             }
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
                 LinkError::Lost { peer: peer(), why: e.to_string() }
@@ -169,8 +169,10 @@ async fn call(
             // At the end of the stream the library reports whatever error the system had last, related or not.
             _ => LinkError::Lost { peer: peer(), why: "closed by the device".into() },
         }),
-        Ok(Err(Error::Protocol(e))) => Err(LinkError::Protocol { peer: peer(), what: format!("reply to {what}: {e}") }),
-        Err(_) => Err(LinkError::Timeout { peer: peer(), what: what.into(), limit }),
+        Ok(Err(Error::Protocol(e))) => {
+            Err(LinkError::Protocol { peer: peer(), what: format!("reply to {}: {e}", what()) })
+        }
+        Err(_) => Err(LinkError::Timeout { peer: peer(), what: what(), limit }),
     }
 }
 
@@ -262,7 +264,7 @@ impl Driver for ModbusTcp {
                 Table::Holding => Pdu::ReadHoldingRegisters(start, count),
             };
             report.requests += 1;
-            let response = call(&mut self.context, &self.peer, self.timeout, read.unit, &what(), pdu).await?;
+            let response = call(&mut self.context, &self.peer, self.timeout, read.unit, what, pdu).await?;
             let reply = check_read(read, response).map_err(|got| LinkError::Protocol {
                 peer: self.peer.clone(),
                 what: format!("reply to {} has {got}, expected {count}", what()),
@@ -295,17 +297,21 @@ impl Driver for ModbusTcp {
         }
         for (unit, at, words) in runs {
             let count = words.len() as u16; // at most WRITE_REGISTERS_MAX
-            let what = format!("write of {} at unit {unit}", span_text(Table::Holding, at, count));
+            let what = || format!("write of {} at unit {unit}", span_text(Table::Holding, at, count));
             let broke = |what| LinkError::Protocol { peer: self.peer.clone(), what };
             let pdu = Pdu::WriteMultipleRegisters(at, words.into());
-            match call(&mut self.context, &self.peer, self.timeout, unit, &what, pdu).await? {
+            match call(&mut self.context, &self.peer, self.timeout, unit, what, pdu).await? {
                 Ok(Response::WriteMultipleRegisters(a, n)) if (a, n) == (at, count) => {}
                 Ok(Response::WriteMultipleRegisters(a, n)) => {
-                    return Err(broke(format!("echo of {what} says {}", span_text(Table::Holding, a, n))));
+                    return Err(broke(format!("echo of {} says {}", what(), span_text(Table::Holding, a, n))));
                 }
-                Ok(other) => return Err(broke(format!("answer to {what} is function {}", other.function_code()))),
+                Ok(other) => return Err(broke(format!("answer to {} is function {}", what(), other.function_code()))),
                 Err(code) => {
-                    return Err(broke(format!("{what} refused: exception {code} ({})", super::exception_name(code))));
+                    return Err(broke(format!(
+                        "{} refused: exception {code} ({})",
+                        what(),
+                        super::exception_name(code)
+                    )));
                 }
             }
         }
