@@ -10,7 +10,6 @@
 //!           token  beat  boot  time ms  seen  done  result reason mode  interlocks fault state load  process values
 //! ```
 
-use crate::value::Words;
 use control_core::image::{Command, CommandResult, MachineStatus, Mode, PackState, Reason};
 use control_core::units::LoadId;
 
@@ -155,7 +154,7 @@ pub fn encode_command(owner: Owner, wanted: Option<Command>) -> CommandBlock {
 }
 
 /// Decodes a status block; `None` when it is shorter than [`STATUS_WORDS`].
-pub fn decode_status(words: &Words) -> Option<MachineStatus> {
+pub fn decode_status(words: &[u16]) -> Option<MachineStatus> {
     use status::*;
     let w: &[u16; STATUS_WORDS] = words.get(..STATUS_WORDS)?.try_into().ok()?;
     Some(MachineStatus {
@@ -226,9 +225,9 @@ mod tests {
 
     #[test]
     fn a_short_status_block_is_no_status() {
-        let short = Words::from_slice(&[0; STATUS_WORDS - 1]).unwrap();
+        let short = [0; STATUS_WORDS - 1];
         assert_eq!(decode_status(&short), None);
-        let full = Words::from_slice(&[0; STATUS_WORDS]).unwrap();
+        let full = [0; STATUS_WORDS];
         assert_eq!(decode_status(&full).map(|s| (s.seq_seen, s.reason)), Some((0, Reason::None)));
     }
 }

@@ -1,13 +1,16 @@
 //! The trait every protocol implements, and which errors end a link.
 //!
-//! Two scales of error: what concerns one point is a reading that is Bad with a cause; what concerns the link is a
-//! [`LinkError`], and every one of them ends the link. [`crate::line::run_line`] then closes it, backs off, and connects anew.
+//! Three scales of error: what concerns one point is a reading that is Bad with a cause; what concerns one device is its
+//! [`Health`]; what concerns the link is a [`LinkError`], and every one of them ends the link: [`crate::line::run_line`] closes it, backs off, and connects anew.
 
 use crate::block::CommandBlock;
-use crate::value::Reading;
+use crate::line::LineSink;
+use crate::value::{Cause, PointId, Value};
 use control_core::units::MachineId;
 use std::future::Future;
 use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// What ended a link. The text says what a technician can look at.
 #[derive(Debug, thiserror::Error)]
@@ -62,47 +65,90 @@ pub struct BlockWrite {
 /// What a poll did, for the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PollReport {
+    /// Which device of the line, in the order of the configuration.
+    pub device: usize,
     /// Requests sent.
     pub requests: u32,
     /// The device is alive although it may have had nothing new to say: what was Good stays Good.
     pub alive: bool,
+    /// From the first request to the last reply: the oldest value is as old as this.
+    pub took: Duration,
+    /// How long after its due time the poll was begun.
+    pub late: Duration,
+}
+
+/// What a person or a program outside wants to have written to a point.
+#[derive(Debug)]
+pub struct TagWrite {
+    /// Which point.
+    pub point: PointId,
+    /// The value in engineering units; the driver inverts factor and offset and refuses what does not fit the type.
+    pub value: Value,
+    /// Not begun after this instant.
+    pub deadline: Instant,
+    /// Higher goes first.
+    pub priority: u8,
+    /// Whether the point is read back and compared.
+    pub verify: bool,
+    /// Where the outcome goes. It is answered once, whatever happens to the line.
+    pub reply: oneshot::Sender<WriteOutcome>,
+}
+
+/// What came of a [`TagWrite`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteOutcome {
+    /// The device has acknowledged it, and what was read back (if it was) agrees.
+    Done,
+    /// The device has acknowledged it, and this was read back: something else writes there, or the device clamps.
+    Differs(Value),
+    /// The value cannot be written to this point, and nothing was sent.
+    Invalid(String),
+    /// The device refused it; nothing has changed.
+    Refused(Cause),
+    /// Its time was over before it could be begun; nothing was sent.
+    Expired,
+    /// The line is down; nothing was sent.
+    LinkDown,
+    /// It was sent, and no answer came: it may or may not have been done. Resolved by reading, never by assuming.
+    Unknown,
+}
+
+/// How a device on a line is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Nothing is known yet.
+    #[default]
+    Unknown,
+    /// It answers.
+    Healthy,
+    /// It did not answer, and is asked less often.
+    Demoted,
 }
 
 /// A field protocol on one line.
 ///
 /// Contract, in the order of a link's life:
 /// - `connect` makes the link or fails; it has a time limit of its own and may be called again after any failure.
-/// - `poll(group)` reads one group once. It takes at most the time limit per request times the requests of the group,
-///   holds no lock, and appends exactly one reading for each point it has news about. A point the device refuses is a Bad reading;
-///   an error return ends the link. Dropping the future half-way is not allowed: a reply would be left in the socket.
-/// - `write` writes command blocks; it returns when the device has acknowledged all of them. Blocks are idempotent
-///   (their sequence makes them so): after an error they may or may not have arrived, and are written again.
+/// - `serve` works the link: reads each point on its schedule, makes the writes that the sink and `wishes` ask for, and reports to the
+///   sink. It holds no lock across an await. What concerns one point is a Bad reading; what concerns one device is its [`Health`];
+///   only what concerns the link as a whole ends it (`Err`). Command blocks are idempotent (their sequence makes them so): after
+///   an error they may or may not have arrived, and are written again. When `stop` turns true it makes the last due
+///   writes (the safe state) and returns `Ok`.
 /// - `close` ends the link without waiting for the peer; it cannot fail and may be called at any time.
 pub trait Driver: Send + 'static {
     /// Address of the peer, as a person would look for it in the configuration.
     fn peer(&self) -> String;
 
-    /// How often each group wants to be polled; the index is the argument of `poll`.
-    fn groups(&self) -> Vec<Duration>;
-
-    /// Whether a poll that is late means a reading that was missed. Not so where the device sends by itself and a poll
-    /// only takes over what has come.
-    fn paced(&self) -> bool {
-        true
-    }
-
     /// Makes the link.
     fn connect(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
 
-    /// Reads a group once.
-    fn poll(
+    /// Works the link until it fails or `stop` turns true.
+    fn serve<S: LineSink>(
         &mut self,
-        group: usize,
-        out: &mut Vec<Reading>,
-    ) -> impl Future<Output = Result<PollReport, LinkError>> + Send;
-
-    /// Writes command blocks.
-    fn write(&mut self, blocks: &[BlockWrite]) -> impl Future<Output = Result<(), LinkError>> + Send;
+        sink: &mut S,
+        wishes: &mut mpsc::Receiver<TagWrite>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
 
     /// Ends the link.
     fn close(&mut self);

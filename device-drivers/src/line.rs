@@ -1,4 +1,4 @@
-//! One line's task: connect, back off, write before read, keep the schedule.
+//! One line's task: connect, serve, back off.
 //!
 //! ```text
 //!            ok                      any LinkError
@@ -6,17 +6,16 @@
 //!      └─────────── fails ─────────────────────────────────^
 //! ```
 //!
-//! One task per line: a dead line cannot delay another. Polls keep their phase: a late one is made at once, the
-//! ones that were missed are counted and not made up for.
+//! One task per line: a dead line cannot delay another. How a link is worked is its driver's business.
 
-use crate::driver::{BlockWrite, Driver, LinkError, PollReport};
-use crate::value::Reading;
+use crate::driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
+use crate::value::{Cause, Reading};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
-/// How often the sink is asked for blocks to write while no poll is due.
-const WRITE_TICK: Duration = Duration::from_millis(5);
+/// How often a sink that carries machines is asked for blocks to write.
+pub const WRITE_TICK: Duration = Duration::from_millis(5);
 
 /// State of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -32,11 +31,20 @@ pub enum LinkState {
 
 /// What a line reports to, and takes its writes from. Calls are short: they do not block.
 pub trait LineSink: Send + 'static {
-    /// Takes readings and the report of the poll they came from. The readings may be taken out of the vector.
-    fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>, took: Duration);
+    /// Takes readings of one device and the report of the poll they came from. The readings may be taken out of the vector.
+    fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>);
 
     /// The link's state has changed, or another try has failed.
     fn link(&mut self, state: LinkState, cause: Option<&LinkError>);
+
+    /// A device's health has changed.
+    fn health(&mut self, device: usize, health: Health, cause: Cause);
+
+    /// So many polls of a device were not made because the ones before took too long.
+    fn missed(&mut self, device: usize, polls: u64);
+
+    /// Whether there are machines on this line, so that [`LineSink::due_writes`] is to be asked every [`WRITE_TICK`].
+    fn carries_machines(&self) -> bool;
 
     /// Puts the blocks that are to be written now into `out`: changed ones at once, all of them at the heartbeat.
     fn due_writes(&mut self, out: &mut Vec<BlockWrite>);
@@ -44,8 +52,11 @@ pub trait LineSink: Send + 'static {
     /// The device has acknowledged these blocks.
     fn written(&mut self, blocks: &[BlockWrite]);
 
-    /// So many polls were not made because the ones before took too long.
-    fn missed(&mut self, polls: u64);
+    /// The device has refused these blocks, or did not answer: nothing is known of them.
+    fn not_written(&mut self, blocks: &[BlockWrite], cause: Cause);
+
+    /// Time has passed: called every 50 ms or so, to mark what has been silent for too long.
+    fn sweep(&mut self);
 }
 
 /// Waiting time between tries: doubles from `first` to `max`, each drawn between half and the whole, so that a
@@ -81,85 +92,56 @@ impl Backoff {
 pub async fn run_line<D: Driver, S: LineSink>(
     mut driver: D,
     mut sink: S,
+    mut wishes: mpsc::Receiver<TagWrite>,
     mut backoff: Backoff,
     mut stop: watch::Receiver<bool>,
 ) {
     sink.link(LinkState::Connecting, None);
+    let mut connecting = stop.clone();
     loop {
         let connected = tokio::select! {
             biased;
-            () = stopped(&mut stop) => break,
+            () = stopped(&mut connecting) => break,
             connected = driver.connect() => connected,
+            () = refuse_all(&mut wishes) => break,
         };
+        let up_since = Instant::now();
         let ended = match connected {
             Ok(()) => {
                 sink.link(LinkState::Up, None);
-                serve(&mut driver, &mut sink, &mut backoff, &stop).await
+                driver.serve(&mut sink, &mut wishes, &mut stop).await
             }
-            Err(why) => Some(why),
+            Err(why) => Err(why),
         };
         driver.close();
-        let Some(why) = ended else { break };
+        let Err(why) = ended else { break };
         sink.link(LinkState::Down, Some(&why));
+        let wait = backoff.wait();
+        if up_since.elapsed() > wait.max(Duration::from_secs(1)) {
+            backoff.reset(); // it worked for longer than it will wait
+        }
         tokio::select! {
-            () = stopped(&mut stop) => break,
-            () = tokio::time::sleep(backoff.wait()) => {}
+            () = stopped(&mut connecting) => break,
+            () = refuse_all(&mut wishes) => break,
+            () = tokio::time::sleep(wait) => {}
         }
     }
     driver.close();
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+/// Resolves when the line is to be stopped; dropping it half-way is fine.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that whoever could stop us is gone, and that is a stop as well.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Works a link until it fails (`Some`) or is to be stopped (`None`).
-async fn serve<D: Driver, S: LineSink>(
-    driver: &mut D,
-    sink: &mut S,
-    backoff: &mut Backoff,
-    stop: &watch::Receiver<bool>,
-) -> Option<LinkError> {
-    let periods = driver.groups();
-    let start = Instant::now();
-    let mut due: Vec<Instant> = vec![start; periods.len()];
-    let mut readings = Vec::new();
-    let mut writes = Vec::new();
-    loop {
-        let stopping = *stop.borrow() || stop.has_changed().is_err();
-        writes.clear();
-        sink.due_writes(&mut writes);
-        if !writes.is_empty() {
-            if let Err(why) = driver.write(&writes).await {
-                return Some(why);
-            }
-            sink.written(&writes);
-        }
-        if stopping {
-            return None;
-        }
-        let now = Instant::now();
-        let next = due.iter().enumerate().min_by_key(|(_, at)| **at).map(|(group, at)| (group, *at));
-        match next {
-            Some((group, at)) if at <= now => {
-                let period = periods[group].max(Duration::from_millis(1));
-                let late = u64::try_from((now - at).as_nanos() / period.as_nanos()).unwrap_or(u64::MAX);
-                if late > 0 && driver.paced() {
-                    sink.missed(late);
-                }
-                due[group] = at + period * u32::try_from(late + 1).unwrap_or(u32::MAX);
-                readings.clear();
-                let report = match driver.poll(group, &mut readings).await {
-                    Ok(report) => report,
-                    Err(why) => return Some(why),
-                };
-                backoff.reset();
-                sink.readings(report, &mut readings, now.elapsed());
-            }
-            _ => sleep_until(next.map_or(now + WRITE_TICK, |(_, at)| at.min(now + WRITE_TICK))).await,
-        }
+/// While there is no link nothing can be written, and whoever asks is told so at once. Ends only with the channel, and
+/// then never: nobody is left to ask.
+async fn refuse_all(wishes: &mut mpsc::Receiver<TagWrite>) {
+    while let Some(wish) = wishes.recv().await {
+        let _ = wish.reply.send(WriteOutcome::LinkDown);
     }
+    std::future::pending().await
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
-//! What a reading is: value + quality + source time, and the cause when the quality is not Good. All Copy.
+//! What a reading is: value + quality + source time, and the cause when the quality is not Good.
+//! Numbers are held in place; only a text or a run of registers is shared from the heap.
 
 pub use control_core::image::Quality;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Most words one point can have: a status block is 24, a command block 20.
-pub const WORDS_MAX: usize = 24;
-
-/// A run of registers read as one, such as a status block.
-pub type Words = heapless::Vec<u16, WORDS_MAX>;
+/// Most words one point can have: a status block is 24, a command block 20, a text of 128 characters 64.
+pub const WORDS_MAX: usize = 64;
 
 /// A point's number on its line, in the order of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,19 +23,21 @@ pub enum Value {
     Uint(u64),
     /// A number with a fraction, or any number with a factor.
     Float(f64),
-    /// A run of registers.
-    Words(Words),
+    /// A run of registers, such as a status block.
+    Words(Arc<[u16]>),
+    /// A text.
+    Text(Arc<str>),
 }
 
 impl Value {
-    /// The value as a number; `None` for a run of registers.
+    /// The value as a number; `None` for a run of registers or a text.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Bool(b) => Some(f64::from(u8::from(*b))),
             Value::Int(i) => Some(*i as f64),
             Value::Uint(u) => Some(*u as f64),
             Value::Float(f) => Some(*f),
-            Value::Words(_) => None,
+            Value::Words(_) | Value::Text(_) => None,
         }
     }
 
@@ -65,6 +66,10 @@ pub enum Cause {
     Status(u32),
     /// The value did not have the configured type.
     WrongType,
+    /// The device did not answer.
+    NoAnswer,
+    /// The device answered something that is not an answer to the request.
+    BadReply,
     /// No new value for longer than allowed.
     Stale,
 }
@@ -78,6 +83,8 @@ impl std::fmt::Display for Cause {
             Cause::Exception(code) => write!(f, "Modbus exception {code} ({})", crate::modbus::exception_name(*code)),
             Cause::Status(code) => write!(f, "OPC UA {}", opcua::types::StatusCode::from(*code)),
             Cause::WrongType => f.write_str("value does not have the configured type"),
+            Cause::NoAnswer => f.write_str("the device does not answer"),
+            Cause::BadReply => f.write_str("the device answered something else than what was asked for"),
             Cause::Stale => f.write_str("stale"),
         }
     }

@@ -179,8 +179,9 @@ async fn within(mut part: JoinHandle<()>) {
 
 fn start_line(plan: &LinePlan, sink: FieldLine, seed: u64, stop: watch::Receiver<bool>) -> JoinHandle<()> {
     let backoff = Backoff::new(LINE_BACKOFF.0, LINE_BACKOFF.1, seed);
+    let (_, wishes) = tokio::sync::mpsc::channel(1);
     match &plan.driver {
-        DriverPlan::Modbus(spec) => tokio::spawn(run_line(ModbusTcp::new(spec.clone()), sink, backoff, stop)),
-        DriverPlan::OpcUa(spec) => tokio::spawn(run_line(OpcUa::new(spec.clone()), sink, backoff, stop)),
+        DriverPlan::Modbus(spec) => tokio::spawn(run_line(ModbusTcp::new(spec.clone()), sink, wishes, backoff, stop)),
+        DriverPlan::OpcUa(spec) => tokio::spawn(run_line(OpcUa::new(spec.clone()), sink, wishes, backoff, stop)),
     }
 }

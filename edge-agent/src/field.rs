@@ -16,7 +16,7 @@ use control_core::image::{Quality, Stamped};
 use control_core::units::{LoadId, MachineId};
 use control_core::{InputImage, OutputImage};
 use device_drivers::block::{Owner, decode_status, encode_command};
-use device_drivers::driver::PollReport;
+use device_drivers::driver::{Health, PollReport};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
 use device_drivers::{BlockWrite, LineSink, LinkError, LinkState};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -209,7 +209,7 @@ impl FieldLine {
     }
 
     /// Marks what has been silent for too long. Source times stay what they were.
-    fn sweep(&mut self, now: Instant) {
+    fn mark_silent(&mut self, now: Instant) {
         if now.duration_since(self.last_sweep) < SWEEP {
             return;
         }
@@ -294,8 +294,9 @@ fn into_image(image: &mut InputImage, role: Role, reading: &Reading, at: control
 }
 
 impl LineSink for FieldLine {
-    fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>, took: Duration) {
+    fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>) {
         let now = Instant::now();
+        let took = report.took;
         // The oldest reply of the poll is as old as the poll is long.
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let at = control_core::units::Millis(self.clock.now().0.saturating_sub(took_ms));
@@ -327,7 +328,6 @@ impl LineSink for FieldLine {
         if bad > 0 {
             self.tell_refusals(readings);
         }
-        self.sweep(now);
         self.spool.append(&mut self.samples);
     }
 
@@ -361,8 +361,19 @@ impl LineSink for FieldLine {
         }
     }
 
+    fn carries_machines(&self) -> bool {
+        !self.machines.is_empty()
+    }
+
+    fn sweep(&mut self) {
+        self.mark_silent(Instant::now());
+    }
+
+    fn health(&mut self, _device: usize, _health: Health, _cause: Cause) {}
+
+    fn not_written(&mut self, _blocks: &[BlockWrite], _cause: Cause) {}
+
     fn due_writes(&mut self, out: &mut Vec<BlockWrite>) {
-        self.sweep(Instant::now());
         let image = self.output.read();
         if !image.write {
             return;
@@ -397,7 +408,7 @@ impl LineSink for FieldLine {
         });
     }
 
-    fn missed(&mut self, polls: u64) {
+    fn missed(&mut self, _device: usize, polls: u64) {
         self.stats.missed.fetch_add(polls, Relaxed);
     }
 }

@@ -79,7 +79,7 @@ fn check(file: &std::path::Path, connect: bool) -> ExitCode {
         let (kind, requests) = match &line.driver {
             DriverPlan::Modbus(spec) => {
                 let driver = device_drivers::modbus::ModbusTcp::new(spec.clone());
-                let groups = device_drivers::Driver::groups(&driver);
+                let groups = driver.groups();
                 let text: Vec<String> = groups
                     .iter()
                     .enumerate()

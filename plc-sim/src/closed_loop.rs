@@ -18,7 +18,6 @@ use control_core::order::OrderRequest;
 use control_core::units::{LoadId, MachineId, Millis, PosId};
 use control_core::{Controller, Event, InputImage, Inputs, Outputs, Settings};
 use device_drivers::block::{CommandBlock, Owner, decode_status, encode_command};
-use device_drivers::value::Words;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -178,8 +177,8 @@ impl ClosedLoop {
         }
         let (layout, at) = (*self.plant.layout(), Millis(self.now_ms));
         for id in layout.machine_ids() {
-            let words = self.plant.status_block(id).and_then(|w| Words::from_slice(&w).ok());
-            if let Some(value) = words.as_ref().and_then(decode_status) {
+            let words = self.plant.status_block(id);
+            if let Some(value) = words.and_then(|w| decode_status(&w)) {
                 self.image.set_machine(id, Stamped { value, quality: Quality::Good, at });
             }
         }

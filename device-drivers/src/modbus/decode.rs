@@ -1,6 +1,6 @@
 //! Registers to values: types, word order, factor and offset.
 
-use crate::value::{Value, WORDS_MAX, Words};
+use crate::value::{Value, WORDS_MAX};
 
 /// How a value lies in its registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,7 +93,7 @@ pub(super) fn decode(
         DataType::I64 => Value::Int(raw() as i64),
         DataType::F32 => Value::Float(f64::from(f32::from_bits(raw() as u32))),
         DataType::F64 => Value::Float(f64::from_bits(raw())),
-        DataType::Words(_) => Value::Words(Words::from_slice(words).ok()?),
+        DataType::Words(_) => Value::Words(words.into()),
     };
     Some(match scale.zip(value.as_f64()) {
         Some((s, v)) => Value::Float(s.apply(v)),

@@ -3,13 +3,15 @@
 use super::address::{Address, Table};
 use super::decode::{DataType, Scale, WordOrder, decode};
 use super::plan::{PlanLimits, Span, plan};
-use crate::driver::{BlockWrite, Driver, LinkError, PollReport};
+use crate::driver::{BlockWrite, Driver, LinkError, PollReport, TagWrite};
+use crate::line::{LineSink, WRITE_TICK};
 use crate::value::{Cause, PointId, Reading, Value, wall_clock_ms};
 use control_core::units::MachineId;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Client, Context, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 use tokio_modbus::{Error, Request as Pdu, Response};
@@ -226,10 +228,6 @@ impl Driver for ModbusTcp {
         self.peer.clone()
     }
 
-    fn groups(&self) -> Vec<Duration> {
-        self.groups.iter().map(|g| g.interval).collect()
-    }
-
     async fn connect(&mut self) -> Result<(), LinkError> {
         let fail = |why: String| LinkError::Connect { peer: self.peer.clone(), why };
         let stream = match timeout(self.connect_timeout, TcpStream::connect(&self.peer)).await {
@@ -249,6 +247,61 @@ impl Driver for ModbusTcp {
         stream.set_nodelay(true).map_err(|e| fail(e.to_string()))?;
         self.context = Some(tcp::attach(stream));
         Ok(())
+    }
+
+    async fn serve<S: LineSink>(
+        &mut self,
+        sink: &mut S,
+        wishes: &mut mpsc::Receiver<TagWrite>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
+        let periods: Vec<Duration> = self.groups.iter().map(|g| g.interval).collect();
+        let mut due: Vec<Instant> = vec![Instant::now(); periods.len()];
+        let (mut readings, mut writes) = (Vec::new(), Vec::new());
+        loop {
+            let stopping = *stop.borrow() || stop.has_changed().is_err();
+            writes.clear();
+            sink.due_writes(&mut writes);
+            if !writes.is_empty() {
+                self.write(&writes).await?;
+                sink.written(&writes);
+            }
+            sink.sweep();
+            if stopping {
+                return Ok(());
+            }
+            while let Ok(wish) = wishes.try_recv() {
+                let _ = wish.reply.send(crate::driver::WriteOutcome::Invalid("not yet".into()));
+            }
+            let now = Instant::now();
+            let next = due.iter().enumerate().min_by_key(|(_, at)| **at).map(|(group, at)| (group, *at));
+            match next {
+                Some((group, at)) if at <= now => {
+                    let period = periods[group].max(Duration::from_millis(1));
+                    let late = u64::try_from((now - at).as_nanos() / period.as_nanos()).unwrap_or(u64::MAX);
+                    if late > 0 {
+                        sink.missed(0, late);
+                    }
+                    due[group] = at + period * u32::try_from(late + 1).unwrap_or(u32::MAX);
+                    readings.clear();
+                    let mut report = self.poll(group, &mut readings).await?;
+                    report.took = now.elapsed();
+                    sink.readings(report, &mut readings);
+                }
+                _ => sleep_until(next.map_or(now + WRITE_TICK, |(_, at)| at.min(now + WRITE_TICK))).await,
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.context = None;
+    }
+}
+
+impl ModbusTcp {
+    /// The polling intervals.
+    pub fn groups(&self) -> Vec<Duration> {
+        self.groups.iter().map(|g| g.interval).collect()
     }
 
     async fn poll(&mut self, group: usize, out: &mut Vec<Reading>) -> Result<PollReport, LinkError> {
@@ -316,10 +369,6 @@ impl Driver for ModbusTcp {
             }
         }
         Ok(())
-    }
-
-    fn close(&mut self) {
-        self.context = None;
     }
 }
 

@@ -1,6 +1,6 @@
 //! OPC UA values to readings: status codes are forwarded, source times are the server's.
 
-use crate::value::{Cause, PointId, Quality, Reading, Value, Words, wall_clock_ms};
+use crate::value::{Cause, PointId, Quality, Reading, Value, WORDS_MAX, wall_clock_ms};
 use opcua::types::{DataValue, StatusCode, Variant};
 
 pub(super) fn reading_of(point: PointId, data: DataValue) -> Reading {
@@ -40,12 +40,11 @@ fn value_of(variant: &Variant) -> Option<Value> {
         Variant::Float(v) => Value::Float(f64::from(*v)),
         Variant::Double(v) => Value::Float(*v),
         Variant::Array(array) => {
-            let mut words = Words::new();
-            for v in &array.values {
-                let Variant::UInt16(word) = v else { return None };
-                words.push(*word).ok()?;
+            if array.values.len() > WORDS_MAX {
+                return None;
             }
-            Value::Words(words)
+            let word = |v: &Variant| if let Variant::UInt16(word) = v { Some(*word) } else { None };
+            Value::Words(array.values.iter().map(word).collect::<Option<Vec<u16>>>()?.into())
         }
         _ => return None,
     })
@@ -69,9 +68,9 @@ mod tests {
 
     #[test]
     fn an_array_too_long_for_a_block_is_refused_and_not_cut() {
-        assert_eq!(value_of(&Variant::from(vec![1u16; 24])).and_then(|v| v.as_f64()), None);
-        assert!(value_of(&Variant::from(vec![1u16; 24])).is_some());
-        assert_eq!(value_of(&Variant::from(vec![1u16; 25])), None);
+        assert_eq!(value_of(&Variant::from(vec![1u16; 64])).and_then(|v| v.as_f64()), None);
+        assert!(value_of(&Variant::from(vec![1u16; 64])).is_some());
+        assert_eq!(value_of(&Variant::from(vec![1u16; 65])), None);
         assert_eq!(value_of(&Variant::from(vec![1i32; 2])), None);
     }
 }

@@ -17,7 +17,8 @@ mod node;
 pub use node::NodeName;
 
 use crate::block::CommandBlock;
-use crate::driver::{BlockWrite, Driver, LinkError, PollReport};
+use crate::driver::{BlockWrite, Driver, LinkError, PollReport, TagWrite, WriteOutcome};
+use crate::line::{LineSink, WRITE_TICK, stopped};
 use crate::value::{Cause, PointId, Reading, wall_clock_ms};
 use control_core::units::MachineId;
 use decode::reading_of;
@@ -34,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -293,14 +294,6 @@ impl Driver for OpcUa {
         self.spec.endpoint.clone()
     }
 
-    fn groups(&self) -> Vec<Duration> {
-        vec![DRAIN_EVERY]
-    }
-
-    fn paced(&self) -> bool {
-        false
-    }
-
     async fn connect(&mut self) -> Result<(), LinkError> {
         let signs = Arc::new(Signs::default());
         let (session, event_loop) = self.open(&signs).await?;
@@ -333,7 +326,55 @@ impl Driver for OpcUa {
         }
     }
 
-    async fn poll(&mut self, _group: usize, out: &mut Vec<Reading>) -> Result<PollReport, LinkError> {
+    async fn serve<S: LineSink>(
+        &mut self,
+        sink: &mut S,
+        wishes: &mut mpsc::Receiver<TagWrite>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
+        let (mut readings, mut writes) = (Vec::new(), Vec::new());
+        let (mut next_drain, mut next_write) = (tokio::time::Instant::now(), tokio::time::Instant::now());
+        loop {
+            let stopping = *stop.borrow() || stop.has_changed().is_err();
+            let now = tokio::time::Instant::now();
+            if sink.carries_machines() && (stopping || now >= next_write) {
+                next_write = now + WRITE_TICK;
+                writes.clear();
+                sink.due_writes(&mut writes);
+                if !writes.is_empty() {
+                    self.write(&writes).await?;
+                    sink.written(&writes);
+                }
+            }
+            if stopping {
+                return Ok(());
+            }
+            if now >= next_drain {
+                next_drain = now + DRAIN_EVERY;
+                readings.clear();
+                let report = self.drain(&mut readings)?;
+                sink.readings(report, &mut readings);
+                sink.sweep();
+            }
+            let next = if sink.carries_machines() { next_drain.min(next_write) } else { next_drain };
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                Some(wish) = wishes.recv() => {
+                    let _ = wish.reply.send(WriteOutcome::Invalid("this line cannot write tags yet".into()));
+                }
+                () = stopped(stop) => {}
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.live = None;
+    }
+}
+
+impl OpcUa {
+    /// Takes over what has come.
+    fn drain(&mut self, out: &mut Vec<Reading>) -> Result<PollReport, LinkError> {
         let peer = || self.spec.endpoint.clone();
         let Some(live) = self.live.as_mut() else {
             return Err(LinkError::Lost { peer: peer(), why: "not connected".into() });
@@ -358,7 +399,7 @@ impl Driver for OpcUa {
         } else if live.last_life.elapsed() > WATCHDOG {
             return Err(LinkError::Timeout { peer: peer(), what: "its subscription".into(), limit: WATCHDOG });
         }
-        Ok(PollReport { requests: 0, alive })
+        Ok(PollReport { alive, ..PollReport::default() })
     }
 
     async fn write(&mut self, blocks: &[BlockWrite]) -> Result<(), LinkError> {
@@ -390,10 +431,6 @@ impl Driver for OpcUa {
                 Err(LinkError::Protocol { peer: peer(), what })
             }
         }
-    }
-
-    fn close(&mut self) {
-        self.live = None;
     }
 }
 

@@ -51,7 +51,8 @@ impl Sample {
             Some(Value::Float(f)) if f.is_finite() => drop(write!(text, "{f}")),
             // JSON has no number for these; the quality says what they are worth.
             Some(Value::Float(f)) => drop(write!(text, "\"{f}\"")),
-            Some(Value::Words(words)) => drop(write!(text, "{:?}", words.as_slice())),
+            Some(Value::Words(words)) => drop(write!(text, "{words:?}")),
+            Some(Value::Text(t)) => text.push_str(&serde_json::Value::from(&**t).to_string()),
         }
         let (quality, time) = (quality_name(self.quality), rfc3339(self.source_ms));
         let _ = write!(text, ",\"quality\":\"{quality}\",\"source_time\":\"{time}\",\"sequence\":{sequence}");
