@@ -186,9 +186,12 @@ fn get_u32(w: &[u16; STATUS_WORDS], at: usize) -> u32 {
 
 /// CRC-16/MODBUS (polynomial 0xA001 reflected, start 0xFFFF; Modbus over Serial Line V1.02, 6.2.2), over words high byte first.
 pub fn crc16(words: &[u16]) -> u16 {
-    words.iter().flat_map(|w| w.to_be_bytes()).fold(0xFFFF, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(byte), |c, _| if c & 1 == 1 { c >> 1 ^ 0xA001 } else { c >> 1 })
-    })
+    words.iter().flat_map(|w| w.to_be_bytes()).fold(0xFFFF, crc16_step)
+}
+
+/// CRC-16 of one byte more; it begins with 0xFFFF.
+pub(crate) fn crc16_step(crc: u16, byte: u8) -> u16 {
+    (0..8).fold(crc ^ u16::from(byte), |c, _| if c & 1 == 1 { c >> 1 ^ 0xA001 } else { c >> 1 })
 }
 
 #[cfg(test)]

@@ -22,6 +22,6 @@ pub mod modbus;
 pub mod opcua;
 pub mod value;
 
-pub use driver::{BlockWrite, Driver, LinkError};
-pub use line::{LineSink, LinkState, run_line};
+pub use driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
+pub use line::{LineCounters, LineSink, LinkState, run_line};
 pub use value::{Cause, PointId, Reading, Value};

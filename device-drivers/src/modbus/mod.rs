@@ -1,19 +1,43 @@
-//! Modbus TCP client.
+//! Modbus client: TCP, TLS, RTU through TCP, RTU on a serial port; one line, many units.
 //!
-//! tokio-modbus frames requests and matches replies by transaction id; we call it below its reader functions, because
-//! those believe the length of a reply (a short one panics a debug build) and the echo of a write. Every reply's kind, length
-//! and echo is checked here before it is believed. A reply that comes too late would be taken for the next one's: after a time-out,
-//! a mismatch or an I/O error the connection is closed and made anew.
+//! ```text
+//!   address, types     what people write: "holding:5.3", "40001", "f32", "CDAB"
+//!   plan               the fewest requests for many values             pure
+//!   coverage           what a device refuses, and the requests then     pure
+//!   group, health      one poll; who is asked and who has to wait
+//!   pdu, frame         bytes, checked before they are believed
+//!   transport          sockets, TLS, serial ports
+//!   writes             what goes first, and what goes together
+//!   client             the task that joins them
+//! ```
+//!
+//! The link layer is our own: tokio-modbus drops late replies by ending the connection, knows no pipelining, no silence on a serial line,
+//! and believes lengths and echoes. It is used where a connection serves one request and is thrown away: [`probe`], for
+//! `edge-agent check --connect`.
 
 mod address;
-mod decode;
+mod client;
+mod coverage;
+mod frame;
+mod group;
+mod health;
+mod pdu;
 mod plan;
-mod tcp;
+mod probe;
+mod spec;
+mod transport;
+mod types;
+mod writes;
 
-pub use address::{Address, AddressError, Table};
-pub use decode::{DataType, Scale, WordOrder};
-pub use plan::{PlanLimits, Request, Span, plan};
-pub use tcp::{DeviceSpec, ModbusTcp, PointSpec, TcpSpec};
+pub use address::{Address, AddressError, Bits, Table, Written};
+pub use client::Modbus;
+pub use coverage::{Coverage, Quarantine, Refusal};
+pub use pdu::{WRITE_COILS_MAX, WRITE_REGISTERS_MAX};
+pub use plan::{Limits, Request, Span, plan};
+pub use probe::probe;
+pub use spec::{DeviceSpec, LineSpec, PointSpec};
+pub use transport::{Endpoint, Serial, Tls};
+pub use types::{DataType, Format, Order, Packing, Scale, TEXT_MAX};
 
 /// Name of an exception code (Modbus Application Protocol V1.1b3, 7).
 pub const fn exception_name(code: u8) -> &'static str {

@@ -1,0 +1,273 @@
+//! One device's values of one interval: their requests, and one poll of them from its due time to its report.
+//!
+//! ```text
+//!   due ──begin──> next, next, ..  ──answered──> readings ──finish──> report to the sink
+//!                    ^      └── refused: two halves, asked in the same poll
+//!                    └── a quarantined value whose time has come
+//! ```
+
+use super::coverage::{Coverage, Refusal};
+use super::pdu::{Answer, Ask};
+use super::plan::{Limits, Request, Span};
+use super::spec::PointSpec;
+use super::types::{DataType, Format};
+use crate::driver::PollReport;
+use crate::value::{Cause, PointId, Quality, Reading, Value};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Requests that one poll may spend on finding out what a device refuses; the rest is found in the polls after.
+const SPLITS_PER_POLL: u32 = 64;
+
+/// Exceptions that say something about addresses (V1.1b3, 7): the request may be halved.
+const ADDRESS_CODES: [u8; 2] = [2, 3];
+/// Exceptions that say "not now" (V1.1b3, 7): acknowledge, server device busy.
+const BUSY_CODES: [u8; 2] = [5, 6];
+
+#[derive(Debug)]
+struct Point {
+    id: PointId,
+    format: Format,
+}
+
+/// Which request of a poll.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// One of the plan.
+    Planned(usize),
+    /// One half of a refused one, or a probe.
+    Extra(Box<Extra>),
+}
+
+#[derive(Debug)]
+pub(super) struct Extra {
+    request: Request,
+    born_of: Option<u32>,
+    probe: bool,
+}
+
+#[derive(Debug, Default)]
+struct Run {
+    late: Duration,
+    begun: Option<Instant>,
+    next: usize,
+    extra: VecDeque<Extra>,
+    outstanding: u32,
+    requests: u32,
+    splits: u32,
+    relearned: bool,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) device: usize,
+    pub(super) unit: usize,
+    pub(super) period: Duration,
+    pub(super) due: Instant,
+    points: Vec<Point>,
+    coverage: Coverage,
+    reads: Vec<Request>,
+    run: Run,
+    readings: Vec<Reading>,
+}
+
+impl Group {
+    /// The points of one interval.
+    pub(super) fn new(device: usize, unit: usize, period: Duration, specs: &[&PointSpec], limits: &Limits) -> Group {
+        let span =
+            |p: &PointSpec| Span { table: p.address.table, start: p.address.number, len: p.format.kind.registers() };
+        let mut sorted: Vec<&&PointSpec> = specs.iter().collect();
+        sorted.sort_by_key(|p| span(p));
+        let coverage = Coverage::new(sorted.iter().map(|p| span(p)).collect(), limits.clone());
+        let points = sorted
+            .iter()
+            .map(|p| {
+                let mut format = p.format.clone();
+                if let (Some(bits), false) = (p.address.bits, p.address.table.is_bits()) {
+                    format.kind = DataType::Field(bits);
+                }
+                Point { id: p.id, format }
+            })
+            .collect();
+        let reads = coverage.requests();
+        let (run, readings) = (Run::default(), Vec::new());
+        Group { device, unit, period, due: Instant::now(), points, coverage, reads, run, readings }
+    }
+
+    /// The requests of one poll as things stand.
+    pub(super) fn reads(&self) -> &[Request] {
+        &self.reads
+    }
+
+    /// Registers or bits that a request reads for nobody.
+    pub(super) fn wasted(&self, request: &Request) -> u16 {
+        self.coverage.wasted(request)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.run.begun.is_some()
+    }
+
+    /// Begins a poll; the answer is how many were missed because this one is late. Its phase is kept.
+    pub(super) fn begin(&mut self, now: Instant, since_start: Duration) -> u64 {
+        let late = now.saturating_duration_since(self.due);
+        let missed = late.as_nanos() / self.period.as_nanos().max(1);
+        self.due += self.period * u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        let mut extra = VecDeque::new();
+        if let Some(request) = self.coverage.probe(since_start) {
+            extra.push_back(Extra { request, born_of: None, probe: true });
+        }
+        self.readings.clear();
+        let late = late - self.period * u32::try_from(missed).unwrap_or(0);
+        self.run = Run { late, begun: Some(now), extra, ..Run::default() };
+        u64::try_from(missed).unwrap_or(u64::MAX)
+    }
+
+    /// Skips polls without counting them: the unit is not asked.
+    pub(super) fn skip(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.due).as_nanos() / self.period.as_nanos().max(1);
+        self.due += self.period * u32::try_from(late + 1).unwrap_or(u32::MAX);
+    }
+
+    /// The next request of the poll that runs.
+    pub(super) fn next(&mut self) -> Option<(Ask, Step)> {
+        self.run.begun?;
+        let (request, step) = match self.run.extra.pop_front() {
+            Some(extra) => (extra.request.clone(), Step::Extra(Box::new(extra))),
+            None => {
+                let request = self.reads.get(self.run.next)?.clone();
+                self.run.next += 1;
+                (request, Step::Planned(self.run.next - 1))
+            }
+        };
+        self.run.outstanding += 1;
+        self.run.requests += 1;
+        Some((Ask::Read { table: request.table, start: request.start, count: request.count }, step))
+    }
+
+    /// Whether the poll that runs has another request to send.
+    pub(super) fn has_next(&self) -> bool {
+        self.is_running() && (!self.run.extra.is_empty() || self.run.next < self.reads.len())
+    }
+
+    /// An answer has come, or something that is none (`Err`).
+    pub(super) fn answered(
+        &mut self,
+        step: Step,
+        answer: Result<Answer<'_>, Cause>,
+        since_start: Duration,
+        wall_ms: u64,
+    ) {
+        self.run.outstanding = self.run.outstanding.saturating_sub(1);
+        let (request, born_of, probe) = match step {
+            Step::Planned(n) => match self.reads.get(n) {
+                Some(request) => (request.clone(), None, false),
+                None => return,
+            },
+            Step::Extra(extra) => (extra.request, extra.born_of, extra.probe),
+        };
+        match answer {
+            Ok(Answer::Data(data)) => {
+                self.decode(&request, data, wall_ms);
+                if probe {
+                    self.coverage.forgive();
+                    self.run.relearned = true;
+                }
+            }
+            Ok(Answer::Exception(code)) if ADDRESS_CODES.contains(&code) => {
+                self.refused(request, born_of, code, since_start, wall_ms);
+            }
+            Ok(Answer::Exception(code)) => {
+                let quality = if BUSY_CODES.contains(&code) { Quality::Uncertain } else { Quality::Bad };
+                self.mark(&request, quality, Cause::Exception(code), wall_ms);
+            }
+            Ok(Answer::Done) => self.mark(&request, Quality::Bad, Cause::BadReply, wall_ms),
+            Err(cause) => self.mark(&request, Quality::Bad, cause, wall_ms),
+        }
+    }
+
+    fn refused(&mut self, request: Request, born_of: Option<u32>, code: u8, since_start: Duration, wall_ms: u64) {
+        if self.run.splits >= SPLITS_PER_POLL && request.spans.len() > 1 {
+            return self.mark(&request, Quality::Bad, Cause::Exception(code), wall_ms);
+        }
+        self.run.splits += 1;
+        self.run.relearned = true;
+        match self.coverage.refused(&request, born_of, code, since_start) {
+            Some(Refusal::Halves(left, right, boundary)) => {
+                let half = |request| Extra { request, born_of: Some(boundary), probe: false };
+                self.run.extra.push_front(half(right));
+                self.run.extra.push_front(half(left));
+            }
+            Some(Refusal::Quarantined(_)) | None => {
+                self.mark(&request, Quality::Bad, Cause::Exception(code), wall_ms);
+            }
+        }
+    }
+
+    fn decode(&mut self, request: &Request, data: &[u8], wall_ms: u64) {
+        for i in &request.spans {
+            let (Some(point), Some(span)) = (self.points.get(*i as usize), self.coverage.span(*i)) else { continue };
+            let at = usize::from(span.start.saturating_sub(request.start));
+            let value = if request.table.is_bits() {
+                data.get(at / 8).map(|byte| Value::Bool(byte >> (at % 8) & 1 == 1))
+            } else {
+                data.get(at * 2..).and_then(|wire| point.format.decode(wire))
+            };
+            self.readings.push(match value {
+                Some(value) => Reading::good(point.id, value, wall_ms),
+                None => Reading::bad(point.id, Cause::WrongType, wall_ms),
+            });
+        }
+    }
+
+    fn mark(&mut self, request: &Request, quality: Quality, cause: Cause, wall_ms: u64) {
+        let points = &self.points;
+        let ids = request.spans.iter().filter_map(|i| points.get(*i as usize).map(|p| p.id));
+        self.readings.extend(ids.map(|point| Reading { point, value: None, quality, cause, source_ms: wall_ms }));
+    }
+
+    /// A request was not answered: the rest of this poll is not asked. What has been read is still reported.
+    pub(super) fn abandoned(&mut self) {
+        self.run.outstanding = self.run.outstanding.saturating_sub(1);
+        self.drop_rest();
+    }
+
+    /// What of this poll has not been asked is not asked.
+    pub(super) fn drop_rest(&mut self) {
+        self.run.extra.clear();
+        self.run.next = self.reads.len();
+    }
+
+    /// Ends the poll if nothing of it is left to be asked or waited for.
+    pub(super) fn finish(&mut self, now: Instant) -> Option<(PollReport, &mut Vec<Reading>)> {
+        let begun = self.run.begun?;
+        if self.run.outstanding > 0 || self.has_next() {
+            return None;
+        }
+        let run = std::mem::take(&mut self.run);
+        if run.relearned {
+            self.reads = self.coverage.requests();
+        }
+        let report =
+            PollReport { device: self.device, requests: run.requests, alive: false, took: now - begun, late: run.late };
+        Some((report, &mut self.readings))
+    }
+
+    /// The unit does not answer: everything is Bad.
+    pub(super) fn all_bad(&self, cause: Cause, wall_ms: u64) -> Vec<Reading> {
+        self.points.iter().map(|p| Reading::bad(p.id, cause, wall_ms)).collect()
+    }
+
+    /// The link was made anew.
+    pub(super) fn link_is_new(&mut self, since_start: Duration) {
+        self.run = Run::default();
+        self.coverage.probe_soon(since_start);
+    }
+
+    /// Points that the device refuses, with the exception.
+    pub(super) fn quarantined(&self) -> usize {
+        self.coverage.quarantined().count()
+    }
+}

@@ -1,0 +1,136 @@
+//! The health of a unit, keyed by line and unit: who answers is asked, who does not is asked less and less.
+//!
+//! ```text
+//!            answers                    two misses in a row
+//!   Unknown ────────> Healthy ─────────────────────────────> Demoted { probe after 1 s, 2 s, 4 s .. 30 s }
+//!                        ^────────────── answers ────────────────┘
+//! ```
+//!
+//! A unit that is slow to answer gives way: after its turn (eight of its usual reply times) the next unit is asked, and its reply is
+//! still taken when it comes, by transaction id, until the time limit. So a dead unit costs its neighbours a turn now and
+//! then, and not a time limit every cycle.
+
+use crate::line::Backoff;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Misses in a row that demote.
+const MISSES: u8 = 2;
+/// First and longest wait between probes of a demoted unit.
+const PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Turn of a unit that is being probed: it has used up its credit.
+const PROBE_TURN: Duration = Duration::from_millis(20);
+/// Shortest turn: below it the noise of a network decides.
+const TURN_MIN: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) id: u8,
+    /// It has answered on this link.
+    known: bool,
+    misses: u8,
+    probe_at: Option<Instant>,
+    wait: Backoff,
+    /// Usual reply time, smoothed.
+    usual: Option<Duration>,
+}
+
+impl Unit {
+    pub(super) fn new(id: u8, seed: u64) -> Unit {
+        Unit { id, known: false, misses: 0, probe_at: None, wait: Backoff::new(PROBE.0, PROBE.1, seed), usual: None }
+    }
+
+    pub(super) fn is_demoted(&self) -> bool {
+        self.probe_at.is_some()
+    }
+
+    /// Whether it may be asked now.
+    pub(super) fn may_be_asked(&self, now: Instant) -> bool {
+        self.probe_at.is_none_or(|at| at <= now)
+    }
+
+    /// Its time limit: a second try gets half, so that a dead peer is noticed in one and a half.
+    pub(super) fn limit(&self, timeout: Duration) -> Duration {
+        if self.misses > 0 { timeout / 2 } else { timeout }
+    }
+
+    /// How long it keeps the others waiting.
+    pub(super) fn turn(&self, timeout: Duration) -> Duration {
+        match self.usual {
+            _ if self.is_demoted() => PROBE_TURN.min(timeout),
+            Some(usual) => (usual * 8).clamp(TURN_MIN, (timeout / 4).max(TURN_MIN)),
+            None => timeout / 4,
+        }
+    }
+
+    /// It has answered after `took`; true when that is news.
+    pub(super) fn answered(&mut self, took: Duration) -> bool {
+        self.misses = 0;
+        self.wait.reset();
+        self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
+        let news = !self.known || self.probe_at.is_some();
+        (self.known, self.probe_at) = (true, None);
+        news
+    }
+
+    /// It has not answered; true when that demotes it.
+    pub(super) fn missed(&mut self, now: Instant) -> bool {
+        self.misses = self.misses.saturating_add(1);
+        if self.misses < MISSES {
+            return false;
+        }
+        let first = self.probe_at.is_none();
+        self.probe_at = Some(now + self.wait.wait());
+        first
+    }
+
+    /// The link was made anew: it gets another chance soon.
+    pub(super) fn link_is_new(&mut self, now: Instant) {
+        (self.misses, self.known) = (0, false);
+        if self.probe_at.is_some() {
+            (self.probe_at, self.misses) = (Some(now), MISSES);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_that_does_not_answer_is_asked_ever_less_often() {
+        let mut unit = Unit::new(1, 7);
+        let start = Instant::now();
+        assert!(!unit.missed(start), "once may happen to anyone");
+        assert!(unit.may_be_asked(start));
+        assert!(unit.missed(start), "twice demotes");
+        assert!(!unit.may_be_asked(start));
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let asked = now;
+            while !unit.may_be_asked(now) {
+                now += Duration::from_millis(10);
+            }
+            waits.push((now - asked).as_millis());
+            assert!(!unit.missed(now), "it is demoted already");
+        }
+        assert!((500..=1010).contains(&waits[0]), "{waits:?}");
+        assert!(waits[7] >= 15_000 && waits[7] <= 30_010, "{waits:?}");
+        assert!(unit.answered(Duration::from_millis(1)), "and is itself again with the first answer");
+        assert!(unit.may_be_asked(now) && !unit.is_demoted());
+    }
+
+    #[test]
+    fn a_turn_follows_the_usual_reply_time() {
+        let mut unit = Unit::new(1, 7);
+        let timeout = Duration::from_secs(1);
+        assert_eq!(unit.turn(timeout), timeout / 4, "nothing is known yet");
+        unit.answered(Duration::from_micros(200));
+        assert_eq!(unit.turn(timeout), TURN_MIN);
+        for _ in 0..50 {
+            unit.answered(Duration::from_millis(20));
+        }
+        assert!(unit.turn(timeout) > Duration::from_millis(150), "a slow unit is given its time");
+    }
+}

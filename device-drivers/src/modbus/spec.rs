@@ -1,0 +1,56 @@
+//! What a line is told: where it is, what is behind it, what is wanted of it.
+
+use super::address::Address;
+use super::plan::Limits;
+use super::transport::Endpoint;
+use super::types::Format;
+use crate::value::PointId;
+use control_core::units::MachineId;
+use std::time::Duration;
+
+/// One point of a device.
+#[derive(Clone, Debug)]
+pub struct PointSpec {
+    /// Its number on the line.
+    pub id: PointId,
+    /// Where it is.
+    pub address: Address,
+    /// What it is.
+    pub format: Format,
+    /// How often it is read.
+    pub interval: Duration,
+    /// Whether it may be written.
+    pub writable: bool,
+}
+
+/// One device: a unit on the line.
+#[derive(Clone, Debug)]
+pub struct DeviceSpec {
+    /// Unit id.
+    pub unit: u8,
+    /// Its points.
+    pub points: Vec<PointSpec>,
+    /// What it takes in one request, and what it does not take at all.
+    pub limits: Limits,
+    /// Whether it takes functions 5 and 6 for a single coil or register; some know 15 and 16 only.
+    pub single_writes: bool,
+    /// Machines whose command block this unit holds, with the block's first holding register.
+    pub commands: Vec<(MachineId, u16)>,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct LineSpec {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Time to connect.
+    pub connect_timeout: Duration,
+    /// Time for one reply.
+    pub timeout: Duration,
+    /// Requests on their way at once; more than one only where every device behind the line takes that.
+    pub pipeline: u8,
+    /// Pause between a reply and the next request; some devices lose requests without one.
+    pub pause: Duration,
+    /// The units behind it.
+    pub devices: Vec<DeviceSpec>,
+}

@@ -1,0 +1,199 @@
+//! Where a line is: TCP, TLS, a serial port, or serial frames through TCP; and how it is opened.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, StopBits};
+
+/// A serial port's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial {
+    /// The port, as in `/dev/ttyUSB0`.
+    pub path: String,
+    /// Bits a second.
+    pub baud: u32,
+    /// `'N'`, `'E'` or `'O'`.
+    pub parity: char,
+    /// One or two.
+    pub stop_bits: u8,
+}
+
+impl Serial {
+    /// The silence between frames: 3.5 characters of 11 bits, and 1.75 ms from 19,200 bit/s on
+    /// (Modbus over Serial Line V1.02, 2.5.1.1).
+    pub fn silence(&self) -> Duration {
+        if self.baud > 19_200 {
+            Duration::from_micros(1750)
+        } else {
+            Duration::from_secs_f64(3.5 * 11.0 / f64::from(self.baud.max(1)))
+        }
+    }
+
+    /// Time so many bytes take on the wire.
+    pub fn takes(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(bytes as f64 * 11.0 / f64::from(self.baud.max(1)))
+    }
+}
+
+/// TLS files, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates that may sign the device's.
+    pub ca: PathBuf,
+    /// Our own certificate (with its chain) and key: mutual TLS.
+    pub own: Option<(PathBuf, PathBuf)>,
+    /// The name the device's certificate is made out to, if it is not the host of the address.
+    pub name: Option<String>,
+}
+
+/// Where a line is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Modbus TCP at `host:port`.
+    Tcp(String),
+    /// Modbus/TCP Security at `host:port`.
+    Tls(String, Tls),
+    /// RTU frames through a TCP connection to `host:port`.
+    RtuOverTcp(String),
+    /// RTU at a serial port.
+    Rtu(Serial),
+}
+
+/// A connection.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Endpoint {
+    /// Whether frames carry a transaction id, so that a late reply can be told from the one that is waited for.
+    pub fn has_transactions(&self) -> bool {
+        matches!(self, Endpoint::Tcp(_) | Endpoint::Tls(..))
+    }
+
+    /// `host:port`, where there is one.
+    pub fn host_port(&self) -> Option<&str> {
+        match self {
+            Endpoint::Tcp(at) | Endpoint::Tls(at, _) | Endpoint::RtuOverTcp(at) => Some(at),
+            Endpoint::Rtu(_) => None,
+        }
+    }
+
+    /// Silence that has to be kept before a request.
+    pub fn silence(&self) -> Duration {
+        match self {
+            Endpoint::Rtu(serial) => serial.silence(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Opens the connection; the text says what a technician can look at.
+    pub(super) async fn open(&self, limit: Duration) -> Result<Box<dyn Stream>, String> {
+        match self {
+            Endpoint::Tcp(at) | Endpoint::RtuOverTcp(at) => Ok(Box::new(tcp(at, limit).await?)),
+            Endpoint::Tls(at, files) => {
+                let config = tls_config(files)?;
+                let host = at.rsplit_once(':').map_or(at.as_str(), |(host, _)| host);
+                let name = files.name.as_deref().unwrap_or(host).to_string();
+                let name =
+                    ServerName::try_from(name).map_err(|e| format!("no name to check the certificate by: {e}"))?;
+                let stream = tcp(at, limit).await?;
+                match timeout(limit, tokio_rustls::TlsConnector::from(config).connect(name, stream)).await {
+                    Ok(Ok(stream)) => Ok(Box::new(stream)),
+                    Ok(Err(e)) => Err(format!("TLS was refused: {e}; do certificate, CA and name fit together?")),
+                    Err(_) => {
+                        Err(format!("no TLS within {limit:?}; does the device speak Modbus/TCP Security on this port?"))
+                    }
+                }
+            }
+            Endpoint::Rtu(serial) => {
+                let parity = match serial.parity {
+                    'N' => Parity::None,
+                    'O' => Parity::Odd,
+                    _ => Parity::Even,
+                };
+                let stop_bits = if serial.stop_bits == 2 { StopBits::Two } else { StopBits::One };
+                let port = tokio_serial::new(&serial.path, serial.baud)
+                    .data_bits(DataBits::Eight)
+                    .parity(parity)
+                    .stop_bits(stop_bits)
+                    .open_native_async()
+                    .map_err(|e| {
+                        format!("{e}; is the adapter plugged in, and may this user open it (group dialout)?")
+                    })?;
+                Ok(Box::new(port))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(at) => f.write_str(at),
+            Endpoint::Tls(at, _) => write!(f, "tls://{at}"),
+            Endpoint::RtuOverTcp(at) => write!(f, "rtu-over-tcp://{at}"),
+            Endpoint::Rtu(serial) => write!(f, "{}", serial.path),
+        }
+    }
+}
+
+async fn tcp(at: &str, limit: Duration) -> Result<TcpStream, String> {
+    let stream = match timeout(limit, TcpStream::connect(at)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
+            return Err(
+                "the host answers, but nothing listens on this port; is Modbus TCP switched on in the device?".into()
+            );
+        }
+        Ok(Err(e)) => return Err(format!("{e}; check the address, the cable and the switch")),
+        Err(_) => return Err(format!("no answer within {limit:?}; is the device powered and on this network?")),
+    };
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    Ok(stream)
+}
+
+/// TLS 1.2 or 1.3, the device's certificate checked against `ca` (Modbus/TCP Security V3.6, 8). Read anew for every
+/// connection, so that a renewed certificate needs no restart.
+fn tls_config(files: &Tls) -> Result<Arc<rustls::ClientConfig>, String> {
+    let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, String> {
+        let fail = |e: rustls::pki_types::pem::Error| format!("cannot read certificates from {}: {e}", path.display());
+        let all = CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+        if all.is_empty() { Err(format!("{} holds no certificate in PEM form", path.display())) } else { Ok(all) }
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(&files.ca)? {
+        roots.add(certificate).map_err(|e| format!("{}: {e}", files.ca.display()))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(roots);
+    let config = match &files.own {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let fail = |e: rustls::pki_types::pem::Error| format!("cannot read a key from {}: {e}", key.display());
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(fail)?;
+            builder.with_client_auth_cert(certificates(chain)?, secret).map_err(|e| format!("own certificate: {e}"))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_silence_is_that_of_the_serial_line_guide() {
+        let at = |baud| Serial { path: String::new(), baud, parity: 'E', stop_bits: 1 }.silence().as_micros();
+        assert_eq!((at(9600), at(19_200), at(115_200)), (4010, 2005, 1750));
+    }
+}

@@ -1,0 +1,501 @@
+//! What lies in registers: types, the order of words and bytes, factor, offset and clamp; both ways.
+//!
+//! ```text
+//!   registers on the wire     A B | C D        each register high byte first (V1.1b3, 4.2)
+//!   ABCD  high word first     CDAB  low word first     BADC / DCBA  the same with the bytes of each word swapped
+//!   value = clamp(raw x factor + offset)       raw = (value - offset) / factor, refused if the type cannot hold it
+//! ```
+
+use super::address::Bits;
+use crate::value::{Value, WORDS_MAX};
+use std::fmt;
+use std::str::FromStr;
+
+/// How characters lie in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// Two a register, the first in the high byte.
+    #[default]
+    HighLow,
+    /// Two a register, the first in the low byte.
+    LowHigh,
+    /// One a register, in the high byte.
+    High,
+    /// One a register, in the low byte.
+    Low,
+}
+
+impl Packing {
+    const ALL: [(&'static str, Packing); 4] = [
+        ("high-low", Packing::HighLow),
+        ("low-high", Packing::LowHigh),
+        ("high", Packing::High),
+        ("low", Packing::Low),
+    ];
+
+    const fn per_register(self) -> u16 {
+        match self {
+            Packing::HighLow | Packing::LowHigh => 2,
+            Packing::High | Packing::Low => 1,
+        }
+    }
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// One bit.
+    Bool,
+    /// 8 bits unsigned: the low byte of a register, or the high one.
+    U8 {
+        /// The high byte.
+        high: bool,
+    },
+    /// 8 bits signed: the low byte of a register, or the high one.
+    I8 {
+        /// The high byte.
+        high: bool,
+    },
+    /// 16 bits unsigned.
+    U16,
+    /// 16 bits signed.
+    I16,
+    /// 32 bits unsigned.
+    U32,
+    /// 32 bits signed.
+    I32,
+    /// 64 bits unsigned.
+    U64,
+    /// 64 bits signed.
+    I64,
+    /// IEEE 754 half.
+    F16,
+    /// IEEE 754 single.
+    F32,
+    /// IEEE 754 double.
+    F64,
+    /// Binary coded decimal: four digits a register, 1, 2 or 4 registers.
+    Bcd(u8),
+    /// A field of bits of one register.
+    Field(Bits),
+    /// So many characters, at most [`TEXT_MAX`]; ends at the first zero.
+    Text(u8, Packing),
+    /// Seconds since 1970 in 32 bits; the value is milliseconds.
+    UnixS,
+    /// Milliseconds since 1970 in 64 bits.
+    UnixMs,
+    /// Eight BCD bytes: year, month, day, hour, minute, second, milliseconds and day of week
+    /// (DATE_AND_TIME, IEC 61131-3 as S7 controllers keep it); the value is milliseconds since 1970.
+    DateTimeBcd,
+    /// A run of so many registers, at most [`WORDS_MAX`].
+    Words(u8),
+}
+
+/// Most characters a text can have.
+pub const TEXT_MAX: u8 = 128;
+
+const NAMES: [(&str, DataType); 21] = [
+    ("bool", DataType::Bool),
+    ("u8", DataType::U8 { high: false }),
+    ("i8", DataType::I8 { high: false }),
+    ("u8-high", DataType::U8 { high: true }),
+    ("i8-high", DataType::I8 { high: true }),
+    ("u16", DataType::U16),
+    ("i16", DataType::I16),
+    ("u32", DataType::U32),
+    ("i32", DataType::I32),
+    ("u64", DataType::U64),
+    ("i64", DataType::I64),
+    ("f16", DataType::F16),
+    ("f32", DataType::F32),
+    ("f64", DataType::F64),
+    ("bcd16", DataType::Bcd(1)),
+    ("bcd32", DataType::Bcd(2)),
+    ("bcd64", DataType::Bcd(4)),
+    ("unix-s", DataType::UnixS),
+    ("unix-ms", DataType::UnixMs),
+    ("dt-bcd", DataType::DateTimeBcd),
+    ("text[16]", DataType::Text(16, Packing::HighLow)),
+];
+
+impl DataType {
+    /// Registers (or bits of a bit table) it takes.
+    pub const fn registers(self) -> u16 {
+        match self {
+            DataType::Bool | DataType::U8 { .. } | DataType::I8 { .. } | DataType::U16 | DataType::I16 => 1,
+            DataType::F16 | DataType::Field(_) => 1,
+            DataType::U32 | DataType::I32 | DataType::F32 | DataType::UnixS => 2,
+            DataType::U64 | DataType::I64 | DataType::F64 | DataType::UnixMs | DataType::DateTimeBcd => 4,
+            DataType::Bcd(n) | DataType::Words(n) => n as u16,
+            DataType::Text(chars, packing) => (chars as u16).div_ceil(packing.per_register()),
+        }
+    }
+
+    /// Names people can choose from.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, _)| *name)
+    }
+
+    /// Whether factor, offset and clamp make sense for it.
+    pub const fn is_number(self) -> bool {
+        !matches!(self, DataType::Bool | DataType::Text(..) | DataType::Words(_) | DataType::DateTimeBcd)
+    }
+}
+
+impl FromStr for DataType {
+    type Err = String;
+
+    /// `text[20]`, `text[20, low-high]`, or one of [`DataType::names`].
+    fn from_str(text: &str) -> Result<DataType, String> {
+        if let Some((_, kind)) = NAMES.iter().find(|(name, _)| *name == text) {
+            return Ok(*kind);
+        }
+        let Some(inside) = text.strip_prefix("text[").and_then(|t| t.strip_suffix(']')) else {
+            return Err(format!("there is no type `{text}`"));
+        };
+        let (chars, packing) = match inside.split_once(',') {
+            Some((chars, packing)) => (chars.trim(), packing.trim()),
+            None => (inside.trim(), "high-low"),
+        };
+        let most = |p: Packing| (u16::from(TEXT_MAX)).min(WORDS_MAX as u16 * p.per_register());
+        let packing = Packing::ALL.iter().find(|(n, _)| *n == packing).map(|(_, p)| *p);
+        let packing = packing.ok_or("the packings are high-low, low-high, high and low")?;
+        match chars.parse::<u8>() {
+            Ok(n) if n > 0 && u16::from(n) <= most(packing) => Ok(DataType::Text(n, packing)),
+            _ => Err(format!("a text of this packing has 1 to {} characters", most(packing))),
+        }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataType::Text(chars, packing) => {
+                let name = Packing::ALL.iter().find(|(_, p)| p == packing).map_or("?", |(n, _)| n);
+                if *packing == Packing::HighLow {
+                    write!(f, "text[{chars}]")
+                } else {
+                    write!(f, "text[{chars}, {name}]")
+                }
+            }
+            DataType::Words(n) => write!(f, "{n} registers"),
+            DataType::Field(bits) => write!(f, "{} bits", bits.count),
+            other => f.write_str(NAMES.iter().find(|(_, k)| k == other).map_or("?", |(n, _)| n)),
+        }
+    }
+}
+
+/// Order of words, and of the bytes in each. Named after where the four bytes of `ABCD` end up.
+#[allow(clippy::upper_case_acronyms, reason = "these are the names on every data sheet")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// High word first, high byte first: what the standard's own 16-bit rule suggests.
+    #[default]
+    ABCD,
+    /// Low word first.
+    CDAB,
+    /// High word first, bytes swapped.
+    BADC,
+    /// Low word first, bytes swapped.
+    DCBA,
+}
+
+impl Order {
+    const ALL: [(&'static str, Order); 4] =
+        [("ABCD", Order::ABCD), ("CDAB", Order::CDAB), ("BADC", Order::BADC), ("DCBA", Order::DCBA)];
+
+    const fn low_word_first(self) -> bool {
+        matches!(self, Order::CDAB | Order::DCBA)
+    }
+
+    const fn swaps_bytes(self) -> bool {
+        matches!(self, Order::BADC | Order::DCBA)
+    }
+}
+
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Order, String> {
+        let found = Order::ALL.iter().find(|(name, _)| *name == text).map(|(_, order)| *order);
+        found.ok_or_else(|| format!("found \"{text}\", expected \"ABCD\", \"CDAB\", \"BADC\" or \"DCBA\""))
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Order::ALL.iter().find(|(_, o)| o == self).map_or("?", |(n, _)| n))
+    }
+}
+
+/// value = clamp(raw x factor + offset).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// Factor, not 0.
+    pub factor: f64,
+    /// Offset.
+    pub offset: f64,
+    /// Smallest and greatest value shown; what lies outside is shown as the limit.
+    pub clamp: Option<(f64, f64)>,
+}
+
+impl Scale {
+    /// A factor such as 0.1 has no exact binary form and its inverse has: dividing by 10 gives the 2.4
+    /// that people expect, where multiplying gives 2.4000000000000004.
+    fn inverse(self) -> Option<f64> {
+        let inverse = (1.0 / self.factor).round();
+        (inverse.abs() >= 2.0 && (self.factor * inverse - 1.0).abs() < 1e-12).then_some(inverse)
+    }
+
+    fn apply(self, raw: f64) -> f64 {
+        let scaled = match self.inverse() {
+            Some(inverse) => raw / inverse,
+            None => raw * self.factor,
+        } + self.offset;
+        match self.clamp {
+            Some((min, max)) => scaled.max(min).min(max),
+            None => scaled,
+        }
+    }
+
+    fn undo(self, value: f64) -> f64 {
+        let shifted = value - self.offset;
+        match self.inverse() {
+            Some(inverse) => shifted * inverse,
+            None => shifted / self.factor,
+        }
+    }
+}
+
+/// How a value lies in its registers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Format {
+    /// What it is.
+    pub kind: DataType,
+    /// Order of words and bytes.
+    pub order: Order,
+    /// Factor, offset and clamp; most values have none.
+    pub scale: Option<Box<Scale>>,
+}
+
+impl Format {
+    /// A plain value, high word first.
+    pub fn plain(kind: DataType) -> Format {
+        Format { kind, order: Order::ABCD, scale: None }
+    }
+
+    /// Decodes registers as they came over the wire, two bytes each; `None` when there are too few, or they hold no such
+    /// value (a BCD digit above 9, a month 13).
+    pub fn decode(&self, wire: &[u8]) -> Option<Value> {
+        let wire = wire.get(..usize::from(self.kind.registers()) * 2)?;
+        let raw = || bits_of(wire, self.order);
+        let value = match self.kind {
+            DataType::Bool => Value::Bool(raw() & 1 == 1),
+            DataType::Field(bits) => {
+                let field = raw() >> bits.first & ((1u64 << bits.count.min(16)) - 1);
+                if bits.count == 1 { Value::Bool(field == 1) } else { Value::Uint(field) }
+            }
+            DataType::U8 { high } => Value::Uint(raw() >> (if high { 8 } else { 0 }) & 0xFF),
+            DataType::I8 { high } => Value::Int(i64::from((raw() >> (if high { 8 } else { 0 })) as u8 as i8)),
+            DataType::U16 | DataType::U32 | DataType::U64 => Value::Uint(raw()),
+            DataType::I16 => Value::Int(i64::from(raw() as u16 as i16)),
+            DataType::I32 => Value::Int(i64::from(raw() as u32 as i32)),
+            DataType::I64 => Value::Int(raw() as i64),
+            DataType::F16 => Value::Float(half_to_f64(raw() as u16)),
+            DataType::F32 => Value::Float(f64::from(f32::from_bits(raw() as u32))),
+            DataType::F64 => Value::Float(f64::from_bits(raw())),
+            DataType::Bcd(_) => Value::Uint(from_bcd(raw())?),
+            DataType::UnixS => Value::Int(i64::try_from(raw()).ok()?.checked_mul(1000)?),
+            DataType::UnixMs => Value::Int(i64::try_from(raw()).ok()?),
+            DataType::DateTimeBcd => Value::Int(date_time_bcd(raw())?),
+            DataType::Text(chars, packing) => Value::Text(text_of(wire, chars, packing).into()),
+            DataType::Words(_) => Value::Words(words_of(wire).collect()),
+        };
+        Some(match self.scale.as_ref().zip(value.as_f64()) {
+            Some((scale, raw)) => Value::Float(scale.apply(raw)),
+            None => value,
+        })
+    }
+
+    /// The registers that hold this value; the text says why there are none.
+    pub fn encode(&self, value: &Value) -> Result<Vec<u16>, String> {
+        let raw = match (self.kind, value) {
+            (DataType::Text(chars, packing), Value::Text(text)) => return text_words(text, chars, packing),
+            (DataType::Text(..), _) => return Err("this tag is a text".into()),
+            (DataType::Words(_) | DataType::DateTimeBcd, _) => return Err(format!("{} cannot be written", self.kind)),
+            (DataType::U8 { .. } | DataType::I8 { .. } | DataType::Field(_), _) => {
+                return Err("a part of a register cannot be written: its neighbours would be overwritten".into());
+            }
+            (DataType::Bool, Value::Bool(b)) => u64::from(*b),
+            (DataType::Bool, other) => match other.as_f64() {
+                Some(0.0) => 0,
+                Some(1.0) => 1,
+                _ => return Err(format!("{other} is neither true nor false")),
+            },
+            _ => self.number(value)?,
+        };
+        let count = usize::from(self.kind.registers());
+        let bytes = raw.to_be_bytes();
+        let wire = bytes.get(8 - count * 2..).ok_or("too long")?;
+        let mut words: Vec<u16> = words_of(wire).collect();
+        if self.order.low_word_first() {
+            words.reverse();
+        }
+        if self.order.swaps_bytes() {
+            words.iter_mut().for_each(|w| *w = w.swap_bytes());
+        }
+        Ok(words)
+    }
+
+    /// The raw bits of a number, range-checked against the type.
+    fn number(&self, value: &Value) -> Result<u64, String> {
+        let wanted = value.as_f64().ok_or("this tag is a number")?;
+        // Whole numbers without a scale go through unrounded: a double holds 53 bits only.
+        let exact: Option<i128> = match (value, &self.scale) {
+            (Value::Int(i), None) => Some(i128::from(*i)),
+            (Value::Uint(u), None) => Some(i128::from(*u)),
+            _ => None,
+        };
+        let raw = self.scale.as_ref().map_or(wanted, |s| s.undo(wanted));
+        if !raw.is_finite() {
+            return Err(format!("{wanted} is no number that can be written"));
+        }
+        let whole = |min: i128, max: i128| -> Result<i128, String> {
+            let near = raw.round();
+            if exact.is_none() && self.scale.is_none() && (near - raw).abs() > 1e-9 {
+                return Err(format!("{wanted} is not a whole number, and the tag is {}", self.kind));
+            }
+            let n = exact.unwrap_or(near as i128); // saturates, and the range is checked next
+            if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{wanted} does not fit into {}", self.kind)) }
+        };
+        Ok(match self.kind {
+            DataType::U16 => whole(0, i128::from(u16::MAX))? as u64,
+            DataType::U32 => whole(0, i128::from(u32::MAX))? as u64,
+            DataType::U64 => whole(0, i128::from(u64::MAX))? as u64,
+            DataType::I16 => u64::from(whole(i128::from(i16::MIN), i128::from(i16::MAX))? as i16 as u16),
+            DataType::I32 => u64::from(whole(i128::from(i32::MIN), i128::from(i32::MAX))? as i32 as u32),
+            DataType::I64 => whole(i128::from(i64::MIN), i128::from(i64::MAX))? as i64 as u64,
+            DataType::UnixS => (whole(0, i128::from(u32::MAX) * 1000)? / 1000) as u64,
+            DataType::UnixMs => whole(0, i128::from(i64::MAX))? as u64,
+            DataType::Bcd(n) => to_bcd(whole(0, 10i128.pow(4 * u32::from(n)) - 1)? as u64),
+            DataType::F16 => u64::from(f64_to_half(raw).ok_or_else(|| format!("{wanted} does not fit into f16"))?),
+            DataType::F32 if (raw as f32).is_finite() => u64::from((raw as f32).to_bits()),
+            DataType::F64 => raw.to_bits(),
+            _ => return Err(format!("{wanted} does not fit into {}", self.kind)),
+        })
+    }
+}
+
+fn words_of(wire: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    wire.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+/// Up to four registers as one number, high word first, whatever order they came in.
+fn bits_of(wire: &[u8], order: Order) -> u64 {
+    let join = |acc: u64, word: u16| acc << 16 | u64::from(if order.swaps_bytes() { word.swap_bytes() } else { word });
+    if order.low_word_first() {
+        wire.chunks_exact(2).rev().map(|p| u16::from_be_bytes([p[0], p[1]])).fold(0, join)
+    } else {
+        words_of(wire).fold(0, join)
+    }
+}
+
+fn from_bcd(raw: u64) -> Option<u64> {
+    (0..16).rev().try_fold(0u64, |acc, n| {
+        let digit = raw >> (4 * n) & 0xF;
+        (digit < 10).then(|| acc * 10 + digit)
+    })
+}
+
+fn to_bcd(mut value: u64) -> u64 {
+    let mut bcd = 0;
+    for n in 0..16 {
+        bcd |= (value % 10) << (4 * n);
+        value /= 10;
+    }
+    bcd
+}
+
+/// IEEE 754 half: 1 sign, 5 exponent, 10 fraction.
+fn half_to_f64(h: u16) -> f64 {
+    let (sign, exponent, fraction) = (h >> 15, i32::from(h >> 10 & 0x1F), f64::from(h & 0x3FF));
+    let magnitude = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        e => (1024.0 + fraction) * 2f64.powi(e - 25),
+    };
+    if sign == 1 { -magnitude } else { magnitude }
+}
+
+/// The nearest half; `None` when it is too great for one.
+fn f64_to_half(value: f64) -> Option<u16> {
+    let (sign, magnitude) = (if value.is_sign_negative() { 0x8000 } else { 0 }, value.abs());
+    if magnitude >= 65_520.0 {
+        return None;
+    }
+    // Halves of one sign are ordered like their bits: search for the nearest.
+    let (mut low, mut high) = (0u16, 0x7BFFu16);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if half_to_f64(middle) <= magnitude { low = middle } else { high = middle - 1 }
+    }
+    let up = low + u16::from(low < 0x7BFF && half_to_f64(low + 1) - magnitude < magnitude - half_to_f64(low));
+    Some(sign | up)
+}
+
+fn date_time_bcd(raw: u64) -> Option<i64> {
+    let byte = |n: u32| from_bcd(raw >> (56 - 8 * n) & 0xFF);
+    let (year, month, day) = (byte(0)?, byte(1)?, byte(2)?);
+    let (hour, minute, second) = (byte(3)?, byte(4)?, byte(5)?);
+    let ms = byte(6)? * 10 + from_bcd(raw >> 4 & 0xF)?;
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let year = if year < 90 { 2000 + year } else { 1900 + year }; // the years 1990 to 2089
+    let days = days_from_civil(year as i64, month as i64, day as i64);
+    Some(((days * 24 + hour as i64) * 60 + minute as i64) * 60_000 + (second as i64) * 1000 + ms as i64)
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar, March-based years of 400-year eras.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let of_era = y.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+fn text_of(wire: &[u8], chars: u8, packing: Packing) -> String {
+    let bytes = wire.chunks_exact(2).flat_map(|pair| match packing {
+        Packing::HighLow => [Some(pair[0]), Some(pair[1])],
+        Packing::LowHigh => [Some(pair[1]), Some(pair[0])],
+        Packing::High => [Some(pair[0]), None],
+        Packing::Low => [Some(pair[1]), None],
+    });
+    let bytes: Vec<u8> = bytes.flatten().take(usize::from(chars)).take_while(|b| *b != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn text_words(text: &str, chars: u8, packing: Packing) -> Result<Vec<u16>, String> {
+    if text.len() > usize::from(chars) {
+        return Err(format!("the text has {} bytes, and the tag {chars}", text.len()));
+    }
+    let mut bytes = text.bytes().chain(std::iter::repeat(0));
+    let mut next = || u16::from(bytes.next().unwrap_or(0));
+    let registers = DataType::Text(chars, packing).registers();
+    Ok((0..registers)
+        .map(|_| match packing {
+            Packing::HighLow => next() << 8 | next(),
+            Packing::LowHigh => next() | next() << 8,
+            Packing::High => next() << 8,
+            Packing::Low => next(),
+        })
+        .collect())
+}
+
+const _: () = assert!(WORDS_MAX <= u8::MAX as usize);
+
+#[cfg(test)]
+#[path = "types_tests.rs"]
+mod tests;
