@@ -23,6 +23,8 @@ pub enum Value {
     Uint(u64),
     /// A number with a fraction, or any number with a factor.
     Float(f64),
+    /// A number with a fraction that came in 32 bits: it is shown with as many digits as it has.
+    Single(f32),
     /// A run of registers, such as a status block.
     Words(Arc<[u16]>),
     /// A text.
@@ -37,6 +39,7 @@ impl Value {
             Value::Int(i) => Some(*i as f64),
             Value::Uint(u) => Some(*u as f64),
             Value::Float(f) => Some(*f),
+            Value::Single(f) => Some(f64::from(*f)),
             Value::Words(_) | Value::Text(_) => None,
         }
     }
@@ -58,6 +61,7 @@ impl std::fmt::Display for Value {
             Value::Int(i) => write!(f, "{i}"),
             Value::Uint(u) => write!(f, "{u}"),
             Value::Float(v) => write!(f, "{v}"),
+            Value::Single(v) => write!(f, "{v}"),
             Value::Words(words) => write!(f, "{words:?}"),
             Value::Text(text) => write!(f, "{text:?}"),
         }

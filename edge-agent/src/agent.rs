@@ -7,25 +7,27 @@
 
 use crate::clock::Clock;
 use crate::config::Plan;
-use crate::config::plan::{DriverPlan, LinePlan};
+use crate::config::plan::DriverPlan;
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::Desk;
-use crate::field::{FieldLine, ImageStage, LineStats};
+use crate::field::{FieldLine, FieldWires, ImageStage, LineStats};
 use crate::http::{self, Face};
 use crate::metrics::{Metrics, Stages};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::{Mqtt, MqttStats};
+use crate::writes::{QUEUE, WriteDesk};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
+use device_drivers::TagWrite;
 use device_drivers::line::{Backoff, run_line};
-use device_drivers::modbus::ModbusTcp;
+use device_drivers::modbus::Modbus;
 use device_drivers::opcua::OpcUa;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use triple_buffer::triple_buffer;
 
@@ -44,14 +46,14 @@ pub struct Agent {
     pub stages: Arc<Stages>,
     /// Order desk.
     pub desk: Arc<Desk>,
-    plan: Arc<Plan>,
+    drain_limit: Duration,
     face: Arc<Face>,
-    control: std::thread::JoinHandle<()>,
+    control: Option<std::thread::JoinHandle<()>>,
     drain: Arc<AtomicBool>,
     control_stop: Arc<AtomicBool>,
     lines: Vec<JoinHandle<()>>,
     lines_stop: watch::Sender<bool>,
-    mqtt: JoinHandle<()>,
+    mqtt: Option<JoinHandle<()>>,
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
 }
@@ -59,7 +61,6 @@ pub struct Agent {
 impl Agent {
     /// Starts everything. Needs a tokio runtime. Whether PLCs or broker can be reached does not matter.
     pub async fn start(plan: Plan) -> Result<Agent, String> {
-        let plan = Arc::new(plan);
         let clock = Clock::new();
         let seed = fastrand::u64(..);
         let listener =
@@ -69,7 +70,7 @@ impl Agent {
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
         let desk = Desk::new(request_tx);
-        let spool = Arc::new(Spool::new(plan.mqtt.spool_samples));
+        let spool = Arc::new(Spool::new(plan.mqtt.as_ref().map_or(0, |m| m.spool_bytes)));
         let (image_in, image_out) = triple_buffer(&InputImage::default());
         let stage = ImageStage::new(image_in);
         let (outputs, line_outputs): (Vec<_>, Vec<_>) =
@@ -86,29 +87,48 @@ impl Agent {
             drain: drain.clone(),
             stop: control_stop.clone(),
         };
-        let control = control::start(&plan.control, plan.layout, clock, wires)?;
+        let control = match plan.layout {
+            Some(layout) => Some(control::start(&plan.control, layout, clock, wires)?),
+            None => None,
+        };
 
         let (lines_stop, lines_stopped) = watch::channel(false);
-        let mut line_stats = Vec::new();
-        let mut lines = Vec::new();
-        for (line, output) in plan.lines.iter().zip(line_outputs) {
-            let stats = Arc::new(LineStats::default());
+        let (mut line_stats, mut lines) = (Vec::new(), Vec::new());
+        let (names, has_floor) = (plan.names(), plan.layout.is_some());
+        let (wish_ends, asked_ends): (Vec<_>, Vec<_>) = plan.lines.iter().map(|_| mpsc::channel(QUEUE)).unzip();
+        let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends));
+        // The plan is used up: what a line needs of it, the line has.
+        for ((line, output), asked) in plan.lines.into_iter().zip(line_outputs).zip(asked_ends) {
+            let stats = Arc::new(LineStats::new(line.devices.iter().map(|d| &d.name), write_wait_worst(&line.driver)));
             line_stats.push((line.name.clone(), stats.clone()));
-            let sink = FieldLine::new(line, plan.mqtt.heartbeat, clock, stage.clone(), output, spool.clone(), stats);
-            lines.push(start_line(line, sink, seed ^ lines.len() as u64, lines_stopped.clone()));
+            let publish = plan.mqtt.as_ref().map(|m| (spool.clone(), m.payload));
+            let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
+            let sink =
+                FieldLine::new(&line, FieldWires { clock, stage: stage.clone(), output, publish, resend, stats });
+            lines.push(start_line(line.driver, sink, asked, seed ^ lines.len() as u64, lines_stopped.clone()));
         }
 
         let mqtt_stats = Arc::new(MqttStats::default());
         let (mqtt_stop, mqtt_stopped) = watch::channel(false);
-        let mqtt = Mqtt::new(plan.mqtt.clone(), spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped);
-        let mqtt = tokio::spawn(mqtt);
+        let mqtt = plan
+            .mqtt
+            .clone()
+            .map(|m| tokio::spawn(Mqtt::new(m, spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
 
-        let stages =
-            Arc::new(Stages { control: control_stats, lines: line_stats, spool, mqtt: mqtt_stats, desk: desk.clone() });
+        let stages = Arc::new(Stages {
+            clock,
+            has_floor,
+            control: control_stats,
+            lines: line_stats,
+            spool,
+            mqtt: mqtt_stats,
+            desk: desk.clone(),
+            writes,
+        });
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
         let face = Face::new(metrics, desk.clone(), stages.clone());
         let others = vec![
-            tokio::spawn(desk.clone().keep_books(event_rx, plan.clone())),
+            tokio::spawn(desk.clone().keep_books(event_rx, names)),
             tokio::spawn(http::serve(face.clone(), listener)),
             tokio::spawn(face.clone().watch_beat()),
         ];
@@ -117,7 +137,7 @@ impl Agent {
             http: http_at,
             stages,
             desk,
-            plan,
+            drain_limit: plan.drain,
             face,
             control,
             drain,
@@ -137,32 +157,44 @@ impl Agent {
 
     /// Whether orders are taken.
     pub fn ready(&self) -> bool {
-        matches!(self.stages.control.run_state(), RunState::Running | RunState::Degraded)
+        !self.stages.has_floor || matches!(self.stages.control.run_state(), RunState::Running | RunState::Degraded)
     }
 
-    /// Stops in order: what moves is brought to its end, authority is withdrawn as the last thing every controller
-    /// hears, samples are delivered, and the retained status says offline.
-    pub async fn stop(self) {
+    async fn bring_machines_to_rest(&self) {
         tracing::info!("stopping: machines finish what they are doing");
         self.drain.store(true, Relaxed);
-        let deadline = Instant::now() + self.plan.drain;
+        let deadline = Instant::now() + self.drain_limit;
         let running = || self.ready();
         while running() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if running() {
-            tracing::warn!("machines did not finish within {:?}; authority is withdrawn nevertheless", self.plan.drain);
+            tracing::warn!(
+                "machines did not finish within {:?}; authority is withdrawn nevertheless",
+                self.drain_limit
+            );
+        }
+    }
+
+    /// Stops in order: what moves is brought to its end, authority is withdrawn as the last thing every controller
+    /// hears, samples are delivered, and the retained status says offline.
+    pub async fn stop(self) {
+        if self.stages.has_floor {
+            self.bring_machines_to_rest().await;
         }
         self.control_stop.store(true, Relaxed);
-        let control = self.control;
-        let _ = tokio::task::spawn_blocking(move || control.join()).await;
+        if let Some(control) = self.control {
+            let _ = tokio::task::spawn_blocking(move || control.join()).await;
+        }
 
         let _ = self.lines_stop.send(true);
         for line in self.lines {
             within(line).await;
         }
         let _ = self.mqtt_stop.send(true);
-        within(self.mqtt).await;
+        if let Some(mqtt) = self.mqtt {
+            within(mqtt).await;
+        }
         for task in &self.others {
             task.abort();
         }
@@ -177,11 +209,24 @@ async fn within(mut part: JoinHandle<()>) {
     }
 }
 
-fn start_line(plan: &LinePlan, sink: FieldLine, seed: u64, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+/// The longest a write waits for its line: OPC UA has no turns, only the time limit of a request.
+fn write_wait_worst(driver: &DriverPlan) -> Duration {
+    match driver {
+        DriverPlan::Modbus(spec) => spec.write_wait_worst(),
+        DriverPlan::OpcUa(spec) => spec.timeout,
+    }
+}
+
+fn start_line(
+    driver: DriverPlan,
+    sink: FieldLine,
+    wishes: mpsc::Receiver<TagWrite>,
+    seed: u64,
+    stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
     let backoff = Backoff::new(LINE_BACKOFF.0, LINE_BACKOFF.1, seed);
-    let (_, wishes) = tokio::sync::mpsc::channel(1);
-    match &plan.driver {
-        DriverPlan::Modbus(spec) => tokio::spawn(run_line(ModbusTcp::new(spec.clone()), sink, wishes, backoff, stop)),
-        DriverPlan::OpcUa(spec) => tokio::spawn(run_line(OpcUa::new(spec.clone()), sink, wishes, backoff, stop)),
+    match driver {
+        DriverPlan::Modbus(spec) => tokio::spawn(run_line(Modbus::new(spec), sink, wishes, backoff, stop)),
+        DriverPlan::OpcUa(spec) => tokio::spawn(run_line(OpcUa::new(spec), sink, wishes, backoff, stop)),
     }
 }

@@ -9,7 +9,7 @@
 //! The desk keeps the last [`HISTORY`] orders. A key given with an order makes it idempotent: the same key again
 //! is answered with the order it already made.
 
-use crate::config::Plan;
+use crate::config::plan::FloorNames;
 use crate::control::run_state_name;
 use control_core::cycle::Request;
 use control_core::event::{Event, EventKind, OrderFault};
@@ -217,14 +217,14 @@ impl Desk {
     }
 
     /// Takes events over for as long as the control thread lives, and logs what people want to know.
-    pub async fn keep_books(self: Arc<Self>, mut events: rtrb::Consumer<Event>, plan: Arc<Plan>) {
+    pub async fn keep_books(self: Arc<Self>, mut events: rtrb::Consumer<Event>, names: FloorNames) {
         let mut ticks = tokio::time::interval(TAKE_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
             while let Ok(event) = events.pop() {
                 lock(&self.books).note(&event);
-                log(&event, &plan);
+                log(&event, names);
             }
             if events.is_abandoned() {
                 return;
@@ -346,7 +346,7 @@ fn hold_text(hold: Hold) -> String {
 }
 
 /// What people want to know of an event. Holds that pass by themselves at a start are no more than information.
-fn log(event: &Event, plan: &Plan) {
+fn log(event: &Event, names: FloorNames) {
     match event.kind {
         EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
         EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
@@ -361,7 +361,7 @@ fn log(event: &Event, plan: &Plan) {
             tracing::info!(load = load.get(), "a load without an order stands in the way; putting it away");
         }
         EventKind::MachineHeld(id, why) => {
-            let machine = plan.machine_name(id);
+            let machine = names.machine(id);
             match why {
                 Hold::EmergencyStop | Hold::Fault(_) | Hold::NeedsAcknowledge | Hold::NotAuto => {
                     tracing::warn!(machine, "machine is not commanded: {}", hold_text(why));
@@ -370,25 +370,18 @@ fn log(event: &Event, plan: &Plan) {
                 _ => tracing::info!(machine, "machine is not commanded: {}", hold_text(why)),
             }
         }
-        EventKind::MachineReleased(id) => tracing::info!(machine = plan.machine_name(id), "machine may be commanded"),
+        EventKind::MachineReleased(id) => tracing::info!(machine = names.machine(id), "machine may be commanded"),
         EventKind::MachineRebooted(id) => {
-            tracing::info!(
-                machine = plan.machine_name(id),
-                "the machine's controller has started anew; reading it again"
-            );
+            tracing::info!(machine = names.machine(id), "the machine's controller has started anew; reading it again");
         }
         EventKind::LoadFound(load, pos) => {
-            tracing::warn!(load = load.get(), "load found at {}; the plant is believed", plan.position_name(pos));
+            tracing::warn!(load = load.get(), "load found at {}; the plant is believed", names.position(pos));
         }
         EventKind::LoadMissing(load, pos) => {
-            tracing::warn!(load = load.get(), "load is gone from {}", plan.position_name(pos));
+            tracing::warn!(load = load.get(), "load is gone from {}", names.position(pos));
         }
         EventKind::LoadTwice(load, pos) => {
-            tracing::error!(
-                load = load.get(),
-                "two positions report this load, one of them {}",
-                plan.position_name(pos)
-            );
+            tracing::error!(load = load.get(), "two positions report this load, one of them {}", names.position(pos));
         }
         _ => tracing::debug!(?event, "event"),
     }

@@ -5,6 +5,7 @@
 use crate::control::run_state_name;
 use crate::desk::{Desk, OrderForm, Submitted};
 use crate::metrics::{Metrics, Stages};
+use crate::writes::WriteForm;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -56,6 +57,9 @@ impl Face {
 
     /// Watches the beat: whether a cycle was completed within [`ALIVE_WITHIN`].
     pub async fn watch_beat(self: Arc<Self>) {
+        if !self.stages.has_floor {
+            return; // no beat to be kept: the process answers, and that is its life
+        }
         loop {
             let before = self.stages.control.cycles.load(Relaxed);
             tokio::time::sleep(ALIVE_WITHIN / 2).await;
@@ -92,6 +96,7 @@ pub async fn serve(face: Arc<Face>, listener: TcpListener) {
         .route("/readyz", get(readyz))
         .route("/api/v1/orders", post(submit).get(list))
         .route("/api/v1/orders/{id}", get(one))
+        .route("/api/v1/writes", post(write))
         .route("/api/v1/acknowledge", post(acknowledge))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such page", "GET / lists what there is") })
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -126,6 +131,7 @@ GET  /readyz                200 while the plant is read and every line is up, el
 POST /api/v1/orders         {\"kind\":\"store\"|\"retrieve\"|\"process\",\"load\":1001,\"program\":1,\"class\":1,\"key\":\"..\"}
 GET  /api/v1/orders         newest first; ?limit=100&state=running
 GET  /api/v1/orders/{id}    one order
+POST /api/v1/writes         {\"tag\":\"press-1/setpoint\",\"value\":21.5,\"within_ms\":1000,\"key\":\"..\"}
 POST /api/v1/acknowledge    machines that left AUTO may go on
 ";
 
@@ -149,14 +155,14 @@ async fn healthz(State(face): State<Arc<Face>>) -> Response {
 }
 
 async fn readyz(State(face): State<Arc<Face>>) -> Response {
-    let state = face.stages.control.run_state();
+    let state = if face.stages.has_floor { face.stages.control.run_state() } else { RunState::Running };
     let why = match state {
         RunState::Running | RunState::Degraded if face.alive() => {
             let down = face.stages.lines.iter().find(|(_, l)| l.state() != LinkState::Up);
             return match down {
                 None => (StatusCode::OK, "ready\n".to_string()),
                 Some((line, _)) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, format!("line {line} is down; its machines wait\n"))
+                    (StatusCode::SERVICE_UNAVAILABLE, format!("line {line} is down; what is behind it waits\n"))
                 }
             }
             .into_response();
@@ -169,7 +175,29 @@ async fn readyz(State(face): State<Arc<Face>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{}: {why}\n", run_state_name(state))).into_response()
 }
 
+async fn write(State(face): State<Arc<Face>>, form: Result<Json<WriteForm>, JsonRejection>) -> Response {
+    let form = match form {
+        Ok(Json(form)) => form,
+        Err(why) => return problem(why.status(), "this is not a write", why.body_text()),
+    };
+    let view = face.stages.writes.write(form).await;
+    let status = match view.outcome {
+        "done" => StatusCode::OK,
+        "not_allowed" => StatusCode::FORBIDDEN,
+        "invalid" => StatusCode::UNPROCESSABLE_ENTITY,
+        "too_often" => StatusCode::TOO_MANY_REQUESTS,
+        "link_down" | "busy" => StatusCode::SERVICE_UNAVAILABLE,
+        "expired" | "unknown" => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::CONFLICT,
+    };
+    (status, Json(view)).into_response()
+}
+
 async fn submit(State(face): State<Arc<Face>>, form: Result<Json<OrderForm>, JsonRejection>) -> Response {
+    if !face.stages.has_floor {
+        let why = "the configuration has no [floor]";
+        return problem(StatusCode::CONFLICT, "this gateway moves nothing", why);
+    }
     let form = match form {
         Ok(Json(form)) => form,
         Err(why) => return problem(why.status(), "this is not an order", why.body_text()),

@@ -15,9 +15,11 @@
 //! | [`control`] | the control thread and its beat |
 //! | [`field`] | what a reading means: image, quality, sample |
 //! | [`desk`] | orders from outside and what became of them |
+//! | [`writes`] | which writes from outside may reach the wire, and what became of them |
+//! | [`forecast`] | what a configuration will cost, before anything runs |
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
 //! | [`metrics`] | the one table of figures |
-//! | [`http`] | metrics, health, orders |
+//! | [`http`] | metrics, health, orders, writes |
 
 pub mod agent;
 pub mod clock;
@@ -25,9 +27,11 @@ pub mod config;
 pub mod control;
 pub mod desk;
 pub mod field;
+pub mod forecast;
 pub mod http;
 pub mod metrics;
 pub mod telemetry;
+pub mod writes;
 
 pub use agent::Agent;
 pub use config::Plan;

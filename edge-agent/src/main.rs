@@ -1,8 +1,10 @@
-//! `edge-agent run FILE`, `edge-agent check FILE`.
+//! `edge-agent run FILE`, `edge-agent check FILE`, `edge-agent plan FILE`.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use device_drivers::modbus::{Endpoint, LineSpec, Modbus, probe};
 use edge_agent::Agent;
-use edge_agent::config::{self, DriverPlan, Plan};
+use edge_agent::config::{self, DriverPlan, LinePlan, Plan};
+use edge_agent::forecast::forecast;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,17 @@ enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Show each request, how busy the lines will be, and how long a write waits; refuse what cannot work
+    Plan {
+        /// Configuration
+        file: PathBuf,
+        /// What a device needs for a reply
+        #[arg(long, default_value = "5ms", value_parser = humantime::parse_duration)]
+        reply: Duration,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -52,6 +65,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check { file, connect } => check(&file, connect),
         Command::Run { file, log } => run(&file, log),
+        Command::Plan { file, reply, json } => show_plan(&file, reply, json),
     }
 }
 
@@ -67,39 +81,111 @@ fn check(file: &std::path::Path, connect: bool) -> ExitCode {
         Ok(plan) => plan,
         Err(code) => return code,
     };
-    let layout = plan.layout;
     println!("{} is valid", file.display());
-    println!(
-        "  floor    {} tiers x 2 x {} bays, {} machines",
-        layout.tiers(),
-        layout.bays_per_side(),
-        layout.machines()
-    );
+    match &plan.layout {
+        Some(layout) => println!(
+            "  floor    {} tiers x 2 x {} bays, {} machines",
+            layout.tiers(),
+            layout.bays_per_side(),
+            layout.machines()
+        ),
+        None => println!("  floor    none: this gateway gathers and forwards, and moves nothing"),
+    }
     for line in &plan.lines {
         let (kind, requests) = match &line.driver {
             DriverPlan::Modbus(spec) => {
-                let driver = device_drivers::modbus::ModbusTcp::new(spec.clone());
-                let groups = driver.groups();
-                let text: Vec<String> = groups
-                    .iter()
-                    .enumerate()
-                    .map(|(n, every)| format!("{} every {every:?}", driver.requests(n)))
-                    .collect();
-                ("Modbus TCP", format!("requests: {}", text.join(", ")))
+                let driver = Modbus::new(spec.clone());
+                let mut every = std::collections::BTreeMap::<Duration, usize>::new();
+                driver.requests().for_each(|(_, _, period, ..)| *every.entry(period).or_default() += 1);
+                let text: Vec<String> = every.iter().map(|(period, n)| format!("{n} every {period:?}")).collect();
+                ("Modbus", format!("requests: {}", text.join(", ")))
             }
             DriverPlan::OpcUa(spec) => ("OPC UA", format!("subscription, published every {:?}", spec.publishing)),
         };
         println!("  line     {}: {kind} {}, {} points, {requests}", line.name, line.driver.peer(), line.points.len());
+        if let DriverPlan::Modbus(_) = &line.driver {
+            let units: Vec<String> = line.devices.iter().map(|d| format!("{} is unit {}", d.name, d.unit)).collect();
+            println!("           {}", shortened(&units, 8));
+        }
     }
-    println!("  broker   {}:{}, status at {}", plan.mqtt.host, plan.mqtt.port, plan.mqtt.status_topic);
+    for note in plan.notes.iter().take(NOTES_MAX) {
+        println!("  address  {note}");
+    }
+    if plan.notes.len() > NOTES_MAX {
+        println!("  address  and {} more that were typed in another form", plan.notes.len() - NOTES_MAX);
+    }
+    match &plan.mqtt {
+        Some(mqtt) => println!("  broker   {}:{}, status at {}", mqtt.host, mqtt.port, mqtt.status_topic),
+        None => println!("  broker   none: nothing is published"),
+    }
     if !connect {
         return ExitCode::SUCCESS;
     }
-    let mut peers: Vec<(String, String)> =
-        plan.lines.iter().map(|l| (format!("line {}", l.name), l.driver.peer().to_string())).collect();
-    peers.push(("broker".into(), format!("{}:{}", plan.mqtt.host, plan.mqtt.port)));
-    let failed = peers.iter().filter(|(name, peer)| !reach(name, peer)).count();
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let reached: Vec<bool> = plan.lines.iter().map(reach_line).collect();
+    let broker = plan.mqtt.as_ref().is_none_or(|m| reach("broker", &format!("{}:{}", m.host, m.port)));
+    if broker && reached.iter().all(|r| *r) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show_plan(file: &std::path::Path, reply: Duration, json: bool) -> ExitCode {
+    let plan = match load(file) {
+        Ok(plan) => plan,
+        Err(code) => return code,
+    };
+    let forecast = forecast(&plan, reply);
+    if json {
+        match serde_json::to_string_pretty(&forecast) {
+            Ok(text) => println!("{text}"),
+            Err(e) => return fail(&e.to_string()),
+        }
+    } else {
+        println!("{forecast}");
+    }
+    if forecast.feasible { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Addresses that `check` shows.
+const NOTES_MAX: usize = 50;
+
+fn shortened(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown}, and {} more", names.len() - most) } else { shown }
+}
+
+/// Tries the port, and on Modbus TCP one question to every unit.
+fn reach_line(line: &LinePlan) -> bool {
+    let name = format!("line {}", line.name);
+    match &line.driver {
+        DriverPlan::Modbus(LineSpec { endpoint: Endpoint::Rtu(serial), .. }) => match std::fs::metadata(&serial.path) {
+            Ok(_) => {
+                println!("  reached  {name} at {} (the port is there; the devices were not asked)", serial.path);
+                true
+            }
+            Err(e) => {
+                println!("  NOT reached  {name}: {}: {e}; is the adapter plugged in?", serial.path);
+                false
+            }
+        },
+        DriverPlan::Modbus(LineSpec { endpoint: Endpoint::Tcp(at), .. }) => {
+            reach(&name, at) && {
+                let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                    return true;
+                };
+                let ask = |unit| runtime.block_on(probe(at, unit, Duration::from_secs(2)));
+                let silent = line.devices.iter().filter(|device| match ask(device.unit) {
+                    Ok(what) => {
+                        println!("  asked    {}: {what}", device.name);
+                        false
+                    }
+                    Err(why) => {
+                        println!("  NO ANSWER  {}: {why}", device.name);
+                        true
+                    }
+                });
+                silent.count() == 0
+            }
+        }
+        other => reach(&name, &other.peer()),
+    }
 }
 
 /// Tries to connect, and says what came of it.
@@ -118,7 +204,7 @@ fn reach(name: &str, peer: &str) -> bool {
         })
     });
     match &result {
-        Ok(_) => println!("  reached  {name} at {peer} (the port is open; the protocol was not tried)"),
+        Ok(_) => println!("  reached  {name} at {peer} (the port is open)"),
         Err(why) => println!("  NOT reached  {name}: {why}"),
     }
     result.is_ok()

@@ -6,8 +6,10 @@ mod support {
 
 use control_core::image::Quality;
 use device_drivers::value::{Cause, Value};
+use edge_agent::config::DevicePlan;
 use edge_agent::config::plan::MqttPlan;
 use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
+use edge_agent::telemetry::sample::{Body, SAMPLE_BYTES, Topic};
 use edge_agent::telemetry::{Sample, Spool};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,18 +30,19 @@ fn plan(port: u16) -> MqttPlan {
         keep_alive: Duration::from_secs(5),
         heartbeat: Duration::from_secs(30),
         window: WINDOW,
-        spool_samples: 100_000,
+        payload: edge_agent::config::Payload::Tag,
+        spool_bytes: 64 << 20,
         login: None,
     }
 }
 
 fn samples(count: u64) -> Vec<Sample> {
-    let sample = |n| Sample {
-        topic: "t/v".into(),
-        value: Some(Value::Uint(n)),
-        quality: Quality::Good,
-        cause: Cause::None,
-        source_ms: n,
+    let device = DevicePlan { name: "t".into(), unit: 1, topic: ("t/".into(), "".into()) };
+    let devices: Arc<[DevicePlan]> = vec![device].into();
+    let sample = |n| {
+        let topic = Topic { devices: devices.clone(), device: 0, tag: Some("v".into()) };
+        let (value, quality, cause) = (Some(Value::Uint(n)), Quality::Good, Cause::None);
+        Sample { topic, body: Body::One { value, quality, cause, source_ms: n } }
     };
     (1..=count).map(sample).collect()
 }
@@ -49,7 +52,7 @@ async fn every_sample_arrives_in_order_although_the_broker_cuts_before_it_acknow
     const COUNT: u64 = 5_000;
     let cuts = Cuts { every: 700, lag: 20, connections: 4 };
     let (port, seen) = start(cuts).await;
-    let spool = Arc::new(Spool::new(COUNT as usize));
+    let spool = Arc::new(Spool::new(64 << 20));
     let (stop, stopped) = watch::channel(false);
     let stats = Arc::new(MqttStats::default());
     let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), stats.clone(), 1).run(stopped));
@@ -81,7 +84,7 @@ async fn every_sample_arrives_in_order_although_the_broker_cuts_before_it_acknow
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
-    let spool = Arc::new(Spool::new(100));
+    let spool = Arc::new(Spool::new(100 * SAMPLE_BYTES));
     spool.append(&mut samples(250));
     let (port, seen) = start(Cuts { every: usize::MAX, lag: 0, connections: 0 }).await;
     let (stop, stopped) = watch::channel(false);

@@ -54,3 +54,12 @@ pub struct LineSpec {
     /// The units behind it.
     pub devices: Vec<DeviceSpec>,
 }
+
+impl LineSpec {
+    /// The longest a write waits for the line: until a device that does not answer has had its turn, or on a serial line
+    /// its time.
+    pub fn write_wait_worst(&self) -> Duration {
+        let turn = if self.endpoint.has_transactions() { self.timeout / 4 } else { self.timeout };
+        turn + self.pause.max(self.endpoint.silence())
+    }
+}

@@ -302,7 +302,7 @@ impl Format {
             DataType::I32 => Value::Int(i64::from(raw() as u32 as i32)),
             DataType::I64 => Value::Int(raw() as i64),
             DataType::F16 => Value::Float(half_to_f64(raw() as u16)),
-            DataType::F32 => Value::Float(f64::from(f32::from_bits(raw() as u32))),
+            DataType::F32 => Value::Single(f32::from_bits(raw() as u32)),
             DataType::F64 => Value::Float(f64::from_bits(raw())),
             DataType::Bcd(_) => Value::Uint(from_bcd(raw())?),
             DataType::UnixS => Value::Int(i64::try_from(raw()).ok()?.checked_mul(1000)?),

@@ -1,153 +1,253 @@
 //! The field lines: each with its driver, its points and the machines it carries.
 
-use super::plan::{DriverPlan, LinePlan, Role, TOPIC, expand, host_port, levels, topic_level, within};
-use super::raw;
+use super::machines::machine_name;
+use super::plan::{DevicePlan, DriverPlan, LinePlan, Role, device_topic, topic_level, within};
 use super::report::{Problem, Source, parse};
-use super::tags::{self, Bound, DeviceReader, LinePoints};
+use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
+use super::{csv, modbus, raw};
 use control_core::Layout;
 use device_drivers::block::COMMAND_WORDS;
-use device_drivers::modbus::{DeviceSpec, TcpSpec};
+use device_drivers::modbus::{DeviceSpec, Order};
 use device_drivers::opcua::OpcUaSpec;
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 use toml::Spanned;
 
-pub(super) fn lines(
-    source: &Source,
-    raw: &raw::Config,
-    layout: &Layout,
-    state_dir: &std::path::Path,
-    problems: &mut Vec<Problem>,
-) -> Vec<LinePlan> {
-    let mut bound = Bound::new();
-    let (mut names, mut devices) = (HashSet::new(), HashSet::new());
-    let mut plans = Vec::new();
-    for line in &raw.lines {
-        if !names.insert(line.name.get_ref().clone()) {
-            let label = format!("`{}` is already the name of another line", line.name.get_ref());
-            problems.push(source.problem(line.name.span(), "two lines have the same name", label));
-        }
-        for device in &line.devices {
-            topic_level(source, &device.name, problems);
-            topic_level(source, &device.cell, problems);
-            if !devices.insert(device.name.get_ref().clone()) {
-                let label = format!("`{}` is already the name of another device", device.name.get_ref());
-                problems.push(source.problem(device.name.span(), "two devices have the same name", label));
-            }
-        }
-        plans.extend(self::line(source, raw, line, layout, state_dir, &mut bound, problems));
-    }
-    let missing: Vec<String> =
-        layout.machine_ids().filter(|id| !bound.contains_key(id)).map(|id| tags::machine_name(layout, id)).collect();
-    if !missing.is_empty() && problems.is_empty() {
-        let label = format!("no profile has a [[machine]] for: {}", missing.join(", "));
-        let problem = source.problem(raw.floor.tiers.span(), "the floor has machines that nobody controls", label);
-        problems
-            .push(problem.help("add a [[machine]] with its status and command block to the profile of its controller"));
-    }
-    let reads_positions = |l: &LinePlan| l.points.iter().filter(|p| matches!(p.role, Role::Position(_))).count();
-    let seen: usize = plans.iter().map(reads_positions).sum();
-    if problems.is_empty() && seen != usize::from(layout.sensed()) {
-        let label = format!("{} load positions, and profiles that read {seen}", layout.sensed());
-        let problem = source.problem(raw.floor.bays_per_side.span(), "every load position must be read once", label);
-        problems.push(problem.help("exactly one profile has a [sensors] table, with the register of position 0"));
-    }
-    plans
+/// Profiles that have been read: a hundred devices may share one.
+type Profiles = HashMap<PathBuf, Option<Rc<(Source, raw::Profile)>>>;
+
+/// Reads the lines of all files.
+pub(super) struct Lines<'a> {
+    raw: &'a raw::Config,
+    layout: Option<&'a Layout>,
+    state_dir: &'a Path,
+    problems: &'a mut Vec<Problem>,
+    bound: Bound,
+    names: Names,
+    profiles: Profiles,
+    notes: Vec<String>,
 }
 
-fn line(
-    source: &Source,
-    raw: &raw::Config,
-    line: &raw::Line,
-    layout: &Layout,
-    state_dir: &std::path::Path,
-    bound: &mut Bound,
-    problems: &mut Vec<Problem>,
-) -> Option<LinePlan> {
-    let is_modbus = match (&line.modbus, &line.opcua) {
-        (Some(_), None) => true,
-        (None, Some(_)) => false,
-        _ => {
-            let label = "give it either `modbus = \"host:port\"` or `opcua = \"opc.tcp://host:port/\"`";
-            problems.push(source.problem(line.name.span(), "this line has no protocol, or two", label));
-            return None;
+impl<'a> Lines<'a> {
+    pub(super) fn new(
+        raw: &'a raw::Config,
+        layout: Option<&'a Layout>,
+        state_dir: &'a Path,
+        problems: &'a mut Vec<Problem>,
+    ) -> Lines<'a> {
+        let (bound, names, profiles) = (Bound::new(), Names::default(), Profiles::new());
+        Lines { raw, layout, state_dir, problems, bound, names, profiles, notes: Vec::new() }
+    }
+
+    pub(super) fn read(mut self, root: &Source, files: &[(&Source, &[raw::Line])]) -> (Vec<LinePlan>, Vec<String>) {
+        let (mut names, mut devices) = (HashSet::new(), HashSet::new());
+        let mut plans = Vec::new();
+        for (source, line) in files.iter().flat_map(|(source, lines)| lines.iter().map(move |l| (*source, l))) {
+            if !names.insert(line.name.get_ref().clone()) {
+                let label = format!("`{}` is already the name of another line", line.name.get_ref());
+                self.problems.push(source.problem(line.name.span(), "two lines have the same name", label));
+            }
+            for device in &line.devices {
+                topic_level(source, &device.name, self.problems);
+                topic_level(source, &device.cell, self.problems);
+                if !devices.insert(device.name.get_ref().clone()) {
+                    let label = format!("`{}` is already the name of another device", device.name.get_ref());
+                    self.problems.push(source.problem(device.name.span(), "two devices have the same name", label));
+                }
+            }
+            plans.extend(self.line(source, line));
         }
-    };
-    let strays: Vec<std::ops::Range<usize>> = if is_modbus {
-        [line.security.as_ref().map(Spanned::span), line.publishing.as_ref().map(Spanned::span)]
-            .into_iter()
-            .flatten()
-            .collect()
-    } else {
-        line.devices.iter().filter_map(|d| d.unit.as_ref().map(Spanned::span)).collect()
-    };
-    for stray in strays {
+        self.floor_is_complete(root, &plans);
+        (plans, self.notes)
+    }
+
+    /// Every machine has a controller, every load position is read once.
+    fn floor_is_complete(&mut self, root: &Source, plans: &[LinePlan]) {
+        let (Some(layout), Some(floor)) = (self.layout, &self.raw.floor) else { return };
+        let unbound = layout.machine_ids().filter(|id| !self.bound.contains_key(id));
+        let missing: Vec<String> = unbound.map(|id| machine_name(layout, id)).collect();
+        if !missing.is_empty() && self.problems.is_empty() {
+            let label = format!("no profile has a [[machine]] for: {}", missing.join(", "));
+            let problem = root.problem(floor.tiers.span(), "the floor has machines that nobody controls", label);
+            self.problems.push(
+                problem.help("add a [[machine]] with its status and command block to the profile of its controller"),
+            );
+        }
+        let reads_positions = |l: &LinePlan| l.points.iter().filter(|p| matches!(p.role, Role::Position(_))).count();
+        let seen: usize = plans.iter().map(reads_positions).sum();
+        if self.problems.is_empty() && seen != usize::from(layout.sensed()) {
+            let label = format!("{} load positions, and profiles that read {seen}", layout.sensed());
+            let problem = root.problem(floor.bays_per_side.span(), "every load position must be read once", label);
+            self.problems
+                .push(problem.help("exactly one profile has a [sensors] table, with the register of position 0"));
+        }
+    }
+
+    fn line(&mut self, source: &Source, line: &raw::Line) -> Option<LinePlan> {
+        let is_modbus = match (&line.modbus, &line.opcua) {
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            _ => {
+                let label = "give it either `modbus = \"host:port\"` or `opcua = \"opc.tcp://host:port/\"`";
+                self.problems.push(source.problem(line.name.span(), "this line has no protocol, or two", label));
+                return None;
+            }
+        };
+        self.strays(source, line, is_modbus);
+        let ms = Duration::from_millis;
+        let timeout = within(source, &line.timeout, ms(1000), ms(50)..=ms(60_000), self.problems);
+        // The plant's watchdog is half a second or more: the heartbeat has to come several times in that.
+        let heartbeat = within(source, &line.heartbeat, ms(100), ms(20)..=ms(250), self.problems);
+        let publishing = within(source, &line.publishing, ms(100), ms(50)..=ms(10_000), self.problems);
+        let mut all = LinePoints::default();
+        let (mut specs, mut devices) = (Vec::new(), Vec::new());
+        for (n, device) in line.devices.iter().enumerate() {
+            let name = device.name.get_ref();
+            let unit = device.unit.as_ref().map_or(1, |u| *u.get_ref());
+            let topic = device_topic(self.raw, device.cell.get_ref(), name);
+            devices.push(DevicePlan { name: name.as_str().into(), unit, topic });
+            self.device(source, device, n as u32, unit, is_modbus, &mut all);
+            specs.push(DeviceSpec {
+                unit,
+                points: std::mem::take(&mut all.modbus),
+                limits: std::mem::take(&mut all.limits),
+                single_writes: all.single_writes,
+                commands: std::mem::take(&mut all.block_commands),
+            });
+        }
+        self.problems.extend(overlap(source, line, &specs));
+        let machines = specs
+            .iter()
+            .flat_map(|s| s.commands.iter().map(|(m, _)| *m))
+            .chain(all.node_commands.iter().map(|(m, _)| *m));
+        let machines = machines.collect();
+        let driver = if is_modbus {
+            DriverPlan::Modbus(modbus::line(source, line, timeout, specs, self.problems)?)
+        } else {
+            let endpoint = line.opcua.as_ref()?;
+            check_opcua(source, line, endpoint, self.problems);
+            DriverPlan::OpcUa(OpcUaSpec {
+                endpoint: endpoint.get_ref().clone(),
+                timeout: timeout.max(Duration::from_secs(3)),
+                publishing,
+                sampling: publishing.min(Duration::from_millis(50)),
+                pki_dir: self.state_dir.join("pki"),
+                points: all.nodes,
+                commands: all.node_commands.clone(),
+            })
+        };
+        self.notes.append(&mut all.notes);
+        let name = line.name.get_ref().as_str().into();
+        Some(LinePlan { name, driver, devices: devices.into(), points: all.points.into(), machines, heartbeat })
+    }
+
+    /// Keys that belong to the other protocol.
+    fn strays(&mut self, source: &Source, line: &raw::Line, is_modbus: bool) {
         let (other, own) = if is_modbus { ("OPC UA", "Modbus") } else { ("Modbus", "OPC UA") };
-        let title = format!("this key belongs to {other}");
-        problems.push(source.problem(stray, title, format!("the line speaks {own}")));
+        let strays: Vec<Option<Range<usize>>> = if is_modbus {
+            vec![line.security.as_ref().map(Spanned::span), line.publishing.as_ref().map(Spanned::span)]
+        } else {
+            let of_line = [
+                line.serial.as_ref().map(Spanned::span),
+                line.tls.as_ref().map(Spanned::span),
+                line.pipeline.as_ref().map(Spanned::span),
+                line.pause.as_ref().map(Spanned::span),
+            ];
+            let of_devices = line
+                .devices
+                .iter()
+                .flat_map(|d| [d.unit.as_ref().map(Spanned::span), d.order.as_ref().map(Spanned::span)]);
+            of_line.into_iter().chain(of_devices).collect()
+        };
+        for stray in strays.into_iter().flatten() {
+            let title = format!("this key belongs to {other}");
+            self.problems.push(source.problem(stray, title, format!("the line speaks {own}")));
+        }
     }
-    let ms = Duration::from_millis;
-    let timeout = within(source, &line.timeout, ms(1000), ms(50)..=ms(60_000), problems);
-    // The plant's watchdog is half a second or more: the heartbeat has to come several times in that.
-    let heartbeat = within(source, &line.heartbeat, ms(100), ms(20)..=ms(250), problems);
-    let publishing = within(source, &line.publishing, ms(100), ms(50)..=ms(10_000), problems);
-    let mut all = LinePoints::default();
-    let mut specs = Vec::new();
-    for device in &line.devices {
-        let before = (all.modbus.len(), all.block_commands.len());
-        let template = raw.mqtt.topic.as_ref().map_or(TOPIC, |t| t.get_ref());
-        let topic = |tag: &str| expand(template, &levels(raw, device.cell.get_ref(), device.name.get_ref(), tag));
-        let path = source.path.parent().map_or_else(PathBuf::new, |p| p.to_path_buf()).join(device.profile.get_ref());
-        let profile = match Source::read(&path) {
-            Ok(profile) => profile,
+
+    fn device(
+        &mut self,
+        source: &Source,
+        device: &raw::Device,
+        number: u32,
+        unit: u8,
+        is_modbus: bool,
+        out: &mut LinePoints,
+    ) {
+        let profile = device.profile.as_ref().map(|path| self.profile(source, path));
+        if device.profile.is_none() && device.tags.is_none() {
+            let problem = source.problem(device.name.span(), "this device has no tags", "nothing would be read");
+            self.problems.push(problem.help("add `profile = \"file.toml\"` or `tags = \"file.csv\"`"));
+        }
+        if matches!(profile, Some(None)) {
+            return; // told already
+        }
+        let profile = profile.flatten();
+        out.single_writes = true;
+        let mut reader = DeviceReader {
+            layout: self.layout,
+            profile: source,
+            is_modbus,
+            device: number,
+            device_name: device.name.get_ref(),
+            unit,
+            order: Order::default(),
+            order_is_the_device_s: device.order.is_some(),
+            interval: INTERVAL,
+            names: &mut self.names,
+            seen: HashMap::new(),
+            problems: self.problems,
+            out,
+        };
+        reader.order = reader.order(&device.order).unwrap_or_default();
+        if let Some(profile) = &profile {
+            reader.profile = &profile.0;
+            reader.read(&profile.1, &mut self.bound);
+        }
+        let Some(path) = &device.tags else { return };
+        let table = Source::read(&beside(source, path.get_ref()))
+            .map_err(|why| vec![source.problem(path.span(), "the tag table cannot be read", why.first_title())])
+            .and_then(|table| csv::tags(&table).map(|tags| (table, tags)).map_err(|report| report.0));
+        match table {
+            Ok((table, tags)) => {
+                reader.profile = &table;
+                reader.tags(&tags);
+            }
+            Err(problems) => reader.problems.extend(problems),
+        }
+    }
+
+    /// A profile, read once; its problems are told once.
+    fn profile(&mut self, source: &Source, path: &Spanned<String>) -> Option<Rc<(Source, raw::Profile)>> {
+        let file = beside(source, path.get_ref());
+        if let Some(known) = self.profiles.get(&file) {
+            return known.clone();
+        }
+        let read = match Source::read(&file) {
+            Ok(profile) => match parse(&profile) {
+                Ok(parsed) => Some(Rc::new((profile, parsed))),
+                Err(report) => {
+                    self.problems.extend(report.0);
+                    None
+                }
+            },
             Err(why) => {
-                let label = why.first_title();
-                let problem = source.problem(device.profile.span(), "the profile cannot be read", label);
-                problems.push(problem.help("profile files are looked for beside this file"));
-                continue;
+                let problem = source.problem(path.span(), "the profile cannot be read", why.first_title());
+                self.problems.push(problem.help("profile files are looked for beside this file"));
+                None
             }
         };
-        let parsed: raw::Profile = match parse(&profile) {
-            Ok(parsed) => parsed,
-            Err(report) => {
-                problems.extend(report.0);
-                continue;
-            }
-        };
-        let name = device.name.get_ref();
-        DeviceReader { layout, profile: &profile, is_modbus, device: name, topic: &topic, problems, out: &mut all }
-            .read(&parsed, bound);
-        specs.push(DeviceSpec {
-            unit: device.unit.as_ref().map_or(1, |u| *u.get_ref()),
-            points: all.modbus[before.0..].to_vec(),
-            limits: all.limits,
-            commands: all.block_commands[before.1..].to_vec(),
-        });
+        self.profiles.insert(file, read.clone());
+        read
     }
-    let overlaps = overlap(source, line, &specs);
-    problems.extend(overlaps);
-    let driver = if is_modbus {
-        let peer = line.modbus.as_ref()?;
-        host_port(source, peer, problems);
-        DriverPlan::Modbus(TcpSpec { peer: peer.get_ref().clone(), connect_timeout: timeout, timeout, devices: specs })
-    } else {
-        let endpoint = line.opcua.as_ref()?;
-        check_opcua(source, line, endpoint, problems);
-        DriverPlan::OpcUa(OpcUaSpec {
-            endpoint: endpoint.get_ref().clone(),
-            timeout: timeout.max(Duration::from_secs(3)),
-            publishing,
-            sampling: publishing.min(Duration::from_millis(50)),
-            pki_dir: state_dir.join("pki"),
-            points: all.nodes,
-            commands: all.node_commands.clone(),
-        })
-    };
-    let machines =
-        all.block_commands.iter().map(|(m, _)| *m).chain(all.node_commands.iter().map(|(m, _)| *m)).collect();
-    let name = line.name.get_ref().as_str().into();
-    Some(LinePlan { name, driver, points: all.points.into(), machines, heartbeat })
+}
+
+/// A path as the file that names it means it.
+pub(super) fn beside(source: &Source, path: &str) -> PathBuf {
+    source.path.parent().map_or_else(|| PathBuf::from(path), |dir| dir.join(path))
 }
 
 /// Two command blocks in the same registers: each machine would take the other's words for damage, and hold.

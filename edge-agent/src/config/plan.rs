@@ -3,11 +3,11 @@
 use super::raw;
 use super::report::{Problem, Report, Source};
 use super::values::Time;
-use super::{lines, tags};
+use super::{lines, machines};
 use crate::control::rt::RealTime;
 use control_core::Layout;
 use control_core::units::{MachineId, PosId};
-use device_drivers::modbus::TcpSpec;
+use device_drivers::modbus::LineSpec;
 use device_drivers::opcua::OpcUaSpec;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -29,12 +29,14 @@ pub struct Plan {
     pub drain: Duration,
     /// The control loop.
     pub control: ControlPlan,
-    /// Telemetry.
-    pub mqtt: MqttPlan,
-    /// The floor.
-    pub layout: Layout,
+    /// Telemetry; without it nothing is published.
+    pub mqtt: Option<MqttPlan>,
+    /// The floor; without it the gateway gathers and forwards only.
+    pub layout: Option<Layout>,
     /// The field lines.
     pub lines: Vec<LinePlan>,
+    /// Addresses that were typed in another form than ours, for `check` to show.
+    pub notes: Vec<String>,
 }
 
 /// The control loop.
@@ -63,16 +65,28 @@ pub struct MqttPlan {
     pub status_topic: String,
     /// Topic of loss records.
     pub loss_topic: String,
+    /// What one message holds.
+    pub payload: Payload,
     /// Keep-alive.
     pub keep_alive: Duration,
     /// An unchanged value is sent again after this long.
     pub heartbeat: Duration,
     /// Messages on their way at once.
     pub window: u16,
-    /// Samples that may wait for the broker.
-    pub spool_samples: usize,
+    /// Memory for samples that wait for the broker, bytes.
+    pub spool_bytes: usize,
     /// User and password.
     pub login: Option<(String, String)>,
+}
+
+/// What one message holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// One value.
+    #[default]
+    Tag,
+    /// What changed in one poll of a device.
+    Device,
 }
 
 /// One field line.
@@ -82,6 +96,8 @@ pub struct LinePlan {
     pub name: Arc<str>,
     /// Protocol and peer.
     pub driver: DriverPlan,
+    /// Its devices; points name them by index.
+    pub devices: Arc<[DevicePlan]>,
     /// Its points; the index is the point's number.
     pub points: Arc<[PointPlan]>,
     /// Machines whose command blocks it carries.
@@ -90,39 +106,79 @@ pub struct LinePlan {
     pub heartbeat: Duration,
 }
 
+impl LinePlan {
+    /// `device/tag`.
+    pub fn point_name(&self, point: &PointPlan) -> String {
+        let device = self.devices.get(point.device as usize).map_or("?", |d| &d.name);
+        format!("{device}/{}", point.tag)
+    }
+}
+
+/// One device of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePlan {
+    /// Name in topics, logs and metrics.
+    pub name: Arc<str>,
+    /// Modbus unit.
+    pub unit: u8,
+    /// Its topic, before and after the tag's name; all before when a message holds a whole device.
+    pub topic: (Arc<str>, Arc<str>),
+}
+
 /// Protocol and peer.
 #[derive(Clone, Debug)]
 pub enum DriverPlan {
-    /// Modbus TCP.
-    Modbus(TcpSpec),
+    /// Modbus.
+    Modbus(LineSpec),
     /// OPC UA.
     OpcUa(OpcUaSpec),
 }
 
 impl DriverPlan {
-    /// Address of the peer, `host:port`.
-    pub fn peer(&self) -> &str {
+    /// Address of the peer: `host:port`, or a serial port.
+    pub fn peer(&self) -> String {
         match self {
-            DriverPlan::Modbus(spec) => &spec.peer,
+            DriverPlan::Modbus(spec) => {
+                spec.endpoint.host_port().map_or_else(|| spec.endpoint.to_string(), String::from)
+            }
             DriverPlan::OpcUa(spec) => {
                 let rest = spec.endpoint.strip_prefix("opc.tcp://").unwrap_or(&spec.endpoint);
-                rest.split('/').next().unwrap_or(rest)
+                rest.split('/').next().unwrap_or(rest).to_string()
             }
         }
     }
 }
 
-/// One point of a line.
+/// One point of a line. Kept small: a gateway has a hundred thousand.
 #[derive(Clone, Debug)]
 pub struct PointPlan {
-    /// `device/tag`.
-    pub name: Arc<str>,
-    /// Where it is published; `None` for what only the control loop sees.
-    pub topic: Option<Arc<str>>,
+    /// Which device of the line.
+    pub device: u32,
+    /// The tag's name, shared by all devices of a profile.
+    pub tag: Arc<str>,
+    /// Whether it is published; what only the control loop sees is not.
+    pub publish: bool,
     /// What it is to the control loop.
     pub role: Role,
     /// Without a new reading for this long it is Uncertain, for twice as long Bad.
     pub stale_after: Duration,
+    /// Who may write it may write this; `None`: nobody.
+    pub write: Option<Arc<WriteRule>>,
+}
+
+/// What may be written to a tag.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteRule {
+    /// Smallest value.
+    pub min: Option<f64>,
+    /// Greatest value.
+    pub max: Option<f64>,
+    /// At most one write in this time.
+    pub every: Duration,
+    /// Higher goes first.
+    pub priority: u8,
+    /// Whether it is read back.
+    pub verify: bool,
 }
 
 /// What a point is to the control loop.
@@ -136,35 +192,49 @@ pub enum Role {
     Position(PosId),
 }
 
-impl Plan {
+/// What machines and positions of a floor are called.
+#[derive(Clone, Copy, Debug)]
+pub struct FloorNames(Option<Layout>);
+
+impl FloorNames {
     /// The name of a machine.
-    pub fn machine_name(&self, id: MachineId) -> String {
-        tags::machine_name(&self.layout, id)
+    pub fn machine(&self, id: MachineId) -> String {
+        self.0.as_ref().map_or_else(|| format!("machine-{}", id.0), |l| machines::machine_name(l, id))
     }
 
     /// The name of a position.
-    pub fn position_name(&self, pos: PosId) -> String {
-        tags::position_name(&self.layout, pos)
+    pub fn position(&self, pos: PosId) -> String {
+        self.0.as_ref().map_or_else(|| format!("position-{}", pos.0), |l| machines::position_name(l, pos))
+    }
+}
+
+impl Plan {
+    /// What machines and positions are called.
+    pub fn names(&self) -> FloorNames {
+        FloorNames(self.layout)
     }
 }
 
 const PERIOD: Duration = Duration::from_millis(10);
 const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(100);
-pub(super) const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
+const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
+const DEVICE_TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}";
 const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
 /// Below five seconds the MQTT client library refuses to work.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
-/// Memory one waiting sample takes, with its share of the queue.
-const SAMPLE_BYTES: u64 = 256;
 
-pub(super) fn plan(source: &Source, raw: raw::Config) -> Result<Plan, Report> {
+pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::Part)>) -> Result<Plan, Report> {
     let mut problems = Vec::new();
-    let layout = floor(source, &raw.floor, &mut problems);
+    let layout = raw.floor.as_ref().and_then(|f| floor(source, f, &mut problems));
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
-    let mqtt = mqtt(source, &raw, &mut problems);
-    let Some(layout) = layout else { return Err(Report(problems)) };
-    let lines = lines::lines(source, &raw, &layout, &gateway.1, &mut problems);
+    let mqtt = raw.mqtt.as_ref().map(|m| mqtt(source, m, &raw, &mut problems));
+    if raw.floor.is_some() && layout.is_none() {
+        return Err(Report(problems));
+    }
+    let mut files = vec![(source, &raw.lines[..])];
+    files.extend(parts.iter().map(|(source, part)| (source, &part.lines[..])));
+    let (lines, notes) = lines::Lines::new(&raw, layout.as_ref(), &gateway.1, &mut problems).read(source, &files);
     if !problems.is_empty() {
         return Err(Report(problems));
     }
@@ -178,6 +248,7 @@ pub(super) fn plan(source: &Source, raw: raw::Config) -> Result<Plan, Report> {
         mqtt,
         layout,
         lines,
+        notes,
     })
 }
 
@@ -260,8 +331,16 @@ pub(super) fn within(
     time
 }
 
-fn mqtt(source: &Source, raw: &raw::Config, problems: &mut Vec<Problem>) -> MqttPlan {
-    let m = &raw.mqtt;
+fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: &mut Vec<Problem>) -> MqttPlan {
+    let payload = match m.payload.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
+        None | Some(("tag", _)) => Payload::Tag,
+        Some(("device", _)) => Payload::Device,
+        Some((other, span)) => {
+            let label = format!("found \"{other}\", expected \"tag\" or \"device\"");
+            problems.push(source.problem(span, "unknown payload", label));
+            Payload::Tag
+        }
+    };
     let (host, port) = host_port(source, &m.broker, problems);
     let keep_alive =
         within(source, &m.keep_alive, KEEP_ALIVE_MIN, KEEP_ALIVE_MIN..=Duration::from_secs(3600), problems);
@@ -277,10 +356,19 @@ fn mqtt(source: &Source, raw: &raw::Config, problems: &mut Vec<Problem>) -> Mqtt
         problems.push(source.problem(given.span(), "this spool is out of range", "must be 1MiB to 16GiB"));
     }
     if let Some(topic) = &m.topic {
-        check_template(source, topic, &["area", "line", "cell", "device", "tag", "gateway"], true, problems);
+        match payload {
+            Payload::Tag => {
+                let levels = ["area", "line", "cell", "device", "tag", "gateway"];
+                check_template(source, topic, &levels, &["{device}", "{tag}"], problems);
+            }
+            Payload::Device => {
+                let levels = ["area", "line", "cell", "device", "gateway"];
+                check_template(source, topic, &levels, &["{device}"], problems);
+            }
+        }
     }
     if let Some(topic) = &m.status_topic {
-        check_template(source, topic, &["area", "line", "gateway"], false, problems);
+        check_template(source, topic, &["area", "line", "gateway"], &[], problems);
     }
     let status_template = m.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
     let status_topic = expand(status_template, &levels(raw, "", "", ""));
@@ -291,10 +379,11 @@ fn mqtt(source: &Source, raw: &raw::Config, problems: &mut Vec<Problem>) -> Mqtt
         client_id: raw.gateway.name.get_ref().clone(),
         status_topic,
         loss_topic,
+        payload,
         keep_alive,
         heartbeat: m.heartbeat.map_or(Duration::from_secs(30), |t| t.0),
         window,
-        spool_samples: usize::try_from(spool / SAMPLE_BYTES).unwrap_or(usize::MAX),
+        spool_bytes: usize::try_from(spool).unwrap_or(usize::MAX),
         login: login(source, m, problems),
     }
 }
@@ -332,6 +421,17 @@ pub(super) fn host_port(source: &Source, text: &Spanned<String>, problems: &mut 
     }
 }
 
+/// The topic of a device, before and after the tag's name.
+pub(super) fn device_topic(raw: &raw::Config, cell: &str, device: &str) -> (Arc<str>, Arc<str>) {
+    let mqtt = raw.mqtt.as_ref();
+    let by_device = mqtt.and_then(|m| m.payload.as_ref()).is_some_and(|p| p.get_ref() == "device");
+    let default = if by_device { DEVICE_TOPIC } else { TOPIC };
+    let template = mqtt.and_then(|m| m.topic.as_ref()).map_or(default, |t| t.get_ref());
+    let (before, after) = template.split_once("{tag}").unwrap_or((template, ""));
+    let levels = levels(raw, cell, device, "");
+    (expand(before, &levels).into(), expand(after, &levels).into())
+}
+
 pub(super) type Levels<'a> = [(&'static str, &'a str); 6];
 
 pub(super) fn levels<'a>(raw: &'a raw::Config, cell: &'a str, device: &'a str, tag: &'a str) -> Levels<'a> {
@@ -350,7 +450,13 @@ pub(super) fn expand(template: &str, levels: &Levels<'_>) -> String {
     levels.iter().fold(template.to_string(), |topic, (name, value)| topic.replace(name, value))
 }
 
-fn check_template(source: &Source, text: &Spanned<String>, known: &[&str], full: bool, problems: &mut Vec<Problem>) {
+fn check_template(
+    source: &Source,
+    text: &Spanned<String>,
+    known: &[&str],
+    needed: &[&str],
+    problems: &mut Vec<Problem>,
+) {
     let template = text.get_ref();
     for part in template.split('{').skip(1) {
         let name = part.split('}').next().unwrap_or(part);
@@ -363,8 +469,8 @@ fn check_template(source: &Source, text: &Spanned<String>, known: &[&str], full:
         let label = "a topic to publish to has no wildcards and is not empty";
         problems.push(source.problem(text.span(), "this is not a topic", label));
     }
-    if full && !(template.contains("{device}") && template.contains("{tag}")) {
-        let label = "without {device} and {tag} several tags would share one topic";
+    if !needed.iter().all(|level| template.contains(level)) {
+        let label = format!("without {} several tags would share one topic", needed.join(" and "));
         problems.push(source.problem(text.span(), "this template is too short", label));
     }
 }

@@ -13,10 +13,21 @@ pub struct Config {
     /// The control loop.
     #[serde(default)]
     pub control: Control,
-    /// Telemetry.
-    pub mqtt: Mqtt,
-    /// The floor it controls.
-    pub floor: Floor,
+    /// Telemetry; without it nothing is published.
+    #[serde(default)]
+    pub mqtt: Option<Mqtt>,
+    /// The floor it controls; without it the gateway gathers and forwards only.
+    #[serde(default)]
+    pub floor: Option<Floor>,
+    /// The field lines.
+    #[serde(default, rename = "line")]
+    pub lines: Vec<Line>,
+}
+
+/// A file in `conf.d/`: more lines.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
     /// The field lines.
     #[serde(default, rename = "line")]
     pub lines: Vec<Line>,
@@ -73,6 +84,9 @@ pub struct Control {
 pub struct Mqtt {
     /// `host:port`.
     pub broker: Spanned<String>,
+    /// What one message holds: `"tag"`, one value, or `"device"`, what changed in one poll of a device.
+    #[serde(default)]
+    pub payload: Option<Spanned<String>>,
     /// Topic template.
     #[serde(default)]
     pub topic: Option<Spanned<String>>,
@@ -115,9 +129,21 @@ pub struct Floor {
 pub struct Line {
     /// Its name in logs and metrics.
     pub name: Spanned<String>,
-    /// `host:port` of a Modbus TCP server.
+    /// Modbus: `host:port`, `tls://host:port`, `rtu-over-tcp://host:port`, or a serial port, as in `/dev/ttyUSB0`.
     #[serde(default)]
     pub modbus: Option<Spanned<String>>,
+    /// Settings of a serial port.
+    #[serde(default)]
+    pub serial: Option<Spanned<Serial>>,
+    /// Certificates of a `tls://` line.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// Requests on their way at once, where every device behind the line takes that.
+    #[serde(default)]
+    pub pipeline: Option<Spanned<u8>>,
+    /// Pause between a reply and the next request.
+    #[serde(default)]
+    pub pause: Option<Spanned<Time>>,
     /// `opc.tcp://` endpoint of an OPC UA server.
     #[serde(default)]
     pub opcua: Option<Spanned<String>>,
@@ -138,6 +164,37 @@ pub struct Line {
     pub devices: Vec<Device>,
 }
 
+/// `line.serial`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serial {
+    /// Bits a second.
+    pub baud: Spanned<u32>,
+    /// `"none"`, `"even"` or `"odd"`.
+    #[serde(default)]
+    pub parity: Option<Spanned<String>>,
+    /// 1 or 2.
+    #[serde(default)]
+    pub stop_bits: Option<Spanned<u8>>,
+}
+
+/// `line.tls`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates that may sign the device's, PEM.
+    pub ca: Spanned<String>,
+    /// Our own certificate, PEM.
+    #[serde(default)]
+    pub certificate: Option<Spanned<String>>,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+    /// The name in the device's certificate, if it is not the host of the address.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
 /// `[[line.device]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,7 +207,14 @@ pub struct Device {
     #[serde(default)]
     pub unit: Option<Spanned<u8>>,
     /// Profile file, relative to this one.
-    pub profile: Spanned<String>,
+    #[serde(default)]
+    pub profile: Option<Spanned<String>>,
+    /// Tag table (CSV), relative to this one.
+    #[serde(default)]
+    pub tags: Option<Spanned<String>>,
+    /// Order of words and bytes of this device.
+    #[serde(default)]
+    pub order: Option<Spanned<String>>,
 }
 
 /// A profile file.
@@ -160,7 +224,10 @@ pub struct Profile {
     /// How often its tags are read, unless a tag says otherwise.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,
-    /// What the device takes in one request.
+    /// Order of words and bytes, unless a tag says otherwise: `"ABCD"`, `"CDAB"`, `"BADC"` or `"DCBA"`.
+    #[serde(default)]
+    pub order: Option<Spanned<String>>,
+    /// What the device takes in one request, and what it does not take.
     #[serde(default)]
     pub limits: Limits,
     /// Machines whose blocks it holds.
@@ -187,6 +254,15 @@ pub struct Limits {
     /// Registers read and thrown away rather than asking twice.
     #[serde(default)]
     pub gap: Option<Spanned<u16>>,
+    /// Each value is asked for on its own.
+    #[serde(default)]
+    pub one_by_one: bool,
+    /// Never read, not even in passing: `"holding:100..120"`.
+    #[serde(default)]
+    pub never: Vec<Spanned<String>>,
+    /// The device knows functions 15 and 16 only, not 5 and 6.
+    #[serde(default)]
+    pub multiple_writes_only: bool,
 }
 
 /// `[[machine]]`
@@ -224,19 +300,49 @@ pub struct Tag {
     /// Modbus type.
     #[serde(default, rename = "type")]
     pub kind: Option<Spanned<String>>,
-    /// `"high"` or `"low"`: which word comes first.
+    /// Order of words and bytes.
     #[serde(default)]
-    pub first_word: Option<Spanned<String>>,
+    pub order: Option<Spanned<String>>,
     /// value = raw x factor + offset
     #[serde(default)]
     pub factor: Option<Spanned<f64>>,
     /// value = raw x factor + offset
     #[serde(default)]
     pub offset: Option<Spanned<f64>>,
+    /// Smaller values are shown as this.
+    #[serde(default)]
+    pub min: Option<Spanned<f64>>,
+    /// Greater values are shown as this.
+    #[serde(default)]
+    pub max: Option<Spanned<f64>>,
+    /// Whoever may write it, may write this.
+    #[serde(default)]
+    pub write: Option<Spanned<Write>>,
     /// OPC UA node.
     #[serde(default)]
     pub node: Option<Spanned<String>>,
     /// How often it is read.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,
+}
+
+/// `tag.write`: without it nobody outside may write the tag.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Write {
+    /// Smallest value taken.
+    #[serde(default)]
+    pub min: Option<f64>,
+    /// Greatest value taken.
+    #[serde(default)]
+    pub max: Option<f64>,
+    /// At most one write in this time.
+    #[serde(default)]
+    pub every: Option<Time>,
+    /// Higher goes first, 0 to 255.
+    #[serde(default)]
+    pub priority: u8,
+    /// Whether it is read back; it is, unless this says false.
+    #[serde(default)]
+    pub verify: Option<bool>,
 }

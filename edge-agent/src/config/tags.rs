@@ -1,134 +1,141 @@
 //! From a device and its profile to points: tags, status blocks and load sensors, each with a number and a role.
 
-use super::plan::{PointPlan, Role};
+use super::plan::{PointPlan, Role, WriteRule};
 use super::raw;
 use super::report::{Problem, Source, closest};
-use control_core::layout::{Conveyor, End, Layout, MachineKind, Place};
-use control_core::units::{MachineId, PosId};
-use device_drivers::block::{COMMAND_WORDS, STATUS_WORDS};
-use device_drivers::modbus::{Address, DataType, PlanLimits, PointSpec, Scale, Table, WordOrder};
+use control_core::layout::Layout;
+use control_core::units::MachineId;
+use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
 use device_drivers::opcua::{NodeName, WATCHDOG};
 use device_drivers::value::PointId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 
 /// How often tags are read when nothing is said.
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 /// The fastest poll: below it the network's own jitter decides (FIELD section 5).
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// How often machines and the sensors beside them are read.
-const MACHINE_INTERVAL: Duration = Duration::from_millis(50);
-/// How often bays are read.
-const BAYS_INTERVAL: Duration = Duration::from_secs(1);
-
-const TYPES: [(&str, DataType); 9] = [
-    ("bool", DataType::Bool),
-    ("u16", DataType::U16),
-    ("i16", DataType::I16),
-    ("u32", DataType::U32),
-    ("i32", DataType::I32),
-    ("f32", DataType::F32),
-    ("u64", DataType::U64),
-    ("i64", DataType::I64),
-    ("f64", DataType::F64),
-];
-
-/// The name of a machine in configuration, topics and logs.
-pub(super) fn machine_name(layout: &Layout, id: MachineId) -> String {
-    match layout.kind(id) {
-        Some(MachineKind::Shuttle(tier)) => format!("shuttle-{}", tier.0 + 1),
-        Some(MachineKind::Lift) => "lift".into(),
-        Some(MachineKind::Cell) => "cell".into(),
-        None => format!("machine-{}", id.0),
-    }
-}
-
-/// The name of a position in topics and logs.
-pub(super) fn position_name(layout: &Layout, pos: PosId) -> String {
-    match layout.place(pos) {
-        Some(Place::Bay { tier, index }) => {
-            let bays = layout.bays_per_side();
-            format!("bay-{}-{}-{:02}", tier.0 + 1, if index < bays { "left" } else { "right" }, index % bays + 1)
-        }
-        Some(Place::TransferOut(tier)) => format!("transfer-out-{}", tier.0 + 1),
-        Some(Place::TransferIn(tier)) => format!("transfer-in-{}", tier.0 + 1),
-        Some(Place::Belt(conveyor, end)) => {
-            let name = match conveyor {
-                Conveyor::Infeed => "infeed",
-                Conveyor::Outfeed => "outfeed",
-                Conveyor::Feed => "cell-feed",
-                Conveyor::Return => "cell-return",
-            };
-            format!("{name}-{}", if end == End::Entry { "entry" } else { "exit" })
-        }
-        Some(Place::Deck(id)) => format!("deck-{}", machine_name(layout, id)),
-        None => format!("position-{}", pos.0),
-    }
-}
+pub(super) const MACHINE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What one line's devices come to.
 #[derive(Default)]
 pub(super) struct LinePoints {
     pub(super) points: Vec<PointPlan>,
+    /// Of the device being read.
     pub(super) modbus: Vec<PointSpec>,
     pub(super) nodes: Vec<(PointId, NodeName)>,
+    /// Of the device being read.
     pub(super) block_commands: Vec<(MachineId, u16)>,
     pub(super) node_commands: Vec<(MachineId, NodeName)>,
-    pub(super) limits: PlanLimits,
+    pub(super) limits: Limits,
+    pub(super) single_writes: bool,
+    /// Addresses that were typed in another form than ours: tag, as typed, in our form.
+    pub(super) notes: Vec<String>,
 }
 
 /// Who holds which machine, over all lines.
 pub(super) type Bound = HashMap<MachineId, String>;
 
+/// One name for a tag that a hundred devices have.
+#[derive(Default)]
+pub(super) struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(name.clone());
+        name
+    }
+}
+
 /// One device being turned into points.
 pub(super) struct DeviceReader<'a> {
-    pub(super) layout: &'a Layout,
+    pub(super) layout: Option<&'a Layout>,
+    /// The file that is being read: profile or tag table.
     pub(super) profile: &'a Source,
     pub(super) is_modbus: bool,
-    pub(super) device: &'a str,
-    pub(super) topic: &'a dyn Fn(&str) -> String,
+    /// Its number on the line.
+    pub(super) device: u32,
+    pub(super) device_name: &'a str,
+    pub(super) unit: u8,
+    pub(super) order: Order,
+    pub(super) order_is_the_device_s: bool,
+    pub(super) interval: Duration,
+    pub(super) names: &'a mut Names,
+    pub(super) seen: HashMap<String, (std::path::PathBuf, usize)>,
     pub(super) problems: &'a mut Vec<Problem>,
     pub(super) out: &'a mut LinePoints,
 }
 
 impl DeviceReader<'_> {
-    fn problem(&mut self, at: Range<usize>, title: impl Into<String>, label: impl Into<String>) {
+    pub(super) fn problem(&mut self, at: Range<usize>, title: impl Into<String>, label: impl Into<String>) {
         self.problems.push(self.profile.problem(at, title, label));
     }
 
-    fn problem_help(&mut self, at: Range<usize>, title: &str, label: String, help: String) {
+    pub(super) fn problem_help(&mut self, at: Range<usize>, title: &str, label: String, help: String) {
         self.problems.push(self.profile.problem(at, title, label).help(help));
+    }
+
+    /// A text that has to be one of ours.
+    fn parsed<T: FromStr<Err = String>>(&mut self, text: &Option<Spanned<String>>, title: &str) -> Option<T> {
+        let text = text.as_ref()?;
+        match text.get_ref().parse() {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.problem(text.span(), title, why);
+                None
+            }
+        }
+    }
+
+    pub(super) fn order(&mut self, text: &Option<Spanned<String>>) -> Option<Order> {
+        self.parsed(text, "unknown order of words and bytes")
     }
 
     pub(super) fn read(&mut self, raw: &raw::Profile, bound: &mut Bound) {
         self.limits(&raw.limits);
+        // What the device says goes before what its profile says.
+        if let (Some(order), false) = (self.order(&raw.order), self.order_is_the_device_s) {
+            self.order = order;
+        }
         for machine in &raw.machines {
             self.machine(machine, bound);
         }
         if let Some(sensors) = &raw.sensors {
             self.sensors(sensors);
         }
-        let interval = self.interval(raw.interval.as_ref(), INTERVAL);
-        let mut names: HashMap<&str, Range<usize>> = HashMap::new();
-        for tag in &raw.tags {
-            if let Some(first) = names.insert(tag.name.get_ref(), tag.name.span()) {
-                let line = line_of(&self.profile.text, first.start);
+        self.interval = self.interval(raw.interval.as_ref(), self.interval);
+        self.tags(&raw.tags);
+    }
+
+    pub(super) fn tags(&mut self, tags: &[raw::Tag]) {
+        for tag in tags {
+            let line = line_of(&self.profile.text, tag.name.span().start);
+            let here = (self.profile.path.clone(), line);
+            if let Some((file, line)) = self.seen.insert(tag.name.get_ref().clone(), here) {
                 let name = tag.name.get_ref().clone();
+                let other = if file == self.profile.path { String::new() } else { format!(" of {}", file.display()) };
                 self.problem_help(
                     tag.name.span(),
                     "two tags have the same name",
-                    format!("`{name}` is already the tag in line {line}"),
+                    format!("`{name}` is already the tag in line {line}{other}"),
                     "a tag's name is part of its topic: give each its own".into(),
                 );
             }
-            self.tag(tag, interval);
+            self.tag(tag);
         }
     }
 
     fn limits(&mut self, raw: &raw::Limits) {
-        let mut limits = PlanLimits::default();
+        let mut limits = Limits { single: raw.one_by_one, ..Limits::default() };
         for (given, most, slot) in [(&raw.registers, 125, &mut limits.registers), (&raw.bits, 2000, &mut limits.bits)] {
             let Some(given) = given else { continue };
             if !(1..=most).contains(given.get_ref()) {
@@ -143,14 +150,25 @@ impl DeviceReader<'_> {
         if let Some(gap) = &raw.gap {
             limits.gap = *gap.get_ref();
         }
-        let given = [&raw.registers, &raw.bits, &raw.gap].into_iter().flatten().next();
+        for never in &raw.never {
+            match never_range(never.get_ref()) {
+                Some(range) => limits.never.push(range),
+                None => {
+                    let label = format!("found \"{}\", expected a range, as in \"holding:100..120\"", never.get_ref());
+                    self.problem(never.span(), "this is no range of addresses", label);
+                }
+            }
+        }
+        let spans = [&raw.registers, &raw.bits, &raw.gap].into_iter().flatten().map(Spanned::span);
+        let given = spans.chain(raw.never.iter().map(Spanned::span)).next();
         if let (Some(given), false) = (given, self.is_modbus) {
-            self.problem(given.span(), "these limits belong to Modbus", "the device speaks OPC UA");
+            self.problem(given, "these limits belong to Modbus", "the device speaks OPC UA");
         }
         self.out.limits = limits;
+        self.out.single_writes = !raw.multiple_writes_only;
     }
 
-    fn interval(&mut self, given: Option<&Spanned<super::values::Time>>, default: Duration) -> Duration {
+    pub(super) fn interval(&mut self, given: Option<&Spanned<super::values::Time>>, default: Duration) -> Duration {
         let Some(given) = given else { return default };
         let interval = given.get_ref().0;
         if interval < INTERVAL_MIN {
@@ -164,42 +182,68 @@ impl DeviceReader<'_> {
         interval
     }
 
-    /// Adds a point; `topic` is `None` for what only the control loop wants to see.
-    fn point(&mut self, tag: &str, role: Role, publish: bool, interval: Duration) -> PointId {
+    /// Adds a point; `publish` is false for what only the control loop wants to see.
+    pub(super) fn point(&mut self, tag: &str, role: Role, publish: bool, interval: Duration) -> PointId {
         let id = PointId(u32::try_from(self.out.points.len()).unwrap_or(u32::MAX));
         // A subscription says nothing while nothing changes: there the watchdog decides what is stale.
         let floor = if self.is_modbus { Duration::from_millis(300) } else { WATCHDOG };
         self.out.points.push(PointPlan {
-            name: format!("{}/{tag}", self.device).into(),
-            topic: publish.then(|| (self.topic)(tag).into()),
+            device: self.device,
+            tag: self.names.get(tag),
+            publish,
             role,
             stale_after: (interval * 3).max(floor),
+            write: None,
         });
         id
     }
 
-    fn address(&mut self, text: &Spanned<String>, registers: u16) -> Option<Address> {
-        match text.get_ref().parse::<Address>() {
-            Ok(address) => {
-                let last = u32::from(address.number) + u32::from(registers) - 1;
-                if last > u32::from(u16::MAX) {
-                    self.problem(
-                        text.span(),
-                        "this address is out of range",
-                        format!("it takes {registers} registers and would end at {last}, beyond 65535"),
-                    );
-                    return None;
-                }
-                Some(address)
-            }
-            Err(why) => {
-                self.problem(text.span(), "this is not a Modbus address", why.to_string());
-                None
-            }
-        }
+    pub(super) fn address(&mut self, text: &Spanned<String>, registers: u16) -> Option<Address> {
+        self.written(text, registers, true).map(|w| w.address)
     }
 
-    fn node(&mut self, text: &Spanned<String>) -> Option<NodeName> {
+    /// The address of a run of values, which may take several requests.
+    pub(super) fn run_address(&mut self, text: &Spanned<String>, registers: u16) -> Option<Address> {
+        self.written(text, registers, false).map(|w| w.address)
+    }
+
+    fn written(&mut self, text: &Spanned<String>, registers: u16, at_once: bool) -> Option<Written> {
+        let written = match text.get_ref().parse::<Written>() {
+            Ok(written) => written,
+            Err(why) => {
+                self.problem(text.span(), "this is not a Modbus address", why.to_string());
+                return None;
+            }
+        };
+        let address = written.address;
+        let last = u32::from(address.number) + u32::from(registers) - 1;
+        if last > u32::from(u16::MAX) {
+            self.problem(
+                text.span(),
+                "this address is out of range",
+                format!("it takes {registers} registers and would end at {last}, beyond 65535"),
+            );
+            return None;
+        }
+        if let Some(range) = self.out.limits.forbids(address.table, u32::from(address.number), last + 1) {
+            let range = format!("{}:{}..{}", address.table.name(), range.start(), range.end());
+            self.problem(text.span(), "this address may never be read", format!("`never` in [limits] has {range}"));
+            return None;
+        }
+        let most = self.out.limits.most(address.table);
+        if at_once && registers > most {
+            let label = format!("it takes {registers} registers, and the device gives {most} at once");
+            self.problem(text.span(), "this value does not fit into one request", label);
+            return None;
+        }
+        if let Some(unit) = written.unit.filter(|u| *u != self.unit) {
+            let label = format!("it names unit {unit}, and the device is unit {}", self.unit);
+            self.problem(text.span(), "this address is another unit's", label);
+        }
+        Some(written)
+    }
+
+    pub(super) fn node(&mut self, text: &Spanned<String>) -> Option<NodeName> {
         match text.get_ref().parse::<NodeName>() {
             Ok(node) => Some(node),
             Err(why) => {
@@ -209,71 +253,19 @@ impl DeviceReader<'_> {
         }
     }
 
-    fn push_modbus(&mut self, id: PointId, address: Address, kind: DataType, interval: Duration) {
-        let spec = PointSpec { id, address, kind, order: WordOrder::HighFirst, scale: None, interval };
-        self.out.modbus.push(spec);
+    pub(super) fn push_modbus(
+        &mut self,
+        id: PointId,
+        address: Address,
+        format: Format,
+        interval: Duration,
+        writable: bool,
+    ) {
+        self.out.modbus.push(PointSpec { id, address, format, interval, writable });
     }
 
-    fn machine(&mut self, raw: &raw::Machine, bound: &mut Bound) {
-        let names: Vec<(String, MachineId)> =
-            self.layout.machine_ids().map(|id| (machine_name(self.layout, id), id)).collect();
-        let Some((_, id)) = names.iter().find(|(name, _)| name == raw.name.get_ref()) else {
-            let all: Vec<&str> = names.iter().map(|(n, _)| n.as_str()).collect();
-            self.problem_help(
-                raw.name.span(),
-                "the floor has no such machine",
-                format!("`{}` is not on this floor", raw.name.get_ref()),
-                format!("the machines are: {}", all.join(", ")),
-            );
-            return;
-        };
-        if let Some(other) = bound.insert(*id, self.device.to_string()) {
-            self.problem(
-                raw.name.span(),
-                "this machine has two controllers",
-                format!("device `{other}` has it already"),
-            );
-        }
-        if self.is_modbus {
-            let status = self.address(&raw.status, STATUS_WORDS as u16);
-            let command = self.address(&raw.command, COMMAND_WORDS as u16);
-            let (Some(status), Some(command)) = (status, command) else { return };
-            if command.table != Table::Holding {
-                self.problem(raw.command.span(), "a command block must be writable", "only holding registers are");
-            }
-            let id_of =
-                self.point(&format!("{}.status", raw.name.get_ref()), Role::Machine(*id), false, MACHINE_INTERVAL);
-            self.push_modbus(id_of, status, DataType::Words(STATUS_WORDS as u8), MACHINE_INTERVAL);
-            self.out.block_commands.push((*id, command.number));
-        } else {
-            let (status, command) = (self.node(&raw.status), self.node(&raw.command));
-            let (Some(status), Some(command)) = (status, command) else { return };
-            let id_of =
-                self.point(&format!("{}.status", raw.name.get_ref()), Role::Machine(*id), false, MACHINE_INTERVAL);
-            self.out.nodes.push((id_of, status));
-            self.out.node_commands.push((*id, command));
-        }
-    }
-
-    fn sensors(&mut self, raw: &raw::Sensors) {
-        if !self.is_modbus {
-            self.problem(raw.first.span(), "load sensors are read over Modbus", "this device speaks OPC UA");
-            return;
-        }
-        let bays = self.interval(raw.bays.as_ref(), BAYS_INTERVAL);
-        let Some(first) = self.address(&raw.first, 2 * self.layout.sensed()) else { return };
-        for pos in (0..self.layout.sensed()).map(PosId) {
-            let is_bay = matches!(self.layout.place(pos), Some(Place::Bay { .. }));
-            let interval = if is_bay { bays } else { MACHINE_INTERVAL };
-            let name = position_name(self.layout, pos);
-            let id = self.point(&format!("load.{name}"), Role::Position(pos), true, interval);
-            let address = Address { number: first.number + 2 * pos.0, ..first };
-            self.push_modbus(id, address, DataType::U32, interval);
-        }
-    }
-
-    fn tag(&mut self, raw: &raw::Tag, interval: Duration) {
-        let interval = self.interval(raw.interval.as_ref(), interval);
+    fn tag(&mut self, raw: &raw::Tag) {
+        let interval = self.interval(raw.interval.as_ref(), self.interval);
         let name = raw.name.get_ref();
         if name.is_empty() || name.contains(['/', '+', '#', '\0']) || name.chars().any(char::is_whitespace) {
             self.problem(raw.name.span(), "this name cannot be part of a topic", "no blanks, no `/`, `+` or `#`");
@@ -285,70 +277,132 @@ impl DeviceReader<'_> {
                 "names that begin with `load.` are those of load positions",
             );
         }
-        if !self.is_modbus {
-            let Some(node) = &raw.node else {
-                self.problem(
-                    raw.name.span(),
-                    "this tag has no node",
-                    "add `node = \"nsu=..;s=..\"`: the device speaks OPC UA",
-                );
-                return;
-            };
-            let texts = [&raw.address, &raw.kind, &raw.first_word].into_iter().flatten().map(Spanned::span);
-            let numbers = [&raw.factor, &raw.offset].into_iter().flatten().map(Spanned::span);
-            for stray in texts.chain(numbers).collect::<Vec<_>>() {
-                self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
-            }
-            if let Some(given) = &raw.interval {
-                let help = "set `publishing` at the line in agent.toml: the server sends changes by itself".to_string();
-                self.problem_help(given.span(), "a node is not polled", "no effect here".into(), help);
-            }
-            let Some(node) = self.node(node) else { return };
-            let id = self.point(name, Role::Telemetry, true, interval);
-            self.out.nodes.push((id, node));
+        if self.is_modbus { self.modbus_tag(raw, interval) } else { self.opcua_tag(raw, interval) }
+    }
+
+    fn opcua_tag(&mut self, raw: &raw::Tag, interval: Duration) {
+        let Some(node) = &raw.node else {
+            self.problem(
+                raw.name.span(),
+                "this tag has no node",
+                "add `node = \"nsu=..;s=..\"`: the device speaks OPC UA",
+            );
             return;
+        };
+        let texts = [&raw.address, &raw.kind, &raw.order].into_iter().flatten().map(Spanned::span);
+        let numbers = [&raw.factor, &raw.offset, &raw.min, &raw.max].into_iter().flatten().map(Spanned::span);
+        for stray in texts.chain(numbers).collect::<Vec<_>>() {
+            self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
         }
+        if let Some(given) = &raw.interval {
+            let help = "set `publishing` at the line in agent.toml: the server sends changes by itself".to_string();
+            self.problem_help(given.span(), "a node is not polled", "no effect here".into(), help);
+        }
+        let Some(node) = self.node(node) else { return };
+        let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
+        self.out.nodes.push((id, node));
+        self.write_rule(raw);
+    }
+
+    fn modbus_tag(&mut self, raw: &raw::Tag, interval: Duration) {
         if let Some(stray) = &raw.node {
             self.problem(stray.span(), "this key belongs to OPC UA", "the device speaks Modbus");
         }
-        let (Some(address), Some(kind)) = (&raw.address, &raw.kind) else {
+        let (Some(typed), Some(kind_text)) = (&raw.address, &raw.kind) else {
             let what = "add `address = \"holding:0\"` and `type = \"u16\"`: the device speaks Modbus";
             self.problem(raw.name.span(), "this tag has no address or no type", what);
             return;
         };
-        let Some((_, data_type)) = TYPES.iter().find(|(n, _)| n == kind.get_ref()) else {
-            let all: Vec<&str> = TYPES.iter().map(|(n, _)| *n).collect();
-            let near =
-                closest(&familiar(kind.get_ref()), &all).map_or(String::new(), |n| format!("did you mean `{n}`? "));
-            let label = format!("there is no type `{}`", kind.get_ref());
-            self.problem_help(kind.span(), "unknown type", label, format!("{near}The types are: {}", all.join(", ")));
-            return;
-        };
-        let Some(address_of) = self.address(address, data_type.registers()) else { return };
-        let is_bit = address_of.table.is_bits() || address_of.bit.is_some();
-        if is_bit != (*data_type == DataType::Bool) {
-            let (label, help) = match is_bit {
-                true => ("this address is one bit", "a bit has type `bool`"),
-                false => ("this address is a register", "name the bit, as in \"holding:5.3\", or choose a number type"),
+        let Some(kind) = self.data_type(kind_text) else { return };
+        let Some(Written { address, order, .. }) = self.written(typed, kind.registers(), true) else { return };
+        self.address_fits(typed, address, kind);
+        let order = order.or_else(|| self.order(&raw.order)).unwrap_or(self.order);
+        let scale = self.scale(raw, kind);
+        let writable = raw.write.is_some();
+        if let Some(write) = raw.write.as_ref().filter(|_| !address.table.is_writable() || address.bits.is_some()) {
+            let label = match address.bits {
+                Some(_) => "other bits of the register would be overwritten; give the PLC a coil or a register for it",
+                None => "only coils and holding registers are",
             };
-            self.problem_help(address.span(), "address and type do not fit", label.into(), help.into());
+            self.problem(write.span(), "this address cannot be written", label);
         }
-        let order = match raw.first_word.as_ref().map(|s| (s.get_ref().as_str(), s.span())) {
-            None | Some(("high", _)) => WordOrder::HighFirst,
-            Some(("low", _)) => WordOrder::LowFirst,
-            Some((other, span)) => {
-                let label = format!("found \"{other}\", expected \"high\" or \"low\"");
-                self.problem(span, "unknown word order", label);
-                WordOrder::HighFirst
-            }
-        };
-        let number = |given: &Option<Spanned<f64>>, default| given.as_ref().map_or(default, |n| *n.get_ref());
-        let scale = (raw.factor.is_some() || raw.offset.is_some())
-            .then(|| Scale { factor: number(&raw.factor, 1.0), offset: number(&raw.offset, 0.0) });
-
+        let name = raw.name.get_ref();
+        if address.to_string() != *typed.get_ref() {
+            let device = self.device_name;
+            self.out.notes.push(format!("{device}/{name}: {} is {address}, {order}", typed.get_ref()));
+        }
         let id = self.point(name, Role::Telemetry, true, interval);
-        self.out.modbus.push(PointSpec { id, address: address_of, kind: *data_type, order, scale, interval });
+        self.push_modbus(id, address, Format { kind, order, scale }, interval, writable);
+        self.write_rule(raw);
     }
+
+    fn data_type(&mut self, text: &Spanned<String>) -> Option<DataType> {
+        let why = match text.get_ref().parse::<DataType>() {
+            Ok(kind) => return Some(kind),
+            Err(why) => why,
+        };
+        let all: Vec<&str> = DataType::names().collect();
+        let near = closest(&familiar(text.get_ref()), &all).map_or(String::new(), |n| format!("did you mean `{n}`? "));
+        let help = format!("{near}The types are: {}", all.join(", "));
+        self.problem_help(text.span(), "unknown type", why, help);
+        None
+    }
+
+    fn address_fits(&mut self, typed: &Spanned<String>, address: Address, kind: DataType) {
+        let is_bit = address.table.is_bits() || address.bits.is_some_and(|b| b.count == 1);
+        let is_field = address.bits.is_some_and(|b| b.count > 1);
+        let (label, help) = match kind {
+            _ if is_field && kind != DataType::U16 => {
+                ("these are bits of a register", "a field of bits has type `u16`")
+            }
+            DataType::Bool if !is_bit => {
+                ("this address is a register", "name the bit, as in \"holding:5.3\", or choose a number type")
+            }
+            DataType::Bool => return,
+            _ if is_bit => ("this address is one bit", "a bit has type `bool`"),
+            _ => return,
+        };
+        self.problem_help(typed.span(), "address and type do not fit", label.into(), help.into());
+    }
+
+    fn scale(&mut self, raw: &raw::Tag, kind: DataType) -> Option<Box<Scale>> {
+        let given = [&raw.factor, &raw.offset, &raw.min, &raw.max].into_iter().flatten().next()?;
+        if !kind.is_number() {
+            self.problem(given.span(), "only numbers have factor, offset, min and max", format!("this tag is {kind}"));
+        }
+        let number = |given: &Option<Spanned<f64>>, default| given.as_ref().map_or(default, |n| *n.get_ref());
+        let (factor, offset) = (number(&raw.factor, 1.0), number(&raw.offset, 0.0));
+        if let Some(given) = raw.factor.as_ref().filter(|f| *f.get_ref() == 0.0 || !f.get_ref().is_finite()) {
+            self.problem(given.span(), "this factor makes every value the same", "must be a number other than 0");
+        }
+        let (min, max) = (number(&raw.min, f64::NEG_INFINITY), number(&raw.max, f64::INFINITY));
+        if let Some(given) = raw.min.as_ref().filter(|_| min > max) {
+            self.problem(given.span(), "min is greater than max", format!("{min} is greater than {max}"));
+        }
+        let clamp = (raw.min.is_some() || raw.max.is_some()).then_some((min, max));
+        Some(Box::new(Scale { factor, offset, clamp }))
+    }
+
+    /// The rule of the point that was added last.
+    fn write_rule(&mut self, raw: &raw::Tag) {
+        let (Some(write), Some(point)) = (&raw.write, self.out.points.last_mut()) else { return };
+        let rule = write.get_ref();
+        point.write = Some(Arc::new(WriteRule {
+            min: rule.min,
+            max: rule.max,
+            every: rule.every.map_or(Duration::ZERO, |t| t.0),
+            priority: rule.priority,
+            verify: rule.verify.unwrap_or(true),
+        }));
+    }
+}
+
+/// `holding:100..120`, both ends included.
+fn never_range(text: &str) -> Option<(Table, std::ops::RangeInclusive<u16>)> {
+    let (first, last) = text.split_once("..")?;
+    let first: Address = first.parse().ok()?;
+    let last: u16 = last.parse().ok()?;
+    (first.bits.is_none() && first.number <= last).then_some((first.table, first.number..=last))
 }
 
 /// A type as IEC 61131-3 and others call it, in our spelling.

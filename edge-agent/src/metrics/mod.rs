@@ -5,12 +5,14 @@
 
 pub mod histogram;
 
+use crate::clock::Clock;
 use crate::control::ControlStats;
 use crate::desk::Desk;
-use crate::field::LineStats;
+use crate::field::{DeviceStats, LineStats};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::MqttStats;
-use device_drivers::LinkState;
+use crate::writes::{OUTCOMES, WriteDesk};
+use device_drivers::{Health, LinkState};
 use histogram::Histogram;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
@@ -21,6 +23,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// All the stages' counters.
 pub struct Stages {
+    /// The one clock.
+    pub clock: Clock,
+    /// Whether there is a control loop.
+    pub has_floor: bool,
     /// Control thread.
     pub control: Arc<ControlStats>,
     /// Lines, with their names.
@@ -31,6 +37,8 @@ pub struct Stages {
     pub mqtt: Arc<MqttStats>,
     /// Order desk.
     pub desk: Arc<Desk>,
+    /// The door for writes.
+    pub writes: Arc<WriteDesk>,
 }
 
 /// How a figure behaves.
@@ -81,6 +89,12 @@ fn flag(put: Put<'_>, value: bool) {
 fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
     for (name, stats) in &s.lines {
         put(Some(("line", name)), Reading::Number(read(stats) as f64));
+    }
+}
+
+fn per_device(s: &Stages, put: Put<'_>, read: impl Fn(&DeviceStats) -> f64) {
+    for device in s.lines.iter().flat_map(|(_, stats)| &stats.devices) {
+        put(Some(("device", &device.name)), Reading::Number(read(device)));
     }
 }
 
@@ -160,10 +174,36 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_polls_total", "Polls made.", Counter, |s, put| per_line(s, put, |l| l.polls.load(Relaxed))),
     figure(
         "lightsout_polls_missed_total",
-        "Polls not made because the ones before took too long.",
+        "Polls of a device not made because the ones before took too long.",
         Counter,
+        |s, put| per_device(s, put, |d| d.missed.load(Relaxed) as f64),
+    ),
+    figure("lightsout_device_up", "1 while the device answers.", Gauge, |s, put| {
+        per_device(s, put, |d| f64::from(u8::from(d.health() == Health::Healthy)));
+    }),
+    figure(
+        "lightsout_device_demoted",
+        "1 while the device is asked less often: it did not answer.",
+        Gauge,
         |s, put| {
-            per_line(s, put, |l| l.missed.load(Relaxed));
+            per_device(s, put, |d| f64::from(u8::from(d.health() == Health::Demoted)));
+        },
+    ),
+    figure("lightsout_device_age_seconds", "Time since the device was last read.", Gauge, |s, put| {
+        let now = s.clock.now().0;
+        per_device(s, put, |d| match d.read_at_ms.load(Relaxed) {
+            0 => f64::NAN,
+            at => now.saturating_sub(at) as f64 / 1000.0,
+        });
+    }),
+    figure(
+        "lightsout_poll_start_jitter_seconds",
+        "Time from a poll's due time to its start.",
+        Distribution,
+        |s, put| {
+            for device in s.lines.iter().flat_map(|(_, stats)| &stats.devices) {
+                put(Some(("device", &device.name)), Reading::Distribution(&device.jitter));
+            }
         },
     ),
     figure("lightsout_poll_seconds", "Time a poll takes.", Distribution, |s, put| {
@@ -174,6 +214,15 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_requests_total", "Requests sent to devices.", Counter, |s, put| {
         per_line(s, put, |l| l.requests.load(Relaxed))
     }),
+    figure("lightsout_timeouts_total", "Requests that were not answered in time.", Counter, |s, put| {
+        per_line(s, put, |l| l.timeouts.load(Relaxed))
+    }),
+    figure("lightsout_replies_dropped_total", "Replies dropped: late, duplicate, foreign.", Counter, |s, put| {
+        per_line(s, put, |l| l.dropped.load(Relaxed))
+    }),
+    figure("lightsout_replies_bad_total", "Replies that were no answer to what was asked.", Counter, |s, put| {
+        per_line(s, put, |l| l.bad_replies.load(Relaxed))
+    }),
     figure("lightsout_readings_total", "Readings taken from devices.", Counter, |s, put| {
         per_line(s, put, |l| l.readings.load(Relaxed))
     }),
@@ -182,6 +231,33 @@ pub const TABLE: &[Figure] = &[
     }),
     figure("lightsout_blocks_written_total", "Command blocks written and acknowledged.", Counter, |s, put| {
         per_line(s, put, |l| l.blocks.load(Relaxed));
+    }),
+    figure(
+        "lightsout_blocks_failed_total",
+        "Command blocks refused or not acknowledged; they are written again.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.blocks_failed.load(Relaxed)),
+    ),
+    figure("lightsout_writes_total", "Tag writes asked for from outside, by what came of them.", Counter, |s, put| {
+        for (name, count) in OUTCOMES.iter().zip(&s.writes.stats.outcomes) {
+            put(Some(("outcome", name)), Reading::Number(count.load(Relaxed) as f64));
+        }
+    }),
+    figure(
+        "lightsout_write_wait_worst_seconds",
+        "The longest a write can wait for the line: when a device does not answer.",
+        Gauge,
+        |s, put| {
+            for (name, stats) in &s.lines {
+                put(Some(("line", name)), Reading::Number(stats.write_wait_worst.as_secs_f64()));
+            }
+        },
+    ),
+    figure("lightsout_write_seconds", "Time from a tag write's request to its outcome.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.writes.stats.took));
+    }),
+    figure("lightsout_tags_quarantined", "Tags a device refuses, asked for now and then.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quarantined.load(Relaxed))
     }),
     figure("lightsout_tags_good", "Tags whose quality is Good.", Gauge, |s, put| {
         per_line(s, put, |l| l.quality[0].load(Relaxed))
@@ -192,19 +268,19 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_tags_bad", "Tags whose quality is Bad.", Gauge, |s, put| {
         per_line(s, put, |l| l.quality[2].load(Relaxed))
     }),
-    figure("lightsout_samples_produced_total", "Samples promised to the broker.", Counter, |s, put| {
+    figure("lightsout_samples_produced_total", "Values promised to the broker.", Counter, |s, put| {
         number(put, s.spool.stats.produced.load(Relaxed));
     }),
-    figure("lightsout_samples_delivered_total", "Samples the broker has acknowledged.", Counter, |s, put| {
+    figure("lightsout_samples_delivered_total", "Values the broker has acknowledged.", Counter, |s, put| {
         number(put, s.spool.stats.delivered.load(Relaxed));
     }),
-    figure("lightsout_samples_lost_total", "Samples dropped because the spool was full.", Counter, |s, put| {
+    figure("lightsout_samples_lost_total", "Values dropped because the spool was full.", Counter, |s, put| {
         number(put, s.spool.stats.lost.load(Relaxed));
     }),
-    figure("lightsout_samples_refused_total", "Samples the broker refused.", Counter, |s, put| {
+    figure("lightsout_samples_refused_total", "Values the broker refused.", Counter, |s, put| {
         number(put, s.spool.stats.refused.load(Relaxed));
     }),
-    figure("lightsout_spool_samples", "Samples waiting for the broker.", Gauge, |s, put| {
+    figure("lightsout_spool_samples", "Messages waiting for the broker.", Gauge, |s, put| {
         number(put, s.spool.stats.waiting.load(Relaxed));
     }),
     figure("lightsout_mqtt_connected", "1 while the broker is connected.", Gauge, |s, put| {

@@ -53,7 +53,8 @@ pub struct MqttStats {
 enum Sent {
     Status,
     Loss(Loss),
-    Sample(u64),
+    /// Its sequence, and how many values are in it.
+    Sample(u64, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -238,7 +239,8 @@ impl Mqtt {
                 continue;
             }
             let Some((sequence, sample)) = self.spool.next_from(self.cursor) else { return };
-            if !self.publish(client, Sent::Sample(sequence), &sample.topic, false, sample.json(sequence)) {
+            let (sent, topic) = (Sent::Sample(sequence, sample.count()), sample.topic.to_string());
+            if !self.publish(client, sent, &topic, false, sample.json(sequence)) {
                 return;
             }
             self.cursor = sequence + 1;
@@ -276,11 +278,11 @@ impl Mqtt {
         };
         flight.acknowledged = true;
         self.backoff.reset(); // not before: a broker that takes connections and nothing else is asked ever less often
-        if let Sent::Sample(_) = flight.sent {
+        if let Sent::Sample(_, count) = flight.sent {
             match refused {
-                None => self.spool.stats.delivered.fetch_add(1, Relaxed),
+                None => self.spool.stats.delivered.fetch_add(count, Relaxed),
                 Some(reason) => {
-                    let before = self.spool.stats.refused.fetch_add(1, Relaxed);
+                    let before = self.spool.stats.refused.fetch_add(count, Relaxed);
                     if before == 0 {
                         tracing::warn!(
                             "the broker refuses samples: {reason:?}; they are counted as refused, not sent again"
@@ -291,7 +293,7 @@ impl Mqtt {
             };
         }
         while self.in_flight.front().is_some_and(|f| f.acknowledged) {
-            if let Some(InFlight { sent: Sent::Sample(sequence), .. }) = self.in_flight.pop_front() {
+            if let Some(InFlight { sent: Sent::Sample(sequence, _), .. }) = self.in_flight.pop_front() {
                 self.spool.acknowledge(sequence);
             }
         }

@@ -1,4 +1,5 @@
-//! The spool: samples that have been promised and not been acknowledged, numbered without gaps.
+//! The spool: samples that have been promised and not been acknowledged, numbered without gaps. A sample is a message: one
+//! value, or what changed in one poll of a device.
 //!
 //! ```text
 //!   append ──>  [ 7 | 8 | 9 | 10 | 11 | 12 ]          next = 13
@@ -35,21 +36,22 @@ impl Loss {
 /// What the spool counts.
 #[derive(Debug, Default)]
 pub struct SpoolStats {
-    /// Samples appended.
+    /// Values appended.
     pub produced: AtomicU64,
-    /// Samples acknowledged by the broker.
+    /// Values acknowledged by the broker.
     pub delivered: AtomicU64,
-    /// Samples dropped because the spool was full.
+    /// Values dropped because the spool was full.
     pub lost: AtomicU64,
-    /// Samples the broker refused.
+    /// Values the broker refused.
     pub refused: AtomicU64,
-    /// Samples waiting.
+    /// Messages waiting.
     pub waiting: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Inner {
     waiting: VecDeque<Sample>,
+    bytes: usize,
     first: u64,
     loss: Option<Loss>,
 }
@@ -66,10 +68,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A spool for so many samples.
+    /// A spool for so many bytes.
     pub fn new(capacity: usize) -> Spool {
-        let inner = Inner { waiting: VecDeque::with_capacity(capacity.min(4096)), first: 1, loss: None };
-        Spool { inner: Mutex::new(inner), capacity: capacity.max(1), bell: Notify::new(), stats: SpoolStats::default() }
+        let inner = Inner { waiting: VecDeque::new(), bytes: 0, first: 1, loss: None };
+        Spool { inner: Mutex::new(inner), capacity, bell: Notify::new(), stats: SpoolStats::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -78,25 +80,29 @@ impl Spool {
 
     /// Promises samples: takes them all out of `samples`.
     pub fn append(&self, samples: &mut Vec<Sample>) {
-        let count = samples.len() as u64;
-        if count == 0 {
+        if samples.is_empty() {
             return;
         }
+        let mut produced = 0;
         let mut inner = self.lock();
         for sample in samples.drain(..) {
-            if inner.waiting.len() >= self.capacity {
-                inner.waiting.pop_front();
+            inner.bytes += sample.bytes();
+            produced += sample.count();
+            inner.waiting.push_back(sample);
+            // The newest always fits: a sample larger than the spool would be lost for ever otherwise.
+            while inner.bytes > self.capacity && inner.waiting.len() > 1 {
+                let Some(dropped) = inner.waiting.pop_front() else { break };
+                inner.bytes -= dropped.bytes();
                 let lost = inner.first;
                 inner.first += 1;
                 inner.loss = Some(match inner.loss {
                     Some(loss) => Loss { to: lost, ..loss },
                     None => Loss { from: lost, to: lost },
                 });
-                self.stats.lost.fetch_add(1, Relaxed);
+                self.stats.lost.fetch_add(dropped.count(), Relaxed);
             }
-            inner.waiting.push_back(sample);
         }
-        self.stats.produced.fetch_add(count, Relaxed);
+        self.stats.produced.fetch_add(produced, Relaxed);
         self.stats.waiting.store(inner.waiting.len() as u64, Relaxed);
         drop(inner);
         self.bell.notify_one();
@@ -119,7 +125,10 @@ impl Spool {
     pub fn acknowledge(&self, sequence: u64) {
         let mut inner = self.lock();
         let count = (sequence + 1).saturating_sub(inner.first).min(inner.waiting.len() as u64);
-        inner.waiting.drain(..usize::try_from(count).unwrap_or(0));
+        for _ in 0..count {
+            let freed = inner.waiting.pop_front().map_or(0, |s| s.bytes());
+            inner.bytes -= freed;
+        }
         inner.first += count;
         self.stats.waiting.store(inner.waiting.len() as u64, Relaxed);
     }
@@ -146,23 +155,32 @@ impl Spool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::{Body, SAMPLE_BYTES, Topic};
     use super::*;
     use control_core::image::Quality;
     use device_drivers::value::{Cause, Value};
     use proptest::prelude::*;
 
     fn sample(n: u64) -> Sample {
-        let value = Some(Value::Uint(n));
-        Sample { topic: "t".into(), value, quality: Quality::Good, cause: Cause::None, source_ms: 0 }
+        let (value, quality, cause) = (Some(Value::Uint(n)), Quality::Good, Cause::None);
+        let topic = Topic { devices: std::sync::Arc::new([]), device: 0, tag: None };
+        Sample { topic, body: Body::One { value, quality, cause, source_ms: 0 } }
+    }
+
+    fn number(sample: &Sample) -> Option<u64> {
+        match &sample.body {
+            Body::One { value: Some(Value::Uint(n)), .. } => Some(*n),
+            _ => None,
+        }
     }
 
     #[test]
     fn a_full_spool_drops_the_oldest_and_says_which() {
-        let spool = Spool::new(3);
+        let spool = Spool::new(3 * SAMPLE_BYTES);
         spool.append(&mut (1..=5).map(sample).collect());
         assert_eq!(spool.take_loss(), Some(Loss { from: 1, to: 2 }));
         assert_eq!(spool.take_loss(), None);
-        assert_eq!(spool.next_from(0).map(|(n, s)| (n, s.value)), Some((3, Some(Value::Uint(3)))));
+        assert_eq!(spool.next_from(0).map(|(n, s)| (n, number(&s))), Some((3, Some(3))));
     }
 
     #[derive(Clone, Debug)]
@@ -186,7 +204,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_sample_is_acknowledged_lost_or_waiting_and_sequences_name_their_sample(steps in steps()) {
-            let spool = Spool::new(32);
+            let spool = Spool::new(32 * SAMPLE_BYTES);
             let (mut produced, mut acknowledged, mut cursor) = (0u64, 0u64, 1u64);
             let mut lost = 0u64;
             for step in steps {
@@ -197,7 +215,7 @@ mod tests {
                     }
                     Step::Send => {
                         if let Some((sequence, s)) = spool.next_from(cursor) {
-                            prop_assert_eq!(s.value, Some(Value::Uint(sequence)));
+                            prop_assert_eq!(number(&s), Some(sequence));
                             prop_assert!(sequence >= cursor);
                             cursor = sequence + 1;
                         }

@@ -1,6 +1,7 @@
 //! What tests and the demo share: a whole floor on this machine. Broker, plant and agent on ports of their own.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
+use device_drivers::modbus::Endpoint;
 use edge_agent::config::{DriverPlan, Plan};
 use plc_sim::faces::Keep;
 use plc_sim::{PlantConfig, Sim, SimAddresses};
@@ -40,10 +41,11 @@ pub fn demo_plan(plant: SimAddresses, broker: u16) -> Plan {
     let mut plan = edge_agent::config::load(&demo_file("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     plan.listen.set_port(0);
     plan.control.realtime.wanted = false;
-    (plan.mqtt.host, plan.mqtt.port) = ("127.0.0.1".into(), broker);
+    let mqtt = plan.mqtt.as_mut().expect("the demo publishes");
+    (mqtt.host, mqtt.port) = ("127.0.0.1".into(), broker);
     for line in &mut plan.lines {
         match &mut line.driver {
-            DriverPlan::Modbus(spec) => spec.peer = plant.modbus.to_string(),
+            DriverPlan::Modbus(spec) => spec.endpoint = Endpoint::Tcp(plant.modbus.to_string()),
             DriverPlan::OpcUa(spec) => spec.endpoint = format!("opc.tcp://{}/", plant.opcua),
         }
     }

@@ -1,0 +1,174 @@
+//! Tag tables as spreadsheets write them: one tag a row, the first row names the columns.
+//!
+//! ```text
+//!   name,address,type,order,factor,offset,interval
+//!   flow,holding:0,f32,CDAB,,,1s
+//!   total,40011,u32,,0.1,,
+//! ```
+//!
+//! Columns are the keys of a `[[tag]]`; an empty cell is a key that is not there. Errors name the file, the line and the cell.
+
+use super::raw;
+use super::report::{Problem, Report, Source};
+use super::values::Time;
+use std::ops::Range;
+use std::time::Duration;
+use toml::Spanned;
+
+const COLUMNS: [&str; 15] = [
+    "name",
+    "address",
+    "type",
+    "order",
+    "factor",
+    "offset",
+    "min",
+    "max",
+    "interval",
+    "node",
+    "write",
+    "write_min",
+    "write_max",
+    "write_every",
+    "write_priority",
+];
+
+/// Reads all rows; every problem of the table is in the report.
+pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
+    let mut problems = Vec::new();
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(source.text.as_bytes());
+    let columns = match reader.headers() {
+        Ok(headers) => headers.clone(),
+        Err(e) => return Err(Report(vec![broken(source, &e)])),
+    };
+    let head = cells(source, 0, &columns);
+    for (column, at) in columns.iter().zip(&head) {
+        if !COLUMNS.contains(&column) {
+            let near =
+                super::report::closest(column, &COLUMNS).map_or(String::new(), |n| format!("did you mean `{n}`? "));
+            let problem = source.problem(at.clone(), format!("there is no column `{column}`"), "unknown column");
+            problems.push(problem.help(format!("{near}The columns are: {}", COLUMNS.join(", "))));
+        }
+    }
+    if !columns.iter().any(|c| c == "name") {
+        let at = head.first().cloned().unwrap_or(0..0);
+        problems.push(source.problem(at, "the table has no column `name`", "the first row names the columns"));
+    }
+    if !problems.is_empty() {
+        return Err(Report(problems));
+    }
+    let mut tags = Vec::new();
+    for record in reader.records() {
+        match record {
+            Ok(record) => {
+                let start = record.position().map_or(0, |p| p.byte() as usize);
+                let at = cells(source, start, &record);
+                tags.push(Row { source, columns: &columns, record: &record, at: &at, problems: &mut problems }.tag());
+            }
+            Err(e) => problems.push(broken(source, &e)),
+        }
+    }
+    if problems.is_empty() { Ok(tags) } else { Err(Report(problems)) }
+}
+
+fn broken(source: &Source, error: &csv::Error) -> Problem {
+    let at = error.position().map_or(0, |p| p.byte() as usize);
+    let end = source.text.get(at..).and_then(|t| t.find('\n')).map_or(source.text.len(), |n| at + n);
+    let label = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} cells, and the first row has {expected_len}")
+        }
+        _ => error.to_string(),
+    };
+    source.problem(at..end, "this row cannot be read", label)
+}
+
+/// Where each cell lies in the file; of a row with quotation marks, the whole row.
+fn cells(source: &Source, start: usize, record: &csv::StringRecord) -> Vec<Range<usize>> {
+    let rest = source.text.get(start..).unwrap_or_default();
+    // Comments and empty lines may stand before the row.
+    let skipped: usize =
+        rest.split_inclusive('\n').take_while(|l| l.starts_with('#') || l.trim().is_empty()).map(str::len).sum();
+    let start = start + skipped;
+    let row = source.text.get(start..).and_then(|t| t.split(['\n', '\r']).next()).unwrap_or_default();
+    if row.contains('"') {
+        return vec![start..start + row.len(); record.len()];
+    }
+    let mut at = start;
+    row.split(',')
+        .map(|cell| {
+            let from = at + (cell.len() - cell.trim_start().len());
+            at += cell.len() + 1;
+            from..from + cell.trim().len()
+        })
+        .collect()
+}
+
+struct Row<'a> {
+    source: &'a Source,
+    columns: &'a csv::StringRecord,
+    record: &'a csv::StringRecord,
+    at: &'a [Range<usize>],
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Row<'_> {
+    fn text(&self, column: &str) -> Option<Spanned<String>> {
+        let i = self.columns.iter().position(|c| c == column)?;
+        let cell = self.record.get(i).filter(|c| !c.is_empty())?;
+        Some(Spanned::new(self.at.get(i).cloned().unwrap_or(0..0), cell.to_string()))
+    }
+
+    fn parsed<T>(&mut self, column: &str, what: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Spanned<T>> {
+        let text = self.text(column)?;
+        match parse(text.get_ref()) {
+            Some(value) => Some(Spanned::new(text.span(), value)),
+            None => {
+                let label = format!("found \"{}\", expected {what}", text.get_ref());
+                self.problems.push(self.source.problem(text.span(), format!("this is no {column}"), label));
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, column: &str) -> Option<Spanned<f64>> {
+        self.parsed(column, "a number with a decimal point, as in 0.1", |t| {
+            t.parse().ok().filter(|n: &f64| n.is_finite())
+        })
+    }
+
+    fn time(&mut self, column: &str) -> Option<Spanned<Time>> {
+        let parse = |t: &str| humantime::parse_duration(t).ok().map(|d: Duration| Time(d));
+        self.parsed(column, "a duration with its unit, as in 250ms", parse)
+    }
+
+    fn tag(mut self) -> raw::Tag {
+        let whole = self.at.first().cloned().unwrap_or(0..0);
+        let write = self.parsed("write", "yes or no", |t| match t.to_ascii_lowercase().as_str() {
+            "yes" | "true" | "1" => Some(true),
+            "no" | "false" | "0" => Some(false),
+            _ => None,
+        });
+        let rule = raw::Write {
+            min: self.number("write_min").map(Spanned::into_inner),
+            max: self.number("write_max").map(Spanned::into_inner),
+            every: self.time("write_every").map(Spanned::into_inner),
+            priority: self.parsed("write_priority", "0 to 255", |t| t.parse().ok()).map_or(0, Spanned::into_inner),
+            verify: None,
+        };
+        raw::Tag {
+            name: self.text("name").unwrap_or_else(|| Spanned::new(whole, String::new())),
+            address: self.text("address"),
+            kind: self.text("type"),
+            order: self.text("order"),
+            factor: self.number("factor"),
+            offset: self.number("offset"),
+            min: self.number("min"),
+            max: self.number("max"),
+            write: write.filter(|w| *w.get_ref()).map(|w| Spanned::new(w.span(), rule)),
+            node: self.text("node"),
+            interval: self.time("interval"),
+        }
+    }
+}

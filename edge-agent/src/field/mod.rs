@@ -1,0 +1,417 @@
+//! One line's side of the agent: readings become image and samples, the output image becomes writes.
+//!
+//! ```text
+//!   readings ──┬─> last known value ──changed, or not sent for long──> sample ──> spool
+//!              │        └── silent for its limit: Uncertain, twice: Bad (the source time stays what it was)
+//!              └──> machine status / load sensor ──> input image (staging) ──whole──> triple buffer ══> control thread
+//!   output image ══> triple buffer ──> changed blocks at once, all of them at the heartbeat ──> driver
+//! ```
+
+mod image;
+mod reporter;
+mod stats;
+
+pub use image::ImageStage;
+pub use stats::{DeviceStats, LineStats};
+
+use crate::clock::Clock;
+use crate::config::{LinePlan, Payload, PointPlan, Role};
+use crate::telemetry::Spool;
+use control_core::OutputImage;
+use control_core::image::Quality;
+use control_core::units::{MachineId, Millis};
+use device_drivers::block::{Owner, encode_command};
+use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
+use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, PollReport};
+use image::into_image;
+use reporter::{Reporter, Said};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// How often points are looked at for staleness, at most and at least.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A line that fails in ever new ways is logged this often at most; the metrics count every time.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// Causes told per link; a device that makes up new ones all the time is not worth more.
+const TOLD_MAX: usize = 8;
+
+/// What was last known of a point. Times are milliseconds since the line's start and may wrap: they are only subtracted.
+#[derive(Clone, Debug)]
+struct Last {
+    value: Option<Value>,
+    source_ms: u64,
+    cause: Cause,
+    quality: Quality,
+    seen: u32,
+    sent: u32,
+}
+
+impl Last {
+    fn said(&self) -> Said<'_> {
+        let Last { value, quality, cause, source_ms, .. } = self;
+        Said { value: value.as_ref(), quality: *quality, cause: *cause, source_ms: *source_ms }
+    }
+}
+
+/// What a line is connected to.
+pub struct FieldWires {
+    /// The one clock.
+    pub clock: Clock,
+    /// Where the input image is put together.
+    pub stage: ImageStage,
+    /// What the control thread wants.
+    pub output: triple_buffer::Output<OutputImage>,
+    /// Where samples go, and what a message holds; `None`: nothing is published.
+    pub publish: Option<(Arc<Spool>, Payload)>,
+    /// An unchanged value is sent again after this long.
+    pub resend: Duration,
+    /// Counters.
+    pub stats: Arc<LineStats>,
+}
+
+/// One line's side of the agent.
+pub struct FieldLine {
+    name: Arc<str>,
+    points: Arc<[PointPlan]>,
+    machines: Vec<MachineId>,
+    /// Whether the control loop sees any of its points.
+    has_roles: bool,
+    heartbeat: Duration,
+    start: Instant,
+    last: Vec<Last>,
+    quality: [u64; 3],
+    written: Vec<(u32, u32, bool)>,
+    last_beat: Instant,
+    last_error: String,
+    last_told: Option<Instant>,
+    told: Vec<Cause>,
+    refused_block: bool,
+    reporter: Reporter,
+    wires: FieldWires,
+}
+
+impl FieldLine {
+    /// A line that has read nothing yet.
+    pub fn new(plan: &LinePlan, wires: FieldWires) -> FieldLine {
+        let now = Instant::now();
+        let (source_ms, cause) = (wall_clock_ms(), Cause::NotReadYet);
+        let never = Last { value: None, quality: Quality::Bad, cause, source_ms, seen: 0, sent: 0 };
+        let payload = wires.publish.as_ref().map(|(_, payload)| *payload);
+        let line = FieldLine {
+            name: plan.name.clone(),
+            points: plan.points.clone(),
+            machines: plan.machines.clone(),
+            has_roles: plan.points.iter().any(|p| p.role != Role::Telemetry),
+            heartbeat: plan.heartbeat,
+            start: now,
+            last: vec![never; plan.points.len()],
+            quality: [0, 0, plan.points.len() as u64],
+            written: vec![(0, 0, false); plan.machines.len()],
+            last_beat: now,
+            last_error: String::new(),
+            last_told: None,
+            told: Vec::new(),
+            refused_block: false,
+            reporter: Reporter::new(payload, plan.devices.clone()),
+            wires,
+        };
+        line.show_quality();
+        line
+    }
+
+    fn now_ms(&self) -> u32 {
+        self.start.elapsed().as_millis() as u32 // wraps after 49 days, and is only subtracted
+    }
+
+    fn show_quality(&self) {
+        for (slot, n) in self.wires.stats.quality.iter().zip(self.quality) {
+            slot.store(n, Relaxed);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let samples = self.reporter.take();
+        if let Some((spool, _)) = &self.wires.publish {
+            spool.append(samples);
+        }
+    }
+
+    /// Takes one reading over; a sample is made when value or quality changed, or nothing was sent for too long.
+    fn take(&mut self, reading: &mut Reading, now: u32, resend: u32) {
+        let n = reading.point.0 as usize;
+        let (Some(point), Some(last)) = (self.points.get(n), self.last.get_mut(n)) else { return };
+        let changed = last.quality != reading.quality
+            || last.cause != reading.cause
+            || (reading.value.is_some() && last.value != reading.value);
+        if last.quality != reading.quality {
+            move_between(&mut self.quality, last.quality, reading.quality);
+        }
+        if reading.value.is_some() {
+            last.source_ms = reading.source_ms;
+            if changed {
+                last.value.clone_from(&reading.value);
+            }
+        }
+        (last.quality, last.cause, last.seen) = (reading.quality, reading.cause, now);
+        if changed || now.wrapping_sub(last.sent) >= resend {
+            last.sent = now;
+            self.reporter.report(point, last.said());
+        }
+    }
+
+    /// Says once per link and cause that a device refuses points: the line is up, and yet something is wrong.
+    fn tell_refusals(&mut self, readings: &[Reading]) {
+        let refused =
+            |c: Cause| matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType | Cause::BadReply);
+        for first in readings.iter().filter(|r| r.quality == Quality::Bad && refused(r.cause)) {
+            if self.told.contains(&first.cause) || self.told.len() >= TOLD_MAX {
+                continue;
+            }
+            self.told.push(first.cause);
+            let count = readings.iter().filter(|r| r.cause == first.cause).count();
+            let point = self.points.get(first.point.0 as usize);
+            let (device, tag) = point.map_or(("?", "?"), |p| (self.device_name(p.device as usize), &*p.tag));
+            let hint = match first.cause {
+                Cause::Exception(10 | 11) => "is `unit` right?",
+                Cause::Exception(2) => "is the address right? It is left alone and asked for now and then",
+                Cause::Status(_) => "does the server have this node?",
+                _ => "does the profile fit the device?",
+            };
+            let cause = first.cause;
+            tracing::warn!(line = &*self.name, "{count} tags are Bad, the first is {device}/{tag}: {cause}; {hint}");
+        }
+    }
+
+    fn device_name(&self, device: usize) -> &str {
+        self.wires.stats.devices.get(device).map_or("?", |d| &d.name)
+    }
+
+    /// Everything of this line is Bad.
+    fn all_bad(&mut self, cause: Cause) {
+        let now = self.now_ms();
+        for (point, last) in self.points.iter().zip(&mut self.last) {
+            if (last.quality, last.cause) != (Quality::Bad, cause) {
+                (last.quality, last.cause, last.sent) = (Quality::Bad, cause, now);
+                self.reporter.report(point, last.said());
+            }
+        }
+        self.wires.stage.change(|image| {
+            for point in self.points.iter() {
+                match point.role {
+                    Role::Machine(id) => image.degrade_machine(id, Quality::Bad),
+                    Role::Position(pos) => image.degrade_position(pos, Quality::Bad),
+                    Role::Telemetry => {}
+                }
+            }
+        });
+        self.quality = [0, 0, self.points.len() as u64];
+        self.show_quality();
+        self.deliver();
+    }
+}
+
+const fn slot_of(quality: Quality) -> usize {
+    match quality {
+        Quality::Good => 0,
+        Quality::Uncertain => 1,
+        Quality::Bad => 2,
+    }
+}
+
+fn move_between(count: &mut [u64; 3], from: Quality, to: Quality) {
+    count[slot_of(from)] = count[slot_of(from)].saturating_sub(1);
+    count[slot_of(to)] += 1;
+}
+
+fn ms_of(d: Duration) -> u32 {
+    u32::try_from(d.as_millis()).unwrap_or(u32::MAX)
+}
+
+impl LineSink for FieldLine {
+    fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>) {
+        let (now, resend) = (self.now_ms(), ms_of(self.wires.resend));
+        let clock = self.wires.clock.now();
+        // The oldest reply of the poll is as old as the poll is long.
+        let at = Millis(clock.0.saturating_sub(u64::from(ms_of(report.took))));
+        let stats = self.wires.stats.clone();
+        stats.requests.fetch_add(u64::from(report.requests), Relaxed);
+        stats.readings.fetch_add(readings.len() as u64, Relaxed);
+        if report.requests > 0 {
+            stats.polls.fetch_add(1, Relaxed);
+            stats.poll.record_ns(u64::try_from(report.took.as_nanos()).unwrap_or(u64::MAX));
+        }
+        let bad = readings.iter().filter(|r| r.quality == Quality::Bad).count();
+        stats.bad_readings.fetch_add(bad as u64, Relaxed);
+        if let Some(device) = stats.devices.get(report.device) {
+            if report.requests > 0 {
+                device.jitter.record_ns(u64::try_from(report.late.as_nanos()).unwrap_or(u64::MAX));
+            }
+            if report.alive || bad < readings.len() {
+                device.read_at_ms.store(clock.0.max(1), Relaxed);
+            }
+        }
+        if report.alive {
+            for last in self.last.iter_mut().filter(|l| l.quality == Quality::Good) {
+                last.seen = now;
+            }
+        }
+        for reading in readings.iter_mut() {
+            self.take(reading, now, resend);
+        }
+        if self.has_roles {
+            self.show_the_core(readings, at);
+        }
+        if bad > 0 {
+            self.tell_refusals(readings);
+        }
+        self.show_quality();
+        self.deliver();
+    }
+
+    fn link(&mut self, state: LinkState, cause: Option<&LinkError>) {
+        self.wires.stats.set_state(state);
+        match (state, cause) {
+            (LinkState::Up, _) => {
+                self.wires.stats.connects.fetch_add(1, Relaxed);
+                tracing::info!(line = &*self.name, "line up");
+                self.last_error.clear();
+                self.told.clear();
+                self.refused_block = false;
+                self.written.fill((0, 0, false));
+            }
+            (LinkState::Down, Some(why)) => {
+                self.wires.stats.failures.fetch_add(1, Relaxed);
+                self.wires.stats.devices.iter().for_each(|d| d.set_health(Health::Unknown));
+                self.all_bad(Cause::LinkDown);
+                let why = why.to_string();
+                // The same reason over and over is said once; the metric counts the tries.
+                if why != self.last_error && self.last_told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
+                    self.last_told = Some(Instant::now());
+                    tracing::warn!(line = &*self.name, "line down, its tags are Bad now, trying again: {why}");
+                    self.last_error = why;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn health(&mut self, device: usize, health: Health, cause: Cause) {
+        let Some(stats) = self.wires.stats.devices.get(device) else { return };
+        let (before, name) = (stats.health(), &stats.name);
+        stats.set_health(health);
+        let line = &*self.name;
+        match (before, health) {
+            (_, Health::Demoted) => {
+                tracing::warn!(line, "device {name} is asked less often now, its tags are Bad: {cause}");
+            }
+            (Health::Demoted, Health::Healthy) => tracing::info!(line, "device {name} answers again"),
+            _ => {}
+        }
+    }
+
+    fn missed(&mut self, device: usize, polls: u64) {
+        if let Some(device) = self.wires.stats.devices.get(device) {
+            device.missed.fetch_add(polls, Relaxed);
+        }
+    }
+
+    fn carries_machines(&self) -> bool {
+        !self.machines.is_empty()
+    }
+
+    fn due_writes(&mut self, out: &mut Vec<BlockWrite>) {
+        let image = self.wires.output.read();
+        if !image.write {
+            return;
+        }
+        let beat = self.last_beat.elapsed() >= self.heartbeat;
+        for (id, written) in self.machines.iter().zip(&mut self.written) {
+            let command = image.command(*id);
+            let seq = command.map_or(0, |c| c.seq);
+            let state = (seq, image.token, image.authority);
+            if beat || *written != state {
+                *written = state;
+                let owner = Owner {
+                    token: image.token,
+                    heartbeat: image.heartbeat,
+                    authority: image.authority,
+                    acknowledged: image.acknowledged(*id),
+                };
+                out.push(BlockWrite { machine: *id, seq, words: encode_command(owner, command) });
+            }
+        }
+        if beat {
+            self.last_beat = Instant::now();
+        }
+    }
+
+    fn written(&mut self, blocks: &[BlockWrite]) {
+        self.wires.stats.blocks.fetch_add(blocks.len() as u64, Relaxed);
+        self.refused_block = false;
+        self.wires.stage.change(|image| {
+            for block in blocks {
+                image.set_written(block.machine, block.seq);
+            }
+        });
+    }
+
+    fn not_written(&mut self, blocks: &[BlockWrite], cause: Cause) {
+        // The heartbeat writes them again, whether they have arrived or not: their sequence makes that harmless.
+        self.wires.stats.blocks_failed.fetch_add(blocks.len() as u64, Relaxed);
+        if !std::mem::replace(&mut self.refused_block, true) {
+            let line = &*self.name;
+            tracing::warn!(
+                line,
+                "a command block was not taken, and is written again: {cause}; is `command` right in the profile?"
+            );
+        }
+    }
+
+    fn sweep_every(&self) -> Duration {
+        let soonest = self.points.iter().map(|p| p.stale_after).min().unwrap_or(SWEEP.1);
+        (soonest / 6).clamp(SWEEP.0, SWEEP.1)
+    }
+
+    /// Marks what has been silent for too long. Source times stay what they were.
+    fn sweep(&mut self) {
+        let now = self.now_ms();
+        for (point, last) in self.points.iter().zip(&mut self.last) {
+            let (silent, limit) = (now.wrapping_sub(last.seen), ms_of(point.stale_after));
+            let next = match last.quality {
+                Quality::Good | Quality::Uncertain if silent > limit.saturating_mul(2) => Quality::Bad,
+                Quality::Good if silent > limit => Quality::Uncertain,
+                _ => continue,
+            };
+            move_between(&mut self.quality, last.quality, next);
+            (last.quality, last.cause, last.sent) = (next, Cause::Stale, now);
+            self.reporter.report(point, last.said());
+        }
+        self.show_quality();
+        self.deliver();
+    }
+
+    fn counters(&mut self, counters: LineCounters) {
+        let stats = &self.wires.stats;
+        stats.timeouts.store(counters.timeouts, Relaxed);
+        stats.dropped.store(counters.dropped, Relaxed);
+        stats.bad_replies.store(counters.bad_replies, Relaxed);
+        stats.quarantined.store(counters.quarantined, Relaxed);
+    }
+}
+
+impl FieldLine {
+    /// What concerns machines and load positions goes into the input image.
+    fn show_the_core(&self, readings: &[Reading], at: Millis) {
+        let role_of = |r: &Reading| self.points.get(r.point.0 as usize).map_or(Role::Telemetry, |p| p.role);
+        if readings.iter().any(|r| role_of(r) != Role::Telemetry) {
+            self.wires.stage.change(|image| {
+                for reading in readings {
+                    into_image(image, role_of(reading), reading, at);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a line and its devices count. Written by the line's task, read by whoever wants to.
+
+use crate::metrics::histogram::Histogram;
+use device_drivers::{Health, LinkState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What a line counts.
+#[derive(Debug, Default)]
+pub struct LineStats {
+    state: AtomicU8,
+    /// Links made.
+    pub connects: AtomicU64,
+    /// Links lost, and tries that failed.
+    pub failures: AtomicU64,
+    /// Polls made.
+    pub polls: AtomicU64,
+    /// Requests sent.
+    pub requests: AtomicU64,
+    /// Readings taken.
+    pub readings: AtomicU64,
+    /// Readings that were Bad.
+    pub bad_readings: AtomicU64,
+    /// Requests that were not answered in time.
+    pub timeouts: AtomicU64,
+    /// Replies dropped: late, duplicate, foreign.
+    pub dropped: AtomicU64,
+    /// Replies that were no answer to what was asked.
+    pub bad_replies: AtomicU64,
+    /// Tags that their devices refuse, and that are asked for only now and then.
+    pub quarantined: AtomicU64,
+    /// Command blocks written and acknowledged.
+    pub blocks: AtomicU64,
+    /// Command blocks that were refused or not acknowledged.
+    pub blocks_failed: AtomicU64,
+    /// Time of a poll.
+    pub poll: Histogram,
+    /// Points that are Good, Uncertain, Bad.
+    pub quality: [AtomicU64; 3],
+    /// How long a write waits for the line at most.
+    pub write_wait_worst: Duration,
+    /// Its devices, in the order of the configuration.
+    pub devices: Vec<DeviceStats>,
+}
+
+/// What a device counts.
+#[derive(Debug)]
+pub struct DeviceStats {
+    /// Its name.
+    pub name: Arc<str>,
+    health: AtomicU8,
+    /// Polls not made because the ones before took too long.
+    pub missed: AtomicU64,
+    /// How long after its due time a poll was begun.
+    pub jitter: Histogram,
+    /// When its values were last read, milliseconds of the agent's clock; 0 never.
+    pub read_at_ms: AtomicU64,
+}
+
+impl DeviceStats {
+    /// How it is doing.
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            1 => Health::Healthy,
+            2 => Health::Demoted,
+            _ => Health::Unknown,
+        }
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        let code = match health {
+            Health::Unknown => 0,
+            Health::Healthy => 1,
+            Health::Demoted => 2,
+        };
+        self.health.store(code, Relaxed);
+    }
+}
+
+impl LineStats {
+    /// Counters of a line with these devices.
+    pub fn new<'a>(devices: impl Iterator<Item = &'a Arc<str>>, write_wait_worst: Duration) -> LineStats {
+        let device = |name: &Arc<str>| DeviceStats {
+            name: name.clone(),
+            health: AtomicU8::new(0),
+            missed: AtomicU64::new(0),
+            jitter: Histogram::default(),
+            read_at_ms: AtomicU64::new(0),
+        };
+        LineStats { devices: devices.map(device).collect(), write_wait_worst, ..LineStats::default() }
+    }
+
+    /// State of the link.
+    pub fn state(&self) -> LinkState {
+        match self.state.load(Relaxed) {
+            1 => LinkState::Up,
+            2 => LinkState::Down,
+            _ => LinkState::Connecting,
+        }
+    }
+
+    pub(super) fn set_state(&self, state: LinkState) {
+        let code = match state {
+            LinkState::Connecting => 0,
+            LinkState::Up => 1,
+            LinkState::Down => 2,
+        };
+        self.state.store(code, Relaxed);
+    }
+
+    /// Polls of all its devices that were not made.
+    pub fn missed(&self) -> u64 {
+        self.devices.iter().map(|d| d.missed.load(Relaxed)).sum()
+    }
+}

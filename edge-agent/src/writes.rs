@@ -1,0 +1,258 @@
+//! The door for writes from outside: what is not allowed by name, range and rate does not reach the wire.
+//!
+//! ```text
+//!   HTTP ──> allowed? in range? not too often? known key? ──> line's queue ──> driver ──> device ──read back──> outcome
+//!              └── no: refused, counted, told in the log
+//! ```
+//!
+//! A key makes a write idempotent: the same key again is answered with what came of it, and nothing is sent. A write whose
+//! answer was lost is `unknown`: whoever asked reads the tag and decides.
+
+use crate::config::{LinePlan, WriteRule};
+use crate::metrics::histogram::Histogram;
+use device_drivers::{PointId, TagWrite, Value, WriteOutcome};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Writes that may wait between here and one line.
+pub const QUEUE: usize = 64;
+/// Keys that are remembered, the oldest go first.
+const KEYS: usize = 10_000;
+/// Longest key.
+const KEY_MAX: usize = 64;
+/// How long a write may wait when nothing is said, and at most.
+const WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Time for the answer after the write was begun, on top.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A write as it is handed in over HTTP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteForm {
+    /// `device/tag`.
+    pub tag: String,
+    /// A number, true or false, or a text.
+    pub value: serde_json::Value,
+    /// Not begun later than this, milliseconds; 1000 when nothing is said.
+    #[serde(default)]
+    pub within_ms: Option<u64>,
+    /// The same key again is the same write.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+/// What came of a write.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WriteView {
+    /// `device/tag`.
+    pub tag: String,
+    /// `done`, `differs`, `refused`, `invalid`, `expired`, `link_down`, `unknown`, `too_often`, `not_allowed`, `busy`.
+    pub outcome: &'static str,
+    /// Why, when it is not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Outcomes that are counted, in the order of [`WriteStats::outcomes`].
+pub const OUTCOMES: [&str; 10] =
+    ["done", "differs", "refused", "invalid", "expired", "link_down", "unknown", "too_often", "not_allowed", "busy"];
+
+/// What the door counts.
+#[derive(Debug, Default)]
+pub struct WriteStats {
+    /// Writes by outcome.
+    pub outcomes: [AtomicU64; OUTCOMES.len()],
+    /// From the door to the outcome, of those that were sent.
+    pub took: Histogram,
+}
+
+struct Target {
+    line: usize,
+    point: PointId,
+    rule: Arc<WriteRule>,
+}
+
+#[derive(Default)]
+struct Book {
+    last: HashMap<PointKey, Instant>,
+    keys: HashMap<String, Option<WriteView>>,
+    order: VecDeque<String>,
+}
+
+type PointKey = (usize, PointId);
+
+/// The door.
+pub struct WriteDesk {
+    targets: HashMap<String, Target>,
+    lines: Vec<mpsc::Sender<TagWrite>>,
+    book: Mutex<Book>,
+    /// Counters.
+    pub stats: WriteStats,
+}
+
+impl WriteDesk {
+    /// A door to those tags that may be written; `queues` are those of the lines, in their order.
+    pub fn new(plans: &[LinePlan], queues: Vec<mpsc::Sender<TagWrite>>) -> WriteDesk {
+        let mut targets = HashMap::new();
+        for (n, line) in plans.iter().enumerate() {
+            for (i, point) in line.points.iter().enumerate() {
+                if let Some(rule) = &point.write {
+                    let target = Target { line: n, point: PointId(i as u32), rule: rule.clone() };
+                    targets.insert(line.point_name(point), target);
+                }
+            }
+        }
+        WriteDesk { targets, lines: queues, book: Mutex::default(), stats: WriteStats::default() }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a tag and waits for what comes of it.
+    pub async fn write(&self, form: WriteForm) -> WriteView {
+        let started = Instant::now();
+        let view = match self.known(&form) {
+            Some(view) => return view,
+            None => self.decided(&form).await,
+        };
+        if let Some(key) = &form.key {
+            self.remember(key, &view);
+        }
+        let n = OUTCOMES.iter().position(|o| *o == view.outcome);
+        if let Some(counter) = n.and_then(|n| self.stats.outcomes.get(n)) {
+            counter.fetch_add(1, Relaxed);
+        }
+        if matches!(view.outcome, "done" | "differs" | "refused" | "unknown") {
+            self.stats.took.record_ns(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+        let (tag, value, outcome) = (&view.tag, &form.value, view.outcome);
+        match &view.reason {
+            None => tracing::info!(audit = true, "write {tag} = {value}: {outcome}"),
+            Some(reason) => tracing::warn!(audit = true, "write {tag} = {value}: {outcome}: {reason}"),
+        }
+        view
+    }
+
+    /// A key that has been used: its outcome, or that it is still on its way.
+    fn known(&self, form: &WriteForm) -> Option<WriteView> {
+        let key = form.key.as_ref().filter(|k| k.len() <= KEY_MAX)?;
+        let mut book = self.book();
+        match book.keys.get(key) {
+            Some(Some(view)) if view.tag == form.tag => Some(view.clone()),
+            Some(Some(view)) => Some(say(form, "invalid", format!("the key stands for a write to {}", view.tag))),
+            Some(None) => Some(say(form, "busy", "a write with this key is on its way".into())),
+            None => {
+                book.keys.insert(key.clone(), None);
+                book.order.push_back(key.clone());
+                while book.order.len() > KEYS {
+                    if let Some(oldest) = book.order.pop_front() {
+                        book.keys.remove(&oldest);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn remember(&self, key: &str, view: &WriteView) {
+        if let Some(slot) = self.book().keys.get_mut(key) {
+            *slot = Some(view.clone());
+        }
+    }
+
+    async fn decided(&self, form: &WriteForm) -> WriteView {
+        if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
+            return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes"));
+        }
+        let Some(target) = self.targets.get(&form.tag) else {
+            let why = "no tag of this name may be written; a tag that may has a `write` table in its profile";
+            return say(form, "not_allowed", why.into());
+        };
+        let value = match value_of(&form.value) {
+            Ok(value) => value,
+            Err(why) => return say(form, "invalid", why),
+        };
+        if let Err(why) = in_range(&value, &target.rule) {
+            return say(form, "not_allowed", why);
+        }
+        if let Err(why) = self.not_too_often(target) {
+            return say(form, "too_often", why);
+        }
+        let within = form.within_ms.map_or(WITHIN.0, Duration::from_millis).min(WITHIN.1);
+        let (reply, answer) = oneshot::channel();
+        let deadline = tokio::time::Instant::now() + within;
+        let (priority, verify) = (target.rule.priority, target.rule.verify);
+        let wish = TagWrite { point: target.point, value, deadline, priority, verify, reply };
+        let sent = self.lines.get(target.line).map(|line| line.try_send(wish));
+        if !matches!(sent, Some(Ok(()))) {
+            return say(form, "busy", format!("{QUEUE} writes wait for this line already"));
+        }
+        match tokio::time::timeout(within + ANSWER, answer).await {
+            Ok(Ok(outcome)) => view(form, outcome),
+            // The line was taken down with it, or hangs: what became of it nobody knows.
+            Ok(Err(_)) | Err(_) => view(form, WriteOutcome::Unknown),
+        }
+    }
+
+    fn not_too_often(&self, target: &Target) -> Result<(), String> {
+        if target.rule.every.is_zero() {
+            return Ok(());
+        }
+        let mut book = self.book();
+        let (key, now) = ((target.line, target.point), Instant::now());
+        match book.last.get(&key).map(|last| target.rule.every.saturating_sub(now - *last)) {
+            Some(wait) if !wait.is_zero() => Err(format!("one write in {:?}; the next in {wait:?}", target.rule.every)),
+            _ => {
+                book.last.insert(key, now);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn value_of(json: &serde_json::Value) -> Result<Value, String> {
+    use serde_json::Value as Json;
+    match json {
+        Json::Bool(b) => Ok(Value::Bool(*b)),
+        Json::String(text) => Ok(Value::Text(text.as_str().into())),
+        Json::Number(n) => n
+            .as_i64()
+            .map(Value::Int)
+            .or_else(|| n.as_u64().map(Value::Uint))
+            .or_else(|| n.as_f64().map(Value::Float))
+            .ok_or_else(|| format!("{n} is no number that can be written")),
+        other => Err(format!("{other} is neither a number nor true, false or a text")),
+    }
+}
+
+fn in_range(value: &Value, rule: &WriteRule) -> Result<(), String> {
+    if rule.min.is_none() && rule.max.is_none() {
+        return Ok(());
+    }
+    let number = value.as_f64().ok_or("this tag takes numbers of a range")?;
+    let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
+    if number >= min && number <= max { Ok(()) } else { Err(format!("{number} is not within {min} and {max}")) }
+}
+
+fn say(form: &WriteForm, outcome: &'static str, reason: String) -> WriteView {
+    WriteView { tag: form.tag.clone(), outcome, reason: Some(reason) }
+}
+
+fn view(form: &WriteForm, outcome: WriteOutcome) -> WriteView {
+    match outcome {
+        WriteOutcome::Done => WriteView { tag: form.tag.clone(), outcome: "done", reason: None },
+        WriteOutcome::Differs(value) => say(form, "differs", format!("the device has taken it, and holds {value}")),
+        WriteOutcome::Invalid(why) => say(form, "invalid", why),
+        WriteOutcome::Refused(cause) => say(form, "refused", cause.to_string()),
+        WriteOutcome::Expired => say(form, "expired", "it waited too long and was not sent".into()),
+        WriteOutcome::LinkDown => say(form, "link_down", "the line is down; nothing was sent".into()),
+        WriteOutcome::Unknown => {
+            say(form, "unknown", "it was sent, and no answer came: read the tag before you send it again".into())
+        }
+    }
+}
