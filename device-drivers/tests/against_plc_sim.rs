@@ -1,13 +1,11 @@
-//! Both drivers against plc-sim over real sockets: two codecs written apart that have to agree.
+//! The Modbus driver against plc-sim over real sockets: two codecs written apart that have to agree.
 
 use control_core::image::{Command, CommandCode, CommandResult, MachineStatus, Mode};
 use control_core::units::{LoadId, MachineId, PosId};
 use device_drivers::block::{Owner, STATUS_WORDS, decode_status, encode_command, rack_map};
 use device_drivers::modbus::{DataType, DeviceSpec, ModbusTcp, PlanLimits, PointSpec, TcpSpec, WordOrder};
-use device_drivers::opcua::{OpcUa, OpcUaSpec};
-use device_drivers::value::Quality;
 use device_drivers::{BlockWrite, Driver, PointId, Reading, Value};
-use plc_sim::faces::{Keep, opcua::NAMESPACE};
+use plc_sim::faces::Keep;
 use plc_sim::{PlantConfig, Sim};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -39,20 +37,6 @@ fn rack(sim: &Sim) -> ModbusTcp {
         connect_timeout: timeout,
         timeout,
         devices: vec![device],
-    })
-}
-
-fn cell(sim: &Sim, dir: &tempfile::TempDir) -> OpcUa {
-    let node = |name: &str| format!("nsu={NAMESPACE};s=Cell.{name}").parse().unwrap();
-    let points = ["StatusBlock", "State", "MotorCurrent", "Busy", "NoSuchNode"];
-    OpcUa::new(OpcUaSpec {
-        endpoint: format!("opc.tcp://{}/", sim.addresses.opcua),
-        timeout: Duration::from_secs(3),
-        publishing: Duration::from_millis(100),
-        sampling: Duration::from_millis(50),
-        pki_dir: dir.path().join("client"),
-        points: points.iter().enumerate().map(|(n, name)| (PointId(n as u32), node(name))).collect(),
-        commands: vec![(MachineId(5), node("CommandBlock"))],
     })
 }
 
@@ -126,69 +110,4 @@ async fn a_shuttle_is_commanded_over_modbus_and_its_load_is_seen_to_move() {
     assert_eq!((after.result, after.load), (CommandResult::Done, Some(load)));
     assert!(sim.truth().is_clean());
     assert_eq!(sim.truth().commands_executed, 1, "the block was written again and again, and executed once");
-}
-
-#[tokio::test]
-async fn the_cell_is_read_by_subscription_and_refuses_to_start_without_a_load() {
-    let (sim, dir) = plant().await;
-    let mut driver = cell(&sim, &dir);
-    driver.connect().await.unwrap();
-    let mut readings = Vec::new();
-    for _ in 0..40 {
-        driver.poll(0, &mut readings).await.unwrap();
-        sleep(Duration::from_millis(25)).await;
-    }
-    let of = |n| readings.iter().filter(move |r| r.point == PointId(n));
-    assert!(of(0).count() >= 5, "status blocks keep coming: {}", of(0).count());
-    assert_eq!(of(1).next().and_then(|r| r.value.clone()), Some(Value::Int(4)), "PackML Idle");
-    assert_eq!(of(3).next().and_then(|r| r.value.clone()), Some(Value::Bool(false)));
-    let missing: Vec<_> = of(4).map(|r| r.quality).collect();
-    assert_eq!(missing, [Quality::Bad], "one bad node does not fail the others");
-    let now = device_drivers::value::wall_clock_ms();
-    assert!(of(0).all(|r| now.abs_diff(r.source_ms) < 10_000), "source times are the server's");
-
-    let before = until(&mut driver, 5, None, |s| s.interlocks == 0).await;
-    let start = Command {
-        seq: 1,
-        code: CommandCode::Start,
-        pos: PosId(173),
-        load: LoadId::new(4711).unwrap(),
-        program: 1,
-        valid_ms: 2000,
-        issued_plc_ms: before.plc_time_ms,
-        issued_boot: before.boot,
-    };
-    let after = until(&mut driver, 5, Some(start), |s| s.seq_done == 1).await;
-    assert_eq!(after.result, CommandResult::Failed);
-}
-
-#[tokio::test]
-async fn a_server_that_is_gone_ends_the_link_and_comes_back_with_a_living_subscription() {
-    let (sim, dir) = plant().await;
-    let mut driver = cell(&sim, &dir);
-    driver.connect().await.unwrap();
-    let at = sim.addresses.opcua;
-    drop(sim);
-    let start = Instant::now();
-    let mut readings = Vec::new();
-    while driver.poll(0, &mut readings).await.is_ok() {
-        assert!(start.elapsed() < Duration::from_secs(10), "a dead server was not noticed");
-        sleep(Duration::from_millis(20)).await;
-    }
-    driver.close();
-    assert!(driver.connect().await.is_err(), "nobody is there");
-
-    let mut config = PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap();
-    config.listen.modbus.set_port(0);
-    config.listen.opcua = at;
-    let keep = Keep { state: None, pki_dir: Some(dir.path().join("server")) };
-    let _sim = Sim::start(config, 7, 2, keep).await.unwrap();
-    driver.connect().await.unwrap();
-    readings.clear();
-    for _ in 0..40 {
-        driver.poll(0, &mut readings).await.unwrap();
-        sleep(Duration::from_millis(25)).await;
-    }
-    let boots: Vec<u16> = readings.iter().filter_map(|r| status(std::slice::from_ref(r))).map(|s| s.boot).collect();
-    assert!(boots.len() >= 5 && boots.iter().all(|b| *b == 2), "{boots:?}");
 }
