@@ -6,7 +6,7 @@ use control_core::image::{Command, CommandCode, CommandResult, MachineStatus};
 use control_core::units::{LoadId, MachineId, PosId};
 use device_drivers::block::{Owner, decode_status, encode_command};
 use device_drivers::driver::{TagWrite, WriteOutcome};
-use device_drivers::opcua::{Deadband, Identity, Mode, OpcUa, OpcUaSpec, Security, UaPoint, Vendor};
+use device_drivers::opcua::{Deadband, Mode, OpcUa, Vendor};
 use device_drivers::value::{Quality, wall_clock_ms};
 use device_drivers::{BlockWrite, Cause, LinkState, PointId, Value};
 use opcua::types::{DataValue, DateTime, StatusCode, Variant};
@@ -18,37 +18,8 @@ use plc_sim::{PlantConfig, Sim};
 use std::path::Path;
 use std::time::Duration;
 use support::ua_server::UaServer;
-use support::{Line, PATIENCE, Record};
+use support::{Line, PATIENCE, Record, bank_points, ms, point, spec, test_points};
 use tokio::time::{Instant, sleep};
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
-
-fn spec(endpoint: String, pki: &Path, points: Vec<UaPoint>) -> OpcUaSpec {
-    OpcUaSpec {
-        endpoint,
-        timeout: Duration::from_secs(20),
-        publishing: MS(100),
-        security: Security::NONE,
-        identity: Identity::Anonymous,
-        vendor: Vendor::Generic,
-        pki_dir: pki.join("client"),
-        points,
-        commands: Vec::new(),
-    }
-}
-
-fn point(id: u32, node: &str) -> UaPoint {
-    UaPoint { id: PointId(id), device: 0, node: node.parse().unwrap(), mode: Mode::subscribe(MS(50)) }
-}
-
-fn test_points(names: &[&str]) -> Vec<UaPoint> {
-    (0u32..).zip(names).map(|(id, name)| point(id, &UaServer::node(name))).collect()
-}
-
-fn bank_points(count: u16) -> Vec<UaPoint> {
-    let node = |n| format!("nsu={};s=V.{n}", opcua_bank::NAMESPACE);
-    (0..count).map(|n| point(n.into(), &node(n))).collect()
-}
 
 async fn bank(variables: u16, period: Duration) -> (OpcuaBank, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -89,7 +60,7 @@ async fn commanded(line: &Line, command: Option<Command>, wanted: impl Fn(&Machi
         let owner = Owner { token: 1, heartbeat: beat, authority: true, acknowledged: 0 };
         let seq = command.map_or(0, |c| c.seq);
         line.told.look().due.push(BlockWrite { machine: MachineId(5), seq, words: encode_command(owner, command) });
-        sleep(MS(50)).await;
+        sleep(ms(50)).await;
         let last = status(&line.told.look());
         if let Some(status) = last.filter(&wanted) {
             return status;
@@ -161,7 +132,7 @@ async fn a_server_that_is_gone_ends_the_link_and_comes_back_with_a_living_subscr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_point_of_a_bank_is_good_at_once_and_goes_on_changing() {
-    let (bank, dir) = bank(500, MS(200)).await;
+    let (bank, dir) = bank(500, ms(200)).await;
     let line = Line::run(OpcUa::new(spec(bank.url(), dir.path(), bank_points(500))), false);
     line.told.until("all good", |r| (0..500).all(|n| r.good(n).is_some()).then_some(())).await;
     let last = line.told.look().readings.len();
@@ -177,13 +148,13 @@ async fn every_point_of_a_bank_is_good_at_once_and_goes_on_changing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_little_in_one_call_is_asked_in_small_calls() {
-    let (bank, dir) = bank(100, MS(200)).await;
+    let (bank, dir) = bank(100, ms(200)).await;
     let low = Kind::LowLimits { max_nodes_per_read: 7, max_monitored_items_per_call: 3 };
     bank.set_faults(low).unwrap();
-    support_starts(&bank, 2).await;
+    restarted(&bank, 2).await;
     let mut points = bank_points(100);
     for point in points.iter_mut().skip(50) {
-        point.mode = Mode::Poll { interval: MS(200) };
+        point.mode = Mode::Poll { interval: ms(200) };
     }
     let line = Line::run(OpcUa::new(spec(bank.url(), dir.path(), points)), false);
     line.told.until("all good", |r| (0..100).all(|n| r.good(n).is_some()).then_some(())).await;
@@ -193,19 +164,19 @@ async fn a_server_that_takes_little_in_one_call_is_asked_in_small_calls() {
     assert_eq!(most, Some(8), "50 nodes, 7 at a time");
 }
 
-async fn support_starts(bank: &OpcuaBank, starts: u64) {
+async fn restarted(bank: &OpcuaBank, starts: u64) {
     let since = Instant::now();
     while bank.starts() < starts {
         assert!(since.elapsed() < PATIENCE, "the bank did not start again");
-        sleep(MS(20)).await;
+        sleep(ms(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_subscription_is_read_in_turn() {
-    let (bank, dir) = bank(60, MS(200)).await;
+    let (bank, dir) = bank(60, ms(200)).await;
     bank.set_faults(Kind::TooManyItems { count: 25 }).unwrap();
-    support_starts(&bank, 2).await;
+    restarted(&bank, 2).await;
     let line = Line::run(OpcUa::new(spec(bank.url(), dir.path(), bank_points(60))), false);
     line.told.until("all good", |r| (0..60).all(|n| r.good(n).is_some()).then_some(())).await;
     let seen = line.told.look().readings.len();
@@ -218,17 +189,17 @@ async fn what_does_not_fit_the_subscription_is_read_in_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_s7_1200_gets_a_thousand_items_in_calls_of_a_hundred_and_no_filter() {
-    let (bank, dir) = bank(1100, MS(500)).await;
+    let (bank, dir) = bank(1100, ms(500)).await;
     let mut points = bank_points(1100);
     // Every value moves by more than 3 at each tick and by less than 1000: with this deadband only the first comes through.
     for point in &mut points {
-        point.mode = Mode::Subscribe { sampling: MS(100), queue: 0, deadband: Some(Deadband::Absolute(1000.0)) };
+        point.mode = Mode::Subscribe { sampling: ms(100), queue: 0, deadband: Some(Deadband::Absolute(1000.0)) };
     }
     let mut spec = spec(bank.url(), dir.path(), points);
     spec.vendor = Vendor::S71200;
     let line = Line::run(OpcUa::new(spec), false);
     line.told.until("all good", |r| (r.readings.len() >= 1100).then_some(())).await;
-    sleep(MS(1500)).await;
+    sleep(ms(1500)).await;
     let told = line.told.look();
     assert_eq!(told.readings.len(), 1100, "what the server cannot filter we do");
     let reads = told.reports.iter().filter(|r| r.requests > 0).count();
@@ -258,7 +229,7 @@ async fn a_node_that_appears_later_becomes_good_and_its_namespace_may_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_and_times_are_the_servers() {
-    let (bank, dir) = bank(10, MS(200)).await;
+    let (bank, dir) = bank(10, ms(200)).await;
     let line = Line::run(OpcUa::new(spec(bank.url(), dir.path(), bank_points(10))), false);
     line.told.until("all good", |r| (0..10).all(|n| r.good(n).is_some()).then_some(())).await;
     bank.set_faults(Fault::new(Kind::BadNode { start: 3, count: 1 })).unwrap();
@@ -287,7 +258,7 @@ async fn changes_within_the_deadband_are_not_told() {
     server.add("P", 10.0f64, None);
     let dir = tempfile::tempdir().unwrap();
     let mut points = test_points(&["D", "P"]);
-    let with = |deadband| Mode::Subscribe { sampling: MS(20), queue: 10, deadband: Some(deadband) };
+    let with = |deadband| Mode::Subscribe { sampling: ms(20), queue: 10, deadband: Some(deadband) };
     points[0].mode = with(Deadband::Absolute(1.0));
     // This server has no range for it, refuses the filter, and is asked without: every change comes.
     points[1].mode = with(Deadband::Percent(50.0));
@@ -296,7 +267,7 @@ async fn changes_within_the_deadband_are_not_told() {
     for value in [10.5, 10.9, 12.0, 12.1, 8.0] {
         server.set("D", DataValue::new_now(value));
         server.set("P", DataValue::new_now(value));
-        sleep(MS(150)).await;
+        sleep(ms(150)).await;
     }
     line.told.until("the last", |r| r.good(0).filter(|v| *v == Value::Float(8.0))).await;
     line.told.until("the last", |r| r.good(1).filter(|v| *v == Value::Float(8.0))).await;
@@ -316,14 +287,14 @@ async fn a_fast_signal_loses_nothing_between_two_publishings() {
     server.add("Fast", -1i32, None);
     let dir = tempfile::tempdir().unwrap();
     let mut points = test_points(&["Fast"]);
-    points[0].mode = Mode::subscribe(MS(20));
+    points[0].mode = Mode::subscribe(ms(20));
     let mut spec = spec(server.url(), dir.path(), points);
-    spec.publishing = MS(1000);
+    spec.publishing = ms(1000);
     let line = Line::run(OpcUa::new(spec), false);
     line.told.until("a first value", |r| r.good(0)).await;
     for n in 0..30 {
         server.set("Fast", DataValue::new_now(n));
-        sleep(MS(25)).await;
+        sleep(ms(25)).await;
     }
     line.told.until("all of them", |r| r.good(0).filter(|v| *v == Value::Int(29))).await;
     let values: Vec<_> = line.told.look().of(0).filter_map(|r| r.value.clone()).collect();
@@ -401,7 +372,7 @@ async fn writes_wait_for_no_deadline_and_the_last_to_one_node_wins() {
     line.told.until("a value", |r| r.good(0)).await;
 
     let (reply, outcome) = tokio::sync::oneshot::channel();
-    let deadline = Instant::now() - MS(1);
+    let deadline = Instant::now() - ms(1);
     let late = TagWrite { point: PointId(0), value: Value::Int(9), deadline, priority: 9, verify: false, reply };
     line.wishes.send(late).await.unwrap();
     assert_eq!(outcome.await, Ok(WriteOutcome::Expired));
@@ -421,7 +392,7 @@ async fn writes_wait_for_no_deadline_and_the_last_to_one_node_wins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_the_server_forgets_are_made_anew() {
-    let (bank, dir) = bank(20, MS(200)).await;
+    let (bank, dir) = bank(20, ms(200)).await;
     let line = Line::run(OpcUa::new(spec(bank.url(), dir.path(), bank_points(20))), false);
     line.told.until("all good", |r| (0..20).all(|n| r.good(n).is_some()).then_some(())).await;
     for lives in 2..5 {
@@ -431,4 +402,18 @@ async fn sessions_that_the_server_forgets_are_made_anew() {
         line.told.until("all good again", |r| (0..20).all(|n| r.good(n).is_some()).then_some(())).await;
         line.told.until("and changing", |r| (r.readings.len() > 60).then_some(())).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_stays_silent_is_read_and_then_made_anew() {
+    // This server looks at its subscriptions once an hour.
+    let server = UaServer::start(|b| b.subscription_poll_interval_ms(3_600_000)).await;
+    server.add("Mute", 4i32, None);
+    let dir = tempfile::tempdir().unwrap();
+    let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), test_points(&["Mute"]))), false);
+    line.told.until("its value all the same", |r| r.good(0).filter(|v| *v == Value::Int(4))).await;
+    line.told.until("a new link", |r| (r.ups() >= 2).then_some(())).await;
+    let told = line.told.look();
+    assert_eq!(told.errors.first(), Some(&"Timeout"));
+    assert!(told.last_error().is_some_and(|e| e.contains("can be read and do not come")), "{:?}", told.last_error());
 }

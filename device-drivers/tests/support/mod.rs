@@ -5,15 +5,55 @@ pub mod ua_server;
 
 use device_drivers::driver::{Health, PollReport, TagWrite, WriteOutcome};
 use device_drivers::line::Backoff;
+use device_drivers::opcua::{Identity, Mode, OpcUaSpec, Security, UaPoint, Vendor};
 use device_drivers::value::Quality;
 use device_drivers::{BlockWrite, Cause, Driver, LineSink, LinkError, LinkState, PointId, Reading, Value, run_line};
+use plc_sim::faces::opcua_bank;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use ua_server::UaServer;
 
 /// Nothing here takes longer unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Milliseconds.
+pub const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A line without security and points.
+pub fn spec(endpoint: String, dir: &Path, points: Vec<UaPoint>) -> OpcUaSpec {
+    OpcUaSpec {
+        endpoint,
+        timeout: Duration::from_secs(20),
+        publishing: ms(100),
+        security: Security::NONE,
+        identity: Identity::Anonymous,
+        vendor: Vendor::Generic,
+        pki_dir: dir.join("client"),
+        points,
+        commands: Vec::new(),
+    }
+}
+
+/// A point that is subscribed to.
+pub fn point(id: u32, node: &str) -> UaPoint {
+    UaPoint { id: PointId(id), device: 0, node: node.parse().unwrap(), mode: Mode::subscribe(ms(50)) }
+}
+
+/// Variables of the test server.
+pub fn test_points(names: &[&str]) -> Vec<UaPoint> {
+    (0u32..).zip(names).map(|(id, name)| point(id, &UaServer::node(name))).collect()
+}
+
+/// The first variables of a bank.
+pub fn bank_points(count: u16) -> Vec<UaPoint> {
+    let node = |n| format!("nsu={};s=V.{n}", opcua_bank::NAMESPACE);
+    (0..count).map(|n| point(n.into(), &node(n))).collect()
+}
 
 /// What a line has told.
 #[derive(Debug, Default)]

@@ -21,7 +21,8 @@ pub struct UaServer {
     namespace: u16,
     handle: ServerHandle,
     task: tokio::task::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    /// Its folder; keys and certificates are in `pki`.
+    pub dir: tempfile::TempDir,
 }
 
 impl Drop for UaServer {
@@ -32,7 +33,7 @@ impl Drop for UaServer {
 }
 
 impl UaServer {
-    /// Starts a server without security.
+    /// Starts a server, without security unless `adapt` adds it.
     pub async fn start(adapt: impl FnOnce(ServerBuilder) -> ServerBuilder) -> UaServer {
         let dir = tempfile::tempdir().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,7 +64,7 @@ impl UaServer {
         let task = tokio::spawn(async move {
             let _ = server.run_with(listener).await;
         });
-        UaServer { addr, manager, subscriptions, namespace, handle, task, _dir: dir }
+        UaServer { addr, manager, subscriptions, namespace, handle, task, dir }
     }
 
     /// The address for clients.
