@@ -18,8 +18,10 @@
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
 //! | [`metrics`] | the one table of figures |
 //! | [`http`] | metrics, health, orders |
+//! | [`browse`], [`pki`] | commands: what an OPC UA server has, and whether it is trusted |
 
 pub mod agent;
+pub mod browse;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -27,6 +29,7 @@ pub mod desk;
 pub mod field;
 pub mod http;
 pub mod metrics;
+pub mod pki;
 pub mod telemetry;
 
 pub use agent::Agent;

@@ -184,18 +184,22 @@ impl Item {
 }
 
 impl Watch {
-    /// A subscribed point has said something. Whether that is its first word.
+    /// A subscribed point has said something. Whether that is its first word, and whether it is worth telling.
     ///
     /// A node that has gone says so once and never again, even if it comes back (OPC 10000-4, 5.13.1): it counts as refused.
-    pub(super) fn heard(&mut self, index: usize, status: Option<StatusCode>, now: Instant) -> bool {
-        let Some(item) = self.items.get_mut(index) else { return false };
+    pub(super) fn heard(&mut self, index: usize, status: Option<StatusCode>, now: Instant) -> (bool, bool) {
+        let Some(item) = self.items.get_mut(index) else { return (false, false) };
         let first = matches!(item.state, State::Wanted | State::Waiting);
+        let refused_before = item.wait > RETRY_FIRST;
         match (item.state, status) {
             (State::Polled | State::Refused { .. }, _) => {}
-            (_, Some(StatusCode::BadNodeIdUnknown)) => item.refuse(now),
+            (_, Some(StatusCode::BadNodeIdUnknown)) => {
+                item.refuse(now);
+                return (first, !refused_before);
+            }
             _ => (item.state, item.wait) = (State::Live, RETRY_FIRST),
         }
-        first
+        (first, true)
     }
 
     /// Points that are to be asked for again are wanted now; the items they had are given back, to be deleted.

@@ -228,8 +228,11 @@ impl<S: LineSink> Work<'_, S> {
         while let Some(batch) = next {
             for (handle, data) in batch {
                 let Some(index) = (handle as usize).checked_sub(1) else { continue };
-                new |= self.live.watch.heard(index, data.status, now);
-                self.take(index, data);
+                let (first, worth_telling) = self.live.watch.heard(index, data.status, now);
+                new |= first;
+                if worth_telling {
+                    self.take(index, data);
+                }
             }
             next = self.live.batches.try_recv().ok();
         }

@@ -1,5 +1,6 @@
 //! The field lines: each with its driver, its points and the machines it carries.
 
+use super::opcua;
 use super::plan::{DriverPlan, LinePlan, Role, TOPIC, expand, host_port, levels, topic_level, within};
 use super::raw;
 use super::report::{Problem, Source, parse};
@@ -7,7 +8,6 @@ use super::tags::{self, Bound, DeviceReader, LinePoints};
 use control_core::Layout;
 use device_drivers::block::COMMAND_WORDS;
 use device_drivers::modbus::{DeviceSpec, TcpSpec};
-use device_drivers::opcua::OpcUaSpec;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,10 +75,7 @@ fn line(
         }
     };
     let strays: Vec<std::ops::Range<usize>> = if is_modbus {
-        [line.security.as_ref().map(Spanned::span), line.publishing.as_ref().map(Spanned::span)]
-            .into_iter()
-            .flatten()
-            .collect()
+        opcua::keys_of_line(line)
     } else {
         line.devices.iter().filter_map(|d| d.unit.as_ref().map(Spanned::span)).collect()
     };
@@ -91,11 +88,15 @@ fn line(
     let timeout = within(source, &line.timeout, ms(1000), ms(50)..=ms(60_000), problems);
     // The plant's watchdog is half a second or more: the heartbeat has to come several times in that.
     let heartbeat = within(source, &line.heartbeat, ms(100), ms(20)..=ms(250), problems);
-    let publishing = within(source, &line.publishing, ms(100), ms(50)..=ms(10_000), problems);
+    let endpoint = line.opcua.as_ref();
+    let kept = (state_dir, raw.gateway.state_dir.is_some());
+    let ua = endpoint.map(|endpoint| opcua::line(source, line, endpoint, timeout, kept, problems));
+    let mut ua_points = Vec::new();
     let mut all = LinePoints::default();
     let mut specs = Vec::new();
-    for device in &line.devices {
+    for (index, device) in line.devices.iter().enumerate() {
         let before = (all.modbus.len(), all.block_commands.len());
+        let nodes_before = all.nodes.len();
         let template = raw.mqtt.topic.as_ref().map_or(TOPIC, |t| t.get_ref());
         let topic = |tag: &str| expand(template, &levels(raw, device.cell.get_ref(), device.name.get_ref(), tag));
         let path = source.path.parent().map_or_else(PathBuf::new, |p| p.to_path_buf()).join(device.profile.get_ref());
@@ -118,6 +119,15 @@ fn line(
         let name = device.name.get_ref();
         DeviceReader { layout, profile: &profile, is_modbus, device: name, topic: &topic, problems, out: &mut all }
             .read(&parsed, bound);
+        if let Some(ua) = &ua {
+            let nodes = &all.nodes[nodes_before..];
+            let at = (index, name.as_str());
+            ua_points.extend(opcua::points(&profile, &parsed, nodes, &all.points, at, ua.publishing, problems));
+        } else {
+            for stray in opcua::keys_of_tags(&parsed) {
+                problems.push(profile.problem(stray, "this key belongs to OPC UA", "the device speaks Modbus"));
+            }
+        }
         specs.push(DeviceSpec {
             unit: device.unit.as_ref().map_or(1, |u| *u.get_ref()),
             points: all.modbus[before.0..].to_vec(),
@@ -127,22 +137,13 @@ fn line(
     }
     let overlaps = overlap(source, line, &specs);
     problems.extend(overlaps);
-    let driver = if is_modbus {
+    let driver = if let Some(ua) = ua {
+        ua.allow_for(&ua_points, &mut all.points);
+        DriverPlan::OpcUa(ua.spec(ua_points, all.node_commands.clone()))
+    } else {
         let peer = line.modbus.as_ref()?;
         host_port(source, peer, problems);
         DriverPlan::Modbus(TcpSpec { peer: peer.get_ref().clone(), connect_timeout: timeout, timeout, devices: specs })
-    } else {
-        let endpoint = line.opcua.as_ref()?;
-        check_opcua(source, line, endpoint, problems);
-        DriverPlan::OpcUa(OpcUaSpec {
-            endpoint: endpoint.get_ref().clone(),
-            timeout: timeout.max(Duration::from_secs(3)),
-            publishing,
-            sampling: publishing.min(Duration::from_millis(50)),
-            pki_dir: state_dir.join("pki"),
-            points: all.nodes,
-            commands: all.node_commands.clone(),
-        })
     };
     let machines =
         all.block_commands.iter().map(|(m, _)| *m).chain(all.node_commands.iter().map(|(m, _)| *m)).collect();
@@ -162,29 +163,4 @@ fn overlap(source: &Source, line: &raw::Line, devices: &[DeviceSpec]) -> Option<
         format!("unit {unit}: holding:{a} to {} and holding:{b} to {} are both command blocks", last(a), last(b));
     let problem = source.problem(line.name.span(), "two command blocks overlap", label);
     Some(problem.help(format!("a command block takes {COMMAND_WORDS} registers; correct `command` in the profile")))
-}
-
-fn check_opcua(source: &Source, line: &raw::Line, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {
-    let address = endpoint.get_ref().strip_prefix("opc.tcp://").map(|rest| rest.split('/').next().unwrap_or(rest));
-    let valid =
-        address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
-    if !valid {
-        let label = "expected an endpoint, as in \"opc.tcp://192.168.1.20:4840/\"";
-        problems.push(source.problem(endpoint.span(), "this is not an OPC UA endpoint", label));
-    }
-    match line.security.as_ref().map(|s| (s.get_ref().as_str(), s.span())) {
-        Some(("none", _)) => {}
-        Some((other, span)) => {
-            let label = format!("found \"{other}\"; this version connects without security only");
-            problems.push(source.problem(span, "unknown OPC UA security", label));
-        }
-        None => {
-            let problem = source.problem(
-                endpoint.span(),
-                "say which security this line has",
-                "anyone on this network can read and write it",
-            );
-            problems.push(problem.help("add `security = \"none\"` to the line if that is what you want"));
-        }
-    }
 }

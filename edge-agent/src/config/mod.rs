@@ -8,6 +8,7 @@
 //! ```
 
 mod lines;
+pub mod opcua;
 pub mod plan;
 pub mod raw;
 pub mod report;
