@@ -8,4 +8,4 @@
 pub mod script;
 pub mod signal;
 
-pub use script::{Fault, FaultScript, Kind, Table};
+pub use script::{Fault, FaultScript, Kind};
