@@ -186,6 +186,12 @@ impl Kind {
         use Kind::*;
         matches!(self, Restart | LowLimits { .. } | TooManyItems { .. } | BadNode { .. } | DropSession)
     }
+
+    /// Whether it changes what a unit says; others change how it is carried.
+    pub(super) fn is_of_the_unit(&self) -> bool {
+        use Kind::*;
+        matches!(self, Exception { .. } | Busy | Illegal { .. } | Torn | Stuck { .. } | Reboot)
+    }
 }
 
 #[derive(Deserialize)]

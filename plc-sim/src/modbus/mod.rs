@@ -16,6 +16,7 @@ mod server;
 mod wire;
 
 pub use frame::crc;
+pub(crate) use pdu::refuse;
 pub use pdu::{Access, Exception, Space, Span, Table, answer};
 pub(crate) use server::no_such_unit;
 pub use server::{Device, End, Options, converse, listen};
