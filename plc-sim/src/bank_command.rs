@@ -73,6 +73,12 @@ pub(crate) struct BankArgs {
     no_anonymous: bool,
 }
 
+impl BankArgs {
+    pub(crate) fn is_opcua(&self) -> bool {
+        self.opcua
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum FramingArg {
     /// Modbus TCP
