@@ -109,6 +109,24 @@ async fn a_request_right_behind_garbage_is_lost_and_pipelined_ones_are_not() {
 }
 
 #[tokio::test]
+async fn what_follows_a_broken_frame_without_a_silence_is_lost_even_if_it_comes_later() {
+    let gap = Duration::from_secs(2);
+    let bank = still(BankConfig { units: 3, framing: Framing::Rtu { gap }, ..BankConfig::default() }).await;
+    let mut line = TcpStream::connect(bank.addr).await.unwrap();
+    line.set_nodelay(true).unwrap();
+    let request = adu(1, &read(3, 0, 1));
+    for piece in [&[1, 3, 0, 0, 0, 1, 0xEE, 0xEE][..], &request, &request] {
+        line.write_all(piece).await.unwrap();
+        sleep(gap / 20).await;
+    }
+    hears_nothing(&mut line, "before a silence").await;
+    sleep(gap * 2).await;
+    line.write_all(&request).await.unwrap();
+    hears(&mut line, &answer(1, signal::register(1, 0, 1)), "after a silence").await;
+    assert_eq!(bank.counters(1).unwrap().requests, 1);
+}
+
+#[tokio::test]
 async fn rtu_on_a_pseudo_terminal() {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     rustix::io::ioctl_fionbio(&master, true).unwrap();

@@ -104,14 +104,13 @@ impl BankDevice {
         if shape.rate < RATE_MIN {
             return Err(format!("rate = {:?} must be {RATE_MIN:?} at least", shape.rate));
         }
-        let seed = faults.seed;
         let device = BankDevice {
             shape,
             beat: Beat::start(shape.rate),
             units: (0..shape.units).map(|_| Slot::default()).collect(),
             script: watch::Sender::new(Armed { since: Instant::now(), script: FaultScript::default() }),
             faulty: AtomicBool::new(false),
-            chance: Mutex::new(fastrand::Rng::with_seed(seed)),
+            chance: Mutex::new(fastrand::Rng::with_seed(0)),
             kicks: watch::Sender::new(0),
             exceptions_elsewhere: AtomicU64::new(0),
             connections: AtomicU64::new(0),
