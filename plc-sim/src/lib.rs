@@ -16,6 +16,7 @@ pub mod bank;
 pub mod closed_loop;
 pub mod config;
 pub mod faces;
+pub mod modbus;
 pub mod plant;
 pub mod plc;
 

@@ -56,8 +56,13 @@ async fn try_connect(
     };
     let endpoint = (url, security.0.to_str(), security.1, policy);
     let (session, events) = client.connect_to_matching_endpoint(endpoint, who).await.map_err(|e| e.to_string())?;
-    let task = events.spawn();
-    if !tokio::time::timeout(Duration::from_secs(20), session.wait_for_connection()).await.unwrap_or(false) {
+    let mut task = events.spawn();
+    let connected = tokio::select! {
+        connected = session.wait_for_connection() => connected,
+        _ = &mut task => false,
+        () = tokio::time::sleep(Duration::from_secs(20)) => false,
+    };
+    if !connected {
         return Err("no session".into());
     }
     let namespace = session.get_namespace_index(opcua_bank::NAMESPACE).await.map_err(|e| e.to_string())?;

@@ -12,6 +12,7 @@
 //!
 //! Unknown keys are refused, and so is a parameter that its kind does not know. Whether a fault strikes is drawn from the seed.
 
+use crate::modbus::Table;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
@@ -84,20 +85,6 @@ impl From<Fault> for FaultScript {
     fn from(fault: Fault) -> FaultScript {
         FaultScript { seed: 0, faults: vec![fault] }
     }
-}
-
-/// One of the four Modbus tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Table {
-    /// Coils, read and written bit by bit (functions 1, 5, 15).
-    Coils,
-    /// Discrete inputs (function 2).
-    DiscreteInputs,
-    /// Holding registers (functions 3, 6, 16, 22, 23).
-    HoldingRegisters,
-    /// Input registers (function 4).
-    InputRegisters,
 }
 
 /// What goes wrong.
@@ -198,6 +185,12 @@ impl Kind {
     pub fn is_opcua(&self) -> bool {
         use Kind::*;
         matches!(self, Restart | LowLimits { .. } | TooManyItems { .. } | BadNode { .. } | DropSession)
+    }
+
+    /// Whether it changes what a unit says; others change how it is carried.
+    pub(super) fn is_of_the_unit(&self) -> bool {
+        use Kind::*;
+        matches!(self, Exception { .. } | Busy | Illegal { .. } | Torn | Stuck { .. } | Reboot)
     }
 }
 

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Ticks after which a signal repeats.
 pub const PERIOD: u64 = 100;
 
+/// Values change no faster.
+pub const RATE_MIN: Duration = Duration::from_millis(1);
+
 /// Offsets are multiples of this: the last bit of an `f32` between 256 and 512.
 const OFFSET_STEP: f32 = 1.0 / 32_768.0;
 /// Offsets stay below 50: 128 + 325 + 50 is less than 512.
@@ -51,10 +54,10 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// A beat that starts now.
+    /// A beat that starts now; its period is [`RATE_MIN`] at least.
     pub fn start(period: Duration) -> Beat {
         let start_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-        Beat { start: Instant::now(), start_ms, period: period.max(Duration::from_millis(1)) }
+        Beat { start: Instant::now(), start_ms, period: period.max(RATE_MIN) }
     }
 
     /// The tick at an instant.

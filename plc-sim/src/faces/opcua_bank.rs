@@ -9,7 +9,7 @@
 //! Limits of a running server cannot be changed, so a fault that needs others starts the server anew; between two servers the port
 //! stays open, and clients that connect meanwhile wait. Only `restart` leaves it closed.
 
-use crate::bank::signal::{self, Beat};
+use crate::bank::signal::{self, Beat, RATE_MIN};
 use crate::bank::{FaultScript, Kind};
 use opcua::crypto::SecurityPolicy;
 use opcua::server::address_space::Variable;
@@ -147,6 +147,9 @@ fn reachable(at: SocketAddr) -> SocketAddr {
 /// Starts a bank; it serves until it is dropped. With `secure` and an empty PKI folder this makes a key pair first, which takes seconds.
 pub async fn serve(config: OpcuaBankConfig) -> Result<OpcuaBank, String> {
     let faults = checked(config.faults.clone())?;
+    if config.period < RATE_MIN {
+        return Err(format!("period = {:?} must be {RATE_MIN:?} at least", config.period));
+    }
     let listener = std::net::TcpListener::bind(config.listen)
         .map_err(|e| format!("cannot listen on {}: {e}", config.listen))
         .and_then(|l| l.set_nonblocking(true).map(|()| l).map_err(|e| e.to_string()))?;
