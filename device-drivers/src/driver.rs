@@ -41,6 +41,24 @@ pub enum LinkError {
         /// What was received and what was expected.
         what: String,
     },
+    /// The peer's certificate is not trusted, or is not what it has to be. Nothing was said to this peer that it could use.
+    #[error("{peer}: {what}")]
+    Untrusted {
+        /// Address as configured.
+        peer: String,
+        /// What is wrong with the certificate, and what to do.
+        what: String,
+        /// Its SHA-1 thumbprint, in hexadecimal; empty where there is none.
+        thumbprint: String,
+    },
+    /// The peer does not want us: our certificate, our user, or the security that the line asks for.
+    #[error("{peer} refuses: {what}")]
+    Denied {
+        /// Address as configured.
+        peer: String,
+        /// What it refuses, and what to do.
+        what: String,
+    },
     /// The connection was closed or failed.
     #[error("connection to {peer} lost: {why}")]
     Lost {

@@ -20,8 +20,10 @@
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
 //! | [`metrics`] | the one table of figures |
 //! | [`http`] | metrics, health, orders, writes |
+//! | [`browse`], [`pki`] | commands: what an OPC UA server has, and whether it is trusted |
 
 pub mod agent;
+pub mod browse;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -30,6 +32,7 @@ pub mod field;
 pub mod forecast;
 pub mod http;
 pub mod metrics;
+pub mod pki;
 pub mod telemetry;
 pub mod writes;
 

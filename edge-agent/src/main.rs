@@ -1,4 +1,4 @@
-//! `edge-agent run FILE`, `edge-agent check FILE`, `edge-agent plan FILE`.
+//! `edge-agent run FILE`, `check FILE`, `plan FILE`, `browse ENDPOINT`, `pki list|trust|reject`.
 
 use clap::{Parser, Subcommand, ValueEnum};
 use device_drivers::modbus::{Endpoint, LineSpec, Modbus, probe};
@@ -48,6 +48,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a table of what an OPC UA server has
+    Browse(edge_agent::browse::Options),
+    /// Say which OPC UA servers are trusted
+    #[command(subcommand)]
+    Pki(edge_agent::pki::Command),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -66,6 +71,25 @@ fn main() -> ExitCode {
         Command::Check { file, connect } => check(&file, connect),
         Command::Run { file, log } => run(&file, log),
         Command::Plan { file, reply, json } => show_plan(&file, reply, json),
+        Command::Pki(command) => say(edge_agent::pki::run(&command), |text| println!("{text}")),
+        Command::Browse(options) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let done = runtime.map_err(|e| e.to_string()).and_then(|r| r.block_on(edge_agent::browse::run(&options)));
+            say(done, |text| eprintln!("{text}"))
+        }
+    }
+}
+
+fn say(done: Result<String, String>, say: impl Fn(&str)) -> ExitCode {
+    match done {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -224,6 +248,7 @@ fn run(file: &std::path::Path, log: LogFormat) -> ExitCode {
         Ok(plan) => plan,
         Err(code) => return code,
     };
+    config::opcua::warn_insecure(&plan);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&e.to_string()),

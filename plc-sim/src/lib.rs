@@ -12,9 +12,11 @@
 //! [`closed_loop`] joins plant and controller without a socket, in virtual time, over a link that may lose and delay.
 //! The truth about loads and executed commands is kept apart from what is reported, and is asked at the end.
 
+pub mod bank;
 pub mod closed_loop;
 pub mod config;
 pub mod faces;
+pub mod modbus;
 pub mod plant;
 pub mod plc;
 

@@ -1,11 +1,16 @@
-//! `plc-sim run plant.toml --seed 7`: the plant as a program.
+//! `plc-sim run plant.toml --seed 7`: the plant as a program. `plc-sim bank`: many devices that only measure.
 
+mod bank_command;
+mod report;
+
+use bank_command::BankArgs;
 use clap::{Parser, Subcommand};
 use plc_sim::faces::Keep;
 use plc_sim::{PlantConfig, Sim};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Pretends to be the plant, from a seed.
 #[derive(Parser)]
@@ -27,7 +32,12 @@ enum Command {
         /// Keep the loads here, as a controller's retentive memory does, and go on from there after a restart
         #[arg(long)]
         state: Option<PathBuf>,
+        /// Print the report at the end as one JSON object
+        #[arg(long)]
+        report_json: bool,
     },
+    /// Run many devices that only measure until Ctrl-C: the load server of benchmarks
+    Bank(BankArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,12 +47,23 @@ fn main() -> ExitCode {
     });
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
-    let Command::Run { plant, seed, state } = Cli::parse().command;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let command = Cli::parse().command;
+    // A Modbus bank is a load server beside what is measured: it keeps to one thread.
+    let mut builder = match &command {
+        Command::Bank(args) if !args.is_opcua() => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match builder.worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&format!("cannot start: {e}")),
     };
-    match runtime.block_on(run(plant, seed, state)) {
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Run { plant, seed, state, report_json } => run(plant, seed, state, report_json).await,
+            Command::Bank(args) => bank_command::run(args).await,
+        }
+    });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),
     }
@@ -53,18 +74,31 @@ fn fail(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(path: PathBuf, seed: u64, state: Option<PathBuf>) -> Result<(), String> {
+async fn run(path: PathBuf, seed: u64, state: Option<PathBuf>, report_json: bool) -> Result<(), String> {
     let at = |e: String| format!("{}: {e}", path.display());
     let text = std::fs::read_to_string(&path).map_err(|e| at(e.to_string()))?;
     let config = PlantConfig::from_toml(&text).map_err(at)?;
     // A controller's boot counter is retentive; the clock does as well, as long as two starts lie a second apart.
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| (d.as_secs() & 0xFFFF) as u16);
     let sim = Sim::start(config, seed, boot, Keep { state, pki_dir: None }).await?;
+    let end = told_to_end()?;
     println!("rack PLC  modbus-tcp://{}", sim.addresses.modbus);
     println!("cell PLC  opc.tcp://{}/  namespace {}", sim.addresses.opcua, plc_sim::faces::opcua::NAMESPACE);
     println!("seed {seed}; Ctrl-C ends");
-    tokio::signal::ctrl_c().await.map_err(|e| e.to_string())?;
+    end.await;
     let truth = sim.truth();
-    println!("{truth:#?}");
+    report::print(report_json, &report::of_the_plant(&truth));
     if truth.is_clean() { Ok(()) } else { Err("loads were lost or doubled, or a command was executed twice".into()) }
+}
+
+/// Listens for Ctrl-C and SIGTERM from now on; the future completes at the first of them.
+fn told_to_end() -> Result<impl Future<Output = ()>, String> {
+    let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

@@ -10,7 +10,6 @@ use control_core::order::{OrderKind, OrderRequest};
 use control_core::units::{LoadId, MachineId, Millis, OrderId, PosId, Tier};
 use control_core::{Controller, EventKind, InputImage, Inputs, Outputs, Settings};
 use device_drivers::block::{Owner, decode_status, encode_command};
-use device_drivers::value::Words;
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
 use plc_sim::{Plant, PlantConfig};
 
@@ -166,7 +165,7 @@ impl Gateway {
     fn read(&mut self, plant: &Plant, now: u64, cell: bool) {
         let layout = *plant.layout();
         for id in layout.machine_ids().filter(|id| cell || *id != layout.cell()) {
-            let words = Words::from_slice(&plant.status_block(id).unwrap()).unwrap();
+            let words = plant.status_block(id).unwrap();
             let value = decode_status(&words).unwrap();
             self.image.set_machine(id, Stamped { value, quality: Quality::Good, at: Millis(now) });
         }

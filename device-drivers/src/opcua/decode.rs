@@ -1,14 +1,34 @@
-//! OPC UA values to readings: status codes are forwarded, source times are the server's.
+//! OPC UA values to readings and back: status codes are forwarded, source times are the server's.
+//!
+//! | OPC UA | [`Value`] |
+//! |---|---|
+//! | Boolean | `Bool` |
+//! | SByte, Int16, Int32, Int64, and so every enumeration | `Int` |
+//! | Byte, UInt16, UInt32, UInt64, StatusCode | `Uint` |
+//! | Float, Double | `Float` |
+//! | String, LocalizedText (its text), QualifiedName (its name), Guid, NodeId | `Text` |
+//! | ByteString | `Text` in hexadecimal, up to 1 KiB |
+//! | DateTime | `Int`, milliseconds since 1970 UTC |
+//! | array of up to 64 UInt16 | `Words` |
+//! | anything else, and no value at all | Bad, wrong type |
 
 use crate::value::{Cause, PointId, Quality, Reading, Value, WORDS_MAX, wall_clock_ms};
-use opcua::types::{DataValue, StatusCode, Variant};
+use opcua::types::{ByteString, DataValue, DateTime, Guid, LocalizedText, StatusCode, Variant, VariantScalarTypeId};
+use std::fmt::Write;
+use std::str::FromStr;
+
+/// The longest ByteString that is shown.
+const BYTES_MAX: usize = 1024;
+/// Above this a 64-bit floating point number no longer tells every whole number from the next.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 pub(super) fn reading_of(point: PointId, data: DataValue) -> Reading {
     let status = data.status.unwrap_or(StatusCode::Good);
+    let known = |t: DateTime| u64::try_from(t.as_chrono().timestamp_millis()).ok();
     let source_ms = data
         .source_timestamp
-        .or(data.server_timestamp)
-        .and_then(|t| u64::try_from(t.as_chrono().timestamp_millis()).ok())
+        .and_then(known)
+        .or_else(|| data.server_timestamp.and_then(known))
         .unwrap_or_else(wall_clock_ms);
     let quality = if status.is_good() {
         Quality::Good
@@ -26,7 +46,8 @@ pub(super) fn reading_of(point: PointId, data: DataValue) -> Reading {
     }
 }
 
-fn value_of(variant: &Variant) -> Option<Value> {
+pub(super) fn value_of(variant: &Variant) -> Option<Value> {
+    let text = |text: &str| Some(Value::Text(text.into()));
     Some(match variant {
         Variant::Boolean(b) => Value::Bool(*b),
         Variant::SByte(v) => Value::Int(i64::from(*v)),
@@ -37,8 +58,24 @@ fn value_of(variant: &Variant) -> Option<Value> {
         Variant::UInt16(v) => Value::Uint(u64::from(*v)),
         Variant::UInt32(v) => Value::Uint(u64::from(*v)),
         Variant::UInt64(v) => Value::Uint(*v),
-        Variant::Float(v) => Value::Float(f64::from(*v)),
+        Variant::StatusCode(v) => Value::Uint(u64::from(v.bits())),
+        Variant::Float(v) => Value::Single(*v),
         Variant::Double(v) => Value::Float(*v),
+        Variant::String(s) => return text(s.as_ref()),
+        Variant::LocalizedText(t) => return text(t.text.as_ref()),
+        Variant::QualifiedName(n) => return text(n.name.as_ref()),
+        Variant::Guid(g) => return text(&g.to_string()),
+        Variant::NodeId(n) => return text(&n.to_string()),
+        Variant::DateTime(t) => Value::Int(t.as_chrono().timestamp_millis()),
+        Variant::ByteString(b) => {
+            let bytes = b.value.as_deref().unwrap_or_default();
+            let short = bytes.get(..bytes.len().min(BYTES_MAX + 1)).filter(|b| b.len() <= BYTES_MAX)?;
+            let mut hex = String::with_capacity(2 * short.len());
+            for byte in short {
+                let _ = write!(hex, "{byte:02x}"); // into a String: cannot fail
+            }
+            return text(&hex);
+        }
         Variant::Array(array) => {
             if array.values.len() > WORDS_MAX {
                 return None;
@@ -48,6 +85,131 @@ fn value_of(variant: &Variant) -> Option<Value> {
         }
         _ => return None,
     })
+}
+
+/// What a node takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Scalar(VariantScalarTypeId),
+    Words,
+    /// Something that has no place in a [`Value`].
+    Other,
+}
+
+impl Kind {
+    /// The type of a value that a node has.
+    pub(super) fn of(variant: &Variant) -> Option<Kind> {
+        match variant {
+            Variant::Empty => None,
+            Variant::Array(_) => Some(if value_of(variant).is_some() { Kind::Words } else { Kind::Other }),
+            scalar => Some(scalar.scalar_type_id().map_or(Kind::Other, Kind::Scalar)),
+        }
+    }
+
+    /// A value in the type of the node, or why it does not fit.
+    pub(super) fn variant(self, value: &Value) -> Result<Variant, String> {
+        use VariantScalarTypeId as T;
+        let kind = match self {
+            Kind::Words => {
+                return match value {
+                    Value::Words(words) => Ok(Variant::from(words.to_vec())),
+                    _ => Err("the node takes a row of words".into()),
+                };
+            }
+            Kind::Other => return Err("the node has a type that cannot be written from here".into()),
+            Kind::Scalar(kind) => kind,
+        };
+        let misfit = |what: &str| format!("{what} does not fit the node's type {kind}");
+        let shown = match value {
+            Value::Bool(v) => v.to_string(),
+            Value::Int(v) => v.to_string(),
+            Value::Uint(v) => v.to_string(),
+            Value::Float(v) => v.to_string(),
+            Value::Single(v) => v.to_string(),
+            Value::Text(v) => format!("\"{v}\""),
+            Value::Words(_) => "a row of words".into(),
+        };
+        let no = || misfit(&shown);
+        let whole = || whole(value).ok_or_else(no);
+        macro_rules! integer {
+            ($variant:ident) => {
+                Variant::$variant(whole()?.try_into().map_err(|_| no())?)
+            };
+        }
+        Ok(match kind {
+            T::Boolean => match (value, whole()) {
+                (Value::Bool(b), _) => Variant::Boolean(*b),
+                (_, Ok(n @ (0 | 1))) => Variant::Boolean(n == 1),
+                _ => return Err(no()),
+            },
+            T::SByte => integer!(SByte),
+            T::Byte => integer!(Byte),
+            T::Int16 => integer!(Int16),
+            T::UInt16 => integer!(UInt16),
+            T::Int32 => integer!(Int32),
+            T::UInt32 => integer!(UInt32),
+            T::Int64 => integer!(Int64),
+            T::UInt64 => integer!(UInt64),
+            T::Float => {
+                let wide = number(value).ok_or_else(no)?;
+                let narrow = wide as f32;
+                if narrow.is_finite() != wide.is_finite() {
+                    return Err(no()); // it would become infinite on the way
+                }
+                Variant::Float(narrow)
+            }
+            T::Double => Variant::Double(number(value).ok_or_else(no)?),
+            T::DateTime => {
+                let ms = i64::try_from(whole()?).map_err(|_| no())?;
+                let time = chrono_of(ms).ok_or_else(no)?;
+                Variant::DateTime(Box::new(time))
+            }
+            T::String | T::LocalizedText | T::Guid | T::ByteString => {
+                let Value::Text(text) = value else { return Err(no()) };
+                match kind {
+                    T::String => Variant::from(text.as_ref()),
+                    T::LocalizedText => Variant::LocalizedText(Box::new(LocalizedText::from(text.as_ref()))),
+                    T::Guid => Variant::Guid(Box::new(Guid::from_str(text).map_err(|_| no())?)),
+                    _ => Variant::ByteString(ByteString::from(unhex(text).ok_or_else(no)?)),
+                }
+            }
+            _ => return Err(no()),
+        })
+    }
+}
+
+fn chrono_of(ms: i64) -> Option<DateTime> {
+    // 100 ns since 1601 is how the protocol counts.
+    const FROM_1601_MS: i64 = 11_644_473_600_000;
+    let ticks = ms.checked_add(FROM_1601_MS)?.checked_mul(10_000).filter(|t| *t >= 0)?;
+    Some(DateTime::from(ticks))
+}
+
+fn whole(value: &Value) -> Option<i128> {
+    match value {
+        Value::Int(v) => Some(i128::from(*v)),
+        Value::Uint(v) => Some(i128::from(*v)),
+        Value::Float(v) if v.fract() == 0.0 && v.abs() <= EXACT_MAX => Some(*v as i128),
+        Value::Single(v) => whole(&Value::Float(f64::from(*v))),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(v) => Some(*v),
+        Value::Single(v) => Some(f64::from(*v)),
+        Value::Int(_) | Value::Uint(_) => whole(value).map(|n| n as f64).filter(|n| n.abs() <= EXACT_MAX),
+        _ => None,
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
 #[cfg(test)]
@@ -67,10 +229,80 @@ mod tests {
     }
 
     #[test]
+    fn the_source_time_counts_then_the_servers_then_our_own() {
+        let at = |ms| chrono_of(ms);
+        let of = |source, server| {
+            let data = DataValue {
+                value: Some(Variant::Boolean(true)),
+                source_timestamp: source,
+                server_timestamp: server,
+                ..DataValue::default()
+            };
+            reading_of(PointId(0), data).source_ms
+        };
+        assert_eq!(of(at(1000), at(2000)), 1000);
+        assert_eq!(of(None, at(2000)), 2000);
+        assert_eq!(of(Some(DateTime::null()), at(2000)), 2000, "a time before 1970 is none");
+        assert!(of(None, None).abs_diff(wall_clock_ms()) < 10_000);
+    }
+
+    #[test]
     fn an_array_too_long_for_a_block_is_refused_and_not_cut() {
-        assert_eq!(value_of(&Variant::from(vec![1u16; 64])).and_then(|v| v.as_f64()), None);
         assert!(value_of(&Variant::from(vec![1u16; 64])).is_some());
         assert_eq!(value_of(&Variant::from(vec![1u16; 65])), None);
         assert_eq!(value_of(&Variant::from(vec![1i32; 2])), None);
+    }
+
+    #[test]
+    fn every_kind_of_value_comes_back_as_it_went() {
+        use VariantScalarTypeId as T;
+        let text = |s: &str| Value::Text(s.into());
+        let rows = [
+            (T::Boolean, Value::Bool(true)),
+            (T::SByte, Value::Int(-128)),
+            (T::Byte, Value::Uint(255)),
+            (T::Int16, Value::Int(-32_768)),
+            (T::UInt16, Value::Uint(65_535)),
+            (T::Int32, Value::Int(-1)),
+            (T::UInt32, Value::Uint(4_294_967_295)),
+            (T::Int64, Value::Int(i64::MIN)),
+            (T::UInt64, Value::Uint(u64::MAX)),
+            (T::Float, Value::Single(0.5)),
+            (T::Double, Value::Float(0.1)),
+            (T::DateTime, Value::Int(1_700_000_000_123)),
+            (T::String, text("Grüße")),
+            (T::LocalizedText, text("ok")),
+            (T::Guid, text("72962b91-fa75-4ae6-8d28-b404dc7daf63")),
+            (T::ByteString, text("00ff7f")),
+        ];
+        for (kind, value) in rows {
+            let variant = Kind::Scalar(kind).variant(&value).unwrap();
+            assert_eq!(Kind::of(&variant), Some(Kind::Scalar(kind)));
+            assert_eq!(value_of(&variant), Some(value), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_type_is_refused_and_never_cut() {
+        use VariantScalarTypeId as T;
+        let rows = [
+            (T::Byte, Value::Uint(256)),
+            (T::SByte, Value::Int(128)),
+            (T::UInt16, Value::Int(-1)),
+            (T::Int16, Value::Float(1.5)),
+            (T::Int64, Value::Uint(u64::MAX)),
+            (T::UInt32, Value::Float(f64::NAN)),
+            (T::Float, Value::Float(1e39)),
+            (T::Double, Value::Int(i64::MAX)),
+            (T::Boolean, Value::Int(2)),
+            (T::Double, Value::Text("1".into())),
+            (T::String, Value::Int(1)),
+            (T::Guid, Value::Text("no".into())),
+            (T::ByteString, Value::Text("0".into())),
+            (T::ByteString, Value::Text("zz".into())),
+        ];
+        for (kind, value) in rows {
+            assert!(Kind::Scalar(kind).variant(&value).is_err(), "{value:?} as {kind}");
+        }
     }
 }

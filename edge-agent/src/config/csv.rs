@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::time::Duration;
 use toml::Spanned;
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 19] = [
     "name",
     "address",
     "type",
@@ -26,6 +26,10 @@ const COLUMNS: [&str; 15] = [
     "max",
     "interval",
     "node",
+    "sampling",
+    "deadband",
+    "deadband_percent",
+    "queue",
     "write",
     "write_min",
     "write_max",
@@ -169,6 +173,11 @@ impl Row<'_> {
             write: write.filter(|w| *w.get_ref()).map(|w| Spanned::new(w.span(), rule)),
             node: self.text("node"),
             interval: self.time("interval"),
+            sampling: self.time("sampling"),
+            deadband: self.number("deadband"),
+            deadband_percent: self.number("deadband_percent"),
+            queue: self.parsed("queue", "a whole number", |t| t.parse().ok()),
+            poll: None,
         }
     }
 }

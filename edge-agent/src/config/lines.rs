@@ -4,11 +4,10 @@ use super::machines::machine_name;
 use super::plan::{DevicePlan, DriverPlan, LinePlan, Role, device_topic, topic_level, within};
 use super::report::{Problem, Source, parse};
 use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
-use super::{csv, modbus, raw};
+use super::{csv, modbus, opcua, raw};
 use control_core::Layout;
 use device_drivers::block::COMMAND_WORDS;
 use device_drivers::modbus::{DeviceSpec, Order};
-use device_drivers::opcua::OpcUaSpec;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -101,7 +100,8 @@ impl<'a> Lines<'a> {
         let timeout = within(source, &line.timeout, ms(1000), ms(50)..=ms(60_000), self.problems);
         // The plant's watchdog is half a second or more: the heartbeat has to come several times in that.
         let heartbeat = within(source, &line.heartbeat, ms(100), ms(20)..=ms(250), self.problems);
-        let publishing = within(source, &line.publishing, ms(100), ms(50)..=ms(10_000), self.problems);
+        let kept = (self.state_dir, self.raw.gateway.state_dir.is_some());
+        let ua = line.opcua.as_ref().map(|at| opcua::line(source, line, at, timeout, kept, self.problems));
         let mut all = LinePoints::default();
         let (mut specs, mut devices) = (Vec::new(), Vec::new());
         for (n, device) in line.devices.iter().enumerate() {
@@ -109,7 +109,7 @@ impl<'a> Lines<'a> {
             let unit = device.unit.as_ref().map_or(1, |u| *u.get_ref());
             let topic = device_topic(self.raw, device.cell.get_ref(), name);
             devices.push(DevicePlan { name: name.as_str().into(), unit, topic });
-            self.device(source, device, n as u32, unit, is_modbus, &mut all);
+            self.device(source, device, n as u32, unit, ua.as_ref(), &mut all);
             specs.push(DeviceSpec {
                 unit,
                 points: std::mem::take(&mut all.modbus),
@@ -124,20 +124,12 @@ impl<'a> Lines<'a> {
             .flat_map(|s| s.commands.iter().map(|(m, _)| *m))
             .chain(all.node_commands.iter().map(|(m, _)| *m));
         let machines = machines.collect();
-        let driver = if is_modbus {
-            DriverPlan::Modbus(modbus::line(source, line, timeout, specs, self.problems)?)
-        } else {
-            let endpoint = line.opcua.as_ref()?;
-            check_opcua(source, line, endpoint, self.problems);
-            DriverPlan::OpcUa(OpcUaSpec {
-                endpoint: endpoint.get_ref().clone(),
-                timeout: timeout.max(Duration::from_secs(3)),
-                publishing,
-                sampling: publishing.min(Duration::from_millis(50)),
-                pki_dir: self.state_dir.join("pki"),
-                points: all.nodes,
-                commands: all.node_commands.clone(),
-            })
+        let driver = match ua {
+            None => DriverPlan::Modbus(modbus::line(source, line, timeout, specs, self.problems)?),
+            Some(ua) => {
+                ua.allow_for(&all.nodes, &mut all.points);
+                DriverPlan::OpcUa(ua.spec(all.nodes, all.node_commands))
+            }
         };
         self.notes.append(&mut all.notes);
         let name = line.name.get_ref().as_str().into();
@@ -148,7 +140,7 @@ impl<'a> Lines<'a> {
     fn strays(&mut self, source: &Source, line: &raw::Line, is_modbus: bool) {
         let (other, own) = if is_modbus { ("OPC UA", "Modbus") } else { ("Modbus", "OPC UA") };
         let strays: Vec<Option<Range<usize>>> = if is_modbus {
-            vec![line.security.as_ref().map(Spanned::span), line.publishing.as_ref().map(Spanned::span)]
+            opcua::keys_of_line(line).into_iter().map(Some).collect()
         } else {
             let of_line = [
                 line.serial.as_ref().map(Spanned::span),
@@ -174,7 +166,7 @@ impl<'a> Lines<'a> {
         device: &raw::Device,
         number: u32,
         unit: u8,
-        is_modbus: bool,
+        ua: Option<&opcua::LineKeys>,
         out: &mut LinePoints,
     ) {
         let profile = device.profile.as_ref().map(|path| self.profile(source, path));
@@ -190,7 +182,7 @@ impl<'a> Lines<'a> {
         let mut reader = DeviceReader {
             layout: self.layout,
             profile: source,
-            is_modbus,
+            ua,
             device: number,
             device_name: device.name.get_ref(),
             unit,
@@ -262,29 +254,4 @@ fn overlap(source: &Source, line: &raw::Line, devices: &[DeviceSpec]) -> Option<
         format!("unit {unit}: holding:{a} to {} and holding:{b} to {} are both command blocks", last(a), last(b));
     let problem = source.problem(line.name.span(), "two command blocks overlap", label);
     Some(problem.help(format!("a command block takes {COMMAND_WORDS} registers; correct `command` in the profile")))
-}
-
-fn check_opcua(source: &Source, line: &raw::Line, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {
-    let address = endpoint.get_ref().strip_prefix("opc.tcp://").map(|rest| rest.split('/').next().unwrap_or(rest));
-    let valid =
-        address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
-    if !valid {
-        let label = "expected an endpoint, as in \"opc.tcp://192.168.1.20:4840/\"";
-        problems.push(source.problem(endpoint.span(), "this is not an OPC UA endpoint", label));
-    }
-    match line.security.as_ref().map(|s| (s.get_ref().as_str(), s.span())) {
-        Some(("none", _)) => {}
-        Some((other, span)) => {
-            let label = format!("found \"{other}\"; this version connects without security only");
-            problems.push(source.problem(span, "unknown OPC UA security", label));
-        }
-        None => {
-            let problem = source.problem(
-                endpoint.span(),
-                "say which security this line has",
-                "anyone on this network can read and write it",
-            );
-            problems.push(problem.help("add `security = \"none\"` to the line if that is what you want"));
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! Machines and load sensors of a device: status and command blocks, positions; and what all of them are called.
 
 use super::plan::Role;
-use super::raw;
 use super::tags::{Bound, DeviceReader, MACHINE_INTERVAL};
+use super::{opcua, raw};
 use control_core::layout::{Conveyor, End, Layout, MachineKind, Place};
 use control_core::units::{MachineId, PosId};
 use device_drivers::block::{COMMAND_WORDS, STATUS_WORDS};
@@ -67,7 +67,7 @@ impl DeviceReader<'_> {
                 format!("device `{other}` has it already"),
             );
         }
-        if self.is_modbus {
+        if self.is_modbus() {
             let status = self.address(&raw.status, STATUS_WORDS as u16);
             let command = self.address(&raw.command, COMMAND_WORDS as u16);
             let (Some(status), Some(command)) = (status, command) else { return };
@@ -89,14 +89,15 @@ impl DeviceReader<'_> {
             let (Some(status), Some(command)) = (status, command) else { return };
             let id_of =
                 self.point(&format!("{}.status", raw.name.get_ref()), Role::Machine(*id), false, MACHINE_INTERVAL);
-            self.out.nodes.push((id_of, status));
+            let publishing = self.ua.map_or(MACHINE_INTERVAL, |ua| ua.publishing);
+            self.push_node(id_of, status, opcua::status_block(publishing));
             self.out.node_commands.push((*id, command));
         }
     }
 
     pub(super) fn sensors(&mut self, raw: &raw::Sensors) {
         let Some(layout) = self.layout else { return self.no_floor(raw.first.span()) };
-        if !self.is_modbus {
+        if !self.is_modbus() {
             self.problem(raw.first.span(), "load sensors are read over Modbus", "this device speaks OPC UA");
             return;
         }

@@ -11,6 +11,7 @@ mod csv;
 mod lines;
 mod machines;
 mod modbus;
+pub mod opcua;
 pub mod plan;
 pub mod raw;
 pub mod report;

@@ -147,9 +147,27 @@ pub struct Line {
     /// `opc.tcp://` endpoint of an OPC UA server.
     #[serde(default)]
     pub opcua: Option<Spanned<String>>,
-    /// OPC UA security; only `"none"` so far, and it has to be said.
+    /// OPC UA security, such as `"Basic256Sha256/SignAndEncrypt"`; `"none"` has to be said.
     #[serde(default)]
     pub security: Option<Spanned<String>>,
+    /// Whether the OPC UA server's certificate must name the host.
+    #[serde(default)]
+    pub check_host: Option<Spanned<bool>>,
+    /// OPC UA user.
+    #[serde(default)]
+    pub username: Option<Spanned<String>>,
+    /// File with the user's password.
+    #[serde(default)]
+    pub password_file: Option<Spanned<String>>,
+    /// Certificate of an OPC UA user.
+    #[serde(default)]
+    pub user_certificate: Option<Spanned<String>>,
+    /// Its private key.
+    #[serde(default)]
+    pub user_key: Option<Spanned<String>>,
+    /// What kind of OPC UA server it is, such as `"s7-1200"`.
+    #[serde(default)]
+    pub vendor: Option<Spanned<String>>,
     /// Time to connect, and for one reply.
     #[serde(default)]
     pub timeout: Option<Spanned<Time>>,
@@ -321,6 +339,21 @@ pub struct Tag {
     /// OPC UA node.
     #[serde(default)]
     pub node: Option<Spanned<String>>,
+    /// How often the OPC UA server looks for changes; with `poll`, how often the node is read.
+    #[serde(default)]
+    pub sampling: Option<Spanned<Time>>,
+    /// Changes smaller than this are not sent, in the unit of the value.
+    #[serde(default)]
+    pub deadband: Option<Spanned<f64>>,
+    /// The same, in percent of the range the OPC UA server knows.
+    #[serde(default)]
+    pub deadband_percent: Option<Spanned<f64>>,
+    /// Changes the OPC UA server keeps between two publishings.
+    #[serde(default)]
+    pub queue: Option<Spanned<u32>>,
+    /// Read the node in turn instead of subscribing to it.
+    #[serde(default)]
+    pub poll: Option<Spanned<bool>>,
     /// How often it is read.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,

@@ -1,12 +1,12 @@
 //! From a device and its profile to points: tags, status blocks and load sensors, each with a number and a role.
 
 use super::plan::{PointPlan, Role, WriteRule};
-use super::raw;
 use super::report::{Problem, Source, closest};
+use super::{opcua, raw};
 use control_core::layout::Layout;
 use control_core::units::MachineId;
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
-use device_drivers::opcua::{NodeName, WATCHDOG};
+use device_drivers::opcua::{Mode, NodeName, UaPoint, WATCHDOG};
 use device_drivers::value::PointId;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub(super) struct LinePoints {
     pub(super) points: Vec<PointPlan>,
     /// Of the device being read.
     pub(super) modbus: Vec<PointSpec>,
-    pub(super) nodes: Vec<(PointId, NodeName)>,
+    pub(super) nodes: Vec<UaPoint>,
     /// Of the device being read.
     pub(super) block_commands: Vec<(MachineId, u16)>,
     pub(super) node_commands: Vec<(MachineId, NodeName)>,
@@ -61,7 +61,8 @@ pub(super) struct DeviceReader<'a> {
     pub(super) layout: Option<&'a Layout>,
     /// The file that is being read: profile or tag table.
     pub(super) profile: &'a Source,
-    pub(super) is_modbus: bool,
+    /// The line's keys, where it speaks OPC UA.
+    pub(super) ua: Option<&'a opcua::LineKeys>,
     /// Its number on the line.
     pub(super) device: u32,
     pub(super) device_name: &'a str,
@@ -76,6 +77,10 @@ pub(super) struct DeviceReader<'a> {
 }
 
 impl DeviceReader<'_> {
+    pub(super) fn is_modbus(&self) -> bool {
+        self.ua.is_none()
+    }
+
     pub(super) fn problem(&mut self, at: Range<usize>, title: impl Into<String>, label: impl Into<String>) {
         self.problems.push(self.profile.problem(at, title, label));
     }
@@ -161,7 +166,7 @@ impl DeviceReader<'_> {
         }
         let spans = [&raw.registers, &raw.bits, &raw.gap].into_iter().flatten().map(Spanned::span);
         let given = spans.chain(raw.never.iter().map(Spanned::span)).next();
-        if let (Some(given), false) = (given, self.is_modbus) {
+        if let (Some(given), false) = (given, self.is_modbus()) {
             self.problem(given, "these limits belong to Modbus", "the device speaks OPC UA");
         }
         self.out.limits = limits;
@@ -186,7 +191,7 @@ impl DeviceReader<'_> {
     pub(super) fn point(&mut self, tag: &str, role: Role, publish: bool, interval: Duration) -> PointId {
         let id = PointId(u32::try_from(self.out.points.len()).unwrap_or(u32::MAX));
         // A subscription says nothing while nothing changes: there the watchdog decides what is stale.
-        let floor = if self.is_modbus { Duration::from_millis(300) } else { WATCHDOG };
+        let floor = if self.is_modbus() { Duration::from_millis(300) } else { WATCHDOG };
         self.out.points.push(PointPlan {
             device: self.device,
             tag: self.names.get(tag),
@@ -264,6 +269,10 @@ impl DeviceReader<'_> {
         self.out.modbus.push(PointSpec { id, address, format, interval, writable });
     }
 
+    pub(super) fn push_node(&mut self, id: PointId, node: NodeName, mode: Mode) {
+        self.out.nodes.push(UaPoint { id, device: self.device as usize, node, mode });
+    }
+
     fn tag(&mut self, raw: &raw::Tag) {
         let interval = self.interval(raw.interval.as_ref(), self.interval);
         let name = raw.name.get_ref();
@@ -277,10 +286,13 @@ impl DeviceReader<'_> {
                 "names that begin with `load.` are those of load positions",
             );
         }
-        if self.is_modbus { self.modbus_tag(raw, interval) } else { self.opcua_tag(raw, interval) }
+        match self.ua {
+            None => self.modbus_tag(raw, interval),
+            Some(ua) => self.opcua_tag(raw, interval, ua.publishing),
+        }
     }
 
-    fn opcua_tag(&mut self, raw: &raw::Tag, interval: Duration) {
+    fn opcua_tag(&mut self, raw: &raw::Tag, interval: Duration, publishing: Duration) {
         let Some(node) = &raw.node else {
             self.problem(
                 raw.name.span(),
@@ -295,18 +307,21 @@ impl DeviceReader<'_> {
             self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
         }
         if let Some(given) = &raw.interval {
-            let help = "set `publishing` at the line in agent.toml: the server sends changes by itself".to_string();
+            let help =
+                "set `sampling` at the tag or `publishing` at the line: the server sends changes by itself".to_string();
             self.problem_help(given.span(), "a node is not polled", "no effect here".into(), help);
         }
         let Some(node) = self.node(node) else { return };
+        let mode = opcua::mode(self.profile, raw, publishing, self.problems);
         let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
-        self.out.nodes.push((id, node));
+        self.push_node(id, node, mode);
         self.write_rule(raw);
     }
 
     fn modbus_tag(&mut self, raw: &raw::Tag, interval: Duration) {
-        if let Some(stray) = &raw.node {
-            self.problem(stray.span(), "this key belongs to OPC UA", "the device speaks Modbus");
+        let strays = raw.node.as_ref().map(Spanned::span).into_iter().chain(opcua::keys_of_tag(raw));
+        for stray in strays.collect::<Vec<_>>() {
+            self.problem(stray, "this key belongs to OPC UA", "the device speaks Modbus");
         }
         let (Some(typed), Some(kind_text)) = (&raw.address, &raw.kind) else {
             let what = "add `address = \"holding:0\"` and `type = \"u16\"`: the device speaks Modbus";

@@ -2,6 +2,7 @@
 
 pub mod modbus;
 pub mod opcua;
+pub mod opcua_bank;
 
 use crate::config::PlantConfig;
 use crate::plant::{Plant, Truth};

@@ -1,0 +1,389 @@
+//! Keys, certificates and whom we trust.
+//!
+//! ```text
+//!   pki/                  0700
+//!     own/cert.der              who we are; to be trusted by the servers
+//!     private/private.pem 0600  our key: made at the first need, kept for ever, never leaves
+//!     trusted/                  servers a person has trusted, byte by byte
+//!     rejected/                 servers that came by: quarantined until a person decides
+//! ```
+//!
+//! Trust is by stored certificate only: no authority is asked, and none can be misused. The folders are those of async-opcua, which looks
+//! into them once more; it only logs what it finds, so we look first and say it.
+
+use opcua::crypto::{CertificateStore, KeySize, PrivateKey, SecurityPolicy, X509, X509Data};
+use opcua::types::ByteString;
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+use x509_cert::der::Decode;
+use x509_cert::der::pem::LineEnding;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+/// Bits of our key: all three policies take 2048 to 4096.
+const KEY_BITS: u32 = 2048;
+/// Our certificate lasts longer than the gateway: one that runs out stops a plant.
+const DAYS: u32 = 20 * 365;
+/// Quarantined certificates that are kept; beyond that the oldest goes, or a hostile server could fill the disk.
+const REJECTED_MAX: usize = 100;
+/// Shortest beginning of a thumbprint that names a certificate.
+const PREFIX_MIN: usize = 6;
+
+/// Several lines share a folder: one makes the key, the others wait.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Where a certificate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Our own.
+    Own,
+    /// Trusted.
+    Trusted,
+    /// Quarantined.
+    Rejected,
+}
+
+/// What a person wants to know of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// SHA-1 of it, in hexadecimal: its name among people.
+    pub thumbprint: String,
+    /// Subject.
+    pub subject: String,
+    /// Which application it is for.
+    pub application_uri: Option<String>,
+    /// Names and addresses of the hosts it is for.
+    pub hosts: Vec<String>,
+    /// First and last second of its validity, since 1970.
+    pub valid_s: (i64, i64),
+    /// The same for people: `2026-01-31`.
+    pub valid: (String, String),
+    der: Vec<u8>,
+}
+
+/// Why a certificate is not good enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// What is wrong, and what to do.
+    pub what: String,
+    /// Of which certificate; empty if it is none.
+    pub thumbprint: String,
+}
+
+impl Certificate {
+    /// Reads a certificate in DER.
+    pub fn from_der(der: &[u8]) -> Result<Certificate, String> {
+        let unreadable = || "it is no X.509 certificate in DER, or a chain of several".to_string();
+        let x509 = X509::from_der(der).map_err(|_| unreadable())?;
+        let parsed = x509_cert::Certificate::from_der(der).map_err(|_| unreadable())?;
+        let names = parsed.tbs_certificate.get::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0);
+        let (mut application_uri, mut hosts) = (None, Vec::new());
+        for name in names.into_iter().flatten() {
+            match name {
+                GeneralName::UniformResourceIdentifier(uri) if application_uri.is_none() => {
+                    application_uri = Some(uri.to_string());
+                }
+                GeneralName::DnsName(host) => hosts.push(host.to_string()),
+                GeneralName::IpAddress(bytes) => hosts.extend(address(bytes.as_bytes()).map(|a| a.to_string())),
+                _ => {}
+            }
+        }
+        let (from, until) = match (x509.not_before(), x509.not_after()) {
+            (Ok(from), Ok(until)) => (from, until),
+            _ => return Err("it does not say from when to when it is valid".into()),
+        };
+        Ok(Certificate {
+            thumbprint: x509.thumbprint().as_hex_string(),
+            subject: x509.subject_name(),
+            application_uri,
+            hosts,
+            valid_s: (from.timestamp(), until.timestamp()),
+            valid: (from.format("%Y-%m-%d").to_string(), until.format("%Y-%m-%d").to_string()),
+            der: der.to_vec(),
+        })
+    }
+
+    fn x509(&self) -> Result<X509, String> {
+        X509::from_der(&self.der).map_err(|e| e.to_string())
+    }
+
+    fn is_for(&self, host: &str) -> bool {
+        let same = |name: &String| match (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => name.eq_ignore_ascii_case(host),
+        };
+        self.hosts.iter().any(same)
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// What a server's certificate has to fit.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// Decides how long its key must be.
+    pub policy: SecurityPolicy,
+    /// The host we reached it by; `None` if that is not to be checked.
+    pub host: Option<&'a str>,
+    /// The application the server says it is.
+    pub application_uri: &'a str,
+}
+
+/// One folder of keys and certificates.
+#[derive(Clone, Debug)]
+pub struct Pki {
+    dir: PathBuf,
+}
+
+impl Pki {
+    /// Opens a folder, and makes it if it is not there. Nobody else may look into it.
+    pub fn open(dir: &Path) -> Result<Pki, String> {
+        for path in [dir.to_path_buf(), dir.join("trusted"), dir.join("rejected")] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+        }
+        let tight = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+        tight.map_err(|e| format!("cannot keep {} from others: {e}", dir.display()))?;
+        Ok(Pki { dir: dir.to_path_buf() })
+    }
+
+    /// Our own certificate. Made with its key if there is none: this may take seconds, so not on a thread that has other things to do.
+    pub fn own(&self) -> Result<Certificate, String> {
+        let _one_at_a_time = MAKING.lock().map_err(|_| "another line failed while it made the key".to_string())?;
+        let (key, cert) = (self.key_file(), self.dir.join("own/cert.der"));
+        match (key.exists(), cert.exists()) {
+            (true, true) => {}
+            (false, true) => {
+                let lost = format!("{} is there, but its key {} is not", cert.display(), key.display());
+                return Err(format!("{lost}; restore the key, or remove the certificate to be someone new"));
+            }
+            (has_key, false) => self.make_own(has_key)?,
+        }
+        let mode = fs::metadata(&key).map_err(|e| format!("cannot see {}: {e}", key.display()))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let found = format!("{} can be read by others (mode {:o})", key.display(), mode & 0o777);
+            return Err(format!("{found}; if nobody has read it: chmod 600 {}", key.display()));
+        }
+        read(&cert)
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.dir.join("private/private.pem")
+    }
+
+    fn make_own(&self, has_key: bool) -> Result<(), String> {
+        let fail = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} in {}: {e}", self.dir.display());
+        let host = X509Data::computer_hostnames().into_iter().next().unwrap_or_default();
+        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ['-', '.'].contains(c)).collect();
+        let host = if host.is_empty() { "gateway".to_string() } else { host };
+        let uri = format!("urn:{host}:lightsout:edge-agent");
+        let data = X509Data {
+            key_size: KEY_BITS,
+            common_name: "Lightsout edge-agent".into(),
+            organization: "Lightsout".into(),
+            organizational_unit: String::new(),
+            country: String::new(),
+            state: String::new(),
+            alt_host_names: X509Data::alt_host_names(&uri, Some(vec![host]), false, false, false),
+            certificate_duration_days: DAYS,
+        };
+        let (certificate, key) = if has_key {
+            let key = PrivateKey::read_pem_file(&self.key_file()).map_err(|e| fail("read the key", &e))?;
+            (X509::from_pkey(&key, &data)?, None)
+        } else {
+            let (certificate, key) = X509::cert_and_pkey(&data)?;
+            (certificate, Some(key))
+        };
+        if let Some(key) = key {
+            let der = key.to_der().map_err(|e| fail("make a key", &e))?;
+            let pem = der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| fail("make a key", &e))?;
+            store(&self.key_file(), pem.as_bytes(), 0o600)?;
+        }
+        let der = certificate.to_der().map_err(|e| fail("make a certificate", &e))?;
+        store(&self.dir.join("own/cert.der"), &der, 0o644)
+    }
+
+    /// Whether a server's certificate is trusted and fits. One that nobody has decided on is quarantined.
+    pub fn judge(&self, der: &[u8], wanted: &Wanted<'_>) -> Result<Certificate, Doubt> {
+        let shapeless = |what| Doubt {
+            what: format!("the server's certificate cannot be read: {what}"),
+            thumbprint: String::new(),
+        };
+        let found = Certificate::from_der(der).map_err(shapeless)?;
+        let doubt = |what: String| Doubt { what, thumbprint: found.thumbprint.clone() };
+        let trusted = self.all(Place::Trusted).into_iter().any(|(_, known)| known.der == found.der);
+        if !trusted {
+            let kept = match self.quarantine(&found) {
+                Ok(()) => String::new(),
+                Err(e) => format!(" (and it could not be kept: {e})"),
+            };
+            let thumbprint = &found.thumbprint;
+            return Err(doubt(format!("certificate not trusted: run edge-agent pki trust {thumbprint}{kept}")));
+        }
+        // The library looks for it by this name.
+        let name = found.x509().map(|x| CertificateStore::cert_file_name(&x)).map_err(doubt)?;
+        let canonical = self.dir.join("trusted").join(name);
+        if !canonical.exists() {
+            store(&canonical, &found.der, 0o644).map_err(doubt)?;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let (from, until) = (&found.valid.0, &found.valid.1);
+        if now > found.valid_s.1 {
+            return Err(doubt(format!("the server's certificate has run out on {until}: renew it on the server")));
+        }
+        if now < found.valid_s.0 {
+            let what =
+                format!("the server's certificate is valid from {from} on: set the clock of the one or the other");
+            return Err(doubt(what));
+        }
+        let bits = found.x509().ok().and_then(|x| x.public_key().ok()).map_or(0, |k| k.bit_length());
+        if wanted.policy != SecurityPolicy::None && !wanted.policy.is_valid_keylength(bits) {
+            let what = format!(
+                "the server's key has {bits} bits, which {} does not take: renew it on the server",
+                wanted.policy
+            );
+            return Err(doubt(what));
+        }
+        if found.application_uri.as_deref() != Some(wanted.application_uri) {
+            let named = found.application_uri.as_deref().unwrap_or("no application");
+            let claimed = wanted.application_uri;
+            let what = format!(
+                "the server's certificate is for {named}, but the server says it is {claimed}: renew it on the server"
+            );
+            return Err(doubt(what));
+        }
+        if let Some(host) = wanted.host.filter(|host| !found.is_for(host)) {
+            let hosts = if found.hosts.is_empty() { "no host".to_string() } else { found.hosts.join(", ") };
+            let what = format!(
+                "the server's certificate is for {hosts}, not for {host}: use one of these in the endpoint, or, if you are sure, check_host = false"
+            );
+            return Err(doubt(what));
+        }
+        Ok(found)
+    }
+
+    fn quarantine(&self, certificate: &Certificate) -> Result<(), String> {
+        let dir = self.dir.join("rejected");
+        let path = dir.join(format!("{}.der", certificate.thumbprint));
+        if path.exists() {
+            return Ok(());
+        }
+        let entries = fs::read_dir(&dir).map_err(|e| format!("cannot look into {}: {e}", dir.display()))?;
+        let mut old: Vec<(SystemTime, PathBuf)> = entries
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        old.sort();
+        let surplus = (old.len() + 1).saturating_sub(REJECTED_MAX);
+        for (_, path) in old.iter().take(surplus) {
+            let _ = fs::remove_file(path); // the next one tries again
+        }
+        store(&path, &certificate.der, 0o644)
+    }
+
+    fn all(&self, place: Place) -> Vec<(PathBuf, Certificate)> {
+        let dir = match place {
+            Place::Own => "own",
+            Place::Trusted => "trusted",
+            Place::Rejected => "rejected",
+        };
+        let entries = fs::read_dir(self.dir.join(dir)).into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path()));
+        entries.filter_map(|path| read(&path).ok().map(|c| (path, c))).collect()
+    }
+
+    /// All certificates, our own first; a file that is none is passed over.
+    pub fn list(&self) -> Vec<(Place, Certificate)> {
+        let places = [Place::Own, Place::Trusted, Place::Rejected];
+        let mut all: Vec<_> =
+            places.into_iter().flat_map(|p| self.all(p).into_iter().map(move |(_, c)| (p, c))).collect();
+        all.sort_by(|a, b| (a.0, &a.1.subject, &a.1.thumbprint).cmp(&(b.0, &b.1.subject, &b.1.thumbprint)));
+        all.dedup_by(|a, b| (a.0, &a.1.der) == (b.0, &b.1.der));
+        all
+    }
+
+    /// Trusts a quarantined certificate, named by the beginning of its thumbprint, or one from a file.
+    pub fn trust(&self, which: &str) -> Result<Certificate, String> {
+        let path = Path::new(which);
+        let certificate =
+            if path.is_file() { read(path)? } else { self.find(which, &[Place::Rejected, Place::Trusted])? };
+        let name = CertificateStore::cert_file_name(&certificate.x509()?);
+        store(&self.dir.join("trusted").join(name), &certificate.der, 0o644)?;
+        self.remove(Place::Rejected, &certificate)?;
+        Ok(certificate)
+    }
+
+    /// Trusts a certificate no longer, named by the beginning of its thumbprint. A link that is up ends with its next try.
+    pub fn reject(&self, which: &str) -> Result<Certificate, String> {
+        let certificate = self.find(which, &[Place::Trusted, Place::Rejected])?;
+        self.quarantine(&certificate)?;
+        self.remove(Place::Trusted, &certificate)?;
+        Ok(certificate)
+    }
+
+    fn remove(&self, place: Place, certificate: &Certificate) -> Result<(), String> {
+        for (path, known) in self.all(place) {
+            if known.der == certificate.der {
+                fs::remove_file(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, which: &str, places: &[Place]) -> Result<Certificate, String> {
+        let which = which.to_ascii_lowercase().replace([':', ' '], "");
+        if which.len() < PREFIX_MIN {
+            return Err(format!("\"{which}\" is too short: give at least {PREFIX_MIN} characters of the thumbprint"));
+        }
+        let mut found: Vec<Certificate> = places.iter().flat_map(|p| self.all(*p)).map(|(_, c)| c).collect();
+        found.retain(|c| c.thumbprint.starts_with(&which));
+        found.dedup();
+        match found.len() {
+            1 => found.pop().ok_or_else(String::new),
+            0 => Err(format!("no certificate here has a thumbprint that begins with {which}; see edge-agent pki list")),
+            n => Err(format!("{n} certificates here have thumbprints that begin with {which}: give more of it")),
+        }
+    }
+}
+
+/// Reads a certificate file, DER or PEM.
+pub fn read(path: &Path) -> Result<Certificate, String> {
+    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let bytes = fs::read(path).map_err(|e| fail(&e))?;
+    let der = match X509::from_pem(&bytes).and_then(|x| x.to_der()) {
+        Ok(der) => der,
+        Err(_) => bytes,
+    };
+    Certificate::from_der(&der).map_err(|e| fail(&e))
+}
+
+/// Writes a file as a whole or not at all, with a mode from its first byte on.
+fn store(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
+    let fail = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
+    let dir = path.parent().unwrap_or(path);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    let part = dir.join(format!(".part-{}", fastrand::u64(..)));
+    let written = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    });
+    written.map_err(|e| {
+        let _ = fs::remove_file(&part);
+        fail(e)
+    })
+}
+
+/// A certificate as the protocol carries it.
+pub(super) fn bytes_of(certificate: &ByteString) -> &[u8] {
+    certificate.value.as_deref().unwrap_or_default()
+}

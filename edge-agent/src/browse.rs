@@ -1,0 +1,181 @@
+//! `edge-agent browse ENDPOINT`: what a server has, as a tag table that can be loaded.
+//!
+//! ```text
+//!   Objects/Line 1/Motor/Temp. (°C)   nsu=urn:maker:plc;s=Motor.Temp   Double
+//!        └── matches --match "*/Motor/*"?
+//!               └── [[tag]]  name = "Line_1.Motor.Temp._(°C)"  node = "nsu=urn:maker:plc;s=Motor.Temp"  # Double
+//! ```
+
+use clap::Args;
+use device_drivers::opcua::browse::{Found, Walk, browse};
+use device_drivers::opcua::{Identity, OpcUaSpec, Policy, Security, Vendor};
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+use wildmatch::WildMatch;
+
+/// Time for connecting, and for each request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to browse.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Endpoint of the server, e.g. opc.tcp://192.168.1.20:4840/
+    pub endpoint: String,
+    /// Security, e.g. Basic256Sha256/SignAndEncrypt, or none
+    #[arg(long, default_value_t = Security::encrypted(Policy::Basic256Sha256), value_parser = str::parse::<Security>)]
+    pub security: Security,
+    /// The server's certificate need not name the host
+    #[arg(long)]
+    pub any_host: bool,
+    /// User name
+    #[arg(long, requires = "password_file")]
+    pub user: Option<String>,
+    /// File with the user's password
+    #[arg(long, requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// Only variables whose path (as Line/Motor/Speed) or node matches; `*` stands for any text, `?` for one character
+    #[arg(long = "match", value_name = "GLOB")]
+    pub globs: Vec<String>,
+    /// Folder with keys and certificates; `edge-agent pki --dir` works on the same
+    #[arg(long, default_value = "state/pki")]
+    pub pki_dir: PathBuf,
+    /// So many variables at most
+    #[arg(long, default_value_t = 10_000)]
+    pub limit: usize,
+    /// Where the table goes; without it, to the terminal
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+}
+
+/// Browses, and writes the table. What was done is said in a line.
+pub async fn run(options: &Options) -> Result<String, String> {
+    let identity = match (&options.user, &options.password_file) {
+        (Some(name), Some(file)) => {
+            let password = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            Identity::User { name: name.clone(), password: password.trim_end_matches(['\r', '\n']).to_string() }
+        }
+        _ => Identity::Anonymous,
+    };
+    let spec = OpcUaSpec {
+        endpoint: options.endpoint.clone(),
+        timeout: TIMEOUT,
+        publishing: Duration::from_secs(1),
+        security: Security { check_host: !options.any_host, ..options.security },
+        identity,
+        vendor: Vendor::Generic,
+        pki_dir: options.pki_dir.clone(),
+        points: Vec::new(),
+        commands: Vec::new(),
+    };
+    let globs: Vec<WildMatch> = options.globs.iter().map(|g| WildMatch::new(g)).collect();
+    let wanted = |path: &str, node: &str| globs.is_empty() || globs.iter().any(|g| g.matches(path) || g.matches(node));
+    let walk = browse(&spec, options.limit, wanted).await.map_err(|e| e.to_string())?;
+    let text = table(&options.endpoint, &walk);
+    let mut said = format!("{} variables, of {} nodes looked at", walk.found.len(), walk.nodes);
+    if let Some(why) = &walk.cut {
+        said += &format!("; not all: {why}");
+    }
+    match &options.output {
+        Some(path) => {
+            std::fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+            Ok(format!("{said}, written to {}", path.display()))
+        }
+        None => {
+            print!("{text}");
+            Ok(said)
+        }
+    }
+}
+
+/// The table, as a profile.
+pub fn table(endpoint: &str, walk: &Walk) -> String {
+    let mut text = format!(
+        "# Made by edge-agent browse {}: a profile, for `profile = ..` of a [[line.device]].\n",
+        comment(endpoint)
+    );
+    if let Some(why) = &walk.cut {
+        let _ = writeln!(text, "# Not all: {}", comment(why)); // into a String: cannot fail
+    }
+    let mut taken = HashSet::new();
+    for found in &walk.found {
+        let name = unique(name(found), &mut taken);
+        let (name, node) = (quoted(&name), quoted(&found.node));
+        let _ =
+            write!(text, "\n[[tag]]                 # {}\nname = {name}\nnode = {node}\n", comment(&found.data_type));
+    }
+    text
+}
+
+/// The path as one level of a topic.
+fn name(found: &Found) -> String {
+    let clean = |c: char| if c.is_whitespace() || c.is_control() || "/+#\"\\".contains(c) { '_' } else { c };
+    let name: String = found.path.join(".").chars().map(clean).collect();
+    match name.strip_prefix("load.") {
+        _ if name.is_empty() => "tag".into(),
+        Some(rest) => format!("load-{rest}"), // names of load positions begin with `load.`
+        None => name,
+    }
+}
+
+fn unique(name: String, taken: &mut HashSet<String>) -> String {
+    let numbered = (2u64..).map(|n| format!("{name}-{n}"));
+    let free = std::iter::once(name.clone()).chain(numbered).find(|n| !taken.contains(n)).unwrap_or(name);
+    taken.insert(free.clone());
+    free
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn comment(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &[&str], node: &str) -> Found {
+        Found {
+            path: path.iter().map(ToString::to_string).collect(),
+            node: node.into(),
+            data_type: "Double\n[[evil]]".into(),
+        }
+    }
+
+    #[test]
+    fn whatever_a_server_calls_its_nodes_the_table_can_be_read_and_its_names_are_each_others_own() {
+        let hostile = [
+            found(&["Line 1", "a/b", "T+#"], "nsu=urn:x;s=a\"b\\c\u{7}\n"),
+            found(&["Line_1", "a_b", "T__"], "nsu=urn:x;s=2"),
+            found(&["load", "x"], "nsu=urn:x;s=3"),
+            found(&[], "nsu=urn:x;s=4"),
+            found(&["Größe \"°C\""], "nsu=urn:x;s=5"),
+        ];
+        let text =
+            table("opc.tcp://x\n[[tag]]", &Walk { found: hostile.to_vec(), nodes: 5, cut: Some("many\n".into()) });
+        let table: toml::Table = toml::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let tags = table["tag"].as_array().unwrap();
+        let names: Vec<_> = tags.iter().map(|t| t["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["Line_1.a_b.T__", "Line_1.a_b.T__-2", "load-x", "tag", "Größe__°C_"]);
+        let nodes: Vec<_> = tags.iter().map(|t| t["node"].as_str().unwrap()).collect();
+        assert_eq!(nodes, hostile.each_ref().map(|f| f.node.as_str()));
+        assert_eq!(table.len(), 1);
+    }
+}
