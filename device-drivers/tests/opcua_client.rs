@@ -117,7 +117,7 @@ async fn a_server_that_is_gone_ends_the_link_and_comes_back_with_a_living_subscr
     let dir = tempfile::tempdir().unwrap();
     let sim = plant(None, 1, dir.path()).await;
     let line = Line::run(cell(&sim, dir.path()), false);
-    line.told.until("a status block", |r| status(r)).await;
+    line.told.until("a status block", status).await;
     let at = sim.addresses.opcua;
     drop(sim);
     line.told.until("the end of the link", |r| (r.links.last()?.0 == LinkState::Down).then_some(())).await;

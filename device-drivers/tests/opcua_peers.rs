@@ -100,7 +100,7 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
     assert!(matches!(line.write(3, Value::Int(300), true).await, WriteOutcome::Invalid(_)));
 
     // The node that comes later.
-    assert_eq!(tokio::task::spawn_blocking(move || say()).await.unwrap(), "later");
+    assert_eq!(tokio::task::spawn_blocking(say).await.unwrap(), "later");
     line.told.until("what came later", |r| r.good(12).filter(|v| *v == Value::Int(1))).await;
     assert_eq!(line.told.look().ups(), 1);
     line.stop().await;

@@ -187,7 +187,7 @@ fn smallest_change(spec: &LineSpec, loads: &[(String, Duration, f64)], utilisati
 
 /// To two digits, upwards: nobody configures 137 ms.
 fn rounded_up(d: Duration) -> Duration {
-    let ms = d.as_millis() as u64 + 1;
+    let ms = (d.as_secs_f64() * 1000.0).ceil().max(1.0) as u64;
     let step = 10u64.pow(ms.ilog10().saturating_sub(1));
     Duration::from_millis(ms.div_ceil(step) * step)
 }

@@ -120,8 +120,17 @@ pub struct Received {
     pub sequences: BTreeSet<u64>,
     /// Messages, duplicates included.
     pub messages: u64,
+    /// Values in device messages, by sequence.
+    pub by_device: HashMap<u64, u64>,
     /// Last payload per topic.
     pub last: HashMap<String, serde_json::Value>,
+}
+
+impl Received {
+    /// Values in device messages, duplicates left out.
+    pub fn values(&self) -> u64 {
+        self.by_device.values().sum()
+    }
 }
 
 /// Subscribes to everything and keeps what comes.
@@ -149,6 +158,11 @@ pub async fn subscribe(broker: u16) -> Arc<Mutex<Received>> {
                     let json: serde_json::Value = serde_json::from_slice(&p.payload).expect("every payload is JSON");
                     if let Some(sequence) = json["sequence"].as_u64() {
                         kept.sequences.insert(sequence);
+                        if let Some(readings) = json["readings"].as_array() {
+                            let values =
+                                readings.iter().filter_map(|r| r["values"].as_object()).map(|v| v.len() as u64);
+                            kept.by_device.insert(sequence, values.sum());
+                        }
                     }
                     kept.last.insert(String::from_utf8_lossy(&p.topic).into_owned(), json);
                 }

@@ -1,0 +1,223 @@
+//! The field side of a configuration: addresses as others write them, tag tables, conf.d, serial lines, write rules; what is
+//! wrong with them, and what a plan says of them.
+
+use edge_agent::config::{self, DriverPlan, Plan};
+use edge_agent::forecast::forecast;
+use expect_test::expect_file;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const GATEWAY: &str = "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\n";
+
+/// A folder with these files; the first is the configuration.
+fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let first = dir.path().join(files[0].0);
+    (dir, first)
+}
+
+fn load(path: &Path) -> Plan {
+    config::load(path).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn line(modbus: &str, more: &str) -> String {
+    format!("{GATEWAY}[[line]]\nname = \"l\"\nmodbus = \"{modbus}\"\n{more}")
+}
+
+const DEVICE: &str = "[[line.device]]\nname = \"d\"\ncell = \"c\"\nunit = 3\nprofile = \"p.toml\"\n";
+
+#[test]
+fn tags_come_from_profiles_and_tables_lines_from_conf_d_and_addresses_in_any_notation() {
+    let agent = line("10.0.0.1:502", &format!("{DEVICE}tags = \"more.csv\"\norder = \"CDAB\"\n"));
+    let table = "name,address,type,order,factor,min,interval,write,write_max\n\
+                 # a comment, and an empty line\n\
+                 \n\
+                 flow,40011,f32,,0.1,0,1s,,\n\
+                 \"total\",3!400021#BB,u32,,,,,yes,99\n\
+                 alarm,00017,bool,,,,,yes,\n\
+                 door,30001.3,bool,,,,,,\n";
+    let serial = "[[line]]\nname = \"s\"\nmodbus = \"/dev/ttyUSB0\"\nserial = { baud = 9600, parity = \"none\" }\n\
+                  [[line.device]]\nname = \"m\"\ncell = \"c\"\ntags = \"../more.csv\"\nunit = 3\n";
+    let profile = "[[tag]]\nname = \"a\"\naddress = \"holding:0.4-7\"\ntype = \"u16\"\n";
+    let (_dir, path) = folder(&[
+        ("agent.toml", &agent),
+        ("p.toml", profile),
+        ("more.csv", table),
+        ("conf.d/20-serial.toml", serial),
+        ("conf.d/README", "not ours"),
+    ]);
+    let plan = load(&path);
+    assert_eq!(plan.lines.iter().map(|l| (&*l.name, l.points.len())).collect::<Vec<_>>(), [("l", 5), ("s", 4)]);
+    let DriverPlan::Modbus(spec) = &plan.lines[0].driver else { panic!() };
+    let shown: Vec<String> = spec.devices[0]
+        .points
+        .iter()
+        .map(|p| format!("{} {} {} {:?} {}", p.address, p.format.kind, p.format.order, p.interval, p.writable))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "holding:0.4-7 u16 CDAB 100ms false",
+            "holding:10 f32 CDAB 1s false",
+            "holding:20 u32 ABCD 100ms true",
+            "coil:16 bool CDAB 100ms true",
+            "input:0.3 bool CDAB 100ms false",
+        ]
+    );
+    assert_eq!(plan.lines[0].points[2].write.as_ref().unwrap().max, Some(99.0));
+    assert_eq!(plan.notes.len(), 8, "every address that was typed in another form: {:?}", plan.notes);
+    assert_eq!(plan.notes[0], "d/flow: 40011 is holding:10, CDAB");
+    let DriverPlan::Modbus(spec) = &plan.lines[1].driver else { panic!() };
+    assert_eq!(spec.endpoint.to_string(), "/dev/ttyUSB0");
+}
+
+#[test]
+fn what_is_wrong_with_them_is_told() {
+    let tag = |keys: &str| format!("[[tag]]\nname = \"t\"\naddress = \"holding:7\"\ntype = \"u16\"\n{keys}\n");
+    let plain = line("10.0.0.1:502", DEVICE);
+    let table = line("10.0.0.1:502", "[[line.device]]\nname = \"d\"\ncell = \"c\"\ntags = \"t.csv\"\n");
+    let rows: Vec<(&str, String, &str, String)> = vec![
+        ("another unit's address", plain.clone(), "p.toml", tag("").replace("holding:7", "5!40001")),
+        ("an address of a manual with 0", plain.clone(), "p.toml", tag("").replace("holding:7", "40000")),
+        (
+            "an address that may never be read",
+            plain.clone(),
+            "p.toml",
+            format!("{}\n[limits]\nnever = [\"holding:5..9\"]", tag("")),
+        ),
+        ("a range that is none", plain.clone(), "p.toml", format!("{}\n[limits]\nnever = [\"5..9\"]", tag(""))),
+        (
+            "a text longer than a request",
+            plain.clone(),
+            "p.toml",
+            format!("{}\n[limits]\nregisters = 10", tag("").replace("\"u16\"", "\"text[40]\"")),
+        ),
+        ("an order that does not exist", plain.clone(), "p.toml", tag("order = \"BACD\"")),
+        ("a factor of nothing", plain.clone(), "p.toml", tag("factor = 0.0")),
+        ("limits the wrong way round", plain.clone(), "p.toml", tag("min = 5.0\nmax = 1.0")),
+        ("a factor of a text", plain.clone(), "p.toml", tag("factor = 2.0").replace("\"u16\"", "\"text[4]\"")),
+        ("a write to an input register", plain.clone(), "p.toml", tag("write = {}").replace("holding:7", "input:7")),
+        (
+            "a write to one bit",
+            plain.clone(),
+            "p.toml",
+            tag("write = {}").replace("holding:7", "holding:7.2").replace("\"u16\"", "\"bool\""),
+        ),
+        ("a write rule with a wrong key", plain.clone(), "p.toml", tag("write = { maximum = 5.0 }")),
+        (
+            "a field of bits that is no number",
+            plain.clone(),
+            "p.toml",
+            tag("").replace("holding:7", "holding:7.2-5").replace("\"u16\"", "\"f32\""),
+        ),
+        ("a serial line without settings", line("/dev/ttyS0", DEVICE), "p.toml", tag("")),
+        (
+            "a serial line with a pipeline",
+            line("/dev/ttyS0", &format!("serial = {{ baud = 9600 }}\npipeline = 4\n{DEVICE}")),
+            "p.toml",
+            tag(""),
+        ),
+        (
+            "a parity that does not exist",
+            line("/dev/ttyS0", &format!("serial = {{ baud = 9600, parity = \"mark\" }}\n{DEVICE}")),
+            "p.toml",
+            tag(""),
+        ),
+        (
+            "settings of a port on a TCP line",
+            line("10.0.0.1:502", &format!("serial = {{ baud = 9600 }}\n{DEVICE}")),
+            "p.toml",
+            tag(""),
+        ),
+        ("TLS without certificates", line("tls://10.0.0.1:802", DEVICE), "p.toml", tag("")),
+        (
+            "half an identity",
+            line("tls://10.0.0.1:802", &format!("tls = {{ ca = \"p.toml\", key = \"none.key\" }}\n{DEVICE}")),
+            "p.toml",
+            tag(""),
+        ),
+        ("a kind of line that does not exist", line("udp://10.0.0.1:502", DEVICE), "p.toml", tag("")),
+        (
+            "a device without tags",
+            line("10.0.0.1:502", "[[line.device]]\nname = \"d\"\ncell = \"c\"\n"),
+            "p.toml",
+            tag(""),
+        ),
+        ("a table with a wrong column", table.clone(), "t.csv", "name,adress,type\na,holding:0,u16\n".into()),
+        ("a table without names", table.clone(), "t.csv", "address,type\nholding:0,u16\n".into()),
+        ("a table with a cell too many", table.clone(), "t.csv", "name,address,type\na,holding:0,u16,1\n".into()),
+        (
+            "a table with a number that is none",
+            table.clone(),
+            "t.csv",
+            "name,address,type,factor\na,holding:0,u16,\"0,1\"\nb,holding:1,u16,x\n".into(),
+        ),
+        (
+            "a table with a tag twice",
+            table.clone(),
+            "t.csv",
+            "name,address,type\na,holding:0,u16\n\n# again\na,holding:1,u16\n".into(),
+        ),
+        ("a table with a wrong type", table, "t.csv", "name,address,type\na, holding:0 ,int16\n".into()),
+    ];
+    let mut all = String::new();
+    for (name, agent, file, text) in rows {
+        let (dir, path) = folder(&[("agent.toml", &agent), (file, &text)]);
+        let Err(report) = config::load(&path) else { panic!("{name}: taken for valid") };
+        let text = report.render(false).replace(&format!("{}/", dir.path().display()), "");
+        let _ = write!(all, "=== {name}\n{text}\n\n");
+    }
+    let (dir, path) = folder(&[("agent.toml", GATEWAY), ("conf.d/a.toml", "[mqtt]\nbroker = \"localhost:1883\"\n")]);
+    let text = config::load(&path).unwrap_err().render(false).replace(&format!("{}/", dir.path().display()), "");
+    let _ = write!(all, "=== a part that is no line\n{text}\n\n");
+    expect_file!["snapshots/config_fields.txt"].assert_eq(&all);
+}
+
+#[test]
+fn a_plan_shows_each_request_and_refuses_what_cannot_work_with_the_smallest_change() {
+    let tags = |count: u16| -> String {
+        let tag = |n| format!("[[tag]]\nname = \"t{n}\"\naddress = \"holding:{}\"\ntype = \"u16\"\n", n * 3);
+        (0..count).map(tag).collect()
+    };
+    let serial = line("/dev/ttyS0", &format!("serial = {{ baud = 9600 }}\ntimeout = \"500ms\"\n{DEVICE}"));
+    let one_by_one = format!("interval = \"10ms\"\n[limits]\none_by_one = true\n{}", tags(4));
+    let rows = [
+        ("fine", serial.clone(), format!("interval = \"10s\"\n{}", tags(200))),
+        ("too fast for the wire", serial, format!("interval = \"1s\"\n{}", tags(200))),
+        ("too fast for the device", line("10.0.0.1:502", DEVICE), one_by_one),
+    ];
+    let mut all = String::new();
+    for (name, agent, profile) in rows {
+        let (_dir, path) = folder(&[("agent.toml", &agent), ("p.toml", &profile)]);
+        let forecast = forecast(&load(&path), Duration::from_millis(5));
+        let _ = write!(all, "=== {name}\n{forecast}\n\n");
+        let run = Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("plan").arg(&path).arg("--json").output().unwrap();
+        assert_eq!(run.status.success(), forecast.feasible, "{name}");
+        let json: serde_json::Value = serde_json::from_slice(&run.stdout).expect("one JSON object");
+        assert_eq!(json["lines"][0]["utilisation"].as_f64(), Some(forecast.lines[0].utilisation));
+    }
+    expect_file!["snapshots/plans.txt"].assert_eq(&all);
+}
+
+/// What the plan recommends is enough: with the change it names, the schedule is feasible.
+#[test]
+fn the_smallest_change_is_enough() {
+    let tag = "[[tag]]\nname = \"t\"\naddress = \"holding:0\"\ntype = \"u16\"\n";
+    let config = |interval: &str| {
+        let agent = line("/dev/ttyS0", &format!("serial = {{ baud = 1200 }}\n{DEVICE}"));
+        folder(&[("agent.toml", &agent), ("p.toml", &format!("interval = \"{interval}\"\n{tag}"))])
+    };
+    let reply = Duration::from_millis(5);
+    let (_dir, path) = config("20ms");
+    let told = forecast(&load(&path), reply).lines[0].infeasible.clone().expect("1200 baud is too slow");
+    let better = told.rsplit("every ").next().expect("an interval").to_string();
+    let (_dir, path) = config(&better);
+    assert!(forecast(&load(&path), reply).feasible, "{told}");
+}

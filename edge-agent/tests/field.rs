@@ -1,0 +1,144 @@
+//! The agent without a floor: it gathers from a bank of units, forwards by device, and writes what it is allowed to write.
+
+mod support;
+
+use edge_agent::Agent;
+use plc_sim::bank::{Bank, BankConfig, Fault, Kind};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use support::{eventually, http};
+
+/// An agent that reads `units` units of a bank, ten registers pairs each, every 100 ms.
+async fn agent(bank: &Bank, units: u8, broker: u16) -> (tempfile::TempDir, Agent) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = format!(
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+         [mqtt]\nbroker = \"127.0.0.1:{broker}\"\npayload = \"device\"\ntopic = \"lightsout/{{area}}/{{cell}}/{{device}}\"\n\
+         [[line]]\nname = \"bank\"\nmodbus = \"{}\"\ntimeout = \"300ms\"\n",
+        bank.addr
+    );
+    for unit in 1..=units {
+        text += &format!(
+            "[[line.device]]\nname = \"meter-{unit}\"\ncell = \"c\"\nunit = {unit}\nprofile = \"meter.toml\"\n"
+        );
+    }
+    let tags: String =
+        (0..10).map(|n| format!("[[tag]]\nname = \"v{n}\"\naddress = \"input:{}\"\ntype = \"f32\"\n", n * 2)).collect();
+    let setpoint = "[[tag]]\nname = \"setpoint\"\naddress = \"holding:100\"\ntype = \"f32\"\nwrite = { min = 0.0, max = 50.0 }\n\
+                    [[tag]]\nname = \"rare\"\naddress = \"holding:110\"\ntype = \"u16\"\nwrite = { every = \"1h\" }\n";
+    std::fs::write(dir.path().join("meter.toml"), tags + setpoint).unwrap();
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    let agent = Agent::start(plan).await.unwrap();
+    (dir, agent)
+}
+
+async fn write(at: SocketAddr, form: Value) -> (u16, Value) {
+    let (status, body) = http(at, "POST", "/api/v1/writes", &form.to_string()).await.unwrap();
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+}
+
+async fn metric(at: SocketAddr, name: &str) -> f64 {
+    let (_, page) = http(at, "GET", "/metrics", "").await.unwrap();
+    let line = page.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no metric {name}"));
+    line.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_a_floor_gathers_and_forwards_by_device_and_loses_nothing() {
+    let broker = support::start_broker().await;
+    let received = support::subscribe(broker).await;
+    let bank =
+        Bank::start(BankConfig { units: 3, registers: 200, rate: Duration::from_millis(200), ..BankConfig::default() })
+            .await
+            .unwrap();
+    let (_dir, agent) = agent(&bank, 3, broker).await;
+    assert!(
+        eventually(Duration::from_secs(20), async || http(agent.http, "GET", "/readyz", "").await.unwrap().0 == 200)
+            .await
+    );
+    assert_eq!(http(agent.http, "GET", "/healthz", "").await.unwrap().0, 200);
+    let (status, why) = http(agent.http, "POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1}").await.unwrap();
+    assert_eq!((status, why.contains("no [floor]")), (409, true), "{why}");
+    let many = async || received.lock().unwrap().messages >= 30;
+    assert!(eventually(Duration::from_secs(20), many).await, "messages come");
+    let stages = agent.stages.clone();
+    agent.stop().await;
+    let produced = stages.spool.stats.produced.load(Relaxed);
+    assert_eq!(produced, stages.spool.stats.delivered.load(Relaxed));
+    let values = async || received.lock().unwrap().values() == produced;
+    assert!(eventually(Duration::from_secs(10), values).await, "{} of {produced}", received.lock().unwrap().values());
+    let received = received.lock().unwrap();
+    let last = &received.last["lightsout/hall/c/meter-2"];
+    let first = &last["readings"][0];
+    assert!(first["source_time"].is_string() && first["values"].is_object(), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_through_the_door_or_not_at_all() {
+    let bank = Bank::start(BankConfig { units: 2, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (_dir, agent) = agent(&bank, 2, support::free_port()).await;
+    let at = agent.http;
+    assert!(eventually(Duration::from_secs(20), async || http(at, "GET", "/readyz", "").await.unwrap().0 == 200).await);
+    let sent = || bank.counters(1).map_or(0, |c| c.writes);
+
+    let (status, done) = write(at, json!({"tag": "meter-1/setpoint", "value": 21.5, "key": "k1"})).await;
+    assert_eq!((status, &done["outcome"]), (200, &json!("done")), "{done}");
+    assert_eq!(sent(), 1);
+    let (status, again) = write(at, json!({"tag": "meter-1/setpoint", "value": 21.5, "key": "k1"})).await;
+    assert_eq!((status, &again["outcome"], sent()), (200, &json!("done"), 1), "the same key is the same write");
+
+    let refused = [
+        (json!({"tag": "meter-1/setpoint", "value": 50.5}), 403, "not_allowed"),
+        (json!({"tag": "meter-1/setpoint", "value": -0.1}), 403, "not_allowed"),
+        (json!({"tag": "meter-1/v0", "value": 1}), 403, "not_allowed"),
+        (json!({"tag": "meter-9/setpoint", "value": 1}), 403, "not_allowed"),
+        (json!({"tag": "meter-1/setpoint", "value": "warm"}), 403, "not_allowed"),
+        (json!({"tag": "meter-1/setpoint", "value": [1]}), 422, "invalid"),
+        (json!({"tag": "meter-1/rare", "value": 70000}), 422, "invalid"),
+        (json!({"tag": "meter-1/setpoint", "value": 1, "key": ""}), 422, "invalid"),
+        (json!({"tag": "meter-2/setpoint", "value": 1, "key": "k1"}), 422, "invalid"),
+    ];
+    for (form, status, outcome) in refused {
+        let got = write(at, form.clone()).await;
+        assert_eq!((got.0, &got.1["outcome"]), (status, &json!(outcome)), "{form}: {}", got.1);
+    }
+    assert_eq!(sent(), 1, "nothing of this reached the wire");
+    assert_eq!(write(at, json!({"tag": "meter-1/other", "colour": 1})).await.0, 422, "unknown keys are refused");
+
+    assert_eq!(write(at, json!({"tag": "meter-2/rare", "value": 7})).await.0, 200);
+    let (status, second) = write(at, json!({"tag": "meter-2/rare", "value": 8})).await;
+    assert_eq!((status, &second["outcome"]), (429, &json!("too_often")), "{second}");
+
+    bank.set_faults(Fault::new(Kind::Silent).units(&[1])).unwrap();
+    let (status, lost) = write(at, json!({"tag": "meter-1/setpoint", "value": 3.0})).await;
+    assert_eq!((status, &lost["outcome"]), (504, &json!("unknown")), "{lost}");
+    assert_eq!(metric(at, "lightsout_writes_total{outcome=\"done\"}").await, 2.0);
+    assert_eq!(metric(at, "lightsout_writes_total{outcome=\"unknown\"}").await, 1.0);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_unit_is_seen_in_the_metrics_and_its_neighbours_do_not_care() {
+    let bank = Bank::start(BankConfig { units: 3, registers: 200, ..BankConfig::default() }).await.unwrap();
+    bank.set_faults(Fault::new(Kind::Silent).units(&[2])).unwrap();
+    let (_dir, agent) = agent(&bank, 3, support::free_port()).await;
+    let at = agent.http;
+    let demoted = async || metric(at, "lightsout_device_demoted{device=\"meter-2\"}").await == 1.0;
+    assert!(eventually(Duration::from_secs(20), demoted).await);
+    assert_eq!(metric(at, "lightsout_tags_bad{line=\"bank\"}").await, 12.0, "its own twelve, no more");
+    assert_eq!(metric(at, "lightsout_device_up{device=\"meter-1\"}").await, 1.0);
+    assert!(metric(at, "lightsout_device_age_seconds{device=\"meter-3\"}").await < 5.0);
+    assert_eq!(metric(at, "lightsout_line_connects_total{line=\"bank\"}").await, 1.0, "the line was never closed");
+    bank.set_faults(plc_sim::bank::FaultScript::default()).unwrap();
+    let up = async || metric(at, "lightsout_device_up{device=\"meter-2\"}").await == 1.0;
+    assert!(eventually(Duration::from_secs(40), up).await, "it is found again");
+    assert!(
+        eventually(Duration::from_secs(10), async || metric(at, "lightsout_tags_good{line=\"bank\"}").await == 36.0)
+            .await
+    );
+    agent.stop().await;
+}
