@@ -29,6 +29,19 @@ pub enum LinkState {
     Down,
 }
 
+/// What only a driver can count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineCounters {
+    /// Requests that were not answered in time.
+    pub timeouts: u64,
+    /// Replies dropped: late, duplicate, foreign.
+    pub dropped: u64,
+    /// Replies that were no answer to what was asked.
+    pub bad_replies: u64,
+    /// Points that their devices refuse, and that are asked for only now and then.
+    pub quarantined: u64,
+}
+
 /// What a line reports to, and takes its writes from. Calls are short: they do not block.
 pub trait LineSink: Send + 'static {
     /// Takes readings of one device and the report of the poll they came from. The readings may be taken out of the vector.
@@ -55,8 +68,16 @@ pub trait LineSink: Send + 'static {
     /// The device has refused these blocks, or did not answer: nothing is known of them.
     fn not_written(&mut self, blocks: &[BlockWrite], cause: Cause);
 
-    /// Time has passed: called every 50 ms or so, to mark what has been silent for too long.
+    /// Time has passed: marks what has been silent for too long.
     fn sweep(&mut self);
+
+    /// How often [`LineSink::sweep`] wants to be called.
+    fn sweep_every(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    /// What only the driver can count, since the start.
+    fn counters(&mut self, _counters: LineCounters) {}
 }
 
 /// Waiting time between tries: doubles from `first` to `max`, each drawn between half and the whole, so that a

@@ -51,6 +51,19 @@ impl Value {
     }
 }
 
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Value::Bool(b) => write!(f, "{b}"),
+            Value::Int(i) => write!(f, "{i}"),
+            Value::Uint(u) => write!(f, "{u}"),
+            Value::Float(v) => write!(f, "{v}"),
+            Value::Words(words) => write!(f, "{words:?}"),
+            Value::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
 /// Why a reading is not Good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {

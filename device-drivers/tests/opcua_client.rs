@@ -220,8 +220,10 @@ async fn a_node_that_appears_later_becomes_good_and_its_namespace_may_too() {
         let told = line.told.look();
         assert_eq!(told.last(n).map(|r| (r.quality, r.cause)), Some(unknown), "point {n}");
     }
+    line.told.until("three in quarantine", |r| (r.counters.quarantined == 3).then_some(())).await;
     server.add("Later", 7i32, None);
     line.told.until("what came later", |r| r.good(1).filter(|v| *v == Value::Int(7))).await;
+    line.told.until("two in quarantine", |r| (r.counters.quarantined == 2).then_some(())).await;
     let told = line.told.look();
     assert_eq!((told.good(0), told.ups()), (Some(Value::Int(1)), 1));
     assert_eq!(told.last(2).map(|r| r.quality), Some(Quality::Bad));

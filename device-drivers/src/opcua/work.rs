@@ -18,7 +18,7 @@ use super::watch::{self, Batch, Made, State};
 use super::write::{Kinds, write_tags};
 use super::{Live, OpcUaSpec, block_value};
 use crate::driver::{BlockWrite, LinkError, PollReport, TagWrite};
-use crate::line::{LineSink, WRITE_TICK, stopped};
+use crate::line::{LineCounters, LineSink, WRITE_TICK, stopped};
 use crate::value::{Cause, PointId, Quality, Reading};
 use opcua::types::{AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, WriteValue};
 use std::collections::HashMap;
@@ -28,8 +28,8 @@ use tokio::sync::{mpsc, watch as stop_watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How often the sink may mark what is silent.
-const SWEEP: Duration = Duration::from_millis(50);
+/// How often refused points and silent ones are looked after.
+const LOOK: Duration = Duration::from_millis(250);
 /// How often a device that has nothing new is said to be alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
 /// Subscribed points have so long for their first value, counted from the last one that came, and at least three publishings.
@@ -125,7 +125,8 @@ impl<S: LineSink> Work<'_, S> {
         stop: &mut stop_watch::Receiver<bool>,
     ) -> Result<(), LinkError> {
         let machines = self.sink.carries_machines();
-        let (mut next_blocks, mut next_sweep) = (Instant::now(), Instant::now());
+        let sweep_every = self.sink.sweep_every();
+        let (mut next_blocks, mut next_sweep, mut next_look) = (Instant::now(), Instant::now(), Instant::now());
         let mut asked = true;
         let signs = self.live.opened.link.signs.clone();
         loop {
@@ -137,10 +138,14 @@ impl<S: LineSink> Work<'_, S> {
             }
             self.begin_due(now);
             if now >= next_sweep {
-                next_sweep = now + SWEEP;
+                next_sweep = now + sweep_every;
                 self.sink.sweep();
             }
-            let mut next = next_sweep;
+            if now >= next_look {
+                next_look = now + LOOK;
+                self.look_after(now);
+            }
+            let mut next = next_sweep.min(next_look);
             next = if machines && !self.writing_blocks { next.min(next_blocks) } else { next };
             next = self.turns.iter().filter(|t| !t.busy).map(|t| t.due).fold(next, Instant::min);
             tokio::select! {
@@ -277,7 +282,7 @@ impl<S: LineSink> Work<'_, S> {
         self.first_values_until = waits.then(|| now + FIRST_VALUE.max(self.live.watch.publishing * 3));
     }
 
-    /// Begins what is due.
+    /// Begins the reads that are due.
     fn begin_due(&mut self, now: Instant) {
         let link = self.link();
         for number in 0..self.turns.len() {
@@ -311,13 +316,19 @@ impl<S: LineSink> Work<'_, S> {
                 Done::Turn { turn: number, members, report, result }
             });
         }
-        if !self.retrying && self.live.watch.next_retry().is_some_and(|again| again <= now) {
+    }
+
+    /// Refused points are asked for again, and silent ones are read.
+    fn look_after(&mut self, now: Instant) {
+        let refused = self.live.watch.items.iter().filter(|i| matches!(i.state, State::Refused { .. })).count();
+        self.sink.counters(LineCounters { quarantined: refused as u64, ..LineCounters::default() });
+        if !self.retrying && refused > 0 {
             self.retry(now);
         }
         if self.first_values_until.is_some_and(|until| until <= now) {
             self.first_values_until = None;
             let members = self.live.watch.waiting();
-            let nodes = self.nodes(&members);
+            let (nodes, link) = (self.nodes(&members), self.link());
             self.jobs.spawn(async move {
                 let result = link.read(&nodes).await.map(|(values, _)| values);
                 Done::Silent { members, result }
@@ -342,6 +353,9 @@ impl<S: LineSink> Work<'_, S> {
     /// Asks for refused points again; first for the namespaces if one of them was not there.
     fn retry(&mut self, now: Instant) {
         let due = self.live.watch.refused_until(now);
+        if due.is_empty() {
+            return;
+        }
         self.retrying = true;
         let link = self.link();
         let nameless = |i: &usize| self.live.watch.items.get(*i).is_some_and(|item| item.node.is_none());
