@@ -62,7 +62,7 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
     let mut said = BufReader::new(peer.0.stdout.take().unwrap()).lines();
     let mut say = move || said.next().expect("the server goes on").expect("it speaks UTF-8");
     let ready = tokio::task::spawn_blocking(move || (say(), say));
-    let (ready, mut say) = tokio::time::timeout(Duration::from_secs(120), ready).await.expect("in time").unwrap();
+    let (ready, say) = tokio::time::timeout(Duration::from_secs(120), ready).await.expect("in time").unwrap();
     let port = ready.strip_prefix("ready ").expect("ready");
     let url = format!("opc.tcp://127.0.0.1:{port}/peer/");
 
@@ -100,7 +100,7 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
     assert!(matches!(line.write(3, Value::Int(300), true).await, WriteOutcome::Invalid(_)));
 
     // The node that comes later.
-    assert_eq!(tokio::task::spawn_blocking(move || say()).await.unwrap(), "later");
+    assert_eq!(tokio::task::spawn_blocking(say).await.unwrap(), "later");
     line.told.until("what came later", |r| r.good(12).filter(|v| *v == Value::Int(1))).await;
     assert_eq!(line.told.look().ups(), 1);
     line.stop().await;

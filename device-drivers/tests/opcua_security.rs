@@ -100,7 +100,7 @@ async fn a_server_nobody_has_trusted_waits_in_quarantine_until_a_person_decides(
 
     let pki = Pki::open(&dir.path().join("client")).unwrap();
     let list = |place| pki.list().into_iter().filter(move |(p, _)| *p == place).map(|(_, c)| c.thumbprint);
-    assert_eq!(list(Place::Rejected).collect::<Vec<_>>(), [thumbprint.clone()]);
+    assert_eq!(list(Place::Rejected).collect::<Vec<_>>(), [&*thumbprint]);
     assert_eq!(list(Place::Trusted).count(), 0);
     pki.trust(&thumbprint[..8]).unwrap();
     all_good(&line).await;
