@@ -68,6 +68,8 @@ struct Work<'a, S> {
     /// Readings, by device.
     out: Vec<Vec<Reading>>,
     told_alive: Vec<Instant>,
+    /// How far the server's clock is ahead of ours, in ticks.
+    skew: i64,
     publishes: u64,
     last_life: Instant,
     /// Whether the subscription has ever sent a value.
@@ -98,6 +100,7 @@ pub(super) async fn work<S: LineSink>(
         index_of: spec.points.iter().enumerate().map(|(n, p)| (p.id, n)).collect(),
         out: vec![Vec::new(); devices],
         told_alive: vec![now; devices],
+        skew: 0,
         publishes: 0,
         last_life: now,
         heard: false,
@@ -233,6 +236,7 @@ impl<S: LineSink> Work<'_, S> {
         self.heard = true;
         let mut next = Some(first);
         let (mut new, now) = (false, Instant::now());
+        self.skew = self.live.opened.link.skew();
         while let Some(batch) = next {
             for (handle, data) in batch {
                 let Some(index) = (handle as usize).checked_sub(1) else { continue };
@@ -255,7 +259,7 @@ impl<S: LineSink> Work<'_, S> {
         let (Some(point), Some(item)) = (self.spec.points.get(index), self.live.watch.items.get_mut(index)) else {
             return;
         };
-        let reading = reading_of(point.id, data);
+        let reading = reading_of(point.id, data, self.skew);
         if let Some(width) = item.deadband {
             let new = reading.value.as_ref().filter(|_| reading.quality == Quality::Good).and_then(|v| v.as_f64());
             if let (Some(old), Some(new)) = (item.last, new)
@@ -337,6 +341,7 @@ impl<S: LineSink> Work<'_, S> {
 
     fn finish(&mut self, done: Done) -> Result<(), LinkError> {
         let now = Instant::now();
+        self.skew = self.live.opened.link.skew();
         match done {
             Done::Blocks { blocks, result } => {
                 self.writing_blocks = false;
