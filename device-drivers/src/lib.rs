@@ -13,7 +13,7 @@
 //! | [`driver`] | the trait every protocol implements, and which errors end a link |
 //! | [`line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
-//! | [`opcua`] | OPC UA client: one subscription, watched |
+//! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 
 pub mod block;
 pub mod driver;

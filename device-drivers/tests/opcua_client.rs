@@ -6,7 +6,7 @@ use control_core::image::{Command, CommandCode, CommandResult, MachineStatus};
 use control_core::units::{LoadId, MachineId, PosId};
 use device_drivers::block::{Owner, decode_status, encode_command};
 use device_drivers::driver::{TagWrite, WriteOutcome};
-use device_drivers::opcua::{Deadband, Mode, OpcUa, Vendor};
+use device_drivers::opcua::{Deadband, Mode, OpcUa, Vendor, browse};
 use device_drivers::value::{Quality, wall_clock_ms};
 use device_drivers::{BlockWrite, Cause, LinkState, PointId, Value};
 use opcua::types::{DataValue, DateTime, StatusCode, Variant};
@@ -220,8 +220,10 @@ async fn a_node_that_appears_later_becomes_good_and_its_namespace_may_too() {
         let told = line.told.look();
         assert_eq!(told.last(n).map(|r| (r.quality, r.cause)), Some(unknown), "point {n}");
     }
+    line.told.until("three in quarantine", |r| (r.counters.quarantined == 3).then_some(())).await;
     server.add("Later", 7i32, None);
     line.told.until("what came later", |r| r.good(1).filter(|v| *v == Value::Int(7))).await;
+    line.told.until("two in quarantine", |r| (r.counters.quarantined == 2).then_some(())).await;
     let told = line.told.look();
     assert_eq!((told.good(0), told.ups()), (Some(Value::Int(1)), 1));
     assert_eq!(told.last(2).map(|r| r.quality), Some(Quality::Bad));
@@ -416,4 +418,80 @@ async fn a_subscription_that_stays_silent_is_read_and_then_made_anew() {
     let told = line.told.look();
     assert_eq!(told.errors.first(), Some(&"Timeout"));
     assert!(told.last_error().is_some_and(|e| e.contains("can be read and do not come")), "{:?}", told.last_error());
+}
+
+static ORDER: std::sync::Mutex<Vec<i32>> = std::sync::Mutex::new(Vec::new());
+
+fn slow(data: &DataValue) -> StatusCode {
+    std::thread::sleep(ms(1500));
+    noted(data)
+}
+
+fn noted(data: &DataValue) -> StatusCode {
+    if let Some(Variant::Int32(n)) = data.value {
+        ORDER.lock().unwrap().push(n);
+    }
+    StatusCode::Good
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_matters_more_is_written_first_and_what_is_not_answered_is_unknown() {
+    let server = UaServer::start(|b| b).await;
+    server.add("Slow", 0i32, Some(slow));
+    for name in ["A", "B", "C"] {
+        server.add(name, 0i32, Some(noted));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), test_points(&["Slow", "A", "B", "C"]))), false);
+    line.told.until("values", |r| (0..4).all(|n| r.good(n).is_some()).then_some(())).await;
+    let first = line.ask(0, Value::Int(1), false).await;
+    sleep(ms(300)).await;
+    let mut outcomes = Vec::new();
+    for (point, priority) in [(1u32, 1u8), (2, 200), (3, 7)] {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        let (value, deadline) = (Value::Int(i64::from(priority)), Instant::now() + PATIENCE);
+        let wish = TagWrite { point: PointId(point), value, deadline, priority, verify: false, reply };
+        line.wishes.send(wish).await.unwrap();
+        outcomes.push(outcome);
+    }
+    for outcome in std::iter::once(first).chain(outcomes) {
+        assert_eq!(outcome.await, Ok(WriteOutcome::Done));
+    }
+    assert_eq!(*ORDER.lock().unwrap(), [1, 200, 7, 1]);
+    line.stop().await;
+
+    let mut impatient = spec(server.url(), dir.path(), test_points(&["Slow"]));
+    impatient.timeout = ms(1000);
+    let line = Line::run(OpcUa::new(impatient), false);
+    line.told.until("a value", |r| r.good(0)).await;
+    assert_eq!(line.write(0, Value::Int(2), false).await, WriteOutcome::Unknown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsing_follows_continuation_points_in_small_calls_and_finds_each_variable_once() {
+    let server = UaServer::start(|mut b| {
+        let limits = &mut b.limits_mut().operational;
+        (limits.max_nodes_per_browse, limits.max_references_per_browse_node, limits.max_nodes_per_read) = (3, 40, 50);
+        b
+    })
+    .await;
+    for hall in 0..7 {
+        server.folder(&format!("Hall{hall}"), None);
+        for n in 0..150 {
+            server.add_below(&format!("Hall{hall}"), &format!("H{hall}.V{n}"), n);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(server.url(), dir.path(), Vec::new());
+    let walk = browse::browse(&spec, 10_000, |path, _| path.starts_with("Hall")).await.unwrap();
+    assert_eq!((walk.found.len(), &walk.cut), (7 * 150, &None));
+    let mut nodes: Vec<_> = walk.found.iter().map(|f| f.node.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
+    assert_eq!(nodes.len(), 7 * 150);
+    let one = walk.found.iter().find(|f| f.node == UaServer::node("H6.V149")).unwrap();
+    assert_eq!((&*one.path.join("/"), &*one.data_type), ("Hall6/H6.V149", "Int32"));
+    let walk = browse::browse(&spec, 100, |_, node| node.contains("H3.")).await.unwrap();
+    assert_eq!(walk.found.len(), 100);
+    assert!(walk.cut.is_some());
 }

@@ -5,7 +5,7 @@ mod support;
 use device_drivers::driver::WriteOutcome;
 use device_drivers::opcua::pki::Pki;
 use device_drivers::opcua::{Identity, Mode, OpcUa, OpcUaSpec, Security, browse};
-use device_drivers::value::Quality;
+use device_drivers::value::{Quality, wall_clock_ms};
 use device_drivers::{Cause, Value};
 use opcua::crypto::{CertificateStore, X509Data};
 use std::io::{BufRead, BufReader, Write};
@@ -17,6 +17,9 @@ const NAMESPACE: &str = "urn:lightsout:peer";
 const NAMES: [&str; 13] = [
     "Count", "Double", "Float", "Byte", "Flag", "Text", "Label", "Moment", "Guid", "Bytes", "Words", "Matrix", "Later",
 ];
+
+/// The server's clock is behind by almost a year.
+const SKEW_S: i64 = -30_000_000;
 
 /// Python with a package, or a clear word that the test is skipped.
 fn python_with(package: &str, test: &str) -> Option<String> {
@@ -57,12 +60,15 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/asyncua_server.py");
     let mut command = Command::new(python);
-    command.args([script.as_ref(), cert.as_os_str(), key.as_os_str()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .args([script.as_ref(), cert.as_os_str(), key.as_os_str(), SKEW_S.to_string().as_ref()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut peer = Peer(command.stderr(Stdio::null()).spawn().unwrap());
     let mut said = BufReader::new(peer.0.stdout.take().unwrap()).lines();
     let mut say = move || said.next().expect("the server goes on").expect("it speaks UTF-8");
     let ready = tokio::task::spawn_blocking(move || (say(), say));
-    let (ready, mut say) = tokio::time::timeout(Duration::from_secs(120), ready).await.expect("in time").unwrap();
+    let (ready, say) = tokio::time::timeout(Duration::from_secs(120), ready).await.expect("in time").unwrap();
     let port = ready.strip_prefix("ready ").expect("ready");
     let url = format!("opc.tcp://127.0.0.1:{port}/peer/");
 
@@ -91,10 +97,18 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
     assert_eq!(matrix, Some((Quality::Bad, Cause::WrongType)));
     line.told.until("a count", |r| r.good(0).filter(|v| matches!(v, Value::Int(n) if *n > 3))).await;
 
+    let source_ms = line.told.look().last(0).map_or(0, |r| r.source_ms);
+    let behind_ms = i64::try_from(wall_clock_ms().saturating_sub(source_ms)).unwrap() + 1000 * SKEW_S;
+    assert!(behind_ms.abs() < 60_000, "the time of a reading is the server's own, wrong as it is: {behind_ms} ms");
+
     // Writes in the node's own type.
-    for (n, value) in
-        [(2, Value::Float(2.25)), (3, Value::Int(200)), (5, text("neu")), (10, Value::Words([9, 8].into()))]
-    {
+    for (n, value) in [
+        (2, Value::Float(2.25)),
+        (3, Value::Int(200)),
+        (5, text("neu")),
+        (7, Value::Int(1_500_000_000_250)),
+        (10, Value::Words([9, 8].into())),
+    ] {
         assert_eq!(line.write(n, value, true).await, WriteOutcome::Done, "{}", NAMES[n as usize]);
     }
     assert!(matches!(line.write(3, Value::Int(300), true).await, WriteOutcome::Invalid(_)));

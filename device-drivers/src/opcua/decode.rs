@@ -22,9 +22,15 @@ const BYTES_MAX: usize = 1024;
 /// Above this a 64-bit floating point number no longer tells every whole number from the next.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-pub(super) fn reading_of(point: PointId, data: DataValue) -> Reading {
+/// Ticks of 100 ns from 1601, where the protocol counts from, to 1970.
+const FROM_1601: i64 = 116_444_736_000_000_000;
+const TICKS_PER_MS: i64 = 10_000;
+
+/// A value as a reading. `skew` is what was taken off its times while it was decoded: how far the server's clock is ahead of ours, in
+/// ticks. The times of a reading are the server's own.
+pub(super) fn reading_of(point: PointId, data: DataValue, skew: i64) -> Reading {
     let status = data.status.unwrap_or(StatusCode::Good);
-    let known = |t: DateTime| u64::try_from(t.as_chrono().timestamp_millis()).ok();
+    let known = |t: DateTime| u64::try_from(ms_of(&t, skew)).ok();
     let source_ms = data
         .source_timestamp
         .and_then(known)
@@ -37,7 +43,7 @@ pub(super) fn reading_of(point: PointId, data: DataValue) -> Reading {
     } else {
         return Reading::bad(point, Cause::Status(status.bits()), source_ms);
     };
-    match data.value.as_ref().and_then(value_of) {
+    match data.value.as_ref().and_then(|v| value_of(v, skew)) {
         Some(value) => {
             let cause = if quality == Quality::Good { Cause::None } else { Cause::Status(status.bits()) };
             Reading { point, value: Some(value), quality, cause, source_ms }
@@ -46,7 +52,14 @@ pub(super) fn reading_of(point: PointId, data: DataValue) -> Reading {
     }
 }
 
-pub(super) fn value_of(variant: &Variant) -> Option<Value> {
+/// Milliseconds since 1970.
+fn ms_of(time: &DateTime, skew: i64) -> i64 {
+    // Taking off and adding again may lose a tick.
+    let ticks = time.ticks().saturating_add(skew).saturating_add(5);
+    ticks.saturating_sub(FROM_1601).div_euclid(TICKS_PER_MS)
+}
+
+pub(super) fn value_of(variant: &Variant, skew: i64) -> Option<Value> {
     let text = |text: &str| Some(Value::Text(text.into()));
     Some(match variant {
         Variant::Boolean(b) => Value::Bool(*b),
@@ -66,7 +79,7 @@ pub(super) fn value_of(variant: &Variant) -> Option<Value> {
         Variant::QualifiedName(n) => return text(n.name.as_ref()),
         Variant::Guid(g) => return text(&g.to_string()),
         Variant::NodeId(n) => return text(&n.to_string()),
-        Variant::DateTime(t) => Value::Int(t.as_chrono().timestamp_millis()),
+        Variant::DateTime(t) => Value::Int(ms_of(t, skew)),
         Variant::ByteString(b) => {
             let bytes = b.value.as_deref().unwrap_or_default();
             let short = bytes.get(..bytes.len().min(BYTES_MAX + 1)).filter(|b| b.len() <= BYTES_MAX)?;
@@ -101,7 +114,7 @@ impl Kind {
     pub(super) fn of(variant: &Variant) -> Option<Kind> {
         match variant {
             Variant::Empty => None,
-            Variant::Array(_) => Some(if value_of(variant).is_some() { Kind::Words } else { Kind::Other }),
+            Variant::Array(_) => Some(if value_of(variant, 0).is_some() { Kind::Words } else { Kind::Other }),
             scalar => Some(scalar.scalar_type_id().map_or(Kind::Other, Kind::Scalar)),
         }
     }
@@ -179,9 +192,7 @@ impl Kind {
 }
 
 fn chrono_of(ms: i64) -> Option<DateTime> {
-    // 100 ns since 1601 is how the protocol counts.
-    const FROM_1601_MS: i64 = 11_644_473_600_000;
-    let ticks = ms.checked_add(FROM_1601_MS)?.checked_mul(10_000).filter(|t| *t >= 0)?;
+    let ticks = ms.checked_mul(TICKS_PER_MS)?.checked_add(FROM_1601).filter(|t| *t >= 0)?;
     Some(DateTime::from(ticks))
 }
 
@@ -223,7 +234,7 @@ mod tests {
             status: Some(StatusCode::BadSensorFailure),
             ..DataValue::default()
         };
-        let got = reading_of(PointId(3), data);
+        let got = reading_of(PointId(3), data, 0);
         assert_eq!((got.quality, got.value), (Quality::Bad, None));
         assert_eq!(got.cause, Cause::Status(StatusCode::BadSensorFailure.bits()));
     }
@@ -238,7 +249,7 @@ mod tests {
                 server_timestamp: server,
                 ..DataValue::default()
             };
-            reading_of(PointId(0), data).source_ms
+            reading_of(PointId(0), data, 0).source_ms
         };
         assert_eq!(of(at(1000), at(2000)), 1000);
         assert_eq!(of(None, at(2000)), 2000);
@@ -248,9 +259,9 @@ mod tests {
 
     #[test]
     fn an_array_too_long_for_a_block_is_refused_and_not_cut() {
-        assert!(value_of(&Variant::from(vec![1u16; 64])).is_some());
-        assert_eq!(value_of(&Variant::from(vec![1u16; 65])), None);
-        assert_eq!(value_of(&Variant::from(vec![1i32; 2])), None);
+        assert!(value_of(&Variant::from(vec![1u16; 64]), 0).is_some());
+        assert_eq!(value_of(&Variant::from(vec![1u16; 65]), 0), None);
+        assert_eq!(value_of(&Variant::from(vec![1i32; 2]), 0), None);
     }
 
     #[test]
@@ -278,7 +289,7 @@ mod tests {
         for (kind, value) in rows {
             let variant = Kind::Scalar(kind).variant(&value).unwrap();
             assert_eq!(Kind::of(&variant), Some(Kind::Scalar(kind)));
-            assert_eq!(value_of(&variant), Some(value), "{kind}");
+            assert_eq!(value_of(&variant, 0), Some(value), "{kind}");
         }
     }
 

@@ -124,6 +124,8 @@ fn client(spec: &OpcUaSpec, uri: &str) -> Result<Client, LinkError> {
         // Whether it is trusted is asked once more; time, application and host have been checked above.
         .verify_server_certs(false)
         .session_name("Lightsout")
+        // A controller's clock may be wrong by years: without this its channel would be renewed at each request, or never.
+        .ignore_clock_skew(true)
         .session_retry_limit(0)
         .recreate_subscriptions(false)
         .session_timeout(30_000)

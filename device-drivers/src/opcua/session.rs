@@ -187,6 +187,12 @@ impl Link {
         LinkError::Protocol { peer: self.peer.to_string(), what: what.into() }
     }
 
+    /// How far the server's clock is ahead of ours, in ticks of 100 ns: the library takes it off every time it decodes.
+    pub(super) fn skew(&self) -> i64 {
+        let offset = self.session.encoding_context().read().options().client_offset;
+        offset.num_nanoseconds().map_or(0, |ns| ns / 100)
+    }
+
     /// One call without chunks.
     pub(super) async fn once<T>(
         &self,

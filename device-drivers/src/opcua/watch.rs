@@ -263,12 +263,6 @@ impl Watch {
         self.items.iter().enumerate().filter(|(_, i)| due(i)).map(|(n, _)| n).collect()
     }
 
-    /// When the next refused point is asked for again.
-    pub(super) fn next_retry(&self) -> Option<Instant> {
-        let again = |i: &Item| if let State::Refused { again } = i.state { Some(again) } else { None };
-        self.items.iter().filter_map(again).min()
-    }
-
     /// Points that are subscribed to and have said nothing yet.
     pub(super) fn waiting(&self) -> Vec<usize> {
         self.items.iter().enumerate().filter(|(_, i)| i.state == State::Waiting).map(|(n, _)| n).collect()

@@ -204,10 +204,11 @@ async fn write_once(link: &Link, pending: Vec<Pending>, kinds: &Kinds) -> Result
 async fn verify(link: &Link, check: Vec<(Pending, Variant)>) {
     let questions: Vec<ReadValueId> = check.iter().filter_map(|(p, _)| p.node().cloned().map(value_of)).collect();
     let Ok((answers, _)) = link.read(&questions).await else { return };
+    let skew = link.skew();
     for ((one, variant), answer) in check.into_iter().zip(answers) {
         let good = answer.status.is_none_or(|s| s.is_good());
-        match answer.value.as_ref().filter(|_| good).and_then(decoded) {
-            Some(found) if Some(&found) == decoded(&variant).as_ref() => one.answer(WriteOutcome::Done),
+        match answer.value.as_ref().filter(|_| good).and_then(|v| decoded(v, skew)) {
+            Some(found) if Some(&found) == decoded(&variant, 0).as_ref() => one.answer(WriteOutcome::Done),
             Some(found) => one.answer(WriteOutcome::Differs(found)),
             None => one.answer(WriteOutcome::Unknown),
         }

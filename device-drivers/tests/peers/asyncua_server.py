@@ -1,5 +1,6 @@
-"""An OPC UA server by asyncua, for the client's peer test: python3 asyncua_server.py CERTIFICATE KEY
+"""An OPC UA server by asyncua, for the client's peer test: python3 asyncua_server.py CERTIFICATE KEY SKEW
 
+Its clock is SKEW seconds ahead, as that of many a controller that nobody has ever set.
 Prints "ready PORT" once it serves, and "later" once it has added a node that was not there. It ends with its standard input.
 """
 
@@ -8,6 +9,15 @@ import datetime
 import socket
 import sys
 import uuid
+
+
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=float(sys.argv[3]))
+
+
+datetime.datetime = Clock
 
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import User, UserRole

@@ -4,7 +4,7 @@
 pub mod ua_server;
 
 use device_drivers::driver::{Health, PollReport, TagWrite, WriteOutcome};
-use device_drivers::line::Backoff;
+use device_drivers::line::{Backoff, LineCounters};
 use device_drivers::opcua::{Identity, Mode, OpcUaSpec, Security, UaPoint, Vendor};
 use device_drivers::value::Quality;
 use device_drivers::{BlockWrite, Cause, Driver, LineSink, LinkError, LinkState, PointId, Reading, Value, run_line};
@@ -70,6 +70,8 @@ pub struct Record {
     pub thumbprints: Vec<String>,
     /// Polls missed.
     pub missed: u64,
+    /// What only the driver can count.
+    pub counters: LineCounters,
     /// Blocks the device has acknowledged.
     pub written: Vec<BlockWrite>,
     /// Blocks it has not.
@@ -185,6 +187,10 @@ impl LineSink for Recorder {
     }
 
     fn sweep(&mut self) {}
+
+    fn counters(&mut self, counters: LineCounters) {
+        self.look().counters = counters;
+    }
 }
 
 /// A line that runs until it is dropped.

@@ -91,6 +91,14 @@ impl UaServer {
         }
     }
 
+    /// Adds a number below a folder.
+    pub fn add_below(&self, folder: &str, name: &str, value: i32) {
+        let mut variable = Variable::new(&NodeId::new(self.namespace, name), name, name, value);
+        variable.set_data_type(opcua::types::DataTypeId::Int32);
+        let folder = NodeId::new(self.namespace, folder);
+        self.manager.address_space().write().add_variables(vec![variable], &folder);
+    }
+
     /// Adds a folder under another one (or under Objects).
     pub fn folder(&self, name: &str, parent: Option<&str>) {
         let parent = parent.map_or_else(NodeId::objects_folder_id, |p| NodeId::new(self.namespace, p));

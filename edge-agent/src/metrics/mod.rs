@@ -191,10 +191,13 @@ pub const TABLE: &[Figure] = &[
     ),
     figure("lightsout_device_age_seconds", "Time since the device was last read.", Gauge, |s, put| {
         let now = s.clock.now().0;
-        per_device(s, put, |d| match d.read_at_ms.load(Relaxed) {
-            0 => f64::NAN,
-            at => now.saturating_sub(at) as f64 / 1000.0,
-        });
+        for device in s.lines.iter().flat_map(|(_, stats)| &stats.devices) {
+            let at = device.read_at_ms.load(Relaxed);
+            if at > 0 {
+                let age = now.saturating_sub(at) as f64 / 1000.0;
+                put(Some(("device", &device.name)), Reading::Number(age));
+            }
+        }
     }),
     figure(
         "lightsout_poll_start_jitter_seconds",

@@ -12,15 +12,18 @@
 //!
 //! Without machines on the line it sleeps until something comes; the only clock is the sweep.
 
+mod orders;
+mod tend;
+
 use super::decode::reading_of;
-use super::session::{Link, value_of};
-use super::watch::{self, Batch, Made, State};
-use super::write::{Kinds, write_tags};
-use super::{Live, OpcUaSpec, block_value};
+use super::session::Link;
+use super::watch::{Batch, Made, State};
+use super::write::Kinds;
+use super::{Live, OpcUaSpec};
 use crate::driver::{BlockWrite, LinkError, PollReport, TagWrite};
 use crate::line::{LineSink, WRITE_TICK, stopped};
-use crate::value::{Cause, PointId, Quality, Reading};
-use opcua::types::{AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, WriteValue};
+use crate::value::{PointId, Quality, Reading};
+use opcua::types::{DataValue, ReadValueId, StatusCode};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -28,8 +31,8 @@ use tokio::sync::{mpsc, watch as stop_watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How often the sink may mark what is silent.
-const SWEEP: Duration = Duration::from_millis(50);
+/// How often refused points and silent ones are looked after.
+const LOOK: Duration = Duration::from_millis(250);
 /// How often a device that has nothing new is said to be alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
 /// Subscribed points have so long for their first value, counted from the last one that came, and at least three publishings.
@@ -65,6 +68,8 @@ struct Work<'a, S> {
     /// Readings, by device.
     out: Vec<Vec<Reading>>,
     told_alive: Vec<Instant>,
+    /// How far the server's clock is ahead of ours, in ticks.
+    skew: i64,
     publishes: u64,
     last_life: Instant,
     /// Whether the subscription has ever sent a value.
@@ -95,6 +100,7 @@ pub(super) async fn work<S: LineSink>(
         index_of: spec.points.iter().enumerate().map(|(n, p)| (p.id, n)).collect(),
         out: vec![Vec::new(); devices],
         told_alive: vec![now; devices],
+        skew: 0,
         publishes: 0,
         last_life: now,
         heard: false,
@@ -125,7 +131,8 @@ impl<S: LineSink> Work<'_, S> {
         stop: &mut stop_watch::Receiver<bool>,
     ) -> Result<(), LinkError> {
         let machines = self.sink.carries_machines();
-        let (mut next_blocks, mut next_sweep) = (Instant::now(), Instant::now());
+        let sweep_every = self.sink.sweep_every();
+        let (mut next_blocks, mut next_sweep, mut next_look) = (Instant::now(), Instant::now(), Instant::now());
         let mut asked = true;
         let signs = self.live.opened.link.signs.clone();
         loop {
@@ -137,10 +144,14 @@ impl<S: LineSink> Work<'_, S> {
             }
             self.begin_due(now);
             if now >= next_sweep {
-                next_sweep = now + SWEEP;
+                next_sweep = now + sweep_every;
                 self.sink.sweep();
             }
-            let mut next = next_sweep;
+            if now >= next_look {
+                next_look = now + LOOK;
+                self.look_after(now);
+            }
+            let mut next = next_sweep.min(next_look);
             next = if machines && !self.writing_blocks { next.min(next_blocks) } else { next };
             next = self.turns.iter().filter(|t| !t.busy).map(|t| t.due).fold(next, Instant::min);
             tokio::select! {
@@ -225,6 +236,7 @@ impl<S: LineSink> Work<'_, S> {
         self.heard = true;
         let mut next = Some(first);
         let (mut new, now) = (false, Instant::now());
+        self.skew = self.live.opened.link.skew();
         while let Some(batch) = next {
             for (handle, data) in batch {
                 let Some(index) = (handle as usize).checked_sub(1) else { continue };
@@ -247,7 +259,7 @@ impl<S: LineSink> Work<'_, S> {
         let (Some(point), Some(item)) = (self.spec.points.get(index), self.live.watch.items.get_mut(index)) else {
             return;
         };
-        let reading = reading_of(point.id, data);
+        let reading = reading_of(point.id, data, self.skew);
         if let Some(width) = item.deadband {
             let new = reading.value.as_ref().filter(|_| reading.quality == Quality::Good).and_then(|v| v.as_f64());
             if let (Some(old), Some(new)) = (item.last, new)
@@ -277,7 +289,7 @@ impl<S: LineSink> Work<'_, S> {
         self.first_values_until = waits.then(|| now + FIRST_VALUE.max(self.live.watch.publishing * 3));
     }
 
-    /// Begins what is due.
+    /// Begins the reads that are due.
     fn begin_due(&mut self, now: Instant) {
         let link = self.link();
         for number in 0..self.turns.len() {
@@ -311,18 +323,6 @@ impl<S: LineSink> Work<'_, S> {
                 Done::Turn { turn: number, members, report, result }
             });
         }
-        if !self.retrying && self.live.watch.next_retry().is_some_and(|again| again <= now) {
-            self.retry(now);
-        }
-        if self.first_values_until.is_some_and(|until| until <= now) {
-            self.first_values_until = None;
-            let members = self.live.watch.waiting();
-            let nodes = self.nodes(&members);
-            self.jobs.spawn(async move {
-                let result = link.read(&nodes).await.map(|(values, _)| values);
-                Done::Silent { members, result }
-            });
-        }
     }
 
     fn say_missed(&mut self, members: &[usize], missed: u64) {
@@ -339,35 +339,9 @@ impl<S: LineSink> Work<'_, S> {
         members.iter().filter_map(|i| self.live.watch.items.get(*i)?.node.clone()).collect()
     }
 
-    /// Asks for refused points again; first for the namespaces if one of them was not there.
-    fn retry(&mut self, now: Instant) {
-        let due = self.live.watch.refused_until(now);
-        self.retrying = true;
-        let link = self.link();
-        let nameless = |i: &usize| self.live.watch.items.get(*i).is_some_and(|item| item.node.is_none());
-        if due.iter().any(nameless) {
-            self.jobs.spawn(async move { Done::Names(link.namespaces().await) });
-            return;
-        }
-        self.ask_again(due);
-    }
-
-    fn ask_again(&mut self, due: Vec<usize>) {
-        let link = self.link();
-        let subscription = self.live.watch.subscription;
-        let old = self.live.watch.give_up(&due);
-        let wants = due.into_iter().filter_map(|i| self.live.watch.want(self.spec, &link, i)).collect();
-        self.jobs.spawn(async move {
-            if !old.is_empty() {
-                // An item of a node that has gone is of no use even when the node comes back; if the server has forgotten it, so be it.
-                let _ = link.session.delete_monitored_items(subscription, &old).await;
-            }
-            Done::Retried(watch::create(link, subscription, wants).await)
-        });
-    }
-
     fn finish(&mut self, done: Done) -> Result<(), LinkError> {
         let now = Instant::now();
+        self.skew = self.live.opened.link.skew();
         match done {
             Done::Blocks { blocks, result } => {
                 self.writing_blocks = false;
@@ -403,155 +377,5 @@ impl<S: LineSink> Work<'_, S> {
             }
         }
         Ok(())
-    }
-
-    /// The server's namespaces have been read again: perhaps what was missing is there now.
-    fn named(&mut self, now: Instant) {
-        let due = self.live.watch.refused_until(now);
-        let mut there = Vec::new();
-        for index in due {
-            let (Some(item), Some(point)) = (self.live.watch.items.get_mut(index), self.spec.points.get(index)) else {
-                continue;
-            };
-            if item.node.is_none() {
-                item.node = self.live.names.resolve(&point.node).map(value_of);
-            }
-            let polled = matches!(point.mode, super::Mode::Poll { .. });
-            match &item.node {
-                None => self.live.watch.take(
-                    self.spec,
-                    index,
-                    Made::Refused(StatusCode::BadNodeIdUnknown),
-                    now,
-                    &mut Vec::new(),
-                ),
-                Some(_) if polled => {
-                    item.state = State::Polled;
-                    self.take_turns(index, now);
-                }
-                Some(_) => there.push(index),
-            }
-        }
-        for ((_, name), (_, node)) in self.spec.commands.iter().zip(&mut self.live.commands) {
-            if node.is_none() {
-                *node = self.live.names.resolve(name);
-            }
-        }
-        self.ask_again(there);
-    }
-
-    /// Points that were subscribed to and have said nothing, and what a read says of them.
-    fn silent(&mut self, members: Vec<usize>, values: Vec<DataValue>, now: Instant) -> Result<(), LinkError> {
-        let count = members.len();
-        let mut readable = false;
-        for (index, data) in members.into_iter().zip(values) {
-            if self.live.watch.items.get(index).is_none_or(|i| i.state != State::Waiting) {
-                continue; // its value has come meanwhile
-            }
-            readable |= data.value.is_some() && data.status.is_none_or(|s| s.is_good());
-            self.take(index, data);
-            if let Some(item) = self.live.watch.items.get_mut(index) {
-                item.state = State::Polled;
-            }
-            self.take_turns(index, now);
-        }
-        self.flush(PollReport { alive: true, requests: 1, ..PollReport::default() });
-        if readable && !self.heard {
-            let what = format!("its subscription of {count} values, which can be read and do not come");
-            return Err(LinkError::Timeout { peer: self.spec.endpoint.clone(), what, limit: FIRST_VALUE });
-        }
-        Ok(())
-    }
-
-    fn write_blocks(&mut self) {
-        let mut blocks = Vec::new();
-        self.sink.due_writes(&mut blocks);
-        let values = self.block_values(&mut blocks);
-        if values.is_empty() {
-            return;
-        }
-        self.writing_blocks = true;
-        let link = self.link();
-        self.jobs.spawn(async move { Done::Blocks { result: link.write(&values).await, blocks } });
-    }
-
-    /// What to write for the blocks; blocks whose node is not there are given back to the sink and taken out.
-    fn block_values(&mut self, blocks: &mut Vec<BlockWrite>) -> Vec<WriteValue> {
-        let mut values = Vec::with_capacity(blocks.len());
-        let mut homeless = Vec::new();
-        blocks.retain(|block| {
-            let node = self.live.commands.iter().find(|(m, _)| *m == block.machine).and_then(|(_, node)| node.clone());
-            match node {
-                Some(node) => values.push(write_value(node, block)),
-                None => homeless.push(*block),
-            }
-            !homeless.ends_with(std::slice::from_ref(block))
-        });
-        if !homeless.is_empty() {
-            self.sink.not_written(&homeless, Cause::Status(StatusCode::BadNodeIdUnknown.bits()));
-        }
-        values
-    }
-
-    fn blocks_written(
-        &mut self,
-        blocks: &[BlockWrite],
-        result: Result<Vec<StatusCode>, LinkError>,
-    ) -> Result<(), LinkError> {
-        let results = match result {
-            Ok(results) => results,
-            Err(why) => {
-                self.sink.not_written(blocks, Cause::NoAnswer);
-                return Err(why);
-            }
-        };
-        for (block, status) in blocks.iter().zip(results) {
-            let block = std::slice::from_ref(block);
-            if status.is_good() {
-                self.sink.written(block);
-            } else {
-                self.sink.not_written(block, Cause::Status(status.bits()));
-            }
-        }
-        Ok(())
-    }
-
-    /// The safe state goes out before the link does.
-    async fn last_blocks(&mut self) -> Result<(), LinkError> {
-        let mut blocks = Vec::new();
-        self.sink.due_writes(&mut blocks);
-        let values = self.block_values(&mut blocks);
-        if values.is_empty() {
-            return Ok(());
-        }
-        let result = self.link().write(&values).await;
-        self.blocks_written(&blocks, result)
-    }
-
-    /// Takes over this wish and those that wait behind it.
-    fn write_wishes(&mut self, first: TagWrite, wishes: &mut mpsc::Receiver<TagWrite>) {
-        let mut all = vec![first];
-        while all.len() < WISHES_MAX
-            && let Ok(next) = wishes.try_recv()
-        {
-            all.push(next);
-        }
-        let node_of = |point: PointId| -> Option<NodeId> {
-            let index = self.index_of.get(&point)?;
-            Some(self.live.watch.items.get(*index)?.node.as_ref()?.node_id.clone())
-        };
-        let all = all.into_iter().map(|wish| (node_of(wish.point), wish)).collect();
-        let (link, kinds) = (self.link(), std::mem::take(&mut self.live.kinds));
-        self.writing_wishes = true;
-        self.jobs.spawn(async move { Done::Wishes(write_tags(link, all, kinds).await) });
-    }
-}
-
-fn write_value(node_id: NodeId, block: &BlockWrite) -> WriteValue {
-    WriteValue {
-        node_id,
-        attribute_id: AttributeId::Value as u32,
-        index_range: NumericRange::None,
-        value: DataValue { value: Some(block_value(&block.words)), ..DataValue::default() },
     }
 }

@@ -1,0 +1,123 @@
+//! Looking after points that do not come as they should: refused ones, and silent ones.
+
+use super::{Done, FIRST_VALUE, Work};
+use crate::driver::{LinkError, PollReport};
+use crate::line::{LineCounters, LineSink};
+use crate::opcua::Mode;
+use crate::opcua::session::value_of;
+use crate::opcua::watch::{self, Made, State};
+use opcua::types::{DataValue, StatusCode};
+use tokio::time::Instant;
+
+impl<S: LineSink> Work<'_, S> {
+    /// Refused points are asked for again, and silent ones are read.
+    pub(super) fn look_after(&mut self, now: Instant) {
+        let refused = self.live.watch.items.iter().filter(|i| matches!(i.state, State::Refused { .. })).count();
+        self.sink.counters(LineCounters { quarantined: refused as u64, ..LineCounters::default() });
+        if !self.retrying && refused > 0 {
+            self.retry(now);
+        }
+        if self.first_values_until.is_some_and(|until| until <= now) {
+            self.first_values_until = None;
+            let members = self.live.watch.waiting();
+            let (nodes, link) = (self.nodes(&members), self.link());
+            self.jobs.spawn(async move {
+                let result = link.read(&nodes).await.map(|(values, _)| values);
+                Done::Silent { members, result }
+            });
+        }
+    }
+
+    /// Asks for refused points again; first for the namespaces if one of them was not there.
+    pub(super) fn retry(&mut self, now: Instant) {
+        let due = self.live.watch.refused_until(now);
+        if due.is_empty() {
+            return;
+        }
+        self.retrying = true;
+        let link = self.link();
+        let nameless = |i: &usize| self.live.watch.items.get(*i).is_some_and(|item| item.node.is_none());
+        if due.iter().any(nameless) {
+            self.jobs.spawn(async move { Done::Names(link.namespaces().await) });
+            return;
+        }
+        self.ask_again(due);
+    }
+
+    pub(super) fn ask_again(&mut self, due: Vec<usize>) {
+        let link = self.link();
+        let subscription = self.live.watch.subscription;
+        let old = self.live.watch.give_up(&due);
+        let wants = due.into_iter().filter_map(|i| self.live.watch.want(self.spec, &link, i)).collect();
+        self.jobs.spawn(async move {
+            if !old.is_empty() {
+                // An item of a node that has gone is of no use even when the node comes back; if the server has forgotten it, so be it.
+                let _ = link.session.delete_monitored_items(subscription, &old).await;
+            }
+            Done::Retried(watch::create(link, subscription, wants).await)
+        });
+    }
+
+    /// The server's namespaces have been read again: perhaps what was missing is there now.
+    pub(super) fn named(&mut self, now: Instant) {
+        let due = self.live.watch.refused_until(now);
+        let mut there = Vec::new();
+        for index in due {
+            let (Some(item), Some(point)) = (self.live.watch.items.get_mut(index), self.spec.points.get(index)) else {
+                continue;
+            };
+            if item.node.is_none() {
+                item.node = self.live.names.resolve(&point.node).map(value_of);
+            }
+            let polled = matches!(point.mode, Mode::Poll { .. });
+            match &item.node {
+                None => self.live.watch.take(
+                    self.spec,
+                    index,
+                    Made::Refused(StatusCode::BadNodeIdUnknown),
+                    now,
+                    &mut Vec::new(),
+                ),
+                Some(_) if polled => {
+                    item.state = State::Polled;
+                    self.take_turns(index, now);
+                }
+                Some(_) => there.push(index),
+            }
+        }
+        for ((_, name), (_, node)) in self.spec.commands.iter().zip(&mut self.live.commands) {
+            if node.is_none() {
+                *node = self.live.names.resolve(name);
+            }
+        }
+        self.ask_again(there);
+    }
+
+    /// Points that were subscribed to and have said nothing, and what a read says of them.
+    pub(super) fn silent(
+        &mut self,
+        members: Vec<usize>,
+        values: Vec<DataValue>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        let count = members.len();
+        let mut readable = false;
+        for (index, data) in members.into_iter().zip(values) {
+            if self.live.watch.items.get(index).is_none_or(|i| i.state != State::Waiting) {
+                continue; // its value has come meanwhile
+            }
+            readable |= data.value.is_some() && data.status.is_none_or(|s| s.is_good());
+            self.take(index, data);
+            if let Some(item) = self.live.watch.items.get_mut(index) {
+                item.state = State::Polled;
+            }
+            self.take_turns(index, now);
+        }
+        self.flush(PollReport { alive: true, requests: 1, ..PollReport::default() });
+        if readable && !self.heard {
+            let what = format!("its subscription of {count} values, which can be read and do not come");
+            return Err(LinkError::Timeout { peer: self.spec.endpoint.clone(), what, limit: FIRST_VALUE });
+        }
+        Ok(())
+    }
+}
