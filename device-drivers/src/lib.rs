@@ -17,6 +17,8 @@
 
 pub mod block;
 pub mod driver;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod line;
 pub mod modbus;
 pub mod opcua;

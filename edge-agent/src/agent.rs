@@ -99,7 +99,11 @@ impl Agent {
         let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends));
         // The plan is used up: what a line needs of it, the line has.
         for ((line, output), asked) in plan.lines.into_iter().zip(line_outputs).zip(asked_ends) {
-            let stats = Arc::new(LineStats::new(line.devices.iter().map(|d| &d.name), write_wait_worst(&line.driver)));
+            let stats = Arc::new(LineStats::new(
+                line.devices.iter().map(|d| &d.name),
+                write_wait_worst(&line.driver),
+                line.driver.is_insecure(),
+            ));
             line_stats.push((line.name.clone(), stats.clone()));
             let publish = plan.mqtt.as_ref().map(|m| (spool.clone(), m.payload));
             let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);

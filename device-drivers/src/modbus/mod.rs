@@ -19,6 +19,7 @@ mod address;
 mod client;
 mod coverage;
 mod frame;
+pub(crate) mod fuzz_doors;
 mod group;
 mod health;
 mod pdu;

@@ -135,6 +135,12 @@ pub enum DriverPlan {
 }
 
 impl DriverPlan {
+    /// Whether anyone on the network can read and write it although it could be otherwise. Plain Modbus is not counted: it
+    /// has no other way, and `tls://` is seen in the configuration.
+    pub fn is_insecure(&self) -> bool {
+        matches!(self, DriverPlan::OpcUa(spec) if spec.is_insecure())
+    }
+
     /// Address of the peer: `host:port`, or a serial port.
     pub fn peer(&self) -> String {
         match self {

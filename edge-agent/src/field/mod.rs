@@ -12,7 +12,7 @@ mod reporter;
 mod stats;
 
 pub use image::ImageStage;
-pub use stats::{DeviceStats, LineStats};
+pub use stats::{DeviceStats, LineStats, Refusal};
 
 use crate::clock::Clock;
 use crate::config::{LinePlan, Payload, PointPlan, Role};
@@ -273,6 +273,7 @@ impl LineSink for FieldLine {
 
     fn link(&mut self, state: LinkState, cause: Option<&LinkError>) {
         self.wires.stats.set_state(state);
+        self.wires.stats.set_refusal(cause);
         match (state, cause) {
             (LinkState::Up, _) => {
                 self.wires.stats.connects.fetch_add(1, Relaxed);

@@ -1,7 +1,7 @@
 //! What a line and its devices count. Written by the line's task, read by whoever wants to.
 
 use crate::metrics::histogram::Histogram;
-use device_drivers::{Health, LinkState};
+use device_drivers::{Health, LinkError, LinkState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -40,6 +40,9 @@ pub struct LineStats {
     pub quality: [AtomicU64; 3],
     /// How long a write waits for the line at most.
     pub write_wait_worst: Duration,
+    /// Anyone on the network can read and write this line.
+    pub is_insecure: bool,
+    refusal: AtomicU8,
     /// Its devices, in the order of the configuration.
     pub devices: Vec<DeviceStats>,
 }
@@ -56,6 +59,15 @@ pub struct DeviceStats {
     pub jitter: Histogram,
     /// When its values were last read, milliseconds of the agent's clock; 0 never.
     pub read_at_ms: AtomicU64,
+}
+
+/// Why there is no link although the peer is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its certificate is not trusted here.
+    Untrusted,
+    /// It refuses our certificate, our user, or the security we want.
+    Denied,
 }
 
 impl DeviceStats {
@@ -80,7 +92,11 @@ impl DeviceStats {
 
 impl LineStats {
     /// Counters of a line with these devices.
-    pub fn new<'a>(devices: impl Iterator<Item = &'a Arc<str>>, write_wait_worst: Duration) -> LineStats {
+    pub fn new<'a>(
+        devices: impl Iterator<Item = &'a Arc<str>>,
+        write_wait_worst: Duration,
+        is_insecure: bool,
+    ) -> LineStats {
         let device = |name: &Arc<str>| DeviceStats {
             name: name.clone(),
             health: AtomicU8::new(0),
@@ -88,7 +104,25 @@ impl LineStats {
             jitter: Histogram::default(),
             read_at_ms: AtomicU64::new(0),
         };
-        LineStats { devices: devices.map(device).collect(), write_wait_worst, ..LineStats::default() }
+        LineStats { devices: devices.map(device).collect(), write_wait_worst, is_insecure, ..LineStats::default() }
+    }
+
+    /// Why the peer does not let us in, if that is why the line is down: we do not trust it, or it refuses us.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self.refusal.load(Relaxed) {
+            1 => Some(Refusal::Untrusted),
+            2 => Some(Refusal::Denied),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_refusal(&self, cause: Option<&LinkError>) {
+        let code = match cause {
+            Some(LinkError::Untrusted { .. }) => 1,
+            Some(LinkError::Denied { .. }) => 2,
+            _ => 0,
+        };
+        self.refusal.store(code, Relaxed);
     }
 
     /// State of the link.

@@ -8,7 +8,7 @@ pub mod histogram;
 use crate::clock::Clock;
 use crate::control::ControlStats;
 use crate::desk::Desk;
-use crate::field::{DeviceStats, LineStats};
+use crate::field::{DeviceStats, LineStats, Refusal};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::MqttStats;
 use crate::writes::{OUTCOMES, WriteDesk};
@@ -170,6 +170,21 @@ pub const TABLE: &[Figure] = &[
     }),
     figure("lightsout_line_failures_total", "Links lost, and tries that failed.", Counter, |s, put| {
         per_line(s, put, |l| l.failures.load(Relaxed));
+    }),
+    figure(
+        "lightsout_line_untrusted",
+        "1 while the line is down because its server's certificate is not trusted: edge-agent pki.",
+        Gauge,
+        |s, put| per_line(s, put, |l| u64::from(l.refusal() == Some(Refusal::Untrusted))),
+    ),
+    figure(
+        "lightsout_line_denied",
+        "1 while the line is down because the server refuses our certificate, user or security.",
+        Gauge,
+        |s, put| per_line(s, put, |l| u64::from(l.refusal() == Some(Refusal::Denied))),
+    ),
+    figure("lightsout_line_insecure", "1 for an OPC UA line with security none.", Gauge, |s, put| {
+        per_line(s, put, |l| u64::from(l.is_insecure));
     }),
     figure("lightsout_polls_total", "Polls made.", Counter, |s, put| per_line(s, put, |l| l.polls.load(Relaxed))),
     figure(
