@@ -423,7 +423,8 @@ async fn a_subscription_that_stays_silent_is_read_and_then_made_anew() {
 static ORDER: std::sync::Mutex<Vec<i32>> = std::sync::Mutex::new(Vec::new());
 
 fn slow(data: &DataValue) -> StatusCode {
-    std::thread::sleep(ms(1500));
+    // Not so that the client cannot run meanwhile.
+    tokio::task::block_in_place(|| std::thread::sleep(ms(1500)));
     noted(data)
 }
 

@@ -14,8 +14,9 @@ use std::time::Duration;
 use support::{Line, ms, point, spec};
 
 const NAMESPACE: &str = "urn:lightsout:peer";
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "Count", "Double", "Float", "Byte", "Flag", "Text", "Label", "Moment", "Guid", "Bytes", "Words", "Matrix", "Later",
+    "Tick",
 ];
 
 /// The server's clock is behind by almost a year.
@@ -97,9 +98,14 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
     assert_eq!(matrix, Some((Quality::Bad, Cause::WrongType)));
     line.told.until("a count", |r| r.good(0).filter(|v| matches!(v, Value::Int(n) if *n > 3))).await;
 
-    let source_ms = line.told.look().last(0).map_or(0, |r| r.source_ms);
-    let behind_ms = i64::try_from(wall_clock_ms().saturating_sub(source_ms)).unwrap() + 1000 * SKEW_S;
-    assert!(behind_ms.abs() < 60_000, "the time of a reading is the server's own, wrong as it is: {behind_ms} ms");
+    // Source time and server time, each without the other.
+    for n in [0, 13] {
+        let ticking = |r: &support::Record| r.good(n).filter(|v| matches!(v, Value::Int(n) if *n > 3));
+        line.told.until("a count", ticking).await;
+        let source_ms = line.told.look().last(n).map_or(0, |r| r.source_ms);
+        let behind_ms = i64::try_from(wall_clock_ms().saturating_sub(source_ms)).unwrap() + 1000 * SKEW_S;
+        assert!(behind_ms.abs() < 60_000, "the time of a reading is the server's own, wrong as it is: {behind_ms} ms");
+    }
 
     // Writes in the node's own type.
     for (n, value) in [

@@ -26,15 +26,15 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 const FROM_1601: i64 = 116_444_736_000_000_000;
 const TICKS_PER_MS: i64 = 10_000;
 
-/// A value as a reading. `skew` is what was taken off its times while it was decoded: how far the server's clock is ahead of ours, in
-/// ticks. The times of a reading are the server's own.
+/// A value as a reading. `skew` is how far the server's clock is ahead of ours, in ticks: while decoding, the library has taken it off
+/// every time but the source time. The times of a reading are the server's own.
 pub(super) fn reading_of(point: PointId, data: DataValue, skew: i64) -> Reading {
     let status = data.status.unwrap_or(StatusCode::Good);
-    let known = |t: DateTime| u64::try_from(ms_of(&t, skew)).ok();
+    let known = |t: DateTime, skew| u64::try_from(ms_of(&t, skew)).ok();
     let source_ms = data
         .source_timestamp
-        .and_then(known)
-        .or_else(|| data.server_timestamp.and_then(known))
+        .and_then(|t| known(t, 0))
+        .or_else(|| data.server_timestamp.and_then(|t| known(t, skew)))
         .unwrap_or_else(wall_clock_ms);
     let quality = if status.is_good() {
         Quality::Good

@@ -75,6 +75,7 @@ async def main(certificate, key):
         "Bytes": (b"\x00\xff\x7f", ua.VariantType.ByteString),
         "Words": ([1, 2, 3], ua.VariantType.UInt16),
         "Matrix": ([1.0, 2.0], ua.VariantType.Double),
+        "Tick": (0, ua.VariantType.Int64),
     }
     folder = await server.nodes.objects.add_object(ua.NodeId("Peer", index), ua.QualifiedName("Peer", index))
 
@@ -93,7 +94,10 @@ async def main(certificate, key):
             count = 0
             while not ended.done():
                 count += 1
-                await nodes["Count"].write_value(ua.DataValue(ua.Variant(count, ua.VariantType.Int64)))
+                now = datetime.datetime.now(datetime.timezone.utc)
+                await nodes["Count"].write_value(ua.DataValue(ua.Variant(count, ua.VariantType.Int64), SourceTimestamp=now))
+                # This one has no source time.
+                await nodes["Tick"].write_value(ua.DataValue(ua.Variant(count, ua.VariantType.Int64), ServerTimestamp=now))
                 await asyncio.sleep(0.1)
                 if count == 30:
                     await add("Later", 1, ua.VariantType.Int32)
