@@ -44,6 +44,15 @@ impl Value {
         }
     }
 
+    /// Whether both are the same to the bit: two NaN are no change, 0 and -0 are.
+    pub fn same(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+            (Value::Single(a), Value::Single(b)) => a.to_bits() == b.to_bits(),
+            (a, b) => a == b,
+        }
+    }
+
     /// The value as an unsigned 32-bit number, if it is one.
     pub fn as_u32(&self) -> Option<u32> {
         match self {

@@ -117,6 +117,7 @@ fn what_is_wrong_with_them_is_told() {
             "p.toml",
             tag("").replace("holding:7", "holding:7.2-5").replace("\"u16\"", "\"f32\""),
         ),
+        ("an interval longer than clocks last", plain.clone(), "p.toml", tag("interval = \"90days\"")),
         ("a serial line without settings", line("/dev/ttyS0", DEVICE), "p.toml", tag("")),
         (
             "a serial line with a pipeline",
@@ -220,4 +221,40 @@ fn the_smallest_change_is_enough() {
     let better = told.rsplit("every ").next().expect("an interval").to_string();
     let (_dir, path) = config(&better);
     assert!(forecast(&load(&path), reply).feasible, "{told}");
+}
+
+#[test]
+fn tables_of_other_countries_and_spreadsheets_are_read_too() {
+    let agent = line("10.0.0.1:502", "[[line.device]]\nname = \"d\"\ncell = \"c\"\ntags = \"t.csv\"\n");
+    for table in [
+        "\u{feff}name;address;type;factor\r\nflow;holding:0;u16;0,5\r\n",
+        "name\taddress\ttype\tfactor\nflow\tholding:0\tu16\t0.5\n",
+        "\"name\",\"address\",\"type\",\"factor\"\r\n\"flow\",\"holding:0\",\"u16\",\"0.5\"",
+    ] {
+        let (_dir, path) = folder(&[("agent.toml", &agent), ("t.csv", table)]);
+        let plan = load(&path);
+        let DriverPlan::Modbus(spec) = &plan.lines[0].driver else { panic!() };
+        assert_eq!(spec.devices[0].points[0].format.scale.as_ref().map(|s| s.factor), Some(0.5), "{table:?}");
+    }
+}
+
+/// The block of the README that begins with this after "Connecting a real PLC".
+fn readme_block(kind: &str) -> String {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let section = readme.split("## Connecting a real PLC").nth(1).expect("the section");
+    let block = section.split(&format!("```{kind}\n")).nth(1).expect("the block");
+    block.split("```").next().unwrap().to_string()
+}
+
+#[test]
+fn the_readme_s_example_is_a_valid_configuration() {
+    let node = "[[tag]]\nname = \"force\"\nnode = \"nsu=urn:maker:press;s=Force\"\n";
+    let (_dir, path) = folder(&[
+        ("agent.toml", &readme_block("toml")),
+        ("meter.csv", &readme_block("csv")),
+        ("press-1.toml", node),
+        ("press.password", "secret"),
+    ]);
+    let plan = load(&path);
+    assert_eq!(plan.lines.iter().map(|l| l.points.len()).collect::<Vec<_>>(), [5, 1]);
 }

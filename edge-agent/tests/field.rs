@@ -142,3 +142,47 @@ async fn a_silent_unit_is_seen_in_the_metrics_and_its_neighbours_do_not_care() {
     );
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_time() {
+    let broker = support::start_broker().await;
+    let received = support::subscribe(broker).await;
+    let config = || BankConfig { units: 1, registers: 200, rate: Duration::from_millis(100), ..BankConfig::default() };
+    let (one, other) = (Bank::start(config()).await.unwrap(), Bank::start(config()).await.unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = format!(
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+         [mqtt]\nbroker = \"127.0.0.1:{broker}\"\n"
+    );
+    for (name, bank) in [("one", &one), ("other", &other)] {
+        text += &format!(
+            "[[line]]\nname = \"{name}\"\nmodbus = \"{}\"\ntimeout = \"200ms\"\n\
+             [[line.device]]\nname = \"meter-{name}\"\ncell = \"c\"\nunit = 1\nprofile = \"meter.toml\"\n",
+            bank.addr
+        );
+    }
+    let tag = "[[tag]]\nname = \"v\"\naddress = \"input:0\"\ntype = \"f32\"\ninterval = \"50ms\"\n";
+    std::fs::write(dir.path().join("meter.toml"), tag).unwrap();
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    let agent = Agent::start(plan).await.unwrap();
+    let at = agent.http;
+    let topic = |name: &str| format!("lightsout/hall/a/c/meter-{name}/v");
+    let last = |name: &str| received.lock().unwrap().last.get(&topic(name)).cloned().unwrap_or_default();
+    let good = async || last("one")["quality"] == "good" && last("other")["quality"] == "good";
+    assert!(eventually(Duration::from_secs(20), good).await, "{} {}", last("one"), last("other"));
+
+    one.set_faults(Kind::Silent).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await; // what was on its way has come
+    let silent_since = edge_agent::telemetry::sample::rfc3339(device_drivers::value::wall_clock_ms());
+    let bad = async || last("one")["quality"] == "bad";
+    assert!(eventually(Duration::from_secs(20), bad).await, "{}", last("one"));
+    let told = last("one");
+    let time = told["source_time"].as_str().unwrap();
+    assert!(time < &*silent_since, "{time} is the time of a value that came before {silent_since}");
+    assert!(told["value"].is_number() && told["cause"].is_string(), "the last value stands, and why: {told}");
+    assert_eq!(last("other")["quality"], "good", "unit 1 of the other line is another unit");
+    assert_eq!(metric(at, "lightsout_device_demoted{device=\"meter-other\"}").await, 0.0);
+    agent.stop().await;
+}

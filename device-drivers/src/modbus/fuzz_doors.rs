@@ -42,7 +42,7 @@ pub fn modbus_serial(bytes: &[u8]) {
         for chunk in stream.chunks(usize::from(size).max(1)) {
             inbox.push(chunk);
             while let Some(found) = inbox.rtu(1, expected) {
-                believe_only_what_was_asked(&inbox.get(found).to_vec());
+                believe_only_what_was_asked(inbox.get(found));
             }
         }
     }

@@ -42,8 +42,8 @@ impl Vendor {
     /// Its profile.
     ///
     /// S7-1200: "Micro Embedded Device" profile without data-change filter; 1,000 items in all and 100 in a call is where users report
-    /// that it goes on working (server profiles of benthos-umh). S7-1500: 1,000 in a call; the largest CPU takes 10,000 items in a
-    /// subscription (Siemens 109755846), and a smaller one answers `BadTooManyMonitoredItems`, which is taken at its word.
+    /// that it goes on working (server profiles of benthos-umh). S7-1500: 1,000 in a call; 10,000 items in a
+    /// subscription is a third party's figure for the largest CPU; a smaller one answers `BadTooManyMonitoredItems`, which is taken at its word.
     pub const fn profile(self) -> Profile {
         match self {
             Vendor::Generic => Profile { per_call: 1000, items: usize::MAX, filters: true },

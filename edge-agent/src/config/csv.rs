@@ -6,7 +6,8 @@
 //!   total,40011,u32,,0.1,,
 //! ```
 //!
-//! Columns are the keys of a `[[tag]]`; an empty cell is a key that is not there. Errors name the file, the line and the cell.
+//! A table with semicolons or tabs is read as well; with semicolons numbers may have a decimal comma, as spreadsheets in half of
+//! Europe write them. Columns are the keys of a `[[tag]]`; an empty cell is a key that is not there. Errors name the file, the line and the cell.
 
 use super::raw;
 use super::report::{Problem, Report, Source};
@@ -40,13 +41,17 @@ const COLUMNS: [&str; 19] = [
 /// Reads all rows; every problem of the table is in the report.
 pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
     let mut problems = Vec::new();
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(source.text.as_bytes());
+    let delimiter = delimiter(&source.text);
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .comment(Some(b'#'))
+        .delimiter(delimiter as u8) // one of three, all ASCII
+        .from_reader(source.text.as_bytes());
     let columns = match reader.headers() {
         Ok(headers) => headers.clone(),
         Err(e) => return Err(Report(vec![broken(source, &e)])),
     };
-    let head = cells(source, 0, &columns);
+    let head = cells(source, delimiter, 0, &columns);
     for (column, at) in columns.iter().zip(&head) {
         if !COLUMNS.contains(&column) {
             let near =
@@ -67,13 +72,22 @@ pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
         match record {
             Ok(record) => {
                 let start = record.position().map_or(0, |p| p.byte() as usize);
-                let at = cells(source, start, &record);
-                tags.push(Row { source, columns: &columns, record: &record, at: &at, problems: &mut problems }.tag());
+                let at = cells(source, delimiter, start, &record);
+                tags.push(
+                    Row { source, delimiter, columns: &columns, record: &record, at: &at, problems: &mut problems }
+                        .tag(),
+                );
             }
             Err(e) => problems.push(broken(source, &e)),
         }
     }
     if problems.is_empty() { Ok(tags) } else { Err(Report(problems)) }
+}
+
+/// What stands between the cells of the first row.
+fn delimiter(text: &str) -> char {
+    let head = text.lines().find(|l| !l.starts_with('#') && !l.trim().is_empty()).unwrap_or_default();
+    [',', ';', '\t'].into_iter().max_by_key(|d| (head.matches(*d).count(), *d == ',')).unwrap_or(',')
 }
 
 fn broken(source: &Source, error: &csv::Error) -> Problem {
@@ -89,7 +103,7 @@ fn broken(source: &Source, error: &csv::Error) -> Problem {
 }
 
 /// Where each cell lies in the file; of a row with quotation marks, the whole row.
-fn cells(source: &Source, start: usize, record: &csv::StringRecord) -> Vec<Range<usize>> {
+fn cells(source: &Source, delimiter: char, start: usize, record: &csv::StringRecord) -> Vec<Range<usize>> {
     let rest = source.text.get(start..).unwrap_or_default();
     // Comments and empty lines may stand before the row.
     let skipped: usize =
@@ -100,7 +114,7 @@ fn cells(source: &Source, start: usize, record: &csv::StringRecord) -> Vec<Range
         return vec![start..start + row.len(); record.len()];
     }
     let mut at = start;
-    row.split(',')
+    row.split(delimiter)
         .map(|cell| {
             let from = at + (cell.len() - cell.trim_start().len());
             at += cell.len() + 1;
@@ -111,6 +125,7 @@ fn cells(source: &Source, start: usize, record: &csv::StringRecord) -> Vec<Range
 
 struct Row<'a> {
     source: &'a Source,
+    delimiter: char,
     columns: &'a csv::StringRecord,
     record: &'a csv::StringRecord,
     at: &'a [Range<usize>],
@@ -137,8 +152,10 @@ impl Row<'_> {
     }
 
     fn number(&mut self, column: &str) -> Option<Spanned<f64>> {
-        self.parsed(column, "a number with a decimal point, as in 0.1", |t| {
-            t.parse().ok().filter(|n: &f64| n.is_finite())
+        let comma = self.delimiter == ';';
+        self.parsed(column, "a number with a decimal point, as in 0.1", move |t| {
+            let text = if comma { t.replace(',', ".") } else { t.to_string() };
+            text.parse().ok().filter(|n: &f64| n.is_finite())
         })
     }
 

@@ -20,7 +20,8 @@ impl Source {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Source, Report> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Source { path: path.into(), text: text.into() }),
+            // Spreadsheets and some editors put a byte order mark in front.
+            Ok(text) => Ok(Source { path: path.into(), text: text.trim_start_matches('\u{feff}').into() }),
             Err(e) => {
                 let problem = Problem {
                     source: Source { path: path.into(), text: "".into() },

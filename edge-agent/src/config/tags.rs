@@ -19,6 +19,8 @@ use toml::Spanned;
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 /// The fastest poll: below it the network's own jitter decides (FIELD section 5).
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// The slowest: twice three times as long has to fit into 49 days, after which the clock of staleness wraps.
+const INTERVAL_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// How often machines and the sensors beside them are read.
 pub(super) const MACHINE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -184,7 +186,10 @@ impl DeviceReader<'_> {
                 "what must react faster belongs in the PLC".into(),
             );
         }
-        interval
+        if interval > INTERVAL_MAX {
+            self.problem(given.span(), "this interval is too long", "must be 7 days or less");
+        }
+        interval.clamp(INTERVAL_MIN, INTERVAL_MAX)
     }
 
     /// Adds a point; `publish` is false for what only the control loop wants to see.

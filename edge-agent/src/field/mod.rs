@@ -143,9 +143,9 @@ impl FieldLine {
     fn take(&mut self, reading: &mut Reading, now: u32, resend: u32) {
         let n = reading.point.0 as usize;
         let (Some(point), Some(last)) = (self.points.get(n), self.last.get_mut(n)) else { return };
-        let changed = last.quality != reading.quality
-            || last.cause != reading.cause
-            || (reading.value.is_some() && last.value != reading.value);
+        let other = |now: &Value| !last.value.as_ref().is_some_and(|then| then.same(now));
+        let changed =
+            last.quality != reading.quality || last.cause != reading.cause || reading.value.as_ref().is_some_and(other);
         if last.quality != reading.quality {
             move_between(&mut self.quality, last.quality, reading.quality);
         }
