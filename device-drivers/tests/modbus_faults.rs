@@ -159,8 +159,11 @@ async fn a_line_that_comes_back_asks_for_quarantined_values_at_once() {
     });
     let running = Running::start(spec);
     running.until("refused", |s| s.last(1).is_some_and(|r| r.cause == Cause::Exception(2))).await;
+    let before = running.seen().reports.len();
     cut.send(()).await.unwrap();
     running.until("back", |s| s.last(1).is_some_and(|r| r.value == Some(Value::Uint(1)))).await;
+    let polls = running.seen().reports.len() - before;
+    assert!(polls < 60, "it waited {polls} polls for its probe, which are ten seconds and not a new link");
 }
 
 #[tokio::test]
@@ -215,6 +218,36 @@ async fn most_at_once(pipeline: u8) -> usize {
 async fn one_request_at_a_time_unless_more_are_opted_in() {
     assert_eq!(most_at_once(1).await, 1);
     assert_eq!(most_at_once(8).await, 8);
+}
+
+#[tokio::test]
+async fn a_demoted_unit_is_asked_one_thing_at_a_time_however_much_is_due() {
+    let asks = Arc::new(Mutex::new(Vec::<Instant>::new()));
+    let log = asks.clone();
+    let (endpoint, _) = server(move |asked| {
+        if asked.unit == 2 {
+            log.lock().unwrap().push(Instant::now());
+            return vec![];
+        }
+        at_once(asked, &own_numbers(&asked.pdu))
+    })
+    .await;
+    let interval = |n: u32| {
+        let mut p = point(10 + n, &format!("holding:{}", n * 200), DataType::U16);
+        p.interval = Duration::from_millis(50 + u64::from(n));
+        p
+    };
+    let silent = device(2, (0..6).map(interval).collect());
+    let mut spec = line(endpoint, vec![device(1, vec![point(0, "holding:0", DataType::U16)]), silent]);
+    (spec.pipeline, spec.timeout) = (8, Duration::from_secs(1));
+    let running = Running::start(spec);
+    running.until("demoted", |s| s.health.contains(&(1, Health::Demoted, Cause::NoAnswer))).await;
+    let at_demotion = asks.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let probes: Vec<Instant> = asks.lock().unwrap()[at_demotion..].to_vec();
+    assert!(!probes.is_empty(), "it is probed");
+    // A probe takes half a second to be given up; nothing else is asked of the unit in that time.
+    assert!(probes.windows(2).all(|w| w[1] - w[0] >= Duration::from_millis(300)), "{probes:?}");
 }
 
 #[tokio::test]

@@ -139,6 +139,21 @@ async fn a_late_serial_reply_is_thrown_away_before_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_doubled_serial_reply_is_not_the_answer_to_the_next_request() {
+    let (serial, _) = serial_units(|n, unit, _| {
+        let counted = rtu(unit, &[3, 2, (n >> 8) as u8, n as u8]);
+        [counted.clone(), counted].concat()
+    });
+    let mut spec = line(Endpoint::Rtu(serial), vec![device(1, vec![point(1, "holding:0", DataType::U16)])]);
+    spec.timeout = Duration::from_millis(200);
+    let running = Running::start(spec);
+    running.until("many values", |s| s.good(1) >= 20).await;
+    let seen = running.seen();
+    let values: Vec<_> = seen.readings.iter().filter_map(|r| r.value.as_ref()?.as_u32()).collect();
+    assert!(values.is_sorted_by(|a, b| a < b), "each request has its own answer: {values:?}");
+}
+
+#[tokio::test]
 async fn a_port_that_is_not_there_is_told_and_tried_again() {
     let serial = Serial { path: "/dev/no-such-port".into(), baud: 9600, parity: 'N', stop_bits: 2 };
     let running = Running::start(line(Endpoint::Rtu(serial), vec![]));

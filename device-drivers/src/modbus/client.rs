@@ -378,7 +378,7 @@ impl Modbus {
         }
         self.finish_polls(now, sink);
         if absent {
-            self.unit_missed(flight.unit, now, cause.unwrap_or(Cause::NoAnswer), sink);
+            self.unit_missed(flight.unit, flight.sent, now, cause.unwrap_or(Cause::NoAnswer), sink);
         } else if self.units.get_mut(flight.unit).is_some_and(|u| u.answered(took)) {
             self.tell_health(flight.unit, Health::Healthy, Cause::None, sink);
         }
@@ -437,7 +437,7 @@ impl Modbus {
                 return Err(LinkError::Timeout { peer, what, limit: self.timeout });
             }
             self.finish_polls(now, sink);
-            self.unit_missed(flight.unit, now, Cause::NoAnswer, sink);
+            self.unit_missed(flight.unit, flight.sent, now, Cause::NoAnswer, sink);
         }
         Ok(())
     }
@@ -449,9 +449,9 @@ impl Modbus {
         }
     }
 
-    fn unit_missed(&mut self, unit: usize, now: Instant, cause: Cause, sink: &mut impl LineSink) {
+    fn unit_missed(&mut self, unit: usize, sent: Instant, now: Instant, cause: Cause, sink: &mut impl LineSink) {
         let Some(u) = self.units.get_mut(unit) else { return };
-        let newly = u.missed(now);
+        let newly = u.missed(sent, now);
         if !u.is_demoted() {
             return;
         }

@@ -29,6 +29,7 @@ pub(super) struct Unit {
     /// It has answered on this link.
     known: bool,
     misses: u8,
+    last_miss: Option<Instant>,
     probe_at: Option<Instant>,
     wait: Backoff,
     /// Usual reply time, smoothed.
@@ -37,7 +38,15 @@ pub(super) struct Unit {
 
 impl Unit {
     pub(super) fn new(id: u8, seed: u64) -> Unit {
-        Unit { id, known: false, misses: 0, probe_at: None, wait: Backoff::new(PROBE.0, PROBE.1, seed), usual: None }
+        Unit {
+            id,
+            known: false,
+            misses: 0,
+            last_miss: None,
+            probe_at: None,
+            wait: Backoff::new(PROBE.0, PROBE.1, seed),
+            usual: None,
+        }
     }
 
     pub(super) fn is_demoted(&self) -> bool {
@@ -73,8 +82,13 @@ impl Unit {
         news
     }
 
-    /// It has not answered; true when that demotes it.
-    pub(super) fn missed(&mut self, now: Instant) -> bool {
+    /// It has not answered what was sent at `sent`; true when that demotes it. Several requests that were on their way at
+    /// once are one miss.
+    pub(super) fn missed(&mut self, sent: Instant, now: Instant) -> bool {
+        if self.last_miss.is_some_and(|before| sent < before) {
+            return false;
+        }
+        self.last_miss = Some(now);
         self.misses = self.misses.saturating_add(1);
         if self.misses < MISSES {
             return false;
@@ -101,9 +115,9 @@ mod tests {
     fn a_unit_that_does_not_answer_is_asked_ever_less_often() {
         let mut unit = Unit::new(1, 7);
         let start = Instant::now();
-        assert!(!unit.missed(start), "once may happen to anyone");
+        assert!(!unit.missed(start, start), "once may happen to anyone");
         assert!(unit.may_be_asked(start));
-        assert!(unit.missed(start), "twice demotes");
+        assert!(unit.missed(start, start), "twice demotes");
         assert!(!unit.may_be_asked(start));
         let mut now = start;
         let mut waits = Vec::new();
@@ -113,12 +127,22 @@ mod tests {
                 now += Duration::from_millis(10);
             }
             waits.push((now - asked).as_millis());
-            assert!(!unit.missed(now), "it is demoted already");
+            assert!(!unit.missed(now, now), "it is demoted already");
         }
         assert!((500..=1010).contains(&waits[0]), "{waits:?}");
         assert!(waits[7] >= 15_000 && waits[7] <= 30_010, "{waits:?}");
         assert!(unit.answered(Duration::from_millis(1)), "and is itself again with the first answer");
         assert!(unit.may_be_asked(now) && !unit.is_demoted());
+    }
+
+    #[test]
+    fn requests_that_were_on_their_way_at_once_are_one_miss() {
+        let (mut unit, sent) = (Unit::new(1, 7), Instant::now());
+        let later = sent + Duration::from_secs(1);
+        for _ in 0..8 {
+            assert!(!unit.missed(sent, later));
+        }
+        assert!(!unit.is_demoted());
     }
 
     #[test]
