@@ -1,0 +1,208 @@
+//! What comes back, and what does not: replies to their requests, time-outs to their units.
+
+use super::{Flight, Modbus, STRIKES, What};
+use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
+use crate::line::LineSink;
+use crate::modbus::frame::Inbox;
+use crate::modbus::group::Group;
+use crate::modbus::pdu::Answer;
+use crate::modbus::writes::{Pending, compare, read_back};
+use crate::value::{Cause, wall_clock_ms};
+use std::cmp::Reverse;
+use tokio::time::Instant;
+
+impl Modbus {
+    pub(super) fn received(&mut self, bytes: &[u8], now: Instant, sink: &mut impl LineSink) -> Result<(), LinkError> {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        inbox.push(bytes);
+        let result = if self.endpoint.has_transactions() {
+            self.take_mbap(&mut inbox, now, sink)
+        } else {
+            self.take_rtu(&mut inbox, now, sink)
+        };
+        self.inbox = inbox;
+        result
+    }
+
+    fn take_mbap(&mut self, inbox: &mut Inbox, now: Instant, sink: &mut impl LineSink) -> Result<(), LinkError> {
+        loop {
+            let frame = inbox.mbap().map_err(|what| LinkError::Protocol { peer: self.endpoint.to_string(), what })?;
+            let Some(frame) = frame else { return Ok(()) };
+            let units = &self.units;
+            let meant = |f: &Flight| {
+                f.transaction == frame.transaction && units.get(f.unit).is_some_and(|u| u.id == frame.unit)
+            };
+            // Whatever it is an answer to: somebody is there.
+            (self.last_heard, self.silent) = (now, 0);
+            match self.flights.iter().position(meant) {
+                Some(at) => {
+                    let flight = self.flights.swap_remove(at);
+                    self.may_send_at = self.may_send_at.max(now + self.pause);
+                    self.answered(flight, inbox.get(frame.pdu), now, sink)?;
+                }
+                None => self.counters.dropped += 1,
+            }
+        }
+    }
+
+    fn take_rtu(&mut self, inbox: &mut Inbox, now: Instant, sink: &mut impl LineSink) -> Result<(), LinkError> {
+        self.may_send_at = self.may_send_at.max(now + self.silence.max(self.pause));
+        let Some(flight) = self.flights.first() else {
+            self.counters.dropped += 1;
+            inbox.clear();
+            return Ok(());
+        };
+        let id = self.units.get(flight.unit).map_or(0, |u| u.id);
+        let Some(pdu) = inbox.rtu(id, flight.expected) else { return Ok(()) };
+        let flight = self.flights.remove(0);
+        self.answered(flight, inbox.get(pdu), now, sink)
+    }
+
+    fn answered(
+        &mut self,
+        flight: Flight,
+        pdu: &[u8],
+        now: Instant,
+        sink: &mut impl LineSink,
+    ) -> Result<(), LinkError> {
+        (self.last_heard, self.silent) = (now, 0);
+        let answer = flight.expected.check(pdu);
+        // A gateway that says "no path" or "no answer" speaks for a unit that did not.
+        let absent = matches!(answer, Ok(Answer::Exception(10 | 11)));
+        let took = now.saturating_duration_since(flight.sent);
+        let since_start = self.since_start(now);
+        match &answer {
+            Ok(_) => self.strikes = 0,
+            Err(what) => {
+                self.counters.bad_replies += 1;
+                self.strikes += 1;
+                if self.strikes >= STRIKES {
+                    let what = format!("reply to {}: {what}", flight.ask);
+                    return Err(LinkError::Protocol { peer: self.endpoint.to_string(), what });
+                }
+            }
+        }
+        let cause = match &answer {
+            Ok(Answer::Exception(code)) => Some(Cause::Exception(*code)),
+            Err(_) => Some(Cause::BadReply),
+            Ok(_) => None,
+        };
+        match flight.what {
+            What::Poll(n, step) => {
+                if let Some(group) = self.groups.get_mut(n) {
+                    group.answered(step, answer.map_err(|_| Cause::BadReply), since_start, wall_clock_ms());
+                    if absent {
+                        group.drop_rest();
+                    }
+                }
+            }
+            What::Blocks(blocks) => match cause {
+                None => sink.written(&blocks),
+                Some(cause) => sink.not_written(&blocks, cause),
+            },
+            What::Tags(run) => match cause {
+                None => self.acknowledged(flight.unit, run),
+                Some(Cause::BadReply) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+                Some(cause) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause))),
+            },
+            What::ReadBack(run) => match answer {
+                Ok(Answer::Data(data)) => compare(run, data),
+                _ => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+            },
+        }
+        self.finish_polls(now, sink);
+        if absent {
+            self.unit_missed(flight.unit, flight.sent, now, cause.unwrap_or(Cause::NoAnswer), sink);
+        } else if self.units.get_mut(flight.unit).is_some_and(|u| u.answered(took)) {
+            self.tell_health(flight.unit, Health::Healthy, Cause::None, sink);
+        }
+        Ok(())
+    }
+
+    /// A write was acknowledged: read it back where that is wanted.
+    fn acknowledged(&mut self, unit: usize, run: Vec<Pending>) {
+        if run.iter().any(|p| p.wish.verify)
+            && let Some(ask) = read_back(&run)
+        {
+            self.reads_back.push((unit, ask, run));
+        } else {
+            run.into_iter().for_each(|p| p.answer(WriteOutcome::Done));
+        }
+    }
+
+    pub(super) fn finish_polls(&mut self, now: Instant, sink: &mut impl LineSink) {
+        let (groups, timer) = (&mut self.groups, &mut self.timer);
+        self.active.retain(|n| {
+            let Some(group) = groups.get_mut(*n) else { return false };
+            let due = group.due;
+            match group.finish(now) {
+                Some((report, readings)) => {
+                    sink.readings(report, readings);
+                    timer.push(Reverse((due, *n)));
+                    false
+                }
+                None => true,
+            }
+        });
+    }
+
+    /// Requests whose time is over.
+    pub(super) fn expire(&mut self, now: Instant, sink: &mut impl LineSink) -> Result<(), LinkError> {
+        while let Some(at) = self.flights.iter().position(|f| f.deadline <= now) {
+            let flight = self.flights.swap_remove(at);
+            self.counters.timeouts += 1;
+            self.inbox_after_time_out(now);
+            match flight.what {
+                What::Poll(n, _) => {
+                    if let Some(group) = self.groups.get_mut(n) {
+                        group.abandoned();
+                    }
+                }
+                What::Blocks(blocks) => sink.not_written(&blocks, Cause::NoAnswer),
+                What::Tags(run) | What::ReadBack(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+            }
+            // A connection on which nobody says anything is half open; a serial port is not.
+            self.silent = if self.last_heard < flight.sent { self.silent + 1 } else { 0 };
+            if self.silent >= 2 && self.endpoint.host_port().is_some() {
+                let unit = self.units.get(flight.unit).map_or(0, |u| u.id);
+                let (peer, what) = (self.endpoint.to_string(), format!("{} at unit {unit}", flight.ask));
+                return Err(LinkError::Timeout { peer, what, limit: self.timeout });
+            }
+            self.finish_polls(now, sink);
+            self.unit_missed(flight.unit, flight.sent, now, Cause::NoAnswer, sink);
+        }
+        Ok(())
+    }
+
+    fn inbox_after_time_out(&mut self, now: Instant) {
+        if !self.endpoint.has_transactions() {
+            self.inbox.clear();
+            self.may_send_at = self.may_send_at.max(now + self.silence.max(self.pause));
+        }
+    }
+
+    fn unit_missed(&mut self, unit: usize, sent: Instant, now: Instant, cause: Cause, sink: &mut impl LineSink) {
+        let Some(u) = self.units.get_mut(unit) else { return };
+        let newly = u.missed(sent, now);
+        if !u.is_demoted() {
+            return;
+        }
+        // What was about to be asked of it is not asked before its probe.
+        self.groups.iter_mut().filter(|g| g.unit == unit).for_each(Group::drop_rest);
+        self.finish_polls(now, sink);
+        if newly {
+            self.tell_health(unit, Health::Demoted, cause, sink);
+            let wall_ms = wall_clock_ms();
+            for group in self.groups.iter().filter(|g| g.unit == unit) {
+                let report = PollReport { device: group.device, ..PollReport::default() };
+                sink.readings(report, &mut group.all_bad(cause, wall_ms));
+            }
+        }
+    }
+
+    fn tell_health(&mut self, unit: usize, health: Health, cause: Cause, sink: &mut impl LineSink) {
+        for device in self.devices.iter().enumerate().filter(|(_, u)| **u == unit).map(|(d, _)| d) {
+            sink.health(device, health, cause);
+        }
+    }
+}

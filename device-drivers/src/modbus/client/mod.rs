@@ -1,0 +1,304 @@
+//! The client: one line, several units behind it, one task.
+//!
+//! ```text
+//!   due groups ──> next request ─┐                       ┌─ transaction id known ──> its poll, its write
+//!   command blocks ──────────────┼─> window ──> wire ──> reply ─┤
+//!   tag writes (they go first) ──┘   1, or more           └─ unknown, late, foreign ──> dropped and counted
+//!                                    if opted in
+//! ```
+//!
+//! What ends the link: the stream, a frame that cannot be one, or a peer that says nothing at all for two time limits. What one unit does
+//! or does not do never ends it: see [`crate::modbus::health`]. On a serial line there are no transaction ids: one request at a
+//! time, silence before it, and whatever came after a time-out is thrown away.
+
+mod hearing;
+mod sending;
+
+use crate::driver::{BlockWrite, Driver, LinkError, TagWrite, WriteOutcome};
+use crate::line::{LineCounters, LineSink, WRITE_TICK, stopped};
+use crate::modbus::frame::Inbox;
+use crate::modbus::group::{Group, Step};
+use crate::modbus::health::Unit;
+use crate::modbus::pdu::{Ask, Expected};
+use crate::modbus::plan::Request;
+use crate::modbus::spec::{LineSpec, PointSpec};
+use crate::modbus::transport::{Endpoint, Stream};
+use crate::modbus::writes::{Pending, Target, Writes};
+use crate::value::PointId;
+use control_core::units::MachineId;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Replies in a row that are no answers, after which the link is made anew.
+const STRIKES: u32 = 8;
+/// Bytes taken from the stream at once.
+const CHUNK: usize = 8 * 1024;
+/// Groups of one interval are spread over at most this long: first values come soon.
+const SPREAD_MAX: Duration = Duration::from_secs(1);
+
+/// What a request on its way is for.
+enum What {
+    Poll(usize, Step),
+    Blocks(Vec<BlockWrite>),
+    Tags(Vec<Pending>),
+    ReadBack(Vec<Pending>),
+}
+
+struct Flight {
+    transaction: u16,
+    unit: usize,
+    ask: Ask,
+    expected: Expected,
+    what: What,
+    sent: Instant,
+    turn_until: Instant,
+    deadline: Instant,
+}
+
+/// Modbus client of one line.
+pub struct Modbus {
+    endpoint: Endpoint,
+    connect_timeout: Duration,
+    timeout: Duration,
+    window: usize,
+    pause: Duration,
+    silence: Duration,
+    groups: Vec<Group>,
+    units: Vec<Unit>,
+    devices: Vec<usize>,
+    commands: Vec<(MachineId, usize, u16)>,
+    targets: HashMap<PointId, Target>,
+    epoch: Instant,
+    stream: Option<Box<dyn Stream>>,
+    // of one link:
+    timer: BinaryHeap<Reverse<(Instant, usize)>>,
+    active: Vec<usize>,
+    flights: Vec<Flight>,
+    reads_back: Vec<(usize, Ask, Vec<Pending>)>,
+    writes: Writes,
+    inbox: Inbox,
+    transaction: u16,
+    may_send_at: Instant,
+    last_heard: Instant,
+    silent: u32,
+    strikes: u32,
+    counters: LineCounters,
+}
+
+impl Modbus {
+    /// Plans all requests of the line; connects nothing.
+    pub fn new(spec: LineSpec) -> Modbus {
+        let mut units: Vec<Unit> = Vec::new();
+        let (mut devices, mut commands, mut targets) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut groups = Vec::new();
+        for (n, device) in spec.devices.iter().enumerate() {
+            let unit = units.iter().position(|u| u.id == device.unit).unwrap_or(units.len());
+            if unit == units.len() {
+                units.push(Unit::new(device.unit, fastrand::u64(..)));
+            }
+            devices.push(unit);
+            commands.extend(device.commands.iter().map(|(m, at)| (*m, unit, *at)));
+            let mut intervals: Vec<Duration> = device.points.iter().map(|p| p.interval).collect();
+            intervals.sort();
+            intervals.dedup();
+            for interval in intervals {
+                let points: Vec<&PointSpec> = device.points.iter().filter(|p| p.interval == interval).collect();
+                groups.push(Group::new(n, unit, interval, &points, &device.limits));
+            }
+            for point in device.points.iter().filter(|p| p.writable) {
+                let (address, format, single) = (point.address, point.format.clone(), device.single_writes);
+                targets.insert(point.id, Target { unit, address, format, single });
+            }
+        }
+        let transactions = spec.endpoint.has_transactions();
+        let now = Instant::now();
+        Modbus {
+            connect_timeout: spec.connect_timeout,
+            timeout: spec.timeout,
+            window: if transactions { usize::from(spec.pipeline.max(1)) } else { 1 },
+            pause: spec.pause,
+            silence: spec.endpoint.silence(),
+            endpoint: spec.endpoint,
+            groups,
+            units,
+            devices,
+            commands,
+            targets,
+            epoch: now,
+            stream: None,
+            timer: BinaryHeap::new(),
+            active: Vec::new(),
+            flights: Vec::new(),
+            reads_back: Vec::new(),
+            writes: Writes::default(),
+            inbox: Inbox::default(),
+            transaction: fastrand::u16(..),
+            may_send_at: now,
+            last_heard: now,
+            silent: 0,
+            strikes: 0,
+            counters: LineCounters::default(),
+        }
+    }
+
+    /// The requests of one poll of everything, for those who want to see the plan: unit, interval, request, wasted registers.
+    pub fn requests(&self) -> impl Iterator<Item = (u8, usize, Duration, &Request, u16)> {
+        self.groups.iter().flat_map(|g| {
+            let unit = self.units.get(g.unit).map_or(0, |u| u.id);
+            g.reads().iter().map(move |r| (unit, g.device, g.period, r, g.wasted(r)))
+        })
+    }
+
+    fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.epoch)
+    }
+
+    /// A new link: the first polls spread over their interval, everybody gets another chance.
+    fn link_is_new(&mut self) {
+        let now = Instant::now();
+        let since_start = self.since_start(now);
+        let mut same: HashMap<Duration, (u32, u32)> = HashMap::new();
+        for group in &self.groups {
+            same.entry(group.period).or_default().1 += 1;
+        }
+        self.timer.clear();
+        for (n, group) in self.groups.iter_mut().enumerate() {
+            group.link_is_new(since_start);
+            let (nth, of) = same.entry(group.period).or_default();
+            group.due = now + group.period.min(SPREAD_MAX) * *nth / (*of).max(1);
+            *nth += 1;
+            self.timer.push(Reverse((group.due, n)));
+        }
+        self.units.iter_mut().for_each(|u| u.link_is_new(now));
+        self.active.clear();
+        self.flights.clear();
+        self.inbox.clear();
+        (self.may_send_at, self.last_heard, self.silent, self.strikes) = (now, now, 0, 0);
+    }
+
+    fn lost(&self, why: impl ToString) -> LinkError {
+        LinkError::Lost { peer: self.endpoint.to_string(), why: why.to_string() }
+    }
+}
+
+impl Modbus {
+    async fn work<S: LineSink>(
+        &mut self,
+        stream: &mut dyn Stream,
+        sink: &mut S,
+        wishes: &mut mpsc::Receiver<TagWrite>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
+        let (mut chunk, mut out, mut blocks) = (vec![0u8; CHUNK], Vec::with_capacity(512), Vec::new());
+        let (machines, sweep_every) = (sink.carries_machines(), sink.sweep_every());
+        let (mut tick, mut sweep) = (Instant::now(), Instant::now() + sweep_every);
+        let (mut stopping, mut last_words, mut open) = (false, false, true);
+        loop {
+            let now = Instant::now();
+            self.expire(now, sink)?;
+            let blocks_wait =
+                !self.writes.blocks.is_empty() || self.flights.iter().any(|f| matches!(f.what, What::Blocks(_)));
+            if machines && !blocks_wait && (now >= tick || stopping) {
+                if stopping && last_words {
+                    return Ok(());
+                }
+                (tick, last_words) = (now + WRITE_TICK, stopping);
+                blocks.clear();
+                sink.due_writes(&mut blocks);
+                self.writes.push_blocks(&blocks, &self.commands);
+            }
+            if stopping && !machines {
+                return Ok(());
+            }
+            if now >= sweep {
+                sweep = now + sweep_every;
+                self.counters.quarantined = self.groups.iter().map(|g| g.quarantined() as u64).sum();
+                sink.counters(self.counters);
+                sink.sweep();
+            }
+            if !stopping {
+                self.begin_due(now, sink);
+            }
+            self.send(now, &mut out);
+            self.finish_polls(now, sink); // those that had nothing to ask
+            if !out.is_empty() {
+                match timeout(self.timeout, async {
+                    stream.write_all(&out).await?;
+                    stream.flush().await
+                })
+                .await
+                {
+                    Ok(Ok(())) => out.clear(),
+                    Ok(Err(e)) => return Err(self.lost(e)),
+                    Err(_) => return Err(self.lost("the device takes no bytes any more")),
+                }
+            }
+            if stopping && self.flights.is_empty() && self.writes.blocks.is_empty() {
+                continue; // the last words have been acknowledged
+            }
+            let mut until = self.next_instant(now).map_or(sweep, |at| at.min(sweep));
+            if machines && !blocks_wait {
+                until = until.min(tick);
+            }
+            tokio::select! {
+                biased;
+                read = stream.read(&mut chunk) => match read {
+                    Ok(0) => return Err(self.lost("closed by the device")),
+                    Ok(n) => self.received(chunk.get(..n).unwrap_or_default(), Instant::now(), sink)?,
+                    Err(e) => return Err(self.lost(e)),
+                },
+                wish = wishes.recv(), if open && !stopping => match wish {
+                    Some(wish) => {
+                        let target = self.targets.get(&wish.point);
+                        self.writes.push_tag(wish, target);
+                    }
+                    None => open = false,
+                },
+                () = stopped(stop), if !stopping => stopping = true,
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+}
+
+impl Driver for Modbus {
+    fn peer(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    async fn connect(&mut self) -> Result<(), LinkError> {
+        let opened = self.endpoint.open(self.connect_timeout).await;
+        let stream = opened.map_err(|why| LinkError::Connect { peer: self.endpoint.to_string(), why })?;
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    async fn serve<S: LineSink>(
+        &mut self,
+        sink: &mut S,
+        wishes: &mut mpsc::Receiver<TagWrite>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
+        let Some(mut stream) = self.stream.take() else { return Err(self.lost("not connected")) };
+        self.link_is_new();
+        let ended = self.work(&mut *stream, sink, wishes, stop).await;
+        self.writes.give_up(&WriteOutcome::LinkDown);
+        for (_, _, run) in self.reads_back.drain(..) {
+            run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
+        }
+        for flight in self.flights.drain(..) {
+            if let What::Tags(run) | What::ReadBack(run) = flight.what {
+                run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
+            }
+        }
+        ended
+    }
+
+    fn close(&mut self) {
+        self.stream = None;
+    }
+}

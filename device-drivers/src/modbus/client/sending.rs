@@ -1,0 +1,104 @@
+//! What goes out next: polls whose time has come, writes before reads, as much as the window has room for.
+
+use super::{Flight, Modbus, What};
+use crate::line::LineSink;
+use crate::modbus::frame::{put_mbap, put_rtu};
+use crate::modbus::health::Unit;
+use crate::modbus::pdu::Ask;
+use std::cmp::Reverse;
+use tokio::time::Instant;
+
+impl Modbus {
+    /// Begins the polls whose time has come.
+    pub(super) fn begin_due(&mut self, now: Instant, sink: &mut impl LineSink) {
+        let since_start = self.since_start(now);
+        while let Some(&Reverse((at, n))) = self.timer.peek() {
+            if at > now {
+                break;
+            }
+            self.timer.pop();
+            let Some(group) = self.groups.get_mut(n) else { continue };
+            let unit = self.units.get(group.unit);
+            let probing = unit.is_some_and(Unit::is_demoted)
+                && self.flights.iter().any(|f| f.unit == group.unit && matches!(f.what, What::Poll(..)));
+            if probing || unit.is_some_and(|u| !u.may_be_asked(now)) {
+                group.skip(now);
+                self.timer.push(Reverse((group.due, n)));
+            } else {
+                // Its next due time goes into the timer when it has ended: until then it cannot begin.
+                let missed = group.begin(now, since_start);
+                if missed > 0 {
+                    sink.missed(group.device, missed);
+                }
+                self.active.push(n);
+            }
+        }
+    }
+
+    /// The next request and its purpose, writes before reads.
+    fn next_request(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
+        if let Some(run) = self.writes.blocks.pop_front() {
+            let ask = Ask::WriteRegisters { start: run.start, words: run.words, single: false };
+            return Some((run.unit, ask, What::Blocks(run.blocks)));
+        }
+        if let Some((unit, ask, run)) = self.reads_back.pop() {
+            return Some((unit, ask, What::ReadBack(run)));
+        }
+        if let Some((unit, ask, run)) = self.writes.next_tags() {
+            return Some((unit, ask, What::Tags(run)));
+        }
+        // A unit that is overdue is not asked again before it has answered or its time is over.
+        let overdue = |unit: usize| self.flights.iter().any(|f| f.unit == unit && f.turn_until <= now);
+        let at = self.active.iter().position(|n| {
+            self.groups.get(*n).is_some_and(|g| g.has_next() && !overdue(g.unit) && self.may_probe(g.unit))
+        })?;
+        let n = *self.active.get(at)?;
+        let group = self.groups.get_mut(n)?;
+        let (ask, step) = group.next()?;
+        Some((group.unit, ask, What::Poll(n, step)))
+    }
+
+    /// A demoted unit gets one request at a time.
+    fn may_probe(&self, unit: usize) -> bool {
+        let demoted = self.units.get(unit).is_some_and(Unit::is_demoted);
+        !demoted || !self.flights.iter().any(|f| f.unit == unit)
+    }
+
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        now >= self.may_send_at && self.flights.iter().filter(|f| f.turn_until > now).count() < self.window
+    }
+
+    /// Puts requests into `out` while there is room for them on the line.
+    pub(super) fn send(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.writes.expire(now);
+        let mut pdu = Vec::new();
+        while self.has_room(now) {
+            let Some((unit, ask, what)) = self.next_request(now) else { break };
+            pdu.clear();
+            let expected = ask.encode(&mut pdu);
+            let Some(u) = self.units.get(unit) else { continue };
+            let limit = u.limit(self.timeout);
+            let (id, transactions) = (u.id, self.endpoint.has_transactions());
+            let turn = if transactions { u.turn(self.timeout).min(limit) } else { limit };
+            self.transaction = self.transaction.wrapping_add(1);
+            if transactions {
+                put_mbap(self.transaction, id, &pdu, out);
+            } else {
+                self.inbox.clear(); // whatever is left is late
+                put_rtu(id, &pdu, out);
+            }
+            self.may_send_at = now + self.pause;
+            let transaction = self.transaction;
+            let (turn_until, deadline) = (now + turn, now + limit);
+            self.flights.push(Flight { transaction, unit, ask, expected, what, sent: now, turn_until, deadline });
+        }
+    }
+
+    /// When something is to be done although nothing comes.
+    pub(super) fn next_instant(&self, now: Instant) -> Option<Instant> {
+        let flights = self.flights.iter().flat_map(|f| [f.turn_until, f.deadline]).filter(|at| *at > now);
+        let due = self.timer.peek().map(|Reverse((at, _))| *at);
+        let send = (self.may_send_at > now).then_some(self.may_send_at);
+        flights.chain(due).chain(send).chain(self.writes.next_deadline()).min()
+    }
+}
