@@ -1,0 +1,96 @@
+//! The floor: a bare tokio-modbus loop that does the same reads at the same rates, and nothing with what comes.
+//!
+//! A task for each line, its devices in turn, each at its time; values are decoded and dropped. What it costs on this machine, in this
+//! run, is what the agent is compared with.
+
+use crate::load::{Load, Shape};
+use crate::plant::{Process, cpu_s, ourselves};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio_modbus::client::{Context, tcp};
+use tokio_modbus::prelude::{Reader, Slave, SlaveContext};
+
+/// Before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// CPU seconds per million values that a bare loop needs for this load.
+pub(crate) fn measure(load: &Load, bank: SocketAddr, window: Duration) -> f64 {
+    let shape = match load.shape {
+        Shape::Floats => "floats",
+        Shape::Words => "words",
+        Shape::Stamped => "stamped",
+    };
+    let numbers = [load.lines as u64, load.devices as u64, load.interval.as_millis() as u64, window.as_millis() as u64];
+    let mut command: Command = ourselves();
+    command.args(["__floor", shape, &bank.to_string()]).args(numbers.map(|n| n.to_string()));
+    let text = Process::start(command.stdout(Stdio::piped())).output();
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("floor said {text:?}: {e}"));
+    said["cpu_s"].as_f64().expect("cpu_s") / said["values"].as_f64().expect("values") * 1e6
+}
+
+/// The child's part.
+pub(crate) fn run(args: &[String]) {
+    let number = |n: usize| args.get(n).and_then(|a| a.parse::<u64>().ok()).expect("a number");
+    let shape = match args.first().map(String::as_str) {
+        Some("floats") => Shape::Floats,
+        Some("words") => Shape::Words,
+        _ => Shape::Stamped,
+    };
+    let bank: SocketAddr = args.get(1).and_then(|a| a.parse().ok()).expect("an address");
+    let interval = Duration::from_millis(number(4));
+    let (lines, devices) = (number(2) as usize, number(3) as usize);
+    let load = Load { shape, lines, devices, interval, pipeline: 1, changes: interval };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let values = Arc::new(AtomicU64::new(0));
+        for devices in (0..load.devices).collect::<Vec<_>>().chunks(load.per_line()) {
+            let units: Vec<u8> = devices.iter().map(|d| load.unit(*d)).collect();
+            tokio::spawn(line(load.clone(), bank, units, values.clone()));
+        }
+        tokio::time::sleep(WARM_UP).await;
+        let (before, cpu) = (values.load(Relaxed), cpu_s("self"));
+        tokio::time::sleep(Duration::from_millis(number(5))).await;
+        println!("{}", json!({ "values": values.load(Relaxed) - before, "cpu_s": cpu_s("self") - cpu }));
+    });
+}
+
+async fn line(load: Load, bank: SocketAddr, units: Vec<u8>, values: Arc<AtomicU64>) {
+    let stream = tokio::net::TcpStream::connect(bank).await.expect("the bank takes connections");
+    stream.set_nodelay(true).expect("a TCP option");
+    let mut client = tcp::attach(stream);
+    let (requests, mut decoded) = (load.requests(), Vec::with_capacity(1000));
+    let apart = load.interval.min(WARM_UP) / units.len() as u32;
+    let start = tokio::time::Instant::now();
+    let mut due: Vec<_> = (0..units.len() as u32).map(|n| start + apart * n).collect();
+    loop {
+        for (unit, due) in units.iter().zip(&mut due) {
+            tokio::time::sleep_until(*due).await;
+            *due += load.interval;
+            client.set_slave(Slave(*unit));
+            decoded.clear();
+            for (at, count) in &requests {
+                read(&mut client, &load, *at, *count, &mut decoded).await;
+            }
+            std::hint::black_box(&decoded);
+            values.fetch_add(load.values() as u64, Relaxed);
+        }
+    }
+}
+
+async fn read(client: &mut Context, load: &Load, at: u16, count: u16, decoded: &mut Vec<f32>) {
+    let reply = match load.shape {
+        Shape::Stamped => client.read_input_registers(at, count).await,
+        _ => client.read_holding_registers(at, count).await,
+    };
+    let words = reply.expect("the bank answers").expect("and does not refuse");
+    match load.shape {
+        Shape::Floats => decoded.extend(
+            words.as_chunks().0.iter().map(|[high, low]| f32::from_bits(u32::from(*high) << 16 | u32::from(*low))),
+        ),
+        _ => decoded.extend(words.iter().map(|word| f32::from(*word))),
+    }
+}
