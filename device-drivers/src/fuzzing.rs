@@ -7,6 +7,7 @@ use crate::modbus::{DataType, Format, Order, Written};
 use crate::value::Value;
 
 pub use crate::modbus::fuzz_doors::{modbus_serial, modbus_stream};
+pub use crate::opcua::fuzz_doors::opcua_value;
 
 /// Registers of any content as any type, and back: what was read can be written or is refused, and never panics.
 pub fn modbus_value(bytes: &[u8]) {

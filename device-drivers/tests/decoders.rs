@@ -1,7 +1,7 @@
 //! The fuzzers' doors as bounded properties: no bytes make a decoder panic, hang or believe what was not asked for. Proptest
 //! prints the smallest failing input and keeps it in `proptest-regressions/`; `cargo fuzz run <door>` goes on for longer.
 
-use device_drivers::fuzzing::{modbus_serial, modbus_stream, modbus_value, notations};
+use device_drivers::fuzzing::{modbus_serial, modbus_stream, modbus_value, notations, opcua_value};
 use proptest::prelude::*;
 
 /// Bytes that are often nearly right: lengths, functions and units of real frames, mixed with anything.
@@ -26,6 +26,12 @@ proptest! {
     #[test]
     fn registers_of_any_content(bytes in bytes()) {
         modbus_value(&bytes);
+    }
+
+    #[test]
+    fn an_opc_ua_value_of_any_bytes(skew in any::<i64>(), mask in 0u8..64, kind in 0u8..=255, rest in bytes()) {
+        // Encoding mask of a DataValue, encoding byte of a Variant (OPC 10000-6, 5.2.2.17 and 5.2.2.16), anything.
+        opcua_value(&[&skew.to_le_bytes()[..], &[mask, kind], &rest].concat());
     }
 
     #[test]

@@ -238,6 +238,24 @@ fn tables_of_other_countries_and_spreadsheets_are_read_too() {
     }
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, ..Default::default() })]
+
+    /// Whatever a tag table or a profile holds: it is read, or refused with a place in the file.
+    #[test]
+    fn no_table_and_no_profile_makes_it_panic(
+        table in "(name[,;]address[,;]type)?\\n?([a-z0-9:.\",;#!\\[\\] \\n\u{e4}]{0,60})",
+        keys in "[a-z_]{3,9} = (\"[a-zA-Z0-9:.#!]{0,12}\"|[0-9.]{1,12}|\\{[a-z =0-9.]{0,12}\\})",
+    ) {
+        let agent = line("10.0.0.1:502", &format!("{DEVICE}tags = \"t.csv\"\n"));
+        let profile = format!("[[tag]]\nname = \"t\"\naddress = \"holding:7\"\ntype = \"u16\"\n{keys}\n");
+        let (_dir, path) = folder(&[("agent.toml", &agent), ("t.csv", &table), ("p.toml", &profile)]);
+        if let Err(report) = config::load(&path) {
+            proptest::prop_assert!(report.render(false).contains("error: "));
+        }
+    }
+}
+
 /// The block of the README that begins with this after "Connecting a real PLC".
 fn readme_block(kind: &str) -> String {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();

@@ -26,6 +26,7 @@
 
 pub mod browse;
 mod decode;
+pub(crate) mod fuzz_doors;
 mod guard;
 pub mod limits;
 mod node;
