@@ -79,8 +79,15 @@ struct Target {
 #[derive(Default)]
 struct Book {
     last: HashMap<PointKey, Instant>,
-    keys: HashMap<String, Option<WriteView>>,
+    keys: HashMap<String, Known>,
     order: VecDeque<String>,
+}
+
+/// A write that came with a key: what it was, and what came of it.
+struct Known {
+    tag: String,
+    value: serde_json::Value,
+    view: Option<WriteView>,
 }
 
 type PointKey = (usize, PointId);
@@ -113,13 +120,18 @@ impl WriteDesk {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a tag and waits for what comes of it.
-    pub async fn write(&self, form: WriteForm) -> WriteView {
+    /// Writes a tag and waits for what comes of it. It is brought to its end whether or not whoever asked goes on waiting.
+    pub async fn write(self: &Arc<Self>, form: WriteForm) -> WriteView {
+        if let Some(view) = self.known(&form) {
+            return view;
+        }
+        let (desk, lost) = (self.clone(), say(&form, "unknown", "the gateway is stopping".into()));
+        tokio::spawn(async move { desk.to_its_end(form).await }).await.unwrap_or(lost)
+    }
+
+    async fn to_its_end(&self, form: WriteForm) -> WriteView {
         let started = Instant::now();
-        let view = match self.known(&form) {
-            Some(view) => return view,
-            None => self.decided(&form).await,
-        };
+        let view = self.decided(&form).await;
         if let Some(key) = &form.key {
             self.remember(key, &view);
         }
@@ -143,25 +155,34 @@ impl WriteDesk {
         let key = form.key.as_ref().filter(|k| k.len() <= KEY_MAX)?;
         let mut book = self.book();
         match book.keys.get(key) {
-            Some(Some(view)) if view.tag == form.tag => Some(view.clone()),
-            Some(Some(view)) => Some(say(form, "invalid", format!("the key stands for a write to {}", view.tag))),
-            Some(None) => Some(say(form, "busy", "a write with this key is on its way".into())),
+            Some(known) if known.tag != form.tag || known.value != form.value => {
+                Some(say(form, "invalid", format!("the key stands for {} = {}", known.tag, known.value)))
+            }
+            Some(Known { view: Some(view), .. }) => Some(view.clone()),
+            Some(_) => Some(say(form, "busy", "a write with this key is on its way".into())),
             None => {
-                book.keys.insert(key.clone(), None);
-                book.order.push_back(key.clone());
-                while book.order.len() > KEYS {
-                    if let Some(oldest) = book.order.pop_front() {
-                        book.keys.remove(&oldest);
-                    }
-                }
+                let (tag, value) = (form.tag.clone(), form.value.clone());
+                book.keys.insert(key.clone(), Known { tag, value, view: None });
                 None
             }
         }
     }
 
     fn remember(&self, key: &str, view: &WriteView) {
-        if let Some(slot) = self.book().keys.get_mut(key) {
-            *slot = Some(view.clone());
+        let mut book = self.book();
+        // Where nothing was sent, the same write may be tried again under its key.
+        if !matches!(view.outcome, "done" | "differs" | "refused" | "unknown") {
+            book.keys.remove(key);
+            return;
+        }
+        if let Some(known) = book.keys.get_mut(key) {
+            known.view = Some(view.clone());
+            book.order.push_back(key.to_string());
+        }
+        while book.order.len() > KEYS {
+            if let Some(oldest) = book.order.pop_front() {
+                book.keys.remove(&oldest);
+            }
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Coverage {
     spans: Vec<Span>,
     limits: Limits,
     cuts: BTreeSet<u32>,
+    /// When the cuts are tried without, and the wait after that.
+    uncut: Option<(Duration, Duration)>,
     quarantine: BTreeMap<u32, Quarantine>,
 }
 
@@ -52,7 +54,7 @@ impl Coverage {
     /// Spans sorted by table and address: a device that is trusted until it refuses.
     pub fn new(spans: Vec<Span>, limits: Limits) -> Coverage {
         debug_assert!(spans.is_sorted());
-        Coverage { spans, limits, cuts: BTreeSet::new(), quarantine: BTreeMap::new() }
+        Coverage { spans, limits, cuts: BTreeSet::new(), uncut: None, quarantine: BTreeMap::new() }
     }
 
     /// The requests that read everything that is not quarantined.
@@ -101,6 +103,7 @@ impl Coverage {
         let (left, right) = request.spans.split_at(request.spans.len() / 2);
         let boundary = *right.first()?;
         self.cuts.insert(boundary);
+        self.uncut.get_or_insert((now + PROBE.0, PROBE.0 * 2));
         Some(Refusal::Halves(self.request(left)?, self.request(right)?, boundary))
     }
 
@@ -108,6 +111,19 @@ impl Coverage {
     pub fn probe(&self, now: Duration) -> Option<Request> {
         let (due, _) = self.quarantine.iter().find(|(_, q)| q.probe_at <= now)?;
         self.request(&[*due])
+    }
+
+    /// Forgets the cuts when it is time: whether they are still needed is found out again. True when there were any.
+    pub fn try_uncut(&mut self, now: Duration) -> bool {
+        match self.uncut {
+            Some((at, wait)) if at <= now => {
+                self.uncut = Some((now + wait, (wait * 2).min(PROBE.1)));
+                let had = !self.cuts.is_empty();
+                self.cuts.clear();
+                had
+            }
+            _ => false,
+        }
     }
 
     /// A probe was answered: the device has been mended or loaded anew, so all its values get another chance. Those that are
@@ -118,6 +134,8 @@ impl Coverage {
 
     /// The link was made anew: quarantined values are asked for soon.
     pub fn probe_soon(&mut self, now: Duration) {
+        self.cuts.clear();
+        self.uncut = None;
         for q in self.quarantine.values_mut() {
             (q.probe_at, q.wait) = (now, PROBE.0);
         }

@@ -69,6 +69,8 @@ pub(super) struct Group {
     points: Vec<Point>,
     coverage: Coverage,
     reads: Vec<Request>,
+    /// With which request a poll begins: behind one that was not answered, so that those after it get their turn.
+    first: usize,
     run: Run,
     readings: Vec<Reading>,
 }
@@ -93,7 +95,7 @@ impl Group {
             .collect();
         let reads = coverage.requests();
         let (run, readings) = (Run::default(), Vec::new());
-        Group { device, unit, period, due: Instant::now(), points, coverage, reads, run, readings }
+        Group { device, unit, period, due: Instant::now(), points, coverage, reads, first: 0, run, readings }
     }
 
     /// The requests of one poll as things stand.
@@ -115,6 +117,9 @@ impl Group {
         let late = now.saturating_duration_since(self.due);
         let missed = late.as_nanos() / self.period.as_nanos().max(1);
         self.due += self.period * u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        if self.coverage.try_uncut(since_start) {
+            (self.reads, self.first) = (self.coverage.requests(), 0);
+        }
         let mut extra = VecDeque::new();
         if let Some(request) = self.coverage.probe(since_start) {
             extra.push_back(Extra { request, born_of: None, probe: true });
@@ -137,9 +142,13 @@ impl Group {
         let (request, step) = match self.run.extra.pop_front() {
             Some(extra) => (extra.request.clone(), Step::Extra(Box::new(extra))),
             None => {
-                let request = self.reads.get(self.run.next)?.clone();
+                if self.run.next >= self.reads.len() {
+                    return None;
+                }
+                let n = (self.first + self.run.next) % self.reads.len();
+                let request = self.reads.get(n)?.clone();
                 self.run.next += 1;
-                (request, Step::Planned(self.run.next - 1))
+                (request, Step::Planned(n))
             }
         };
         self.run.outstanding += 1;
@@ -228,10 +237,26 @@ impl Group {
         self.readings.extend(ids.map(|point| Reading { point, value: None, quality, cause, source_ms: wall_ms }));
     }
 
-    /// A request was not answered: the rest of this poll is not asked. What has been read is still reported.
-    pub(super) fn abandoned(&mut self) {
+    /// A request was not answered: its values are Bad, and the rest of this poll is not asked. What has been read is still
+    /// reported, and the next poll begins behind it.
+    pub(super) fn abandoned(&mut self, step: Step, wall_ms: u64) {
         self.run.outstanding = self.run.outstanding.saturating_sub(1);
+        let request = match step {
+            Step::Planned(n) => {
+                self.first = (n + 1) % self.reads.len().max(1);
+                self.reads.get(n).cloned()
+            }
+            Step::Extra(extra) => Some(extra.request),
+        };
+        if let Some(request) = request {
+            self.mark(&request, Quality::Bad, Cause::NoAnswer, wall_ms);
+        }
         self.drop_rest();
+    }
+
+    /// What is polled seldom is polled now: the unit is back.
+    pub(super) fn poll_now(&mut self, now: Instant) {
+        self.due = self.due.min(now);
     }
 
     /// What of this poll has not been asked is not asked.
@@ -248,7 +273,7 @@ impl Group {
         }
         let run = std::mem::take(&mut self.run);
         if run.relearned {
-            self.reads = self.coverage.requests();
+            (self.reads, self.first) = (self.coverage.requests(), 0);
         }
         let report =
             PollReport { device: self.device, requests: run.requests, alive: false, took: now - begun, late: run.late };
@@ -264,6 +289,7 @@ impl Group {
     pub(super) fn link_is_new(&mut self, since_start: Duration) {
         self.run = Run::default();
         self.coverage.probe_soon(since_start);
+        (self.reads, self.first) = (self.coverage.requests(), 0);
     }
 
     /// Points that the device refuses, with the exception.

@@ -28,10 +28,14 @@ pub(super) struct Unit {
     pub(super) id: u8,
     /// It has answered on this link.
     known: bool,
+    /// Its being demoted has been told on this link.
+    told: bool,
     misses: u8,
     last_miss: Option<Instant>,
     probe_at: Option<Instant>,
     wait: Backoff,
+    /// Not asked before: a late reply would be taken for the next.
+    quiet: Option<Instant>,
     /// Usual reply time, smoothed.
     usual: Option<Duration>,
 }
@@ -41,10 +45,12 @@ impl Unit {
         Unit {
             id,
             known: false,
+            told: false,
             misses: 0,
             last_miss: None,
             probe_at: None,
             wait: Backoff::new(PROBE.0, PROBE.1, seed),
+            quiet: None,
             usual: None,
         }
     }
@@ -58,9 +64,28 @@ impl Unit {
         self.probe_at.is_none_or(|at| at <= now)
     }
 
-    /// Its time limit: a second try gets half, so that a dead peer is noticed in one and a half.
+    /// Its time limit: a second try of a quick unit gets half, so that a dead peer is noticed in one and a half.
     pub(super) fn limit(&self, timeout: Duration) -> Duration {
-        if self.misses > 0 { timeout / 2 } else { timeout }
+        let quick = self.usual.is_some_and(|usual| usual * 4 < timeout);
+        if self.misses == 1 && quick { timeout / 2 } else { timeout }
+    }
+
+    /// It is not asked until then.
+    pub(super) fn keep_quiet(&mut self, until: Instant) {
+        self.quiet = Some(until);
+    }
+
+    pub(super) fn quiet_until(&self, now: Instant) -> Option<Instant> {
+        self.quiet.filter(|until| *until > now)
+    }
+
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        self.quiet_until(now).is_some()
+    }
+
+    /// Whether it has answered on this link, its last request too.
+    pub(super) fn is_fine(&self) -> bool {
+        self.known && self.misses == 0
     }
 
     /// How long it keeps the others waiting.
@@ -74,7 +99,7 @@ impl Unit {
 
     /// It has answered after `took`; true when that is news.
     pub(super) fn answered(&mut self, took: Duration) -> bool {
-        self.misses = 0;
+        (self.misses, self.told) = (0, false);
         self.wait.reset();
         self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
         let news = !self.known || self.probe_at.is_some();
@@ -93,14 +118,15 @@ impl Unit {
         if self.misses < MISSES {
             return false;
         }
-        let first = self.probe_at.is_none();
+        let first = !std::mem::replace(&mut self.told, true);
         self.probe_at = Some(now + self.wait.wait());
         first
     }
 
     /// The link was made anew: it gets another chance soon.
     pub(super) fn link_is_new(&mut self, now: Instant) {
-        (self.misses, self.known) = (0, false);
+        (self.misses, self.known, self.told) = (0, false, false);
+        self.quiet = None;
         if self.probe_at.is_some() {
             (self.probe_at, self.misses) = (Some(now), MISSES);
         }

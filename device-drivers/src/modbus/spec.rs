@@ -59,7 +59,12 @@ impl LineSpec {
     /// The longest a write waits for the line: until a device that does not answer has had its turn, or on a serial line
     /// its time.
     pub fn write_wait_worst(&self) -> Duration {
-        let turn = if self.endpoint.has_transactions() { self.timeout / 4 } else { self.timeout };
+        // On a serial line the longest reply, 256 bytes, is on the wire as well.
+        let turn = if self.endpoint.has_transactions() {
+            self.timeout / 4
+        } else {
+            self.timeout + self.endpoint.takes(8, 256)
+        };
         turn + self.pause.max(self.endpoint.silence())
     }
 }

@@ -93,6 +93,14 @@ impl Endpoint {
         }
     }
 
+    /// Time that a request and its reply of so many bytes take on the wire.
+    pub(super) fn takes(&self, asked: usize, answered: usize) -> Duration {
+        match self {
+            Endpoint::Rtu(serial) => serial.takes(asked + answered),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Opens the connection; the text says what a technician can look at.
     pub(super) async fn open(&self, limit: Duration) -> Result<Box<dyn Stream>, String> {
         match self {

@@ -253,8 +253,8 @@ impl Scale {
             None => raw * self.factor,
         } + self.offset;
         match self.clamp {
-            Some((min, max)) => scaled.max(min).min(max),
-            None => scaled,
+            Some((min, max)) if !scaled.is_nan() => scaled.max(min).min(max),
+            _ => scaled,
         }
     }
 
@@ -362,8 +362,16 @@ impl Format {
         }
         let whole = |min: i128, max: i128| -> Result<i128, String> {
             let near = raw.round();
-            if exact.is_none() && self.scale.is_none() && (near - raw).abs() > 1e-9 {
-                return Err(format!("{wanted} is not a whole number, and the tag is {}", self.kind));
+            match &self.scale {
+                // Never another value than the one that was allowed.
+                Some(scale) if (near - raw).abs() > 1e-6 * raw.abs().max(1.0) => {
+                    let (below, above) = (scale.apply(raw.floor()), scale.apply(raw.ceil()));
+                    return Err(format!("{wanted} lies between two steps of the device, {below} and {above}"));
+                }
+                None if exact.is_none() && (near - raw).abs() > 1e-9 => {
+                    return Err(format!("{wanted} is not a whole number, and the tag is {}", self.kind));
+                }
+                _ => {}
             }
             let n = exact.unwrap_or(near as i128); // saturates, and the range is checked next
             if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{wanted} does not fit into {}", self.kind)) }

@@ -7,6 +7,7 @@ use crate::driver::{BlockWrite, TagWrite, WriteOutcome};
 use crate::value::Value;
 use control_core::units::MachineId;
 use std::collections::VecDeque;
+use std::ops::Range;
 use tokio::time::Instant;
 
 /// Tag writes that may wait on one line; whoever comes later is told that the line is busy.
@@ -19,6 +20,8 @@ pub(super) struct Target {
     pub(super) address: Address,
     pub(super) format: Format,
     pub(super) single: bool,
+    /// Registers or coils the device takes in one request; 1: each value on its own.
+    pub(super) most: u16,
 }
 
 /// A tag write on its way.
@@ -27,6 +30,8 @@ pub(super) struct Pending {
     pub(super) wish: TagWrite,
     pub(super) target: Target,
     pub(super) words: Vec<u16>,
+    /// Sent on its own: together with others it was refused.
+    pub(super) alone: bool,
 }
 
 impl Pending {
@@ -48,37 +53,52 @@ pub(super) struct BlockRun {
     pub(super) blocks: Vec<BlockWrite>,
 }
 
+/// A command block that waits, and where it goes.
+#[derive(Debug)]
+struct Placed {
+    unit: usize,
+    at: u16,
+    block: BlockWrite,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    pub(super) blocks: VecDeque<BlockRun>,
+    /// At most one a machine: the newest wins.
+    blocks: Vec<Placed>,
     tags: Vec<Pending>,
 }
 
 impl Writes {
-    /// Blocks to be written; those side by side go out in one request.
+    /// Blocks to be written; they take the place of older ones that have not been sent.
     pub(super) fn push_blocks(&mut self, due: &[BlockWrite], places: &[(MachineId, usize, u16)]) {
-        let place = |b: &BlockWrite| places.iter().find(|(m, ..)| *m == b.machine).map(|(_, unit, at)| (*unit, *at));
-        let mut placed: Vec<(usize, u16, BlockWrite)> =
-            due.iter().filter_map(|b| place(b).map(|(unit, at)| (unit, at, *b))).collect();
-        placed.sort_by_key(|(unit, at, _)| (*unit, *at));
-        for (unit, at, block) in placed {
-            match self.blocks.back_mut() {
-                Some(run)
-                    if run.unit == unit
-                        && usize::from(run.start) + run.words.len() == usize::from(at)
-                        && run.words.len() + block.words.len() <= WRITE_REGISTERS_MAX =>
-                {
-                    run.words.extend_from_slice(&block.words);
-                    run.blocks.push(block);
-                }
-                _ => self.blocks.push_back(BlockRun {
-                    unit,
-                    start: at,
-                    words: block.words.to_vec(),
-                    blocks: vec![block],
-                }),
-            }
+        for block in due {
+            let Some((_, unit, at)) = places.iter().find(|(m, ..)| *m == block.machine) else { continue };
+            self.blocks.retain(|p| p.block.machine != block.machine);
+            self.blocks.push(Placed { unit: *unit, at: *at, block: *block });
         }
+        self.blocks.sort_by_key(|p| (p.unit, p.at));
+    }
+
+    /// Whether blocks wait for a unit that is ready for them.
+    pub(super) fn has_blocks(&self, ready: impl Fn(usize) -> bool) -> bool {
+        self.blocks.iter().any(|p| ready(p.unit))
+    }
+
+    /// The blocks of a unit that is ready for them; those side by side go out in one request.
+    pub(super) fn next_blocks(&mut self, ready: impl Fn(usize) -> bool) -> Option<BlockRun> {
+        let first = self.blocks.iter().position(|p| ready(p.unit))?;
+        let Placed { unit, at: start, block } = self.blocks.remove(first);
+        let mut run = BlockRun { unit, start, words: block.words.to_vec(), blocks: vec![block] };
+        while let Some(next) = self.blocks.get(first)
+            && next.unit == unit
+            && usize::from(next.at) == usize::from(start) + run.words.len()
+            && run.words.len() + next.block.words.len() <= WRITE_REGISTERS_MAX
+        {
+            let next = self.blocks.remove(first);
+            run.words.extend_from_slice(&next.block.words);
+            run.blocks.push(next.block);
+        }
+        Some(run)
     }
 
     /// Takes a wish, or answers it at once when it cannot be fulfilled.
@@ -100,7 +120,7 @@ impl Writes {
                 let _ =
                     wish.reply.send(WriteOutcome::Invalid(format!("{WAITING_MAX} writes wait on this line already")));
             }
-            Ok(words) => self.tags.push(Pending { wish, target, words }),
+            Ok(words) => self.tags.push(Pending { wish, target, words, alone: false }),
             Err(why) => {
                 let _ = wish.reply.send(WriteOutcome::Invalid(why));
             }
@@ -122,23 +142,24 @@ impl Writes {
     }
 
     /// The most urgent tag write, with those beside it: highest priority first, then the one that waits longest.
-    pub(super) fn next_tags(&mut self) -> Option<(usize, Ask, Vec<Pending>)> {
-        let first = (0..self.tags.len()).rev().max_by_key(|i| self.tags.get(*i).map(|p| p.wish.priority))?;
+    pub(super) fn next_tags(&mut self, ready: impl Fn(usize) -> bool) -> Option<(usize, Ask, Vec<Pending>)> {
+        let may = |i: &usize| self.tags.get(*i).is_some_and(|p| ready(p.target.unit));
+        let urgency = |i: &usize| self.tags.get(*i).map(|p| p.wish.priority);
+        let first = (0..self.tags.len()).rev().filter(may).max_by_key(urgency)?;
         let mut run = VecDeque::from([self.tags.remove(first)]);
-        let (unit, table, single) = run.front().map(|p| (p.target.unit, p.target.address.table, p.target.single))?;
+        let front = run.front()?;
+        let (unit, table, single) = (front.target.unit, front.target.address.table, front.target.single);
         let most = if table == Table::Coil { WRITE_COILS_MAX } else { WRITE_REGISTERS_MAX };
+        let (most, alone) = (most.min(usize::from(front.target.most)), front.alone);
         loop {
-            let (start, end) = (run.front()?.target.address.number, run.back()?.end());
-            let room = most.saturating_sub(end - usize::from(start));
-            let fits = |p: &Pending| p.target.unit == unit && p.target.address.table == table && p.words.len() <= room;
-            // Two writes to one register keep their order: the second finds the first one's place taken.
-            let first_at = |at: &dyn Fn(&Pending) -> bool| self.tags.iter().position(|p| fits(p) && at(p));
-            if let Some(i) = first_at(&|p| usize::from(p.target.address.number) == end) {
-                run.push_back(self.tags.remove(i));
-            } else if let Some(i) = first_at(&|p| p.end() == usize::from(start)) {
-                run.push_front(self.tags.remove(i));
-            } else {
+            if alone {
                 break;
+            }
+            let (start, end) = (usize::from(run.front()?.target.address.number), run.back()?.end());
+            match self.neighbour(unit, table, start..end, most.saturating_sub(end - start)) {
+                Some((i, true)) => run.push_back(self.tags.remove(i)),
+                Some((i, false)) => run.push_front(self.tags.remove(i)),
+                None => break,
             }
         }
         let start = run.front()?.target.address.number;
@@ -148,6 +169,28 @@ impl Writes {
             _ => Ask::WriteRegisters { start, words, single },
         };
         Some((unit, ask, run.into()))
+    }
+
+    /// A waiting write right behind (`true`) or in front of a run. None is pulled past an earlier one that it overlaps: two
+    /// writes to one register keep their order.
+    fn neighbour(&self, unit: usize, table: Table, run: Range<usize>, room: usize) -> Option<(usize, bool)> {
+        let same = |p: &Pending| p.target.unit == unit && p.target.address.table == table;
+        let start_of = |p: &Pending| usize::from(p.target.address.number);
+        let overlaps = |a: &Pending, b: &Pending| same(b) && start_of(a) < b.end() && start_of(b) < a.end();
+        self.tags.iter().enumerate().find_map(|(i, p)| {
+            let behind = start_of(p) == run.end;
+            let fits = same(p) && !p.alone && p.words.len() <= room && (behind || p.end() == run.start);
+            let earlier = self.tags.get(..i).unwrap_or_default();
+            (fits && !earlier.iter().any(|e| overlaps(p, e))).then_some((i, behind))
+        })
+    }
+
+    /// A run was refused as a whole, which changed nothing: each is sent on its own.
+    pub(super) fn again_one_by_one(&mut self, run: Vec<Pending>) {
+        for (i, mut pending) in run.into_iter().enumerate() {
+            pending.alone = true;
+            self.tags.insert(i, pending);
+        }
     }
 
     /// Nothing waits any more: the link is gone.
@@ -203,6 +246,7 @@ mod tests {
             address: address.parse().unwrap(),
             format: Format::plain(if address.starts_with("coil") { DataType::Bool } else { DataType::U16 }),
             single: true,
+            most: 123,
         }
     }
 
@@ -226,7 +270,7 @@ mod tests {
             writes.push_tag(wish, Some(&target(address)));
             answers.push(answer);
         }
-        let asks: Vec<Ask> = std::iter::from_fn(|| writes.next_tags().map(|(_, ask, _)| ask)).collect();
+        let asks: Vec<Ask> = std::iter::from_fn(|| writes.next_tags(|_| true).map(|(_, ask, _)| ask)).collect();
         let write = |start, words: &[u16]| Ask::WriteRegisters { start, words: words.to_vec(), single: true };
         assert_eq!(
             asks,
@@ -245,7 +289,7 @@ mod tests {
         writes.push_tag(wrong, Some(&target("holding:1")));
         writes.push_tag(nowhere, None);
         writes.expire(now);
-        assert!(writes.next_tags().is_none());
+        assert!(writes.next_tags(|_| true).is_none());
         assert_eq!(late_answer.try_recv(), Ok(WriteOutcome::Expired));
         assert!(
             matches!(wrong_answer.try_recv(), Ok(WriteOutcome::Invalid(why)) if why.contains("does not fit into u16"))
@@ -258,7 +302,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let pending = |address: &str, word: u16| {
             let (wish, answer) = wish(Value::Uint(u64::from(word)), 0, deadline);
-            (Pending { wish, target: target(address), words: vec![word] }, answer)
+            (Pending { wish, target: target(address), words: vec![word], alone: false }, answer)
         };
         let ((a, mut a_answer), (b, mut b_answer)) = (pending("holding:5", 7), pending("holding:6", 8));
         let run = vec![a, b];

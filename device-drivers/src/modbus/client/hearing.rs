@@ -1,14 +1,16 @@
 //! What comes back, and what does not: replies to their requests, time-outs to their units.
 
-use super::{Flight, Modbus, STRIKES, What};
+use super::{Flight, Modbus, What};
 use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
 use crate::line::LineSink;
 use crate::modbus::frame::Inbox;
 use crate::modbus::group::Group;
+use crate::modbus::health::Unit;
 use crate::modbus::pdu::Answer;
 use crate::modbus::writes::{Pending, compare, read_back};
 use crate::value::{Cause, wall_clock_ms};
 use std::cmp::Reverse;
+use std::time::Duration;
 use tokio::time::Instant;
 
 impl Modbus {
@@ -71,17 +73,7 @@ impl Modbus {
         let absent = matches!(answer, Ok(Answer::Exception(10 | 11)));
         let took = now.saturating_duration_since(flight.sent);
         let since_start = self.since_start(now);
-        match &answer {
-            Ok(_) => self.strikes = 0,
-            Err(what) => {
-                self.counters.bad_replies += 1;
-                self.strikes += 1;
-                if self.strikes >= STRIKES {
-                    let what = format!("reply to {}: {what}", flight.ask);
-                    return Err(LinkError::Protocol { peer: self.endpoint.to_string(), what });
-                }
-            }
-        }
+        self.counters.bad_replies += u64::from(answer.is_err());
         let cause = match &answer {
             Ok(Answer::Exception(code)) => Some(Cause::Exception(*code)),
             Err(_) => Some(Cause::BadReply),
@@ -102,6 +94,8 @@ impl Modbus {
             },
             What::Tags(run) => match cause {
                 None => self.acknowledged(flight.unit, run),
+                // Together they are too long, or one of them is not there: alone each gets its own answer.
+                Some(Cause::Exception(1..=3)) if run.len() > 1 => self.writes.again_one_by_one(run),
                 Some(Cause::BadReply) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
                 Some(cause) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause))),
             },
@@ -111,12 +105,28 @@ impl Modbus {
             },
         }
         self.finish_polls(now, sink);
-        if absent {
-            self.unit_missed(flight.unit, flight.sent, now, cause.unwrap_or(Cause::NoAnswer), sink);
-        } else if self.units.get_mut(flight.unit).is_some_and(|u| u.answered(took)) {
-            self.tell_health(flight.unit, Health::Healthy, Cause::None, sink);
+        match cause {
+            Some(cause @ (Cause::Exception(10 | 11) | Cause::BadReply)) => {
+                self.unit_missed(flight.unit, flight.sent, now, cause, sink);
+            }
+            _ => self.unit_answered(flight.unit, took, now, sink),
         }
         Ok(())
+    }
+
+    fn unit_answered(&mut self, unit: usize, took: Duration, now: Instant, sink: &mut impl LineSink) {
+        let Some(u) = self.units.get_mut(unit) else { return };
+        let was_demoted = u.is_demoted();
+        if u.answered(took) {
+            self.tell_health(unit, Health::Healthy, Cause::None, sink);
+        }
+        if was_demoted {
+            // What it has not been asked for in the meantime is read now, however long its interval.
+            for (n, group) in self.groups.iter_mut().enumerate().filter(|(_, g)| g.unit == unit && !g.is_running()) {
+                group.poll_now(now);
+                self.timer.push(Reverse((group.due, n)));
+            }
+        }
     }
 
     /// A write was acknowledged: read it back where that is wanted.
@@ -151,33 +161,54 @@ impl Modbus {
         while let Some(at) = self.flights.iter().position(|f| f.deadline <= now) {
             let flight = self.flights.swap_remove(at);
             self.counters.timeouts += 1;
-            self.inbox_after_time_out(now);
+            self.after_time_out(flight.unit, now);
             match flight.what {
-                What::Poll(n, _) => {
+                What::Poll(n, step) => {
                     if let Some(group) = self.groups.get_mut(n) {
-                        group.abandoned();
+                        group.abandoned(step, wall_clock_ms());
                     }
                 }
                 What::Blocks(blocks) => sink.not_written(&blocks, Cause::NoAnswer),
                 What::Tags(run) | What::ReadBack(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
             }
-            // A connection on which nobody says anything is half open; a serial port is not.
+            self.finish_polls(now, sink);
+            if flight.behind {
+                continue; // it may have waited behind another: that one's silence, not its own
+            }
+            self.unit_missed(flight.unit, flight.sent, now, Cause::NoAnswer, sink);
             self.silent = if self.last_heard < flight.sent { self.silent + 1 } else { 0 };
-            if self.silent >= 2 && self.endpoint.host_port().is_some() {
+            if self.silent >= 2 && self.is_half_open(now) {
                 let unit = self.units.get(flight.unit).map_or(0, |u| u.id);
                 let (peer, what) = (self.endpoint.to_string(), format!("{} at unit {unit}", flight.ask));
                 return Err(LinkError::Timeout { peer, what, limit: self.timeout });
             }
-            self.finish_polls(now, sink);
-            self.unit_missed(flight.unit, flight.sent, now, Cause::NoAnswer, sink);
         }
         Ok(())
     }
 
-    fn inbox_after_time_out(&mut self, now: Instant) {
+    /// A connection on which nobody says anything is half open, unless there is a unit that has always answered: then that
+    /// one is asked now. A serial port is never half open.
+    fn is_half_open(&mut self, now: Instant) -> bool {
+        if self.endpoint.host_port().is_none() {
+            return false;
+        }
+        let Some(fine) = self.units.iter().position(Unit::is_fine) else { return true };
+        if let Some((n, group)) = self.groups.iter_mut().enumerate().find(|(_, g)| g.unit == fine && !g.is_running()) {
+            group.poll_now(now);
+            self.timer.push(Reverse((group.due, n)));
+        }
+        false
+    }
+
+    /// Without transaction ids a late reply looks like the answer to the next request of the same kind: the unit is left
+    /// alone for as long again, and whatever comes in that time is thrown away.
+    fn after_time_out(&mut self, unit: usize, now: Instant) {
         if !self.endpoint.has_transactions() {
             self.inbox.clear();
             self.may_send_at = self.may_send_at.max(now + self.silence.max(self.pause));
+            if let Some(unit) = self.units.get_mut(unit) {
+                unit.keep_quiet(now + self.timeout);
+            }
         }
     }
 

@@ -33,8 +33,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Replies in a row that are no answers, after which the link is made anew.
-const STRIKES: u32 = 8;
 /// Bytes taken from the stream at once.
 const CHUNK: usize = 8 * 1024;
 /// Groups of one interval are spread over at most this long: first values come soon.
@@ -57,6 +55,8 @@ struct Flight {
     sent: Instant,
     turn_until: Instant,
     deadline: Instant,
+    /// Sent while another unit kept the line waiting.
+    behind: bool,
 }
 
 /// Modbus client of one line.
@@ -85,7 +85,8 @@ pub struct Modbus {
     may_send_at: Instant,
     last_heard: Instant,
     silent: u32,
-    strikes: u32,
+    read_is_next: bool,
+    stopping: bool,
     counters: LineCounters,
 }
 
@@ -111,7 +112,8 @@ impl Modbus {
             }
             for point in device.points.iter().filter(|p| p.writable) {
                 let (address, format, single) = (point.address, point.format.clone(), device.single_writes);
-                targets.insert(point.id, Target { unit, address, format, single });
+                let most = if device.limits.single { 1 } else { device.limits.most(address.table) };
+                targets.insert(point.id, Target { unit, address, format, single, most });
             }
         }
         let transactions = spec.endpoint.has_transactions();
@@ -140,7 +142,8 @@ impl Modbus {
             may_send_at: now,
             last_heard: now,
             silent: 0,
-            strikes: 0,
+            read_is_next: false,
+            stopping: false,
             counters: LineCounters::default(),
         }
     }
@@ -177,7 +180,8 @@ impl Modbus {
         self.active.clear();
         self.flights.clear();
         self.inbox.clear();
-        (self.may_send_at, self.last_heard, self.silent, self.strikes) = (now, now, 0, 0);
+        (self.may_send_at, self.last_heard, self.silent) = (now, now, 0);
+        (self.read_is_next, self.stopping) = (false, false);
     }
 
     fn lost(&self, why: impl ToString) -> LinkError {
@@ -196,22 +200,19 @@ impl Modbus {
         let (mut chunk, mut out, mut blocks) = (vec![0u8; CHUNK], Vec::with_capacity(512), Vec::new());
         let (machines, sweep_every) = (sink.carries_machines(), sink.sweep_every());
         let (mut tick, mut sweep) = (Instant::now(), Instant::now() + sweep_every);
-        let (mut stopping, mut last_words, mut open) = (false, false, true);
+        let (mut last_words, mut open) = (false, true);
         loop {
             let now = Instant::now();
             self.expire(now, sink)?;
-            let blocks_wait =
-                !self.writes.blocks.is_empty() || self.flights.iter().any(|f| matches!(f.what, What::Blocks(_)));
-            if machines && !blocks_wait && (now >= tick || stopping) {
-                if stopping && last_words {
-                    return Ok(());
-                }
-                (tick, last_words) = (now + WRITE_TICK, stopping);
+            if machines && !last_words && (now >= tick || self.stopping) {
+                (tick, last_words) = (now + WRITE_TICK, self.stopping);
                 blocks.clear();
                 sink.due_writes(&mut blocks);
                 self.writes.push_blocks(&blocks, &self.commands);
             }
-            if stopping && !machines {
+            // The last words have been acknowledged, or their time is over.
+            let under_way = |f: &Flight| matches!(f.what, What::Blocks(_));
+            if self.stopping && !self.writes.has_blocks(|_| true) && !self.flights.iter().any(under_way) {
                 return Ok(());
             }
             if now >= sweep {
@@ -220,7 +221,7 @@ impl Modbus {
                 sink.counters(self.counters);
                 sink.sweep();
             }
-            if !stopping {
+            if !self.stopping {
                 self.begin_due(now, sink);
             }
             self.send(now, &mut out);
@@ -237,11 +238,8 @@ impl Modbus {
                     Err(_) => return Err(self.lost("the device takes no bytes any more")),
                 }
             }
-            if stopping && self.flights.is_empty() && self.writes.blocks.is_empty() {
-                continue; // the last words have been acknowledged
-            }
             let mut until = self.next_instant(now).map_or(sweep, |at| at.min(sweep));
-            if machines && !blocks_wait {
+            if machines && !self.stopping {
                 until = until.min(tick);
             }
             tokio::select! {
@@ -251,14 +249,14 @@ impl Modbus {
                     Ok(n) => self.received(chunk.get(..n).unwrap_or_default(), Instant::now(), sink)?,
                     Err(e) => return Err(self.lost(e)),
                 },
-                wish = wishes.recv(), if open && !stopping => match wish {
+                wish = wishes.recv(), if open && !self.stopping => match wish {
                     Some(wish) => {
                         let target = self.targets.get(&wish.point);
                         self.writes.push_tag(wish, target);
                     }
                     None => open = false,
                 },
-                () = stopped(stop), if !stopping => stopping = true,
+                () = stopped(stop), if !self.stopping => self.stopping = true,
                 () = sleep_until(until) => {}
             }
         }

@@ -3,6 +3,7 @@
 use super::{Flight, Modbus, What};
 use crate::line::LineSink;
 use crate::modbus::frame::{put_mbap, put_rtu};
+use crate::modbus::group::Group;
 use crate::modbus::health::Unit;
 use crate::modbus::pdu::Ask;
 use std::cmp::Reverse;
@@ -17,7 +18,7 @@ impl Modbus {
                 break;
             }
             self.timer.pop();
-            let Some(group) = self.groups.get_mut(n) else { continue };
+            let Some(group) = self.groups.get_mut(n).filter(|g| g.due == at && !g.is_running()) else { continue };
             let unit = self.units.get(group.unit);
             let probing = unit.is_some_and(Unit::is_demoted)
                 && self.flights.iter().any(|f| f.unit == group.unit && matches!(f.what, What::Poll(..)));
@@ -37,22 +38,51 @@ impl Modbus {
 
     /// The next request and its purpose, writes before reads.
     fn next_request(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
-        if let Some(run) = self.writes.blocks.pop_front() {
+        // After a write one read may go: neither writers nor heartbeats can keep the line from being read.
+        if self.read_is_next
+            && let Some(read) = self.next_read(now)
+        {
+            self.read_is_next = false;
+            return Some(read);
+        }
+        if let Some(write) = self.next_write(now) {
+            self.read_is_next = true;
+            return Some(write);
+        }
+        self.next_read(now)
+    }
+
+    fn next_write(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
+        let (units, flights, stopping) = (&self.units, &self.flights, self.stopping);
+        let quiet = |unit: usize| units.get(unit).is_some_and(|u| u.is_quiet(now));
+        let block_ready = |unit: usize| {
+            let under_way = flights.iter().any(|f| f.unit == unit && matches!(f.what, What::Blocks(_)));
+            // A demoted unit is tried when it is probed, and once more at the very end.
+            !under_way && !quiet(unit) && (stopping || units.get(unit).is_some_and(|u| u.may_be_asked(now)))
+        };
+        if let Some(run) = self.writes.next_blocks(block_ready) {
             let ask = Ask::WriteRegisters { start: run.start, words: run.words, single: false };
             return Some((run.unit, ask, What::Blocks(run.blocks)));
         }
-        if let Some((unit, ask, run)) = self.reads_back.pop() {
+        if let Some(at) = self.reads_back.iter().position(|(unit, ..)| !quiet(*unit)) {
+            let (unit, ask, run) = self.reads_back.remove(at);
             return Some((unit, ask, What::ReadBack(run)));
         }
-        if let Some((unit, ask, run)) = self.writes.next_tags() {
-            return Some((unit, ask, What::Tags(run)));
+        let (unit, ask, run) = self.writes.next_tags(|unit| !quiet(unit))?;
+        Some((unit, ask, What::Tags(run)))
+    }
+
+    /// The read that is due again first: a long cycle does not hold up a short one.
+    fn next_read(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
+        if self.stopping {
+            return None;
         }
         // A unit that is overdue is not asked again before it has answered or its time is over.
         let overdue = |unit: usize| self.flights.iter().any(|f| f.unit == unit && f.turn_until <= now);
-        let at = self.active.iter().position(|n| {
-            self.groups.get(*n).is_some_and(|g| g.has_next() && !overdue(g.unit) && self.may_probe(g.unit))
-        })?;
-        let n = *self.active.get(at)?;
+        let quiet = |unit: usize| self.units.get(unit).is_some_and(|u| u.is_quiet(now));
+        let may = |g: &Group| g.has_next() && !overdue(g.unit) && !quiet(g.unit) && self.may_probe(g.unit);
+        let ready = self.active.iter().filter_map(|n| self.groups.get(*n).filter(|g| may(g)).map(|g| (g.due, *n)));
+        let (_, n) = ready.min()?;
         let group = self.groups.get_mut(n)?;
         let (ask, step) = group.next()?;
         Some((group.unit, ask, What::Poll(n, step)))
@@ -77,7 +107,7 @@ impl Modbus {
             pdu.clear();
             let expected = ask.encode(&mut pdu);
             let Some(u) = self.units.get(unit) else { continue };
-            let limit = u.limit(self.timeout);
+            let limit = u.limit(self.timeout) + self.endpoint.takes(pdu.len() + 3, expected.length() + 3);
             let (id, transactions) = (u.id, self.endpoint.has_transactions());
             let turn = if transactions { u.turn(self.timeout).min(limit) } else { limit };
             self.transaction = self.transaction.wrapping_add(1);
@@ -90,15 +120,19 @@ impl Modbus {
             self.may_send_at = now + self.pause;
             let transaction = self.transaction;
             let (turn_until, deadline) = (now + turn, now + limit);
-            self.flights.push(Flight { transaction, unit, ask, expected, what, sent: now, turn_until, deadline });
+            // Whoever is asked while another keeps the line waiting may be waiting behind it.
+            let behind = self.flights.iter().any(|f| f.unit != unit && f.turn_until <= now);
+            let flight = Flight { transaction, unit, ask, expected, what, sent: now, turn_until, deadline, behind };
+            self.flights.push(flight);
         }
     }
 
     /// When something is to be done although nothing comes.
     pub(super) fn next_instant(&self, now: Instant) -> Option<Instant> {
         let flights = self.flights.iter().flat_map(|f| [f.turn_until, f.deadline]).filter(|at| *at > now);
-        let due = self.timer.peek().map(|Reverse((at, _))| *at);
+        let due = self.timer.peek().map(|Reverse((at, _))| *at).filter(|_| !self.stopping);
+        let quiet = self.units.iter().filter_map(|u| u.quiet_until(now));
         let send = (self.may_send_at > now).then_some(self.may_send_at);
-        flights.chain(due).chain(send).chain(self.writes.next_deadline()).min()
+        flights.chain(due).chain(send).chain(quiet).chain(self.writes.next_deadline()).min()
     }
 }

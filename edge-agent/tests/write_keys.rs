@@ -1,0 +1,67 @@
+//! Keys of writes: the same key is the same write, whoever hangs up.
+
+use device_drivers::{TagWrite, WriteOutcome};
+use edge_agent::config;
+use edge_agent::writes::{WriteDesk, WriteForm};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+fn desk(write: &str) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\n[[line]]\nname = \"l\"\nmodbus = \"h:502\"\n\
+                 [[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
+    std::fs::write(dir.path().join("agent.toml"), agent).unwrap();
+    let tag = format!("[[tag]]\nname = \"t\"\naddress = \"holding:0\"\ntype = \"u16\"\n{write}\n");
+    std::fs::write(dir.path().join("p.toml"), tag).unwrap();
+    let plan = config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    let (queue, wishes) = mpsc::channel(64);
+    (Arc::new(WriteDesk::new(&plan.lines, vec![queue])), wishes)
+}
+
+fn form(value: u64, key: &str) -> WriteForm {
+    WriteForm { tag: "d/t".into(), value: value.into(), within_ms: None, key: Some(key.into()) }
+}
+
+/// Whoever hangs up (a time-out of the HTTP client) never learns what came of it, though that is what the key is for.
+#[tokio::test]
+async fn a_key_whose_asker_hung_up_is_answered_with_what_came_of_it() {
+    let (desk, mut wishes) = desk("write = {}");
+    let gone = tokio::time::timeout(Duration::from_millis(100), desk.write(form(7, "k"))).await;
+    assert!(gone.is_err(), "the asker has gone");
+    let wish = wishes.recv().await.unwrap();
+    let _ = wish.reply.send(WriteOutcome::Done); // the device did it
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let again = desk.write(form(7, "k")).await;
+    assert_eq!(again.outcome, "done", "{again:?}");
+}
+
+/// The same key with another value is answered `done`, and was not.
+#[tokio::test]
+async fn a_key_with_another_value_is_not_done() {
+    let (desk, mut wishes) = desk("write = {}");
+    tokio::spawn(async move {
+        while let Some(wish) = wishes.recv().await {
+            let _ = wish.reply.send(WriteOutcome::Done);
+        }
+    });
+    assert_eq!(desk.write(form(7, "k")).await.outcome, "done");
+    let other = desk.write(form(300, "k")).await;
+    assert_ne!(other.outcome, "done", "300 was never sent: {other:?}");
+}
+
+/// What was refused before anything was sent is refused for ever under its key.
+#[tokio::test]
+async fn a_key_that_came_too_often_may_come_again_later() {
+    let (desk, mut wishes) = desk("write = { every = \"300ms\" }");
+    tokio::spawn(async move {
+        while let Some(wish) = wishes.recv().await {
+            let _ = wish.reply.send(WriteOutcome::Done);
+        }
+    });
+    assert_eq!(desk.write(form(1, "a")).await.outcome, "done");
+    assert_eq!(desk.write(form(2, "b")).await.outcome, "too_often");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let later = desk.write(form(2, "b")).await;
+    assert_eq!(later.outcome, "done", "{later:?}");
+}
