@@ -124,8 +124,15 @@ impl DeviceReader<'_> {
     }
 
     pub(super) fn tags(&mut self, tags: &[raw::Tag]) {
+        let (mut line, mut at) = (1, 0);
         for tag in tags {
-            let line = line_of(&self.profile.text, tag.name.span().start);
+            // Tags come in the order of the file: the lines of a long one are counted once.
+            let start = tag.name.span().start;
+            line = match self.profile.text.get(at..start) {
+                Some(between) => line + newlines(between),
+                None => line_of(&self.profile.text, start),
+            };
+            at = start;
             let here = (self.profile.path.clone(), line);
             if let Some((file, line)) = self.seen.insert(tag.name.get_ref().clone(), here) {
                 let name = tag.name.get_ref().clone();
@@ -442,5 +449,9 @@ fn familiar(kind: &str) -> String {
 
 /// The line a byte is in, from 1.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
-    text.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
+    text.get(..at).map_or(1, |before| newlines(before) + 1)
+}
+
+fn newlines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
 }
