@@ -239,7 +239,7 @@ async fn a_long_cycle_does_not_stall_a_fast_neighbour() {
     assert!(
         missed <= 6,
         "busy for {:?} of 2 s, and the 50 ms values of the neighbour missed {missed} polls in three cycles",
-        seen.reports.iter().filter(|r| r.device == 0).map(|r| r.took).last()
+        seen.reports.iter().filter(|r| r.device == 0).map(|r| r.took).next_back()
     );
 }
 
@@ -284,11 +284,7 @@ async fn a_unit_still_dead_on_the_new_link_is_told_again() {
     sleep(6000 * MS).await;
     let seen = running.seen();
     // The agent has set every device to Unknown and every tag to LinkDown when the link went down.
-    assert!(
-        seen.health[told..].iter().any(|h| *h == (1, Health::Demoted, Cause::NoAnswer)),
-        "{:?}",
-        &seen.health[told..]
-    );
+    assert!(seen.health[told..].contains(&(1, Health::Demoted, Cause::NoAnswer)), "{:?}", &seen.health[told..]);
 }
 
 /// A gateway that asks its serial line one after the other and takes 1.5 time limits to give up on a dead unit.
