@@ -140,7 +140,7 @@ fn forecast_line(line: &LinePlan, spec: &LineSpec, reply: Duration) -> LineForec
     let own = |busy: Duration, interval: Duration| busy.as_secs_f64() / at_once / interval.as_secs_f64();
     let writes = if blocks > 0 { beat / at_once } else { 0.0 };
     let utilisation = writes + groups.iter().map(|(_, interval, busy)| own(*busy, *interval)).sum::<f64>();
-    let infeasible = (utilisation > 1.0).then(|| {
+    let infeasible = (utilisation > 1.0 + 1e-9).then(|| {
         let loads: Vec<(String, Duration, f64)> =
             groups.iter().map(|(g, interval, busy)| (g.device.clone(), *interval, own(*busy, *interval))).collect();
         format!(

@@ -102,6 +102,15 @@ fn what_is_wrong_with_them_is_told() {
         ("an order that does not exist", plain.clone(), "p.toml", tag("order = \"BACD\"")),
         ("a factor of nothing", plain.clone(), "p.toml", tag("factor = 0.0")),
         ("limits the wrong way round", plain.clone(), "p.toml", tag("min = 5.0\nmax = 1.0")),
+        ("a factor that is no number", plain.clone(), "p.toml", tag("factor = nan")),
+        ("a write rule that allows nothing", plain.clone(), "p.toml", tag("write = { min = 5, max = 1 }")),
+        (
+            "everybody on a serial line",
+            line("/dev/ttyS0", &format!("serial = {{ baud = 9600 }}\n{}", DEVICE.replace("unit = 3", "unit = 0"))),
+            "p.toml",
+            tag(""),
+        ),
+        ("a table with a column twice", table.clone(), "t.csv", "name,address,type,type\na,holding:0,u16,u32\n".into()),
         ("a factor of a text", plain.clone(), "p.toml", tag("factor = 2.0").replace("\"u16\"", "\"text[4]\"")),
         ("a write to an input register", plain.clone(), "p.toml", tag("write = {}").replace("holding:7", "input:7")),
         (

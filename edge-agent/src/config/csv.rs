@@ -60,6 +60,12 @@ pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
             problems.push(problem.help(format!("{near}The columns are: {}", COLUMNS.join(", "))));
         }
     }
+    for (n, column) in columns.iter().enumerate() {
+        if columns.iter().take(n).any(|c| c == column) {
+            let at = head.get(n).cloned().unwrap_or(0..0);
+            problems.push(source.problem(at, format!("the column `{column}` stands twice"), "which of them is meant?"));
+        }
+    }
     if !columns.iter().any(|c| c == "name") {
         let at = head.first().cloned().unwrap_or(0..0);
         problems.push(source.problem(at, "the table has no column `name`", "the first row names the columns"));

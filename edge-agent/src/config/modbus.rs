@@ -34,6 +34,13 @@ pub(super) fn line(
         let label = "serial frames carry no transaction id: one request at a time";
         problems.push(source.problem(given.span(), "a serial line has no pipeline", label));
     }
+    if !endpoint.has_transactions() {
+        // Modbus over Serial Line V1.02, 2.2: 1 to 247; 0 is everybody, and nobody answers.
+        for unit in line.devices.iter().filter_map(|d| d.unit.as_ref()).filter(|u| !(1..=247).contains(u.get_ref())) {
+            let label = "must be 1 to 247; 0 would be every device on the line";
+            problems.push(source.problem(unit.span(), "no serial device has this address", label));
+        }
+    }
     let pause = within(source, &line.pause, Duration::ZERO, Duration::ZERO..=Duration::from_secs(10), problems);
     Some(LineSpec { endpoint, connect_timeout: timeout, timeout, pipeline, pause, devices })
 }

@@ -397,6 +397,11 @@ impl DeviceReader<'_> {
         if !kind.is_number() {
             self.problem(given.span(), "only numbers have factor, offset, min and max", format!("this tag is {kind}"));
         }
+        let numbers = [&raw.factor, &raw.offset, &raw.min, &raw.max];
+        if let Some(wrong) = numbers.into_iter().flatten().find(|n| !n.get_ref().is_finite()) {
+            self.problem(wrong.span(), "this is not a number to calculate with", format!("found {}", wrong.get_ref()));
+            return None;
+        }
         let number = |given: &Option<Spanned<f64>>, default| given.as_ref().map_or(default, |n| *n.get_ref());
         let (factor, offset) = (number(&raw.factor, 1.0), number(&raw.offset, 0.0));
         if let Some(given) = raw.factor.as_ref().filter(|f| *f.get_ref() == 0.0 || !f.get_ref().is_finite()) {
@@ -414,6 +419,11 @@ impl DeviceReader<'_> {
     fn write_rule(&mut self, raw: &raw::Tag) {
         let (Some(write), Some(point)) = (&raw.write, self.out.points.last_mut()) else { return };
         let rule = write.get_ref();
+        let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
+        if min > max || min.is_nan() || max.is_nan() {
+            let label = format!("{min} to {max} is no range");
+            self.problems.push(self.profile.problem(write.span(), "nothing could ever be written", label));
+        }
         point.write = Some(Arc::new(WriteRule {
             min: rule.min,
             max: rule.max,
