@@ -1,93 +1,166 @@
-//! prototype
-use control_core::traffic::planner::{Planner, Wish};
-use control_core::traffic::pool;
-use control_core::traffic::roads::{NO_POSE, Place};
-use floor_plan::map::Grid;
-use floor_plan::{Arena, RoadTables};
-use std::time::Instant;
+//! How good the planner is: many robots on one map, step by step, with the same planner as in the control cycle.
+//!
+//! ```text
+//!   cargo bench -p benches --bench fleet -- --map FILE [--agents FILE] [--tasks FILE] --robots N --steps T --seed S
+//!       [--turning] [--guidance] [--improve CHECKS] [--zone-cap K] [--delays P] [--mode lifelong|oneshot] [--json]
+//!   cargo bench -p benches --bench fleet -- --draw random|warehouse|rack --size 32x32 ..       a floor from the seed
+//!   cargo bench -p benches --bench fleet -- --problem FILE ..                     a League of Robot Runners problem (JSON)
+//!   .. --planviz FILE writes what PlanViz shows; --plot FILE.svg [--robots 100,200,..] draws tasks a step over robots
+//! ```
+//!
+//! Rules: unit steps; with `--turning` the actions are forward, a quarter turn either way, wait; without, any cell next to it.
+//! No two in a cell after a step, no two exchanging cells. A goal counts when the robot stands on it; the next one is given in
+//! the following step. Robot r's k-th goal is line (k x N + r) of the task file.
+//!
+//! `--improve` grants the planner so many checks a step to make its plan better than it has to be (about 30 ns each).
+//! `--zone-cap K` lets at most K robots onto the floor at once: the others wait in a bay beside the cell where they left it, and
+//! a robot that has reached a goal makes room if somebody waits. `--delays P`: every robot misses each step with that
+//! probability, and the plan is carried out in its order, not in time; what that costs is printed beside.
+//! A checker that knows nothing of the planner counts collisions.
 
-fn arg(name: &str) -> Option<String> {
-    let mut a = std::env::args().skip_while(|x| x != name);
-    a.next()?;
-    a.next()
+#[path = "common/arguments.rs"]
+mod arguments;
+#[path = "fleet/checker.rs"]
+mod checker;
+#[path = "common/counting.rs"]
+mod counting;
+#[path = "fleet/instance.rs"]
+mod instance;
+#[path = "fleet/late.rs"]
+mod late;
+#[path = "fleet/lockstep.rs"]
+mod lockstep;
+#[path = "fleet/oneshot.rs"]
+mod oneshot;
+#[path = "fleet/plot.rs"]
+mod plot;
+
+use arguments::{Arguments, refuse};
+use floor_plan::guidance::{self, Guidance};
+use instance::Instance;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// How it is played.
+#[derive(Clone, Copy, Debug)]
+struct Play {
+    steps: usize,
+    turning: bool,
+    improve: u32,
+    zone_cap: Option<usize>,
 }
+
+/// What came of it.
+#[derive(Debug, Default)]
+struct Outcome {
+    robots: usize,
+    steps: usize,
+    tasks: u64,
+    times: Vec<Duration>,
+    memory: usize,
+    allocations: u64,
+    collisions: u64,
+}
+
+impl Outcome {
+    fn per_step(&self) -> f64 {
+        self.tasks as f64 / self.steps.max(1) as f64
+    }
+
+    fn json(&self, preprocessing: Duration) -> serde_json::Value {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let ms = |d: Option<&Duration>| d.map_or(0.0, |d| round(d.as_secs_f64() * 1000.0, 4));
+        let mean = times.iter().sum::<Duration>() / times.len().max(1) as u32;
+        json!({
+            "robots": self.robots,
+            "steps": self.steps,
+            "tasks_finished": self.tasks,
+            "tasks_per_step": round(self.per_step(), 4),
+            "planner_ms": {
+                "mean": ms(Some(&mean)),
+                "p99": ms(times.get(times.len() * 99 / 100)),
+                "max": ms(times.last()),
+            },
+            "preprocessing_ms": round(preprocessing.as_secs_f64() * 1000.0, 1),
+            "memory_mib": round(self.memory as f64 / 1048576.0, 2),
+            "allocations": self.allocations,
+            "collisions": self.collisions,
+        })
+    }
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let by = 10f64.powi(digits);
+    (value * by).round() / by
+}
+
 fn main() {
-    let dir = "/work/shared/fleet";
-    let grid = Grid::parse(&std::fs::read_to_string(format!("{dir}/map.txt")).unwrap()).unwrap();
-    let (mut roads, place_of) = RoadTables::of_grid(&grid, true);
-    let cell = |r: usize, c: usize| place_of[r * grid.width + c].unwrap();
-    let n: usize = arg("--robots").map_or(100, |x| x.parse().unwrap());
-    let steps: usize = arg("--steps").map_or(1000, |x| x.parse().unwrap());
-    let agents = std::fs::read_to_string(format!("{dir}/agents_{}.csv", n / 100 - 1)).unwrap();
-    let starts: Vec<Place> = agents.lines().skip(1).map(|l| {
-        let v: Vec<usize> = l.split(',').map(|x| x.trim().parse().unwrap()).collect();
-        cell(v[1], v[2])
-    }).collect();
-    let tasks: Vec<Place> = std::fs::read_to_string(format!("{dir}/tasks_one.csv")).unwrap().lines().skip(1)
-        .map(|l| { let v: usize = l.trim().parse().unwrap(); cell(v / 32, v % 32) }).collect();
-    let t0 = Instant::now();
-    let base: u16 = arg("--base").map_or(1, |x| x.parse().unwrap());
-    let against: u16 = arg("--against").map_or(1, |x| x.parse().unwrap());
-    let turn: u16 = arg("--turn").map_or(base, |x| x.parse().unwrap());
-    let period: usize = arg("--period").map_or(1, |x| x.parse().unwrap());
-    for (i, (r, c)) in grid.cells().enumerate() {
-        for h in 0..4 {
-            let bad = match h { 0 => (r / period) % 2 == 1, 2 => (r / period) % 2 == 0, 1 => (c / period) % 2 == 1, _ => (c / period) % 2 == 0 };
-            roads.cost[i * 4 + h] = [if bad { against } else { base }, turn, turn, turn];
+    let arguments = Arguments::of_process();
+    let counts: Vec<usize> = match arguments.text("--robots") {
+        None => vec![100],
+        Some(list) => list
+            .split(',')
+            .map(|n| n.parse().unwrap_or_else(|_| refuse(&format!("--robots {n}: expected a number"))))
+            .collect(),
+    };
+    let play = Play {
+        steps: arguments.number("--steps", 1000),
+        turning: arguments.flag("--turning"),
+        improve: arguments.number("--improve", 0),
+        zone_cap: arguments.text("--zone-cap").map(|_| arguments.number("--zone-cap", 0)),
+    };
+    let mut drawn = Vec::new();
+    let mut collisions = 0;
+    for robots in counts {
+        let instance = Instance::read(&arguments, robots).unwrap_or_else(|why| refuse(&why));
+        let (result, outcome) = run(&arguments, instance, play);
+        collisions += outcome.collisions;
+        drawn.push((robots, outcome.per_step()));
+        if arguments.flag("--json") {
+            println!("{result}");
+        } else {
+            println!("{result:#}");
         }
     }
-    let goals: Vec<Vec<Place>> = (0..roads.places).map(|p| vec![p as Place]).collect();
-    if let Some(r) = arg("--rounds") {
-        let f = |n: &str, d: f64| arg(n).map_or(d, |x| x.parse().unwrap());
-        let start: Vec<[f64; 4]> = roads.cost.iter().map(|c| c.map(|x| x as f64 / base as f64)).collect();
-        floor_plan::guidance::learn(&mut roads, &goals, &start, &floor_plan::guidance::Rule { base: f("--scale", 10.0), crowd: f("--crowd", 0.3), counter: f("--counter", 2.0), turn: f("--tcost", 1.0), rounds: r.parse().unwrap(), keep: f("--keep", 0.7), power: f("--power", 1.0) });
+    if let Some(file) = arguments.text("--plot") {
+        plot::tasks_over_robots(file, &drawn).unwrap_or_else(|why| refuse(&format!("{file}: {why}")));
+    }
+    if collisions > 0 {
+        refuse("there were collisions");
+    }
+}
+
+fn run(arguments: &Arguments, mut instance: Instance, play: Play) -> (serde_json::Value, Outcome) {
+    let begin = Instant::now();
+    let oneshot = arguments.text("--mode").is_some_and(|mode| mode == "oneshot");
+    let mut tables = instance.tables(play.turning && !oneshot);
+    let goals = instance.goals(play.steps);
+    if arguments.flag("--guidance") {
+        guidance::learn(&mut tables, &goals, Guidance::default());
     } else {
-        roads.measure(&goals);
+        tables.measure(&goals);
     }
-    println!("measure {:?}", t0.elapsed());
-    let arena = Arena::new();
-    let mut planner = Planner::new(&&arena, &pool::TURNING, n, roads.places, !std::env::args().any(|a| a == "--no-circles"));
-    let view = roads.view();
-    for (v, s) in starts.iter().enumerate() {
-        assert!(planner.set_pose(&view, v as u16, roads.poses_of(*s).start));
+    let preprocessing = begin.elapsed();
+    if oneshot {
+        let (outcome, extra) = oneshot::play(&instance, &tables, play);
+        let mut result = outcome.json(preprocessing);
+        result["sum_of_costs"] = json!(extra);
+        return (result, outcome);
     }
-    let mut pos = starts.clone();
-    let mut k = vec![0usize; n];
-    let mut goal = vec![None::<Place>; n];
-    let mut done = 0u64;
-    let mut times = Vec::new();
-    let lns: Option<u32> = arg("--lns").map(|x| x.parse().unwrap()); let mut seed = 88172645463325252u64;
-    let cap: usize = arg("--cap").map_or(100000, |x| x.parse().unwrap());
-    let mut active = vec![false; n];
-    let mut queue: std::collections::VecDeque<usize> = (0..n).collect();
-    for _ in 0..steps {
-        for v in 0..n {
-            while goal[v].is_none() {
-                let g = tasks[(k[v] * n + v) % tasks.len()];
-                k[v] += 1;
-                if g != pos[v] { goal[v] = Some(g); }
-            }
-        }
-        while active.iter().filter(|a| **a).count() < cap.min(n) { let v = queue.pop_front().unwrap(); active[v] = true; }
-        let t = Instant::now();
-        planner.begin(|v| Wish { goal: if active[v as usize] { goal[v as usize].unwrap() } else { 65535 }, rank: if active[v as usize] {0} else {1}, ..Wish::default() });
-        while !planner.work(&view, 1 << 30) {}
-        if let Some(g) = &lns { planner.improve(&view, *g, |n| { seed ^= seed << 13; seed ^= seed >> 7; seed ^= seed << 17; ((seed >> 32) % n as u64) as u16 }); }
-        planner.commit(&view, |_, _| {});
-        times.push(t.elapsed());
-        let mut seen = vec![false; roads.places];
-        for v in 0..n {
-            let p = planner.pose(v as u16);
-            assert!(p != NO_POSE);
-            let to = view.place(p);
-            assert!(!seen[to as usize]);
-            seen[to as usize] = true;
-            pos[v] = to;
-            if goal[v] == Some(to) && active[v] { goal[v] = None; done += 1; if n > cap { active[v] = false; queue.push_back(v); } }
-        }
+    let (in_time, log) = lockstep::play(&instance, &tables, play);
+    if let Some(file) = arguments.text("--planviz") {
+        let text = log.planviz(&instance).to_string();
+        std::fs::write(file, text).unwrap_or_else(|why| refuse(&format!("{file}: {why}")));
     }
-    times.sort();
-    let sum: std::time::Duration = times.iter().sum();
-    if std::env::args().any(|a| a == "--dirs") { for r in 0..32 { let l: String = (0..32).map(|c| place_of[r*32+c].map_or('@', |p| { let k: Vec<u16> = (0..4).map(|h| roads.cost[p as usize*4+h][0]).collect(); let m = (0..4).min_by_key(|h| k[*h]).unwrap(); ['>','v','<','^'][m] })).collect(); println!("{l}"); } }
-    println!("robots {n} tasks {done} per step {:.3} mean {:?} p99 {:?} max {:?} checks/step {}", done as f64 / steps as f64, sum / steps as u32, times[times.len() * 99 / 100], times.last().unwrap(), planner.checks() / steps as u64);
+    let delays: f64 = arguments.number("--delays", 0.0);
+    if delays <= 0.0 {
+        return (in_time.json(preprocessing), in_time);
+    }
+    let outcome = late::play(&instance, &tables, play, delays, arguments.number("--seed", 1));
+    let mut result = outcome.json(preprocessing);
+    result["delays"] = json!(delays);
+    result["tasks_per_step_in_time"] = json!(round(in_time.per_step(), 4));
+    result["lost_to_delays"] = json!(round(1.0 - outcome.per_step() / in_time.per_step(), 4));
+    (result, outcome)
 }

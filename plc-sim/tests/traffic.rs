@@ -53,7 +53,7 @@ fn nobody_meets_anybody_and_everybody_arrives() {
         let outcome = run(seed, trouble, 3_000).unwrap_or_else(|e| {
             panic!("seed {seed}: {e}\nagain: LIGHTSOUT_SEED={seed} cargo test -p plc-sim --test traffic")
         });
-        if only.is_some() { println!("{outcome:?}"); }
+        if std::env::var("SHOW").is_ok() { println!("{seed} {outcome:?}"); }
         arrived += outcome.0;
     }
     assert!(only.is_some() || arrived > 10_000, "{arrived}");

@@ -153,6 +153,17 @@ impl RoadTables {
         )
     }
 
+    /// Memory the tables take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.next[..])
+            + size_of_val(&self.cost[..])
+            + size_of_val(&self.place[..])
+            + size_of_val(&self.first_pose[..])
+            + size_of_val(&self.beside_start[..])
+            + size_of_val(&self.beside[..])
+            + size_of_val(&self.distance[..])
+    }
+
     /// Poses of a place.
     pub fn poses_of(&self, place: Place) -> std::ops::Range<Pose> {
         let n = usize::from(place);

@@ -55,8 +55,6 @@ pub struct Settings {
     pub patience: u32,
     /// And after which a way out is searched.
     pub search_after: u32,
-    /// Whether vehicles may go round in a full circle: on paper only.
-    pub circles: bool,
 }
 
 impl Default for Settings {
@@ -69,7 +67,6 @@ impl Default for Settings {
             improve: 0,
             patience: 60,
             search_after: 200,
-            circles: false,
         }
     }
 }
@@ -139,10 +136,10 @@ impl<'m> Traffic<'m> {
     /// No vehicle is on the floor yet.
     pub fn new(storage: &impl Storage<'m>, pool: &'static Pool, size: Size, settings: Settings) -> Traffic<'m> {
         let Size { vehicles, places, regions, search_vehicles, search_nodes } = size;
-        let search = Search::new(storage, search_vehicles, places, search_nodes, settings.circles);
+        let search = Search::new(storage, search_vehicles, places, search_nodes, false);
         Traffic {
             settings,
-            planner: Planner::new(storage, pool, vehicles, places, settings.circles),
+            planner: Planner::new(storage, pool, vehicles, places, false),
             claims: Claims::new(storage, vehicles, places),
             gates: Gates::new(storage, regions),
             way_out: WayOut::new(storage, search, places, search_vehicles),
@@ -248,6 +245,11 @@ impl<'m> Traffic<'m> {
     pub fn has_arrived(&self, roads: &Roads<'_>, vehicle: u16) -> bool {
         let goal = self.driver(vehicle).goal;
         self.claims.lead(vehicle) == 0 && self.place(vehicle).is_some_and(|p| roads.from_place(goal, p) == 0)
+    }
+
+    /// The pose a vehicle will go on from, or [`NO_POSE`]: where it stands at its frontier, it may turn into it.
+    pub fn frontier(&self, vehicle: u16) -> Pose {
+        self.planner.pose(vehicle)
     }
 
     /// Whether a vehicle does not get nearer to its goal and no way out was found.
@@ -430,6 +432,16 @@ impl<'m> Traffic<'m> {
             let pose = self.planner.pose(vehicle);
             if pose == NO_POSE {
                 continue;
+            }
+            // Whoever a search has moved into a region has a pass for it from then on.
+            let here = roads.region(roads.place(pose));
+            if here != OPEN && !d.passes.contains(&here) {
+                let slot = d.passes.iter().position(|p| *p == OPEN).unwrap_or(0);
+                if let Some(pass) = d.passes.get_mut(slot) {
+                    self.gates.release(*pass);
+                    *pass = here;
+                    self.gates.admit(here);
+                }
             }
             let ahead = gates::next_regions(roads, d.goal, pose);
             for pass in d.passes.iter_mut().filter(|p| **p != OPEN) {

@@ -89,7 +89,7 @@ enum Judge {
 #[derive(Debug)]
 pub struct Planner<'m> {
     pool: &'static Pool,
-    circles: bool,
+    paper: bool,
     phase: Phase,
     stamp: u32,
     checks: u64,
@@ -114,20 +114,20 @@ pub struct Planner<'m> {
 }
 
 impl<'m> Planner<'m> {
-    /// A planner for so many vehicles and places; no vehicle is anywhere yet. `circles`: whether vehicles may all move round
-    /// in a circle with no place free in it, and pass over their goals. On paper they may; real ones cannot start all at
-    /// once, and stop at their goals.
+    /// A planner for so many vehicles and places; no vehicle is anywhere yet. On `paper` a vehicle may come to a place
+    /// in the step in which another leaves it, all in a circle too, and pass over its goal; real ones come when the place is
+    /// free, and stop at their goals.
     pub fn new(
         storage: &impl Storage<'m>,
         pool: &'static Pool,
         vehicles: usize,
         places: usize,
-        circles: bool,
+        paper: bool,
     ) -> Planner<'m> {
         let vehicles = vehicles.min(usize::from(NOBODY));
         Planner {
             pool,
-            circles,
+            paper,
             phase: Phase::Done,
             stamp: 0,
             checks: 0,
@@ -143,7 +143,7 @@ impl<'m> Planner<'m> {
             settled: storage.slice(vehicles, 0),
             stack: storage.slice(vehicles, Frame::default()),
             closed: storage.slice(places, false),
-            tracks: Tracks::new(storage, vehicles, places, pool.depth, circles),
+            tracks: Tracks::new(storage, vehicles, places, pool.depth, paper),
         }
     }
 
@@ -359,7 +359,7 @@ impl<'m> Planner<'m> {
             let left = u32::from(far(last));
             let (distance, tie) = match steps().position(|p| far(*p) == 0) {
                 // Real vehicles have something to do at their goal: they do not go on.
-                Some(step) if here > 0 && (self.circles || left == 0) => (step as u32, OPERATIONS_MAX - op),
+                Some(step) if here > 0 && (self.paper || left == 0) => (step as u32, OPERATIONS_MAX - op),
                 _ if here > 0 => (left.saturating_add(DEPTH as u32), OPERATIONS_MAX - op),
                 _ => (left, steps().filter(|p| **p != pose).count()),
             };

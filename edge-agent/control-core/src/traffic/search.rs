@@ -37,9 +37,9 @@ pub enum Verdict {
 pub struct Party {
     /// Where it is.
     pub from: Place,
-    /// The goal that leads it. A vehicle that must not move has `from` as its only place: see `moves`.
+    /// Its goal.
     pub goal: Goal,
-    /// It has to be at its goal in the end.
+    /// It has to be at its goal in the end. Otherwise it only makes way.
     pub must: bool,
     /// It may move at all.
     pub moves: bool,
@@ -334,8 +334,10 @@ impl<'m> Search<'m> {
         self.parties.get(vehicle).copied().unwrap_or(Party { from: NO_PLACE, goal: 0, must: false, moves: false })
     }
 
+    /// How far a place is from a vehicle's goal. Who has none is as well off anywhere.
     fn far(&self, roads: &Roads<'_>, vehicle: usize, place: Place) -> u16 {
-        roads.from_place(self.party(vehicle).goal, place)
+        let party = self.party(vehicle);
+        if party.must { roads.from_place(party.goal, place) } else { 0 }
     }
 
     fn is_goal(&self, roads: &Roads<'_>, node: u32) -> bool {

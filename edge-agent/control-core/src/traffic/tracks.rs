@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   place    now   +1   +2   +3          a track: the places of one vehicle now and after each step
-//!     7       A     A    B    B          A leaves 7 when B comes: fine, B comes after it
-//!     8       B     B    A    A          here B and A would have to pass each other: they meet
+//!     7       A     A    -    B          A has left 7 when B comes: fine
+//!     8       B     B    A    A          A comes to 8 when B leaves it: on paper; real vehicles would have to start together
 //! ```
 
 use super::pool::DEPTH;
@@ -12,9 +12,6 @@ use crate::storage::{Storage, at, put};
 
 /// No vehicle.
 pub(crate) const NOBODY: u16 = u16::MAX;
-/// How far a chain of vehicles that follow each other is looked along. A longer one counts as a circle.
-const CHAIN_MAX: usize = 256;
-
 /// Places at the start and after each step.
 pub(crate) type Track = [Place; DEPTH + 1];
 
@@ -44,7 +41,7 @@ pub(crate) struct Tracks<'m> {
     /// The tracks that are entered; [`NO_PLACE`] for none.
     track: &'m mut [Track],
     depth: usize,
-    circles: bool,
+    paper: bool,
 }
 
 impl<'m> Tracks<'m> {
@@ -53,13 +50,13 @@ impl<'m> Tracks<'m> {
         vehicles: usize,
         places: usize,
         depth: usize,
-        circles: bool,
+        paper: bool,
     ) -> Tracks<'m> {
         Tracks {
             used: storage.slice(places, [NOBODY; DEPTH + 1]),
             track: storage.slice(vehicles, [NO_PLACE; DEPTH + 1]),
             depth,
-            circles,
+            paper,
         }
     }
 
@@ -118,7 +115,8 @@ impl<'m> Tracks<'m> {
         self.used.get(usize::from(place)).copied().unwrap_or([NOBODY; DEPTH + 1])
     }
 
-    /// Whom a track meets: at a place, on the way between two, or in a circle in which each waits for the next.
+    /// Whom a track meets: at a place, or on the way between two. On paper one may come to a place in the step in which another
+    /// leaves it; real vehicles come when it has left.
     pub(crate) fn meets(&self, roads: &Roads<'_>, vehicle: u16, track: &Track) -> Meets {
         let mut met = Meets::Nobody;
         let mut before = track[0];
@@ -127,7 +125,9 @@ impl<'m> Tracks<'m> {
             let moves = place != before;
             let row = if moves { self.row(place) } else { row_before };
             met = met.and(at(&row, step));
-            if moves {
+            if !self.paper {
+                met = self.and_close(met, vehicle, &row, step);
+            } else if moves {
                 // Who was there a step ago, and comes to where we were?
                 let crossing = at(&row, step - 1);
                 if crossing != vehicle && at(&row_before, step) == crossing {
@@ -138,47 +138,24 @@ impl<'m> Tracks<'m> {
                 let near_row = self.row(*near);
                 let there = at(&near_row, step);
                 met = met.and(if there == vehicle { NOBODY } else { there });
+                met = self.and_close(met, vehicle, &near_row, step);
             }
             if met == Meets::Several {
                 return met;
             }
             (before, row_before) = (place, row);
         }
-        if !self.circles && self.closes_circle(roads, vehicle, track) { Meets::Several } else { met }
+        met
     }
 
-    /// Whether with this track some vehicles would move in one step, each to where the next one was, with nobody first.
-    fn closes_circle(&self, roads: &Roads<'_>, vehicle: u16, track: &Track) -> bool {
-        let mut before = track[0];
-        for (step, place) in track.iter().copied().enumerate().skip(1).take(self.depth) {
-            if place != before && self.waits_for(roads, vehicle, before, place, step) {
-                return true;
-            }
-            before = place;
+    /// Also whoever is at the place of this row a step before or a step after. Who is there now cannot be pushed away in time.
+    fn and_close(&self, met: Meets, vehicle: u16, row: &[u16; DEPTH + 1], step: usize) -> Meets {
+        let was = at(row, step - 1);
+        let comes = if step < self.depth { at(row, step + 1) } else { NOBODY };
+        if was != NOBODY && was != vehicle && step == 1 {
+            return Meets::Several;
         }
-        false
-    }
-
-    /// Whether whoever has to leave `place` in this step, so that `vehicle` can come from `origin`, waits for it in turn.
-    fn waits_for(&self, roads: &Roads<'_>, vehicle: u16, origin: Place, place: Place, step: usize) -> bool {
-        let mut open: heapless::Vec<Place, 32> = heapless::Vec::new();
-        let _ = open.push(place);
-        for _ in 0..CHAIN_MAX {
-            let Some(wanted) = open.pop() else { return false };
-            for spot in core::iter::once(&wanted).chain(roads.near(wanted)) {
-                if *spot == origin && wanted != place {
-                    return true;
-                }
-                let who = at(&self.row(*spot), step - 1);
-                if who == NOBODY || who == vehicle {
-                    continue;
-                }
-                let goes = self.track.get(usize::from(who)).and_then(|t| t.get(step)).copied().unwrap_or(NO_PLACE);
-                if goes != NO_PLACE && goes != *spot && open.push(goes).is_err() {
-                    return true;
-                }
-            }
-        }
-        true
+        let met = if was == vehicle { met } else { met.and(was) };
+        if comes == vehicle { met } else { met.and(comes) }
     }
 }
