@@ -530,7 +530,7 @@ impl<'m> Search<'m> {
                     return free == NOBODY || usize::from(free) == who;
                 }
                 depth -= 1;
-                self.untake(node, depth);
+                self.untake(depth);
                 continue;
             };
             frame.tried += 1;
@@ -540,7 +540,7 @@ impl<'m> Search<'m> {
             }
             let other = at_vehicle(self.was, place);
             if other == NOBODY || usize::from(other) == who || at(self.next, usize::from(other)) != NO_PLACE {
-                self.pull(node, depth, place);
+                self.pull(node, depth);
                 return true;
             }
             if depth + 1 >= self.frames.len() {
@@ -552,27 +552,28 @@ impl<'m> Search<'m> {
     }
 
     /// After a push came to nothing: the pusher gives the place back, and the pushed one has it as its own.
-    fn untake(&mut self, node: u32, depth: usize) {
+    fn untake(&mut self, depth: usize) {
         let Some(frame) = self.frames.get(depth).copied() else { return };
         let place = at(self.next, usize::from(frame.who));
         let stays = at_vehicle(self.was, place);
         put(self.will, usize::from(place), stays);
         put(self.next, usize::from(frame.who), NO_PLACE);
-        let _ = node;
     }
 
-    /// A vehicle that has to be swapped follows into the place that was left.
-    fn pull(&mut self, node: u32, depth: usize, _place: Place) {
-        let Some(frame) = self.frames.first().copied().filter(|_| depth == 0) else { return };
-        let (who, swap) = (usize::from(frame.who), frame.swap);
-        let left = self.config_of(node, who);
-        if swap != NOBODY
-            && frame.tried == 1
-            && at(self.next, usize::from(swap)) == NO_PLACE
-            && at(self.next, who) != left
-            && self.party(usize::from(swap)).moves
-        {
-            let _ = self.take(node, swap, left);
+    /// Those with whom somebody on the stack has to change places follow into the places that were left.
+    fn pull(&mut self, node: u32, depth: usize) {
+        for level in (0..=depth).rev() {
+            let Some(frame) = self.frames.get(level).copied() else { continue };
+            let (who, swap) = (usize::from(frame.who), usize::from(frame.swap));
+            let left = self.config_of(node, who);
+            if frame.swap != NOBODY
+                && frame.tried == 1
+                && at(self.next, swap) == NO_PLACE
+                && at(self.next, who) != left
+                && self.party(swap).moves
+            {
+                let _ = self.take(node, frame.swap, left);
+            }
         }
     }
 
@@ -587,10 +588,11 @@ impl<'m> Search<'m> {
             if far == FAR || at(self.closed, usize::from(place)) {
                 continue;
             }
-            // Nearest first; among equals where nobody is, then where it is.
+            // Nearest first; among equals where nobody is; then any, but not always the same.
             let key = |p: Place| {
                 let taken = at_vehicle(self.was, p) != NOBODY && p != here;
-                (self.far(roads, v, p), taken, p == here, p)
+                let any = (u32::from(p) ^ node << 9 ^ u32::from(who) << 20).wrapping_mul(0x9E37_79B9) >> 8;
+                (self.far(roads, v, p), taken, any)
             };
             let mut n = usize::from(frame.count);
             while n > 0 && frame.places.get(n - 1).is_some_and(|before| key(*before) > key(place)) {
@@ -624,7 +626,7 @@ impl<'m> Search<'m> {
         if ahead != NOBODY
             && ahead != who
             && at(self.next, usize::from(ahead)) == NO_PLACE
-            && self.must_swap(roads, node, v, usize::from(ahead), here, best)
+            && self.must_swap(roads, v, usize::from(ahead), here, best)
             && self.can_swap(roads, best, here)
         {
             return ahead;
@@ -635,8 +637,8 @@ impl<'m> Search<'m> {
             if behind != NOBODY
                 && *place != best
                 && at(self.next, usize::from(behind)) == NO_PLACE
-                && self.must_swap(roads, node, usize::from(behind), v, *place, here)
-                && self.can_swap(roads, here, *place)
+                && self.must_swap(roads, usize::from(behind), v, here, best)
+                && self.can_swap(roads, best, here)
             {
                 return behind;
             }
@@ -644,46 +646,44 @@ impl<'m> Search<'m> {
         NOBODY
     }
 
-    /// Whether two vehicles on a line, `pusher` behind `puller`, want past each other: along the line there is no way out
-    /// before the pusher would be nearer with them exchanged.
-    fn must_swap(&self, roads: &Roads<'_>, node: u32, pusher: usize, puller: usize, from: Place, to: Place) -> bool {
+    /// Whether two vehicles on a line, `pusher` behind `puller`, want past each other, and there is no room for that ahead.
+    fn must_swap(&self, roads: &Roads<'_>, pusher: usize, puller: usize, from: Place, to: Place) -> bool {
         let (mut back, mut front) = (from, to);
         for _ in 0..roads.places() {
             if self.far(roads, pusher, front) >= self.far(roads, pusher, back) {
                 break;
             }
-            let mut ways = roads.beside(front).iter().filter(|p| **p != back && !self.is_end_with_one(roads, node, **p, puller));
-            match (ways.next(), ways.next()) {
-                (Some(_), Some(_)) => return false,
-                (None, _) => break,
-                (Some(only), None) => (back, front) = (front, *only),
+            match self.ways_on(roads, back, front) {
+                (_, 2..) => return false,
+                (Some(only), 1) => (back, front) = (front, only),
+                _ => break,
             }
         }
         self.far(roads, puller, back) < self.far(roads, puller, front)
             && (self.far(roads, pusher, back) == 0 || self.far(roads, pusher, front) < self.far(roads, pusher, back))
     }
 
-    /// Whether a place is a dead end in which somebody is at its goal.
-    fn is_end_with_one(&self, roads: &Roads<'_>, node: u32, place: Place, puller: usize) -> bool {
-        let who = at_vehicle(self.was, place);
-        let _ = node;
-        roads.beside(place).len() == 1
-            && who != NOBODY
-            && usize::from(who) != puller
-            && self.far(roads, usize::from(who), place) == 0
+    /// How many ways lead on from a place to which one came from another, and the last of them. A dead end in which somebody is
+    /// at its goal leads nowhere.
+    fn ways_on(&self, roads: &Roads<'_>, back: Place, front: Place) -> (Option<Place>, usize) {
+        let is_taken_end = |place: Place| {
+            let who = at_vehicle(self.was, place);
+            roads.beside(place).len() == 1 && who != NOBODY && self.far(roads, usize::from(who), place) == 0
+        };
+        let ways = roads.beside(front).iter().filter(|p| **p != back && !is_taken_end(**p));
+        ways.fold((None, 0), |(_, count), place| (Some(*place), count + 1))
     }
 
     /// Whether back along the line there is room to change places.
     fn can_swap(&self, roads: &Roads<'_>, from: Place, to: Place) -> bool {
         let (mut back, mut front) = (from, to);
         for _ in 0..roads.places() {
-            let mut ways = roads.beside(front).iter().filter(|p| **p != back);
-            match (ways.next(), ways.next()) {
-                (Some(_), Some(_)) => return true,
-                (None, _) => return false,
-                (Some(only), None) => (back, front) = (front, *only),
+            match self.ways_on(roads, back, front) {
+                (_, 2..) => return true,
+                (Some(only), 1) => (back, front) = (front, only),
+                _ => return false,
             }
-            if front == to {
+            if front == from {
                 return false;
             }
         }
