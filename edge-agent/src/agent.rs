@@ -7,14 +7,15 @@
 
 use crate::clock::Clock;
 use crate::config::Plan;
-use crate::config::plan::DriverPlan;
+use crate::config::plan::{DriverPlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::Desk;
-use crate::field::{FieldLine, FieldWires, ImageStage, LineStats};
+use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{self, Face};
 use crate::metrics::{Metrics, Stages};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::{Mqtt, MqttStats};
+use crate::telemetry::spool::{SpoolHandle, SpoolOptions};
 use crate::writes::{QUEUE, WriteDesk};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
@@ -56,6 +57,7 @@ pub struct Agent {
     mqtt: Option<JoinHandle<()>>,
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
+    spool: SpoolHandle,
 }
 
 impl Agent {
@@ -70,7 +72,7 @@ impl Agent {
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
         let desk = Desk::new(request_tx);
-        let spool = Arc::new(Spool::new(plan.mqtt.as_ref().map_or(0, |m| m.spool_bytes)));
+        let (spool, publish) = start_spool(plan.mqtt.as_ref())?;
         let (image_in, image_out) = triple_buffer(&InputImage::default());
         let stage = ImageStage::new(image_in);
         let (outputs, line_outputs): (Vec<_>, Vec<_>) =
@@ -105,7 +107,7 @@ impl Agent {
                 line.driver.is_insecure(),
             ));
             line_stats.push((line.name.clone(), stats.clone()));
-            let publish = plan.mqtt.as_ref().map(|m| (spool.clone(), m.payload));
+            let publish = publish.clone();
             let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
             let sink =
                 FieldLine::new(&line, FieldWires { clock, stage: stage.clone(), output, publish, resend, stats });
@@ -117,14 +119,14 @@ impl Agent {
         let mqtt = plan
             .mqtt
             .clone()
-            .map(|m| tokio::spawn(Mqtt::new(m, spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
+            .map(|m| tokio::spawn(Mqtt::new(m, spool.spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
 
         let stages = Arc::new(Stages {
             clock,
             has_floor,
             control: control_stats,
             lines: line_stats,
-            spool,
+            spool: spool.spool.clone(),
             mqtt: mqtt_stats,
             desk: desk.clone(),
             writes,
@@ -151,6 +153,7 @@ impl Agent {
             mqtt,
             mqtt_stop,
             others,
+            spool,
         })
     }
 
@@ -202,8 +205,27 @@ impl Agent {
         for task in &self.others {
             task.abort();
         }
+        let spool = self.spool;
+        let _ = tokio::task::spawn_blocking(move || spool.stop()).await;
         tracing::info!("stopped");
     }
+}
+
+/// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.
+fn start_spool(mqtt: Option<&MqttPlan>) -> Result<(SpoolHandle, Option<Publish>), String> {
+    let Some(plan) = mqtt else {
+        return Ok((Spool::start(None, SpoolOptions::new(0, ""))?, None));
+    };
+    let options = SpoolOptions {
+        capacity: plan.spool.capacity,
+        age_max: plan.spool.age,
+        retention: plan.spool.retention,
+        loss_topic: plan.loss_topic.clone(),
+    };
+    let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
+    let (payload, encoding) = (plan.payload, plan.encoding);
+    let publish = Publish { spool: handle.spool.clone(), payload, encoding };
+    Ok((handle, Some(publish)))
 }
 
 /// Waits for a part to end; one that does not is left behind. No peer may keep a gateway from stopping.

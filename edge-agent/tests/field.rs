@@ -175,7 +175,7 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
 
     one.set_faults(Kind::Silent).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await; // what was on its way has come
-    let silent_since = edge_agent::telemetry::sample::rfc3339(device_drivers::value::wall_clock_ms());
+    let silent_since = edge_agent::telemetry::payload::rfc3339(device_drivers::value::wall_clock_ms()).to_string();
     let bad = async || last("one")["quality"] == "bad";
     assert!(eventually(Duration::from_secs(20), bad).await, "{}", last("one"));
     let told = last("one");

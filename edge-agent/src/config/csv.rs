@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::time::Duration;
 use toml::Spanned;
 
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 20] = [
     "name",
     "address",
     "type",
@@ -31,6 +31,7 @@ const COLUMNS: [&str; 19] = [
     "deadband",
     "deadband_percent",
     "queue",
+    "priority",
     "write",
     "write_min",
     "write_max",
@@ -201,6 +202,7 @@ impl Row<'_> {
             deadband_percent: self.number("deadband_percent"),
             queue: self.parsed("queue", "a whole number", |t| t.parse().ok()),
             poll: None,
+            priority: self.text("priority"),
         }
     }
 }

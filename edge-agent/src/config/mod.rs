@@ -11,6 +11,7 @@ mod csv;
 mod lines;
 mod machines;
 mod modbus;
+mod mqtt;
 pub mod opcua;
 pub mod plan;
 pub mod raw;

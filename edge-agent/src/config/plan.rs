@@ -3,11 +3,14 @@
 use super::raw;
 use super::report::{Problem, Report, Source};
 use super::values::Time;
-use super::{lines, machines};
+use super::{lines, machines, mqtt};
 use crate::control::rt::RealTime;
+use crate::telemetry::mqtt::wire::Version;
+use crate::telemetry::payload::Encoding;
+use crate::telemetry::spool::{Replay, Retention, Stream};
 use control_core::Layout;
 use control_core::units::{MachineId, PosId};
-use device_drivers::modbus::LineSpec;
+use device_drivers::modbus::{LineSpec, Tls};
 use device_drivers::opcua::OpcUaSpec;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -55,10 +58,12 @@ pub struct ControlPlan {
 /// Telemetry.
 #[derive(Clone, Debug)]
 pub struct MqttPlan {
-    /// Broker host.
-    pub host: String,
-    /// Broker port.
-    pub port: u16,
+    /// Brokers, the preferred one first.
+    pub brokers: Vec<Broker>,
+    /// Certificates for brokers with TLS.
+    pub tls: Option<Tls>,
+    /// Version of the protocol.
+    pub version: Version,
     /// Client id.
     pub client_id: String,
     /// Topic of birth and last will.
@@ -73,10 +78,97 @@ pub struct MqttPlan {
     pub heartbeat: Duration,
     /// Messages on their way at once.
     pub window: u16,
-    /// Memory for samples that wait for the broker, bytes.
-    pub spool_bytes: usize,
+    /// How payloads are written.
+    pub encoding: Encoding,
+    /// Nobody wants a message any more that is older than this.
+    pub expiry: Option<Duration>,
+    /// User properties of every message.
+    pub properties: Vec<(String, String)>,
+    /// What goes first after an outage.
+    pub replay: Replay,
+    /// Messages a second that are sent of what waited, at most.
+    pub replay_rate: Option<f64>,
     /// User and password.
-    pub login: Option<(String, String)>,
+    pub login: Option<Login>,
+    /// Where messages wait.
+    pub spool: SpoolPlan,
+}
+
+/// Where a broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Whether it is reached over TLS.
+    pub tls: bool,
+}
+
+impl Broker {
+    /// A broker without TLS.
+    pub fn plain(host: &str, port: u16) -> Broker {
+        Broker { host: host.into(), port, tls: false }
+    }
+}
+
+impl std::fmt::Display for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Broker { host, port, tls } = self;
+        write!(f, "{}{host}:{port}", if *tls { "mqtts://" } else { "" })
+    }
+}
+
+/// Who we are to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// User name.
+    pub user: String,
+    /// Password or token.
+    pub secret: Option<Secret>,
+}
+
+/// Where a secret is: read anew for every connection, so that a renewed token needs no restart. Never part of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// A credential that systemd hands over (systemd.exec(5), `LoadCredential=`).
+    Credential(String),
+}
+
+impl Secret {
+    /// Reads it; the text says what to do.
+    pub fn read(&self) -> Result<String, String> {
+        let path = match self {
+            Secret::File(path) => path.clone(),
+            Secret::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(dir) => PathBuf::from(dir).join(name),
+                None => {
+                    let what = "systemd hands no credentials over";
+                    return Err(format!("{what}: add `LoadCredential={name}:/path/of/the/file` to the unit"));
+                }
+            },
+        };
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|e| format!("cannot read the password from {}: {e}", path.display()))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_string())
+    }
+}
+
+/// Where messages wait for the broker.
+#[derive(Clone, Debug)]
+pub struct SpoolPlan {
+    /// Its folder; `None`: in memory.
+    pub directory: Option<PathBuf>,
+    /// Bytes.
+    pub capacity: u64,
+    /// Older messages are dropped.
+    pub age: Duration,
+    /// What goes first when it is full.
+    pub retention: Retention,
+    /// Bytes that are kept for the order journal.
+    pub reserve: u64,
 }
 
 /// What one message holds.
@@ -170,6 +262,8 @@ pub struct PointPlan {
     pub stale_after: Duration,
     /// Who may write it may write this; `None`: nobody.
     pub write: Option<Arc<WriteRule>>,
+    /// The stream of its messages.
+    pub stream: Stream,
 }
 
 /// What may be written to a tag.
@@ -225,16 +319,14 @@ const PERIOD: Duration = Duration::from_millis(10);
 const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(100);
 const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
 const DEVICE_TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}";
-const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
-/// Below five seconds the MQTT client library refuses to work.
-const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
+pub(super) const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
 
 pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::Part)>) -> Result<Plan, Report> {
     let mut problems = Vec::new();
     let layout = raw.floor.as_ref().and_then(|f| floor(source, f, &mut problems));
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
-    let mqtt = raw.mqtt.as_ref().map(|m| mqtt(source, m, &raw, &mut problems));
+    let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
     if raw.floor.is_some() && layout.is_none() {
         return Err(Report(problems));
     }
@@ -337,83 +429,6 @@ pub(super) fn within(
     time
 }
 
-fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: &mut Vec<Problem>) -> MqttPlan {
-    let payload = match m.payload.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
-        None | Some(("tag", _)) => Payload::Tag,
-        Some(("device", _)) => Payload::Device,
-        Some((other, span)) => {
-            let label = format!("found \"{other}\", expected \"tag\" or \"device\"");
-            problems.push(source.problem(span, "unknown payload", label));
-            Payload::Tag
-        }
-    };
-    let (host, port) = host_port(source, &m.broker, problems);
-    let keep_alive =
-        within(source, &m.keep_alive, KEEP_ALIVE_MIN, KEEP_ALIVE_MIN..=Duration::from_secs(3600), problems);
-    let window = m.window.as_ref().map_or(64, |w| *w.get_ref());
-    if window == 0 || window > 1000 {
-        let span = m.window.as_ref().map_or(0..0, Spanned::span);
-        problems.push(source.problem(span, "this window is out of range", "must be 1 to 1000"));
-    }
-    let spool = m.spool.as_ref().map_or(64 << 20, |s| s.get_ref().0);
-    if let Some(given) = &m.spool
-        && !((1 << 20)..=(16 << 30)).contains(&spool)
-    {
-        problems.push(source.problem(given.span(), "this spool is out of range", "must be 1MiB to 16GiB"));
-    }
-    if let Some(topic) = &m.topic {
-        match payload {
-            Payload::Tag => {
-                let levels = ["area", "line", "cell", "device", "tag", "gateway"];
-                check_template(source, topic, &levels, &["{device}", "{tag}"], problems);
-            }
-            Payload::Device => {
-                let levels = ["area", "line", "cell", "device", "gateway"];
-                check_template(source, topic, &levels, &["{device}"], problems);
-            }
-        }
-    }
-    if let Some(topic) = &m.status_topic {
-        check_template(source, topic, &["area", "line", "gateway"], &[], problems);
-    }
-    let status_template = m.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
-    let status_topic = expand(status_template, &levels(raw, "", "", ""));
-    let loss_topic = format!("{}/lost", status_topic.trim_end_matches("/status"));
-    MqttPlan {
-        host,
-        port,
-        client_id: raw.gateway.name.get_ref().clone(),
-        status_topic,
-        loss_topic,
-        payload,
-        keep_alive,
-        heartbeat: m.heartbeat.map_or(Duration::from_secs(30), |t| t.0),
-        window,
-        spool_bytes: usize::try_from(spool).unwrap_or(usize::MAX),
-        login: login(source, m, problems),
-    }
-}
-
-fn login(source: &Source, m: &raw::Mqtt, problems: &mut Vec<Problem>) -> Option<(String, String)> {
-    let file = match (&m.username, &m.password_file) {
-        (None, None) => return None,
-        (Some(user), None) => return Some((user.clone(), String::new())),
-        (_, Some(file)) => file,
-    };
-    let Some(user) = m.username.clone() else {
-        problems.push(source.problem(file.span(), "a password without a user", "add `username = ..`"));
-        return None;
-    };
-    let path = source.path.parent().map_or_else(|| PathBuf::from(file.get_ref()), |dir| dir.join(file.get_ref()));
-    match std::fs::read_to_string(&path) {
-        Ok(password) => Some((user, password.trim_end().to_string())),
-        Err(e) => {
-            problems.push(source.problem(file.span(), "cannot read the password", format!("{}: {e}", path.display())));
-            None
-        }
-    }
-}
-
 /// `host:port`, neither empty.
 pub(super) fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) -> (String, u16) {
     let parsed = text.get_ref().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
@@ -456,7 +471,7 @@ pub(super) fn expand(template: &str, levels: &Levels<'_>) -> String {
     levels.iter().fold(template.to_string(), |topic, (name, value)| topic.replace(name, value))
 }
 
-fn check_template(
+pub(super) fn check_template(
     source: &Source,
     text: &Spanned<String>,
     known: &[&str],

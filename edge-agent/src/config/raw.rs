@@ -16,6 +16,9 @@ pub struct Config {
     /// Telemetry; without it nothing is published.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
+    /// Where messages wait for the broker; without it in memory.
+    #[serde(default)]
+    pub spool: Option<Spanned<Spool>>,
     /// The floor it controls; without it the gateway gathers and forwards only.
     #[serde(default)]
     pub floor: Option<Floor>,
@@ -82,8 +85,33 @@ pub struct Control {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// `host:port`.
-    pub broker: Spanned<String>,
+    /// `host:port`, `mqtts://host:port`.
+    #[serde(default)]
+    pub broker: Option<Spanned<String>>,
+    /// Several, the preferred one first.
+    #[serde(default)]
+    pub brokers: Vec<Spanned<String>>,
+    /// `"5"` or `"3.1.1"`.
+    #[serde(default)]
+    pub version: Option<Spanned<String>>,
+    /// Certificates for `mqtts://`.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// `"json"` or `"cbor"`.
+    #[serde(default)]
+    pub encoding: Option<Spanned<String>>,
+    /// Nobody wants a message any more that is older than this (MQTT 5).
+    #[serde(default)]
+    pub expiry: Option<Spanned<Time>>,
+    /// User properties of every message (MQTT 5).
+    #[serde(default)]
+    pub properties: std::collections::BTreeMap<String, Spanned<String>>,
+    /// What goes first after an outage: `"live-first"` or `"in-order"`.
+    #[serde(default)]
+    pub replay: Option<Spanned<String>>,
+    /// Messages a second that are sent of what waited, at most.
+    #[serde(default)]
+    pub replay_rate: Option<Spanned<f64>>,
     /// What one message holds: `"tag"`, one value, or `"device"`, what changed in one poll of a device.
     #[serde(default)]
     pub payload: Option<Spanned<String>>,
@@ -108,9 +136,35 @@ pub struct Mqtt {
     /// User name.
     #[serde(default)]
     pub username: Option<String>,
-    /// File with the password.
+    /// File with the password or token.
     #[serde(default)]
     pub password_file: Option<Spanned<String>>,
+    /// Credential of systemd with the password or token: `LoadCredential=` in the unit.
+    #[serde(default)]
+    pub password_credential: Option<Spanned<String>>,
+}
+
+/// `[spool]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    /// Where it is, relative to this file.
+    pub directory: Spanned<String>,
+    /// Bytes on disk.
+    #[serde(default)]
+    pub size: Option<Spanned<Size>>,
+    /// Older messages are dropped.
+    #[serde(default)]
+    pub age: Option<Spanned<Time>>,
+    /// What goes first when it is full: `"oldest"`, `"thin"` or `"drop-low-priority"`.
+    #[serde(default)]
+    pub retention: Option<Spanned<String>>,
+    /// With `"thin"`, one record in so many is kept.
+    #[serde(default)]
+    pub keep: Option<Spanned<u32>>,
+    /// Bytes that are kept for the order journal.
+    #[serde(default)]
+    pub reserve: Option<Spanned<Size>>,
 }
 
 /// `[floor]`
@@ -357,6 +411,9 @@ pub struct Tag {
     /// How often it is read.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,
+    /// The stream of its messages: `"high"`, `"normal"` or `"low"`.
+    #[serde(default)]
+    pub priority: Option<Spanned<String>>,
 }
 
 /// `tag.write`: without it nobody outside may write the tag.

@@ -3,6 +3,7 @@
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
 use super::{opcua, raw};
+use crate::telemetry::spool::Stream;
 use control_core::layout::Layout;
 use control_core::units::MachineId;
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
@@ -211,6 +212,7 @@ impl DeviceReader<'_> {
             role,
             stale_after: (interval * 3).max(floor),
             write: None,
+            stream: Stream::Normal,
         });
         id
     }
@@ -327,6 +329,7 @@ impl DeviceReader<'_> {
         let mode = opcua::mode(self.profile, raw, publishing, self.problems);
         let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
         self.push_node(id, node, mode);
+        self.reporting(raw);
         self.write_rule(raw);
     }
 
@@ -360,6 +363,7 @@ impl DeviceReader<'_> {
         }
         let id = self.point(name, Role::Telemetry, true, interval);
         self.push_modbus(id, address, Format { kind, order, scale }, interval, writable);
+        self.reporting(raw);
         self.write_rule(raw);
     }
 
@@ -413,6 +417,23 @@ impl DeviceReader<'_> {
         }
         let clamp = (raw.min.is_some() || raw.max.is_some()).then_some((min, max));
         Some(Box::new(Scale { factor, offset, clamp }))
+    }
+
+    /// How the point that was added last is reported.
+    fn reporting(&mut self, raw: &raw::Tag) {
+        let stream = match raw.priority.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
+            None => return,
+            Some(("high", _)) => Stream::High,
+            Some(("normal", _)) => Stream::Normal,
+            Some(("low", _)) => Stream::Low,
+            Some((other, span)) => {
+                let label = format!("found \"{other}\", expected \"high\", \"normal\" or \"low\"");
+                return self.problem(span, "unknown priority", label);
+            }
+        };
+        if let Some(point) = self.out.points.last_mut() {
+            point.stream = stream;
+        }
     }
 
     /// The rule of the point that was added last.

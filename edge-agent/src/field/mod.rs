@@ -15,8 +15,8 @@ pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
 
 use crate::clock::Clock;
-use crate::config::{LinePlan, Payload, PointPlan, Role};
-use crate::telemetry::Spool;
+use crate::config::{LinePlan, PointPlan, Role};
+use crate::telemetry::payload::Said;
 use control_core::OutputImage;
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
@@ -24,7 +24,8 @@ use device_drivers::block::{Owner, encode_command};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
 use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, PollReport};
 use image::into_image;
-use reporter::{Reporter, Said};
+pub use reporter::Publish;
+use reporter::Reporter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ pub struct FieldWires {
     /// What the control thread wants.
     pub output: triple_buffer::Output<OutputImage>,
     /// Where samples go, and what a message holds; `None`: nothing is published.
-    pub publish: Option<(Arc<Spool>, Payload)>,
+    pub publish: Option<Publish>,
     /// An unchanged value is sent again after this long.
     pub resend: Duration,
     /// Counters.
@@ -99,7 +100,7 @@ impl FieldLine {
         let now = Instant::now();
         let (source_ms, cause) = (wall_clock_ms(), Cause::NotReadYet);
         let never = Last { value: None, quality: Quality::Bad, cause, source_ms, seen: 0, sent: 0 };
-        let payload = wires.publish.as_ref().map(|(_, payload)| *payload);
+        let publish = wires.publish.clone();
         let line = FieldLine {
             name: plan.name.clone(),
             points: plan.points.clone(),
@@ -115,7 +116,7 @@ impl FieldLine {
             last_told: None,
             told: Vec::new(),
             refused_block: false,
-            reporter: Reporter::new(payload, plan.devices.clone()),
+            reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
         };
         line.show_quality();
@@ -133,10 +134,7 @@ impl FieldLine {
     }
 
     fn deliver(&mut self) {
-        let samples = self.reporter.take();
-        if let Some((spool, _)) = &self.wires.publish {
-            spool.append(samples);
-        }
+        self.reporter.deliver();
     }
 
     /// Takes one reading over; a sample is made when value or quality changed, or nothing was sent for too long.
