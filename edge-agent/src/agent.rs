@@ -36,7 +36,7 @@ use triple_buffer::triple_buffer;
 /// and a connection attempt costs nothing.
 const LINE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// How long a stop waits for one line, or for the broker.
+/// How long a stop waits for the lines, and then for the broker.
 const PART_LIMIT: Duration = Duration::from_secs(8);
 
 /// A running agent.
@@ -195,12 +195,13 @@ impl Agent {
         }
 
         let _ = self.lines_stop.send(true);
+        let limit = tokio::time::Instant::now() + PART_LIMIT;
         for line in self.lines {
-            within(line).await;
+            by(limit, line).await;
         }
         let _ = self.mqtt_stop.send(true);
         if let Some(mqtt) = self.mqtt {
-            within(mqtt).await;
+            by(tokio::time::Instant::now() + PART_LIMIT, mqtt).await;
         }
         for task in &self.others {
             task.abort();
@@ -229,8 +230,8 @@ fn start_spool(mqtt: Option<&MqttPlan>) -> Result<(SpoolHandle, Option<Publish>)
 }
 
 /// Waits for a part to end; one that does not is left behind. No peer may keep a gateway from stopping.
-async fn within(mut part: JoinHandle<()>) {
-    if tokio::time::timeout(PART_LIMIT, &mut part).await.is_err() {
+async fn by(limit: tokio::time::Instant, mut part: JoinHandle<()>) {
+    if tokio::time::timeout_at(limit, &mut part).await.is_err() {
         part.abort();
     }
 }

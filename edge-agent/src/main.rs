@@ -131,6 +131,9 @@ fn check(file: &std::path::Path, connect: bool) -> ExitCode {
             let units: Vec<String> = line.devices.iter().map(|d| format!("{} is unit {}", d.name, d.unit)).collect();
             println!("           {}", shortened(&units, 8));
         }
+        if let Some(advice) = line.advice() {
+            println!("           {advice}");
+        }
     }
     for note in plan.notes.iter().take(NOTES_MAX) {
         println!("  address  {note}");

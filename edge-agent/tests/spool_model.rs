@@ -199,8 +199,12 @@ impl Model {
             let arrived: BTreeSet<u64> = arrived.into_iter().collect();
             for sequence in &told.promised {
                 let there = told.acknowledged.contains(sequence) || arrived.contains(sequence);
-                let gone = !there && !(losses_allowed && told.lost.contains(sequence));
-                assert!(!gone, "promised and gone: sequence {sequence} of {stream:?}, of {:?}", told.promised);
+                let told_so = losses_allowed && told.lost.contains(sequence);
+                assert!(
+                    there || told_so,
+                    "promised and gone: sequence {sequence} of {stream:?}, of {:?}",
+                    told.promised
+                );
             }
         }
     }
@@ -212,7 +216,7 @@ fn disks() -> Disks {
 
 #[test]
 fn whatever_was_promised_survives_a_crash_between_any_two_calls_to_the_disk() {
-    rounds(400, |seed| {
+    rounds(200, |seed| {
         let mut disks = disks();
         let options = SpoolOptions::new(1 << 30, "lost");
         let mut model = Model::new(seed, open(&disks, &options).unwrap());
@@ -252,7 +256,7 @@ fn whatever_was_promised_survives_a_crash_between_any_two_calls_to_the_disk() {
 
 #[test]
 fn a_failing_disk_costs_no_promise_and_a_failed_file_is_never_trusted_again() {
-    rounds(300, |seed| {
+    rounds(200, |seed| {
         let mut disks = disks();
         let options = SpoolOptions::new(1 << 30, "lost");
         let mut model = Model::new(seed, open(&disks, &options).unwrap());
@@ -281,7 +285,7 @@ fn a_failing_disk_costs_no_promise_and_a_failed_file_is_never_trusted_again() {
 #[test]
 fn a_full_spool_loses_by_its_rule_counts_and_tells_every_stretch() {
     for retention in [Retention::Oldest, Retention::DropLowPriority, Retention::Thin(3)] {
-        rounds(60, |seed| {
+        rounds(25, |seed| {
             let disks = disks();
             let options = SpoolOptions { retention, ..SpoolOptions::new(96 << 10, "lost") };
             let mut model = Model::new(seed, open(&disks, &options).unwrap());

@@ -1,8 +1,8 @@
 //! What the telemetry's tables mean: `[mqtt]` and `[spool]`.
 
 use super::plan::{
-    Broker, Login, MqttPlan, Payload, STATUS_TOPIC, Secret, SpoolPlan, check_template, expand, host_port, levels,
-    within,
+    Broker, Login, MqttPlan, Payload, RESEND, RESEND_RANGE, STATUS_TOPIC, Secret, SpoolPlan, check_template, expand,
+    host_port, levels, within,
 };
 use super::raw;
 use super::report::{Problem, Source};
@@ -85,7 +85,7 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
         loss_topic,
         payload,
         keep_alive,
-        heartbeat: m.heartbeat.map_or(Duration::from_secs(30), |t| t.0),
+        heartbeat: within(source, &m.heartbeat, RESEND, RESEND_RANGE, problems),
         window,
         encoding,
         expiry: m.expiry.as_ref().map(|e| e.get_ref().0),

@@ -199,6 +199,21 @@ pub struct LinePlan {
 }
 
 impl LinePlan {
+    /// What a person should see to at the other end of this line, if anything: a gateway from TCP to serial asks one unit at a time, and while
+    /// it waits for a dead one it answers for nobody.
+    pub fn advice(&self) -> Option<String> {
+        let DriverPlan::Modbus(spec) = &self.driver else { return None };
+        let units: std::collections::BTreeSet<u8> = spec.devices.iter().map(|d| d.unit).collect();
+        (units.len() > 1 && spec.endpoint.has_transactions()).then(|| {
+            format!(
+                "{} units behind {}: if it is a gateway to a serial line, let it give up on a unit well before {:?} (`timeout`)",
+                units.len(),
+                self.driver.peer(),
+                spec.timeout
+            )
+        })
+    }
+
     /// `device/tag`.
     pub fn point_name(&self, point: &PointPlan) -> String {
         let device = self.devices.get(point.device as usize).map_or("?", |d| &d.name);
@@ -320,6 +335,12 @@ const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Durati
 const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
 const DEVICE_TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}";
 pub(super) const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
+/// An unchanged value is sent again after this long; more often than it is read it cannot be.
+pub(super) const RESEND: Duration = Duration::from_secs(30);
+pub(super) const RESEND_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
+/// How long a stop waits for machines. A supervisor that waits less kills us before the last word is out.
+const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 
 pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::Part)>) -> Result<Plan, Report> {
     let mut problems = Vec::new();
@@ -332,22 +353,13 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
     }
     let mut files = vec![(source, &raw.lines[..])];
     files.extend(parts.iter().map(|(source, part)| (source, &part.lines[..])));
+    let drain = within(source, &raw.gateway.drain, DRAIN, DRAIN_RANGE, &mut problems);
     let (lines, notes) = lines::Lines::new(&raw, layout.as_ref(), &gateway.1, &mut problems).read(source, &files);
     if !problems.is_empty() {
         return Err(Report(problems));
     }
     let (listen, state_dir) = gateway;
-    Ok(Plan {
-        gateway: raw.gateway.name.into_inner(),
-        listen,
-        state_dir,
-        drain: raw.gateway.drain.map_or(Duration::from_secs(10), |t| t.0),
-        control,
-        mqtt,
-        layout,
-        lines,
-        notes,
-    })
+    Ok(Plan { gateway: raw.gateway.name.into_inner(), listen, state_dir, drain, control, mqtt, layout, lines, notes })
 }
 
 fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {
@@ -423,7 +435,8 @@ pub(super) fn within(
     let Some(given) = given else { return default };
     let time = given.get_ref().0;
     if !range.contains(&time) {
-        let label = format!("must be {:?} to {:?}", range.start(), range.end());
+        let [from, to] = [range.start(), range.end()].map(|t| humantime::format_duration(*t));
+        let label = format!("must be {from} to {to}");
         problems.push(source.problem(given.span(), "this time is out of range", label));
     }
     time

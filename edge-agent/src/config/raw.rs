@@ -54,7 +54,7 @@ pub struct Gateway {
     pub state_dir: Option<String>,
     /// How long a stop waits for machines to finish.
     #[serde(default)]
-    pub drain: Option<Time>,
+    pub drain: Option<Spanned<Time>>,
 }
 
 /// `[control]`
@@ -126,7 +126,7 @@ pub struct Mqtt {
     pub keep_alive: Option<Spanned<Time>>,
     /// An unchanged value is sent again after this long.
     #[serde(default)]
-    pub heartbeat: Option<Time>,
+    pub heartbeat: Option<Spanned<Time>>,
     /// Messages on their way at once.
     #[serde(default)]
     pub window: Option<Spanned<u16>>,
@@ -328,13 +328,16 @@ pub struct Limits {
     pub gap: Option<Spanned<u16>>,
     /// Each value is asked for on its own.
     #[serde(default)]
-    pub one_by_one: bool,
+    pub one_by_one: Option<Spanned<bool>>,
     /// Never read, not even in passing: `"holding:100..120"`.
     #[serde(default)]
     pub never: Vec<Spanned<String>>,
     /// The device knows functions 15 and 16 only, not 5 and 6.
     #[serde(default)]
-    pub multiple_writes_only: bool,
+    pub multiple_writes_only: Option<Spanned<bool>>,
+    /// The device knows function 22: parts of a register can be written, and their neighbours stay.
+    #[serde(default)]
+    pub mask_write: Option<Spanned<bool>>,
 }
 
 /// `[[machine]]`
@@ -435,4 +438,7 @@ pub struct Write {
     /// Whether it is read back; it is, unless this says false.
     #[serde(default)]
     pub verify: Option<bool>,
+    /// A part of a register is written by reading the register and writing all of it, where the device has no function 22.
+    #[serde(default)]
+    pub read_modify_write: bool,
 }

@@ -398,6 +398,17 @@ impl LineSink for FieldLine {
         stats.dropped.store(counters.dropped, Relaxed);
         stats.bad_replies.store(counters.bad_replies, Relaxed);
         stats.quarantined.store(counters.quarantined, Relaxed);
+        let (echoes, noise) = (stats.echoes.swap(counters.echoes, Relaxed), stats.noise.swap(counters.noise, Relaxed));
+        let line = &*self.name;
+        if echoes == 0 && counters.echoes > 0 {
+            tracing::info!(line, "the serial adapter gives back what we say (local echo): our own words are taken off");
+        }
+        if noise == 0 && counters.noise > 0 {
+            tracing::warn!(
+                line,
+                "the serial line is never silent, and is asked all the same; is a device babbling, is the adapter's bias right?"
+            );
+        }
     }
 }
 

@@ -241,6 +241,18 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_replies_bad_total", "Replies that were no answer to what was asked.", Counter, |s, put| {
         per_line(s, put, |l| l.bad_replies.load(Relaxed))
     }),
+    figure(
+        "lightsout_serial_echoes_total",
+        "Copies of our own words that the adapter of a serial line gave back.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.echoes.load(Relaxed)),
+    ),
+    figure(
+        "lightsout_serial_noise_total",
+        "Requests sent into a serial line that was never silent.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.noise.load(Relaxed)),
+    ),
     figure("lightsout_readings_total", "Readings taken from devices.", Counter, |s, put| {
         per_line(s, put, |l| l.readings.load(Relaxed))
     }),
