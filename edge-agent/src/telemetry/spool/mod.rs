@@ -35,6 +35,7 @@
 mod cursor;
 pub mod disk;
 pub mod done;
+pub mod journal;
 mod lane;
 mod outlet;
 pub mod record;
@@ -44,6 +45,7 @@ mod status;
 mod writer;
 
 pub use disk::{Disk, DiskFile, Folder, Memory};
+pub use journal::Journal;
 pub use outlet::{Load, Next, Outlet, Replay, Ticket};
 pub use record::Kind;
 pub use retention::Retention;
