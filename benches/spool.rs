@@ -171,7 +171,7 @@ fn main() {
         println!("{result}");
         return;
     }
-    println!("durable appends of {BYTES} bytes, a group of {} KiB a commit, {length:?} each", GROUP * BYTES >> 10);
+    println!("durable appends of {BYTES} bytes, a group of {} KiB a commit, {length:?} each", (GROUP * BYTES) >> 10);
     for (name, rate) in [("ours", ours), ("redb", redb), ("fjall", fjall)] {
         println!("  {name:<8}{:>12.0} records/s", rate.records_per_s());
     }

@@ -398,8 +398,7 @@ impl Spool {
         self.stats.produced.fetch_add(records.values, Relaxed);
         self.stats.rates.came(appended as u64, records.values);
         let was_due = state.due.is_some();
-        let now = *state.due.get_or_insert_with(Instant::now);
-        let _ = now;
+        state.due.get_or_insert_with(Instant::now);
         let big = state.lanes.iter().any(|l| l.open_bytes() >= COMMIT_BYTES);
         if state.lanes.iter().map(Lane::volatile).sum::<usize>() > VOLATILE_MAX {
             self.overflow(&mut state);
