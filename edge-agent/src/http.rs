@@ -2,10 +2,10 @@
 //!
 //! A hostile client is let go: headers within [`HEADER_LIMIT`], bodies up to [`BODY_MAX`], [`CONNECTIONS_MAX`] at once.
 
+use crate::commands::{Origin, WriteForm};
 use crate::control::run_state_name;
 use crate::desk::{Desk, OrderForm, Submitted};
 use crate::metrics::{Metrics, Stages};
-use crate::writes::WriteForm;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -180,7 +180,7 @@ async fn write(State(face): State<Arc<Face>>, form: Result<Json<WriteForm>, Json
         Ok(Json(form)) => form,
         Err(why) => return problem(why.status(), "this is not a write", why.body_text()),
     };
-    let view = face.stages.writes.write(form).await;
+    let view = face.stages.writes.write(form, Origin { via: "http", by: "http".into() }).await;
     let status = match view.outcome {
         "done" => StatusCode::OK,
         "not_allowed" => StatusCode::FORBIDDEN,

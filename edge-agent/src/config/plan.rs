@@ -4,6 +4,7 @@ use super::raw;
 use super::report::{Problem, Report, Source};
 use super::values::Time;
 use super::{lines, machines, mqtt};
+use crate::commands::CommandPlan;
 use crate::control::rt::RealTime;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Keys and other things that outlive a run.
     pub state_dir: PathBuf,
+    /// Whether that folder was configured: else it is one that a restart of the machine empties.
+    pub is_kept: bool,
     /// How long a stop waits for machines to finish.
     pub drain: Duration,
     /// The control loop.
@@ -92,6 +95,8 @@ pub struct MqttPlan {
     pub login: Option<Login>,
     /// Where messages wait.
     pub spool: SpoolPlan,
+    /// Commands that are taken; `None`: none is.
+    pub commands: Option<CommandPlan>,
 }
 
 /// Where a broker is.
@@ -361,7 +366,19 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
         return Err(Report(problems));
     }
     let (listen, state_dir) = gateway;
-    Ok(Plan { gateway: raw.gateway.name.into_inner(), listen, state_dir, drain, control, mqtt, layout, lines, notes })
+    let is_kept = raw.gateway.state_dir.is_some();
+    Ok(Plan {
+        gateway: raw.gateway.name.into_inner(),
+        listen,
+        state_dir,
+        is_kept,
+        drain,
+        control,
+        mqtt,
+        layout,
+        lines,
+        notes,
+    })
 }
 
 fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {
