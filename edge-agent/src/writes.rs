@@ -30,7 +30,7 @@ const WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A write as it is handed in over HTTP.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteForm {
     /// `device/tag`.
@@ -46,7 +46,7 @@ pub struct WriteForm {
 }
 
 /// What came of a write.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct WriteView {
     /// `device/tag`.
     pub tag: String,
