@@ -10,17 +10,18 @@ use crate::alarms::{AlarmDesk, AlarmWatcher};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::Plan;
-use crate::config::plan::DriverPlan;
+use crate::config::plan::{DriverPlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::Desk;
 use crate::field::view::LOOKS;
-use crate::field::{FieldLine, FieldWires, ImageStage, LineStats};
+use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{self, Face, FaceParts, FieldIndex};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
 use crate::scene::{Aisle, Source};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::{Mqtt, MqttStats};
+use crate::telemetry::spool::{SpoolHandle, SpoolOptions};
 use crate::writes::{QUEUE, WriteDesk};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
@@ -41,7 +42,7 @@ use triple_buffer::triple_buffer;
 /// and a connection attempt costs nothing.
 const LINE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// How long a stop waits for one line, or for the broker.
+/// How long a stop waits for the lines, and then for the broker.
 const PART_LIMIT: Duration = Duration::from_secs(8);
 
 /// A running agent.
@@ -62,6 +63,7 @@ pub struct Agent {
     mqtt: Option<JoinHandle<()>>,
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
+    spool: SpoolHandle,
 }
 
 impl Agent {
@@ -82,7 +84,7 @@ impl Agent {
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
         let desk = Desk::new(request_tx);
-        let spool = Arc::new(Spool::new(plan.mqtt.as_ref().map_or(0, |m| m.spool_bytes)));
+        let (spool, publish) = start_spool(plan.mqtt.as_ref())?;
         let (image_in, image_out) = triple_buffer(&InputImage::default());
         let stage = ImageStage::new(image_in);
         let (outputs, line_outputs): (Vec<_>, Vec<_>) =
@@ -122,7 +124,7 @@ impl Agent {
                 line.driver.is_insecure(),
             ));
             line_stats.push((line.name.clone(), stats.clone()));
-            let publish = plan.mqtt.as_ref().map(|m| (spool.clone(), m.payload));
+            let publish = publish.clone();
             let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
             let (look_tx, looks) = mpsc::channel(LOOKS);
             index.add(&line, look_tx);
@@ -136,14 +138,14 @@ impl Agent {
         let mqtt = plan
             .mqtt
             .clone()
-            .map(|m| tokio::spawn(Mqtt::new(m, spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
+            .map(|m| tokio::spawn(Mqtt::new(m, spool.spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
 
         let stages = Arc::new(Stages {
             clock,
             has_floor,
             control: control_stats,
             lines: line_stats,
-            spool,
+            spool: spool.spool.clone(),
             mqtt: mqtt_stats,
             desk: desk.clone(),
             writes,
@@ -198,6 +200,7 @@ impl Agent {
             mqtt,
             mqtt_stop,
             others,
+            spool,
         })
     }
 
@@ -244,23 +247,43 @@ impl Agent {
         }
 
         let _ = self.lines_stop.send(true);
+        let limit = tokio::time::Instant::now() + PART_LIMIT;
         for line in self.lines {
-            within(line).await;
+            by(limit, line).await;
         }
         let _ = self.mqtt_stop.send(true);
         if let Some(mqtt) = self.mqtt {
-            within(mqtt).await;
+            by(tokio::time::Instant::now() + PART_LIMIT, mqtt).await;
         }
         for task in &self.others {
             task.abort();
         }
+        let spool = self.spool;
+        let _ = tokio::task::spawn_blocking(move || spool.stop()).await;
         tracing::info!("stopped");
     }
 }
 
+/// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.
+fn start_spool(mqtt: Option<&MqttPlan>) -> Result<(SpoolHandle, Option<Publish>), String> {
+    let Some(plan) = mqtt else {
+        return Ok((Spool::start(None, SpoolOptions::new(0, ""))?, None));
+    };
+    let options = SpoolOptions {
+        capacity: plan.spool.capacity,
+        age_max: plan.spool.age,
+        retention: plan.spool.retention,
+        loss_topic: plan.loss_topic.clone(),
+    };
+    let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
+    let (payload, encoding) = (plan.payload, plan.encoding);
+    let publish = Publish { spool: handle.spool.clone(), payload, encoding };
+    Ok((handle, Some(publish)))
+}
+
 /// Waits for a part to end; one that does not is left behind. No peer may keep a gateway from stopping.
-async fn within(mut part: JoinHandle<()>) {
-    if tokio::time::timeout(PART_LIMIT, &mut part).await.is_err() {
+async fn by(limit: tokio::time::Instant, mut part: JoinHandle<()>) {
+    if tokio::time::timeout_at(limit, &mut part).await.is_err() {
         part.abort();
     }
 }

@@ -8,7 +8,7 @@
 //! The desk keeps what an order is; the board keeps what happened to it and when. One lock, held for an event or a copy.
 
 use crate::config::plan::FloorNames;
-use crate::telemetry::sample::rfc3339;
+use crate::telemetry::payload;
 use control_core::command::Outcome;
 use control_core::event::{Event, EventKind, RunState};
 use control_core::image::CommandCode;
@@ -126,7 +126,7 @@ impl Board {
                         seen.commands.pop_front();
                     }
                     let what = format!("{what}, load {}", load.get());
-                    seen.commands.push_back(Step { time: rfc3339(now_ms), what });
+                    seen.commands.push_back(Step { time: stamp(now_ms), what });
                 }
             }
             EventKind::CommandEnded { machine, outcome, .. } => {
@@ -242,7 +242,7 @@ impl Inner {
 impl Story {
     fn step(&mut self, now_ms: u64, what: &str) {
         if self.steps.len() < STEPS {
-            self.steps.push(Step { time: rfc3339(now_ms), what: what.into() });
+            self.steps.push(Step { time: stamp(now_ms), what: what.into() });
         }
     }
 }
@@ -263,6 +263,11 @@ fn outcome_name(outcome: Outcome) -> String {
         Outcome::Rejected(why) => format!("rejected, {why:?}"),
         Outcome::Expired => "came too late to be begun".into(),
     }
+}
+
+/// A time of day as people and programs read it, RFC 3339.
+pub fn stamp(ms: u64) -> String {
+    payload::rfc3339(ms).to_string()
 }
 
 /// Whether the runtime made this order for itself.

@@ -131,6 +131,9 @@ fn check(file: &std::path::Path, connect: bool) -> ExitCode {
             let units: Vec<String> = line.devices.iter().map(|d| format!("{} is unit {}", d.name, d.unit)).collect();
             println!("           {}", shortened(&units, 8));
         }
+        if let Some(advice) = line.advice() {
+            println!("           {advice}");
+        }
     }
     for note in plan.notes.iter().take(NOTES_MAX) {
         println!("  address  {note}");
@@ -139,15 +142,26 @@ fn check(file: &std::path::Path, connect: bool) -> ExitCode {
         println!("  address  and {} more that were typed in another form", plan.notes.len() - NOTES_MAX);
     }
     match &plan.mqtt {
-        Some(mqtt) => println!("  broker   {}:{}, status at {}", mqtt.host, mqtt.port, mqtt.status_topic),
+        Some(mqtt) => {
+            let brokers: Vec<String> = mqtt.brokers.iter().map(ToString::to_string).collect();
+            println!("  broker   {}, status at {}", brokers.join(", then "), mqtt.status_topic);
+            match &mqtt.spool.directory {
+                Some(folder) => println!("  spool    {}, {} MiB", folder.display(), mqtt.spool.capacity >> 20),
+                None => println!(
+                    "  spool    in memory, {} MiB: it does not outlive this process",
+                    mqtt.spool.capacity >> 20
+                ),
+            }
+        }
         None => println!("  broker   none: nothing is published"),
     }
     if !connect {
         return ExitCode::SUCCESS;
     }
     let reached: Vec<bool> = plan.lines.iter().map(reach_line).collect();
-    let broker = plan.mqtt.as_ref().is_none_or(|m| reach("broker", &format!("{}:{}", m.host, m.port)));
-    if broker && reached.iter().all(|r| *r) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let reach_broker = |b: &config::plan::Broker| reach("broker", &format!("{}:{}", b.host, b.port));
+    let brokers: Vec<bool> = plan.mqtt.iter().flat_map(|m| &m.brokers).map(reach_broker).collect();
+    if brokers.iter().all(|b| *b) && reached.iter().all(|r| *r) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn show_plan(file: &std::path::Path, reply: Duration, json: bool) -> ExitCode {

@@ -19,9 +19,8 @@ pub use rules::rules;
 pub use table::{Priority, Row, TABLE};
 
 use crate::access::AccessPlan;
-use crate::board::Board;
+use crate::board::{Board, stamp};
 use crate::metrics::Stages;
-use crate::telemetry::sample::rfc3339;
 use control_core::interlock::Hold;
 use device_drivers::value::wall_clock_ms;
 use serde::Serialize;
@@ -398,7 +397,7 @@ fn note(
         None => tracing::info!(target: "alarm", alarm, subject, "{change}"),
         Some(by) => tracing::info!(target: "alarm", alarm, subject, by, "{change}"),
     }
-    history.push_back(AlarmChange { time: rfc3339(wall_clock_ms()), alarm, subject: subject.into(), change, by });
+    history.push_back(AlarmChange { time: stamp(wall_clock_ms()), alarm, subject: subject.into(), change, by });
 }
 
 /// Where an alarm stands; `None` when it is normal, or only on its way.
@@ -425,9 +424,9 @@ fn view((n, subject): &Key, alarm: &Alarm) -> Option<AlarmView> {
         detail: alarm.detail.clone(),
         means: row.means,
         action: row.action,
-        since: rfc3339(alarm.since_ms),
+        since: stamp(alarm.since_ms),
         by: shelf.map(|s| s.by.clone()).or_else(|| alarm.acknowledged.clone()),
-        until: shelf.map(|s| rfc3339(s.until_ms)),
+        until: shelf.map(|s| stamp(s.until_ms)),
         reason: shelf.map(|s| s.reason.clone()),
     })
 }

@@ -305,6 +305,36 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "spool-failing",
+        High,
+        5,
+        (
+            "The spool's disk takes nothing: records wait in memory, and are lost if the gateway ends now.",
+            "Look at the disk of state_dir: full, read-only, or broken? edge-agent doctor says what it finds.",
+        ),
+        |w, raise| {
+            if w.publishes && w.stages.spool.status().is_failing {
+                raise("spool", "writes fail".into());
+            }
+        },
+    ),
+    row(
+        "spool-filling",
+        Medium,
+        10,
+        (
+            "The spool is four fifths full: soon the oldest samples are dropped, as retention says.",
+            "Bring the broker back, or give the spool more room.",
+        ),
+        |w, raise| {
+            let spool = w.stages.spool.status();
+            if w.publishes && spool.used_bytes * 5 > spool.capacity_bytes * 4 {
+                let full = spool.full_in_s.map_or(String::new(), |s| format!(", full in {:.0} min", s / 60.0));
+                raise("spool", format!("{} of {} bytes{full}", spool.used_bytes, spool.capacity_bytes));
+            }
+        },
+    ),
+    row(
         "configuration-refused",
         Medium,
         0,

@@ -115,6 +115,7 @@ impl<'a> Lines<'a> {
                 points: std::mem::take(&mut all.modbus),
                 limits: std::mem::take(&mut all.limits),
                 single_writes: all.single_writes,
+                mask_write: all.mask_write,
                 commands: std::mem::take(&mut all.block_commands),
             });
         }
@@ -178,7 +179,7 @@ impl<'a> Lines<'a> {
             return; // told already
         }
         let profile = profile.flatten();
-        out.single_writes = true;
+        (out.single_writes, out.mask_write) = (true, false);
         let mut reader = DeviceReader {
             layout: self.layout,
             profile: source,

@@ -19,6 +19,9 @@ pub struct Config {
     /// Telemetry; without it nothing is published.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
+    /// Where messages wait for the broker; without it in memory.
+    #[serde(default)]
+    pub spool: Option<Spanned<Spool>>,
     /// The floor it controls; without it the gateway gathers and forwards only.
     #[serde(default)]
     pub floor: Option<Floor>,
@@ -54,7 +57,7 @@ pub struct Gateway {
     pub state_dir: Option<String>,
     /// How long a stop waits for machines to finish.
     #[serde(default)]
-    pub drain: Option<Time>,
+    pub drain: Option<Spanned<Time>>,
 }
 
 /// `[control]`
@@ -100,8 +103,33 @@ pub struct Http {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// `host:port`.
-    pub broker: Spanned<String>,
+    /// `host:port`, `mqtts://host:port`.
+    #[serde(default)]
+    pub broker: Option<Spanned<String>>,
+    /// Several, the preferred one first.
+    #[serde(default)]
+    pub brokers: Vec<Spanned<String>>,
+    /// `"5"` or `"3.1.1"`.
+    #[serde(default)]
+    pub version: Option<Spanned<String>>,
+    /// Certificates for `mqtts://`.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// `"json"` or `"cbor"`.
+    #[serde(default)]
+    pub encoding: Option<Spanned<String>>,
+    /// Nobody wants a message any more that is older than this (MQTT 5).
+    #[serde(default)]
+    pub expiry: Option<Spanned<Time>>,
+    /// User properties of every message (MQTT 5).
+    #[serde(default)]
+    pub properties: std::collections::BTreeMap<String, Spanned<String>>,
+    /// What goes first after an outage: `"live-first"` or `"in-order"`.
+    #[serde(default)]
+    pub replay: Option<Spanned<String>>,
+    /// Messages a second that are sent of what waited, at most.
+    #[serde(default)]
+    pub replay_rate: Option<Spanned<f64>>,
     /// What one message holds: `"tag"`, one value, or `"device"`, what changed in one poll of a device.
     #[serde(default)]
     pub payload: Option<Spanned<String>>,
@@ -116,7 +144,7 @@ pub struct Mqtt {
     pub keep_alive: Option<Spanned<Time>>,
     /// An unchanged value is sent again after this long.
     #[serde(default)]
-    pub heartbeat: Option<Time>,
+    pub heartbeat: Option<Spanned<Time>>,
     /// Messages on their way at once.
     #[serde(default)]
     pub window: Option<Spanned<u16>>,
@@ -126,9 +154,35 @@ pub struct Mqtt {
     /// User name.
     #[serde(default)]
     pub username: Option<String>,
-    /// File with the password.
+    /// File with the password or token.
     #[serde(default)]
     pub password_file: Option<Spanned<String>>,
+    /// Credential of systemd with the password or token: `LoadCredential=` in the unit.
+    #[serde(default)]
+    pub password_credential: Option<Spanned<String>>,
+}
+
+/// `[spool]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    /// Where it is, relative to this file.
+    pub directory: Spanned<String>,
+    /// Bytes on disk.
+    #[serde(default)]
+    pub size: Option<Spanned<Size>>,
+    /// Older messages are dropped.
+    #[serde(default)]
+    pub age: Option<Spanned<Time>>,
+    /// What goes first when it is full: `"oldest"`, `"thin"` or `"drop-low-priority"`.
+    #[serde(default)]
+    pub retention: Option<Spanned<String>>,
+    /// With `"thin"`, one record in so many is kept.
+    #[serde(default)]
+    pub keep: Option<Spanned<u32>>,
+    /// Bytes that are kept for the order journal.
+    #[serde(default)]
+    pub reserve: Option<Spanned<Size>>,
 }
 
 /// `[floor]`
@@ -292,13 +346,16 @@ pub struct Limits {
     pub gap: Option<Spanned<u16>>,
     /// Each value is asked for on its own.
     #[serde(default)]
-    pub one_by_one: bool,
+    pub one_by_one: Option<Spanned<bool>>,
     /// Never read, not even in passing: `"holding:100..120"`.
     #[serde(default)]
     pub never: Vec<Spanned<String>>,
     /// The device knows functions 15 and 16 only, not 5 and 6.
     #[serde(default)]
-    pub multiple_writes_only: bool,
+    pub multiple_writes_only: Option<Spanned<bool>>,
+    /// The device knows function 22: parts of a register can be written, and their neighbours stay.
+    #[serde(default)]
+    pub mask_write: Option<Spanned<bool>>,
 }
 
 /// `[[machine]]`
@@ -375,6 +432,9 @@ pub struct Tag {
     /// How often it is read.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,
+    /// The stream of its messages: `"high"`, `"normal"` or `"low"`.
+    #[serde(default)]
+    pub priority: Option<Spanned<String>>,
 }
 
 /// `tag.write`: without it nobody outside may write the tag.
@@ -396,4 +456,7 @@ pub struct Write {
     /// Whether it is read back; it is, unless this says false.
     #[serde(default)]
     pub verify: Option<bool>,
+    /// A part of a register is written by reading the register and writing all of it, where the device has no function 22.
+    #[serde(default)]
+    pub read_modify_write: bool,
 }

@@ -22,19 +22,7 @@ impl Source {
         match std::fs::read_to_string(path) {
             // Spreadsheets and some editors put a byte order mark in front.
             Ok(text) => Ok(Source { path: path.into(), text: text.trim_start_matches('\u{feff}').into() }),
-            Err(e) => {
-                let problem = Problem {
-                    source: Source { path: path.into(), text: "".into() },
-                    span: None,
-                    title: format!("cannot read {}: {e}", path.display()),
-                    label: String::new(),
-                    help: Some(match e.kind() {
-                        std::io::ErrorKind::InvalidData => "save the file as UTF-8".into(),
-                        _ => "check the path and the permissions of the file".into(),
-                    }),
-                };
-                Err(Report(vec![problem]))
-            }
+            Err(e) => Err(Report::unreadable(path, &e)),
         }
     }
 
@@ -84,6 +72,17 @@ impl Problem {
 pub struct Report(pub Vec<Problem>);
 
 impl Report {
+    /// A file or a folder that cannot be read.
+    pub(super) fn unreadable(path: &Path, e: &std::io::Error) -> Report {
+        let help = match e.kind() {
+            std::io::ErrorKind::InvalidData => "save the file as UTF-8",
+            _ => "check the path and its permissions",
+        };
+        let source = Source { path: path.into(), text: "".into() };
+        let title = format!("cannot read {}: {e}", path.display());
+        Report(vec![Problem { source, span: None, title, label: String::new(), help: Some(help.into()) }])
+    }
+
     /// What the first problem is called.
     pub fn first_title(&self) -> String {
         self.0.first().map_or_else(String::new, |p| p.title.clone())

@@ -16,8 +16,8 @@ pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
 
 use crate::clock::Clock;
-use crate::config::{LinePlan, Payload, PointPlan, Role};
-use crate::telemetry::Spool;
+use crate::config::{LinePlan, PointPlan, Role};
+use crate::telemetry::payload::Said;
 use control_core::OutputImage;
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
@@ -25,7 +25,8 @@ use device_drivers::block::{Owner, encode_command};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
 use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, PollReport};
 use image::into_image;
-use reporter::{Reporter, Said};
+pub use reporter::Publish;
+use reporter::Reporter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ pub struct FieldWires {
     /// What the control thread wants.
     pub output: triple_buffer::Output<OutputImage>,
     /// Where samples go, and what a message holds; `None`: nothing is published.
-    pub publish: Option<(Arc<Spool>, Payload)>,
+    pub publish: Option<Publish>,
     /// An unchanged value is sent again after this long.
     pub resend: Duration,
     /// Counters.
@@ -103,7 +104,7 @@ impl FieldLine {
         let now = Instant::now();
         let (source_ms, cause) = (wall_clock_ms(), Cause::NotReadYet);
         let never = Last { value: None, quality: Quality::Bad, cause, source_ms, seen: 0, sent: 0 };
-        let payload = wires.publish.as_ref().map(|(_, payload)| *payload);
+        let publish = wires.publish.clone();
         let line = FieldLine {
             name: plan.name.clone(),
             points: plan.points.clone(),
@@ -119,7 +120,7 @@ impl FieldLine {
             last_told: None,
             told: Vec::new(),
             refused_block: false,
-            reporter: Reporter::new(payload, plan.devices.clone()),
+            reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
         };
         line.show_quality();
@@ -137,10 +138,7 @@ impl FieldLine {
     }
 
     fn deliver(&mut self) {
-        let samples = self.reporter.take();
-        if let Some((spool, _)) = &self.wires.publish {
-            spool.append(samples);
-        }
+        self.reporter.deliver();
     }
 
     /// Takes one reading over; a sample is made when value or quality changed, or nothing was sent for too long.
@@ -406,6 +404,17 @@ impl LineSink for FieldLine {
         stats.dropped.store(counters.dropped, Relaxed);
         stats.bad_replies.store(counters.bad_replies, Relaxed);
         stats.quarantined.store(counters.quarantined, Relaxed);
+        let (echoes, noise) = (stats.echoes.swap(counters.echoes, Relaxed), stats.noise.swap(counters.noise, Relaxed));
+        let line = &*self.name;
+        if echoes == 0 && counters.echoes > 0 {
+            tracing::info!(line, "the serial adapter gives back what we say (local echo): our own words are taken off");
+        }
+        if noise == 0 && counters.noise > 0 {
+            tracing::warn!(
+                line,
+                "the serial line is never silent, and is asked all the same; is a device babbling, is the adapter's bias right?"
+            );
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 use super::Face;
 use super::guard::{As, VIEWER};
 use super::problem::{Asked, Problem};
+use crate::board::stamp;
 use crate::config::{DevicePlan, LinePlan, PointPlan};
 use crate::field::view::{Look, LookSender, PointSeen};
 use crate::live::frames::{self, LineView};
-use crate::telemetry::sample::{push_value, quality_name, rfc3339};
+use crate::telemetry::payload::{json_value, quality_name};
 use axum::Json;
 use axum::extract::State;
 use control_core::image::Quality;
@@ -167,18 +168,18 @@ impl IndexedLine {
         let (line, tag) = (self.name.to_string(), self.tag(point));
         let Some(seen) = seen else {
             let cause = Some("the line does not answer right now".into());
-            let (value, source_time) = (serde_json::Value::Null, rfc3339(0));
+            let (value, source_time) = (serde_json::Value::Null, stamp(0));
             return TagView { line, tag, value, quality: "bad", cause, source_time, age_s: 0.0, write };
         };
-        let mut text = String::new();
-        push_value(&mut text, seen.value.as_ref());
+        let mut text = Vec::new();
+        json_value(&mut text, seen.value.as_ref());
         TagView {
             line,
             tag,
-            value: serde_json::from_str(&text).unwrap_or(serde_json::Value::Null),
+            value: serde_json::from_slice(&text).unwrap_or(serde_json::Value::Null),
             quality: quality_name(seen.quality),
             cause: (seen.quality != Quality::Good).then(|| seen.cause.to_string()),
-            source_time: rfc3339(seen.source_ms),
+            source_time: stamp(seen.source_ms),
             age_s: wall_clock_ms().saturating_sub(seen.source_ms) as f64 / 1000.0,
             write,
         }

@@ -1,12 +1,11 @@
 //! What the frames say: the beat, the field, the orders. The API answers with the same.
 
-use crate::board::{Board, is_adopted};
+use crate::board::{Board, is_adopted, stamp};
 use crate::control::run_state_name;
 use crate::desk::{Desk, OrderState, OrderView};
 use crate::field::{LineStats, Refusal};
 use crate::metrics::Stages;
 use crate::metrics::histogram::Histogram;
-use crate::telemetry::sample::rfc3339;
 use device_drivers::{Health, LinkState};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -111,6 +110,21 @@ pub struct SpoolView {
     pub connected: bool,
     /// Messages waiting.
     pub waiting: u64,
+    /// Bytes used, on disk and in memory.
+    pub used_bytes: u64,
+    /// Bytes there are.
+    pub capacity_bytes: u64,
+    /// At the present rate it is full after so long, seconds; missing: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_in_s: Option<f64>,
+    /// At the present rate nothing waits any more after so long, seconds; missing: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drained_in_s: Option<f64>,
+    /// Without a broker it would last so long, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lasts_s: Option<f64>,
+    /// The disk takes nothing.
+    pub failing: bool,
     /// Values promised.
     pub produced: u64,
     /// Values acknowledged.
@@ -127,6 +141,7 @@ pub struct SpoolView {
 pub fn beat(s: &Stages, alive: bool) -> Beat {
     let c = |n: usize| s.control.counters.get(n).map_or(0, |c| c.load(Relaxed));
     let load = |a: &AtomicU64| a.load(Relaxed);
+    let spool = s.spool.status();
     Beat {
         up_ms: s.clock.now().0,
         run_state: if s.has_floor { run_state_name(s.control.run_state()) } else { "none" },
@@ -148,7 +163,13 @@ pub fn beat(s: &Stages, alive: bool) -> Beat {
         commands: [c(4), c(5), c(6), c(7)],
         spool: SpoolView {
             connected: s.mqtt.connected.load(Relaxed),
-            waiting: load(&s.spool.stats.waiting),
+            waiting: spool.waiting,
+            used_bytes: spool.used_bytes,
+            capacity_bytes: spool.capacity_bytes,
+            full_in_s: spool.full_in_s,
+            drained_in_s: spool.drained_in_s,
+            lasts_s: spool.lasts_s,
+            failing: spool.is_failing,
             produced: load(&s.spool.stats.produced),
             delivered: load(&s.spool.stats.delivered),
             lost: load(&s.spool.stats.lost),
@@ -284,7 +305,7 @@ pub fn rows(board: &Board, orders: Vec<OrderView>, now_ms: u64) -> Vec<OrderRow>
     let row = |(order, [taken, started, ended]): (OrderView, [Option<u64>; 3])| {
         let limit = LATE_AFTER.as_millis() as u64;
         let late = !has_ended(order.state) && taken.is_some_and(|t| now_ms.saturating_sub(t) > limit);
-        let [taken, started, ended] = [taken, started, ended].map(|t| t.map(rfc3339));
+        let [taken, started, ended] = [taken, started, ended].map(|t| t.map(stamp));
         OrderRow { order, taken, started, ended, late }
     };
     orders.into_iter().zip(times).map(row).collect()

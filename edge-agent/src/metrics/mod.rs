@@ -247,6 +247,18 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_replies_bad_total", "Replies that were no answer to what was asked.", Counter, |s, put| {
         per_line(s, put, |l| l.bad_replies.load(Relaxed))
     }),
+    figure(
+        "lightsout_serial_echoes_total",
+        "Copies of our own words that the adapter of a serial line gave back.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.echoes.load(Relaxed)),
+    ),
+    figure(
+        "lightsout_serial_noise_total",
+        "Requests sent into a serial line that was never silent.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.noise.load(Relaxed)),
+    ),
     figure("lightsout_readings_total", "Readings taken from devices.", Counter, |s, put| {
         per_line(s, put, |l| l.readings.load(Relaxed))
     }),
@@ -298,14 +310,69 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_samples_delivered_total", "Values the broker has acknowledged.", Counter, |s, put| {
         number(put, s.spool.stats.delivered.load(Relaxed));
     }),
-    figure("lightsout_samples_lost_total", "Values dropped because the spool was full.", Counter, |s, put| {
-        number(put, s.spool.stats.lost.load(Relaxed));
-    }),
+    figure(
+        "lightsout_samples_lost_total",
+        "Values dropped: the spool was full, or they too old.",
+        Counter,
+        |s, put| {
+            number(put, s.spool.stats.lost.load(Relaxed));
+        },
+    ),
     figure("lightsout_samples_refused_total", "Values the broker refused.", Counter, |s, put| {
         number(put, s.spool.stats.refused.load(Relaxed));
     }),
     figure("lightsout_spool_samples", "Messages waiting for the broker.", Gauge, |s, put| {
         number(put, s.spool.stats.waiting.load(Relaxed));
+    }),
+    figure("lightsout_spool_bytes", "Bytes of messages waiting, on disk and in memory.", Gauge, |s, put| {
+        number(put, s.spool.status().used_bytes);
+    }),
+    figure("lightsout_spool_capacity_bytes", "Bytes the spool may take.", Gauge, |s, put| {
+        number(put, s.spool.status().capacity_bytes);
+    }),
+    figure(
+        "lightsout_spool_lasts_seconds",
+        "How long it lasts without a broker, at the present rate; +Inf: for ever.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().lasts_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure(
+        "lightsout_spool_full_seconds",
+        "Time until it is full, at the present rates; +Inf: never.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().full_in_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure(
+        "lightsout_spool_drained_seconds",
+        "Time until nothing waits, at the present rates; +Inf: never.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().drained_in_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure("lightsout_spool_damaged_total", "Records that the disk gave back damaged.", Counter, |s, put| {
+        number(put, s.spool.stats.damaged.load(Relaxed));
+    }),
+    figure("lightsout_spool_disk_faults_total", "Writes to the spool's disk that failed.", Counter, |s, put| {
+        number(put, s.spool.stats.disk_faults.load(Relaxed));
+    }),
+    figure(
+        "lightsout_spool_failing",
+        "1 while the spool's disk takes nothing: records wait in memory.",
+        Gauge,
+        |s, put| {
+            flag(put, s.spool.stats.is_failing.load(Relaxed));
+        },
+    ),
+    figure("lightsout_spool_written_bytes_total", "Bytes written to the spool's disk.", Counter, |s, put| {
+        number(put, s.spool.stats.written_bytes.load(Relaxed));
+    }),
+    figure("lightsout_spool_commit_seconds", "Time of a commit: one write and one fsync.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.spool.stats.commit));
     }),
     figure("lightsout_mqtt_connected", "1 while the broker is connected.", Gauge, |s, put| {
         flag(put, s.mqtt.connected.load(Relaxed))
@@ -321,6 +388,9 @@ pub const TABLE: &[Figure] = &[
             number(put, s.mqtt.failures.load(Relaxed));
         },
     ),
+    figure("lightsout_mqtt_broker", "Which broker is connected, by preference: 0 is the first.", Gauge, |s, put| {
+        number(put, s.mqtt.broker.load(Relaxed));
+    }),
     figure("lightsout_mqtt_published_total", "Messages published, those sent again included.", Counter, |s, put| {
         number(put, s.mqtt.published.load(Relaxed));
     }),

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
 use device_drivers::modbus::Endpoint;
+use edge_agent::config::plan::Broker;
 use edge_agent::config::{DriverPlan, Plan};
 use plc_sim::faces::Keep;
 use plc_sim::{PlantConfig, Sim, SimAddresses};
@@ -42,7 +43,7 @@ pub fn demo_plan(plant: SimAddresses, broker: u16) -> Plan {
     plan.listen.set_port(0);
     plan.control.realtime.wanted = false;
     let mqtt = plan.mqtt.as_mut().expect("the demo publishes");
-    (mqtt.host, mqtt.port) = ("127.0.0.1".into(), broker);
+    mqtt.brokers = vec![Broker::plain("127.0.0.1", broker)];
     for line in &mut plan.lines {
         match &mut line.driver {
             DriverPlan::Modbus(spec) => spec.endpoint = Endpoint::Tcp(plant.modbus.to_string()),
