@@ -117,8 +117,7 @@ fn topics(source: &Source, m: &raw::Mqtt, payload: Payload, problems: &mut Vec<P
 
 fn brokers(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: &mut Vec<Problem>) -> Vec<Broker> {
     let all: Vec<&Spanned<String>> = m.broker.iter().chain(&m.brokers).collect();
-    if let (Some(one), Some(many)) = (&m.broker, m.brokers.first()) {
-        let _ = one;
+    if let (Some(_), Some(many)) = (&m.broker, m.brokers.first()) {
         problems.push(source.problem(many.span(), "brokers stand twice", "give `broker` or `brokers`, not both"));
     }
     if all.is_empty() {

@@ -282,6 +282,8 @@ pub struct PointPlan {
     pub write: Option<Arc<WriteRule>>,
     /// The stream of its messages.
     pub stream: Stream,
+    /// A number that has changed by less is not reported; 0: every change is.
+    pub deadband: f64,
 }
 
 /// What may be written to a tag.

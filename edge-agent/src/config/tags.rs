@@ -218,6 +218,7 @@ impl DeviceReader<'_> {
             stale_after: (interval * 3).max(floor),
             write: None,
             stream: Stream::Normal,
+            deadband: 0.0,
         });
         id
     }
@@ -440,6 +441,11 @@ impl DeviceReader<'_> {
 
     /// How the point that was added last is reported.
     fn reporting(&mut self, raw: &raw::Tag) {
+        // An OPC UA server does that itself, before it sends anything.
+        if self.is_modbus() {
+            let deadband = self.deadband(raw);
+            self.out.points.last_mut().into_iter().for_each(|point| point.deadband = deadband);
+        }
         let stream = match raw.priority.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
             None => return,
             Some(("high", _)) => Stream::High,
@@ -452,6 +458,31 @@ impl DeviceReader<'_> {
         };
         if let Some(point) = self.out.points.last_mut() {
             point.stream = stream;
+        }
+    }
+
+    /// In the unit of the value; percent are those of its range.
+    fn deadband(&mut self, raw: &raw::Tag) -> f64 {
+        if let (Some(percent), Some(_)) = (&raw.deadband_percent, &raw.deadband) {
+            let label = "`deadband` says it already, in the unit of the value";
+            self.problem(percent.span(), "this tag has two deadbands", label);
+        }
+        let Some(given) = raw.deadband.as_ref().or(raw.deadband_percent.as_ref()) else { return 0.0 };
+        let most = if raw.deadband.is_some() { f64::INFINITY } else { 100.0 };
+        if !(*given.get_ref() > 0.0 && *given.get_ref() < most) {
+            let label = format!("must be more than 0 and less than {most}");
+            self.problem(given.span(), "this deadband is out of range", label);
+        }
+        if raw.deadband.is_some() {
+            return *given.get_ref();
+        }
+        match (&raw.min, &raw.max) {
+            (Some(min), Some(max)) => (max.get_ref() - min.get_ref()) * given.get_ref() / 100.0,
+            _ => {
+                let help = "add `min` and `max`, or say `deadband` in the unit of the value".to_string();
+                self.problem_help(given.span(), "percent of what?", "this tag has no range".into(), help);
+                0.0
+            }
         }
     }
 

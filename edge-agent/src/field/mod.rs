@@ -9,6 +9,8 @@
 
 mod image;
 mod reporter;
+#[cfg(test)]
+mod reporting_tests;
 mod stats;
 pub mod view;
 
@@ -145,17 +147,16 @@ impl FieldLine {
     fn take(&mut self, reading: &mut Reading, now: u32, resend: u32) {
         let n = reading.point.0 as usize;
         let (Some(point), Some(last)) = (self.points.get(n), self.last.get_mut(n)) else { return };
-        let other = |now: &Value| !last.value.as_ref().is_some_and(|then| then.same(now));
+        let other = |now: &Value| !last.value.as_ref().is_some_and(|then| same_within(then, now, point.deadband));
         let changed =
             last.quality != reading.quality || last.cause != reading.cause || reading.value.as_ref().is_some_and(other);
         if last.quality != reading.quality {
             move_between(&mut self.quality, last.quality, reading.quality);
         }
-        if reading.value.is_some() {
+        // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said.
+        if changed && reading.value.is_some() {
             last.source_ms = reading.source_ms;
-            if changed {
-                last.value.clone_from(&reading.value);
-            }
+            last.value.clone_from(&reading.value);
         }
         (last.quality, last.cause, last.seen) = (reading.quality, reading.cause, now);
         if changed || now.wrapping_sub(last.sent) >= resend {
@@ -213,6 +214,18 @@ impl FieldLine {
         self.show_quality();
         self.deliver();
     }
+}
+
+/// Whether two values are one as far as a deadband is concerned. What is no finite number has none.
+fn same_within(then: &Value, now: &Value, deadband: f64) -> bool {
+    if deadband > 0.0
+        && let (Some(a), Some(b)) = (then.as_f64(), now.as_f64())
+        && a.is_finite()
+        && b.is_finite()
+    {
+        return (a - b).abs() < deadband;
+    }
+    then.same(now)
 }
 
 const fn slot_of(quality: Quality) -> usize {

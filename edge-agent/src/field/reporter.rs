@@ -96,7 +96,16 @@ mod tests {
 
     fn point(device: u32, tag: &str) -> PointPlan {
         let (stale_after, stream) = (Duration::from_secs(1), Stream::Normal);
-        PointPlan { device, tag: tag.into(), publish: true, role: Role::Telemetry, stale_after, write: None, stream }
+        PointPlan {
+            device,
+            tag: tag.into(),
+            publish: true,
+            role: Role::Telemetry,
+            stale_after,
+            write: None,
+            stream,
+            deadband: 0.0,
+        }
     }
 
     #[test]

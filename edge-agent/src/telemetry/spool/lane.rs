@@ -125,8 +125,7 @@ impl Lane {
             let mut ranges: Vec<Range<usize>> = Vec::new();
             // A block that the broker has acknowledged whole is not walked through, and never written.
             if self.done.open_from(block.first) <= block.last {
-                for (range, record) in record::walk(&block.bytes).filter(|(_, r)| !self.done.has(r.sequence)) {
-                    let _ = record;
+                for (range, _) in record::walk(&block.bytes).filter(|(_, r)| !self.done.has(r.sequence)) {
                     match ranges.last_mut() {
                         Some(last) if last.end == range.start => last.end = range.end,
                         _ => ranges.push(range),

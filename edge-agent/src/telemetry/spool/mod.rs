@@ -35,6 +35,7 @@
 mod cursor;
 pub mod disk;
 pub mod done;
+pub mod journal;
 mod lane;
 mod outlet;
 pub mod record;
@@ -44,6 +45,7 @@ mod status;
 mod writer;
 
 pub use disk::{Disk, DiskFile, Folder, Memory};
+pub use journal::Journal;
 pub use outlet::{Load, Next, Outlet, Replay, Ticket};
 pub use record::Kind;
 pub use retention::Retention;
@@ -396,8 +398,7 @@ impl Spool {
         self.stats.produced.fetch_add(records.values, Relaxed);
         self.stats.rates.came(appended as u64, records.values);
         let was_due = state.due.is_some();
-        let now = *state.due.get_or_insert_with(Instant::now);
-        let _ = now;
+        state.due.get_or_insert_with(Instant::now);
         let big = state.lanes.iter().any(|l| l.open_bytes() >= COMMIT_BYTES);
         if state.lanes.iter().map(Lane::volatile).sum::<usize>() > VOLATILE_MAX {
             self.overflow(&mut state);
