@@ -5,15 +5,21 @@
 //!   stop:   drain ─> control thread withdraws authority ─> lines write that and close ─> spool drains ─> farewell
 //! ```
 
+use crate::access::Access;
+use crate::alarms::{AlarmDesk, AlarmWatcher};
+use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::{Audit, Commands, QUEUE, WriteDesk};
 use crate::config::Plan;
 use crate::config::plan::{DriverPlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::{Desk, OrderView};
+use crate::field::view::LOOKS;
 use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
-use crate::http::{self, Face};
+use crate::http::{self, Face, FaceParts, FieldIndex};
+use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
+use crate::scene::{Aisle, Source};
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
@@ -67,7 +73,13 @@ pub struct Agent {
 impl Agent {
     /// Starts everything. Needs a tokio runtime. Whether PLCs or broker can be reached does not matter.
     pub async fn start(plan: Plan) -> Result<Agent, String> {
+        Agent::start_with(plan, None).await
+    }
+
+    /// The same, with a floor of somebody else's to draw: for tests of the page.
+    pub async fn start_with(plan: Plan, other_floor: Option<Arc<dyn Source>>) -> Result<Agent, String> {
         let clock = Clock::new();
+        let (access, first) = Access::open(plan.access.clone())?;
         let seed = fastrand::u64(..);
         let listener =
             TcpListener::bind(plan.listen).await.map_err(|e| format!("cannot listen on {}: {e}", plan.listen))?;
@@ -101,6 +113,11 @@ impl Agent {
         let (lines_stop, lines_stopped) = watch::channel(false);
         let (mut line_stats, mut lines) = (Vec::new(), Vec::new());
         let (names, has_floor) = (plan.names(), plan.layout.is_some());
+        let board = Arc::new(Board::new(names));
+        let own_floor =
+            |layout| -> Arc<dyn Source> { Arc::new(Aisle::new(layout, names, stage.clone(), board.clone(), clock)) };
+        let floor = other_floor.or_else(|| plan.layout.map(own_floor));
+        let mut index = FieldIndex::default();
         let (wish_ends, asked_ends): (Vec<_>, Vec<_>) = plan.lines.iter().map(|_| mpsc::channel(QUEUE)).unzip();
         let (audit, known) = match plan.is_kept {
             true => Audit::open(&plan.state_dir)?,
@@ -118,8 +135,10 @@ impl Agent {
             line_stats.push((line.name.clone(), stats.clone()));
             let publish = publish.clone();
             let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
-            let sink =
-                FieldLine::new(&line, FieldWires { clock, stage: stage.clone(), output, publish, resend, stats });
+            let (look_tx, looks) = mpsc::channel(LOOKS);
+            index.add(&line, look_tx);
+            let stage = stage.clone();
+            let sink = FieldLine::new(&line, FieldWires { clock, stage, output, publish, resend, stats, looks });
             lines.push(start_line(line.driver, sink, asked, seed ^ lines.len() as u64, lines_stopped.clone()));
         }
 
@@ -149,16 +168,44 @@ impl Agent {
             writes,
             commands: command_stats,
             audit: audit.stats.clone(),
+            alarms: Arc::new(AlarmDesk::default()),
+            live: Arc::new(LiveStats::default()),
         });
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
-        let face = Face::new(metrics, desk.clone(), stages.clone());
+        let watcher = AlarmWatcher {
+            desk: stages.alarms.clone(),
+            stages: stages.clone(),
+            board: board.clone(),
+            access: plan.access,
+            publishes: plan.mqtt.is_some(),
+            wants_realtime: plan.control.realtime.wanted,
+        };
+        let face = Face::new(FaceParts {
+            metrics,
+            live: Live::new(stages.live.clone()),
+            stages: stages.clone(),
+            access,
+            board: board.clone(),
+            floor,
+            field: index,
+            gateway: plan.gateway,
+            pki_dir: plan.state_dir.join("pki"),
+        });
+        let beat = face.clone();
         let mut others = vec![
-            tokio::spawn(desk.clone().keep_books(event_rx, names)),
+            tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
+            tokio::spawn(watcher.run(move || beat.alive())),
+            tokio::spawn(face.clone().make_frames()),
             tokio::spawn(http::serve(face.clone(), listener)),
             tokio::spawn(face.clone().watch_beat()),
         ];
         others.extend(telling);
         tracing::info!("serving http://{http_at}/");
+        if let Some(token) = first {
+            tracing::info!(
+                "nobody can sign in yet. The one-time token {token} makes the first admin: open http://{http_at}/#setup={token}"
+            );
+        }
         Ok(Agent {
             http: http_at,
             stages,
@@ -180,6 +227,11 @@ impl Agent {
     /// Whether the control cycle is alive, for the supervisor's watchdog.
     pub fn alive(&self) -> bool {
         self.face.alive()
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.face.access
     }
 
     /// Whether orders are taken.

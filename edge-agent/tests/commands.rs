@@ -99,7 +99,7 @@ impl Client {
 }
 
 fn audit(dir: &tempfile::TempDir) -> Vec<Value> {
-    let text = std::fs::read_to_string(dir.path().join("state/audit.jsonl")).unwrap_or_default();
+    let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 

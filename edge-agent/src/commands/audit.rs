@@ -5,7 +5,7 @@
 //!    "outcome":"done"}                                          with "reason" when it is not done
 //! ```
 //!
-//! One thread writes; lines that come together share one fsync. The file is closed at [`FILE_MAX`] and kept as `audit.1.jsonl` ..,
+//! One thread writes; lines that come together share one fsync. The file is closed at [`FILE_MAX`] and kept as `commands.1.jsonl` ..,
 //! [`FILES`] of them. Keys of commands that reached a device are read back at the start: the same key after a restart is still the same
 //! command.
 
@@ -73,7 +73,7 @@ impl Audit {
 
     /// Opens the file in a folder, and gives the last lines of it that have a key, oldest first.
     pub fn open(folder: &Path) -> Result<(Audit, Vec<Line>), String> {
-        let path = folder.join("audit.jsonl");
+        let path = folder.join("commands.jsonl");
         let why = |e: io::Error| format!("the audit record {} cannot be opened: {e}", path.display());
         std::fs::create_dir_all(folder).map_err(why)?;
         let known = read_keys(folder);
@@ -112,12 +112,12 @@ impl Audit {
 }
 
 fn old(path: &Path, n: usize) -> PathBuf {
-    path.with_file_name(format!("audit.{n}.jsonl"))
+    path.with_file_name(format!("commands.{n}.jsonl"))
 }
 
 /// Lines with a key in all files, oldest first. A torn last line is none.
 fn read_keys(folder: &Path) -> Vec<Line> {
-    let path = folder.join("audit.jsonl");
+    let path = folder.join("commands.jsonl");
     let files = (1..=FILES).rev().map(|n| old(&path, n)).chain([path.clone()]);
     let lines = files.filter_map(|f| File::open(f).ok()).flat_map(|f| BufReader::new(f).lines().map_while(Result::ok));
     lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok()).filter(|line| line.key.is_some()).collect()
@@ -191,11 +191,11 @@ mod tests {
         assert!(known.is_empty());
         for n in 0..3 {
             audit.write(line(n)).await;
-            let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+            let text = std::fs::read_to_string(dir.path().join("commands.jsonl")).unwrap();
             assert_eq!(text.lines().count(), n + 1);
         }
-        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
-        std::fs::write(dir.path().join("audit.jsonl"), format!("{text}{{\"via\":\"mq")).unwrap(); // torn
+        let text = std::fs::read_to_string(dir.path().join("commands.jsonl")).unwrap();
+        std::fs::write(dir.path().join("commands.jsonl"), format!("{text}{{\"via\":\"mq")).unwrap(); // torn
         let (_, known) = Audit::open(dir.path()).unwrap();
         assert_eq!(known.iter().filter_map(|l| l.key.as_deref()).collect::<Vec<_>>(), ["k0", "k1", "k2"]);
     }

@@ -40,7 +40,7 @@ pub struct Origin {
 }
 
 /// A write as it is handed in.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteForm {
     /// `device/tag`.
@@ -56,7 +56,7 @@ pub struct WriteForm {
 }
 
 /// What came of a write.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct WriteView {
     /// `device/tag`.
     pub tag: String,

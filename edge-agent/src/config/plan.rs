@@ -4,6 +4,7 @@ use super::raw;
 use super::report::{Problem, Report, Source};
 use super::values::Time;
 use super::{lines, machines, mqtt};
+use crate::access::{AccessPlan, Role as UserRole};
 use crate::commands::CommandPlan;
 use crate::control::rt::RealTime;
 use crate::telemetry::mqtt::wire::Version;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub lines: Vec<LinePlan>,
     /// Addresses that were typed in another form than ours, for `check` to show.
     pub notes: Vec<String>,
+    /// Who may do what over HTTP.
+    pub access: AccessPlan,
 }
 
 /// The control loop.
@@ -319,6 +322,16 @@ pub enum Role {
 pub struct FloorNames(Option<Layout>);
 
 impl FloorNames {
+    /// The names of a layout; without one, numbers.
+    pub fn of(layout: Option<Layout>) -> FloorNames {
+        FloorNames(layout)
+    }
+
+    /// Every machine of the floor.
+    pub fn machine_ids(&self) -> impl Iterator<Item = MachineId> + use<> {
+        self.0.into_iter().flat_map(|l| l.machine_ids())
+    }
+
     /// The name of a machine.
     pub fn machine(&self, id: MachineId) -> String {
         self.0.as_ref().map_or_else(|| format!("machine-{}", id.0), |l| machines::machine_name(l, id))
@@ -354,6 +367,7 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
     let layout = raw.floor.as_ref().and_then(|f| floor(source, f, &mut problems));
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
+    let access = access(source, &raw, &gateway.1, &mut problems);
     let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
     if raw.floor.is_some() && layout.is_none() {
         return Err(Report(problems));
@@ -367,18 +381,8 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
     }
     let (listen, state_dir) = gateway;
     let is_kept = raw.gateway.state_dir.is_some();
-    Ok(Plan {
-        gateway: raw.gateway.name.into_inner(),
-        listen,
-        state_dir,
-        is_kept,
-        drain,
-        control,
-        mqtt,
-        layout,
-        lines,
-        notes,
-    })
+    let gateway = raw.gateway.name.into_inner();
+    Ok(Plan { gateway, listen, state_dir, is_kept, drain, control, mqtt, layout, lines, notes, access })
 }
 
 fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {
@@ -409,6 +413,26 @@ fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> 
     let beside = |dir: &str| source.path.parent().map_or_else(|| PathBuf::from(dir), |p| p.join(dir));
     let state_dir = raw.state_dir.as_deref().map_or_else(|| std::env::temp_dir().join("lightsout"), beside);
     (listen, state_dir)
+}
+
+fn access(source: &Source, raw: &raw::Config, state_dir: &std::path::Path, problems: &mut Vec<Problem>) -> AccessPlan {
+    let mut role = |given: &Option<Spanned<String>>, usual| {
+        let Some(text) = given else { return usual };
+        let named = UserRole::named(text.get_ref());
+        if named.is_none() && text.get_ref() != "none" {
+            let names = UserRole::ALL.map(|r| format!("\"{}\"", r.name())).join(", ");
+            let label = format!("found \"{}\", expected \"none\", {names}", text.get_ref());
+            problems.push(source.problem(text.span(), "there is no such role", label));
+        }
+        named
+    };
+    let http = &raw.http;
+    let (loopback, remote) = (role(&http.loopback, Some(UserRole::Viewer)), role(&http.remote, None));
+    let range = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
+    let session = within(source, &http.session, Duration::from_secs(12 * 3600), range, problems);
+    // The usual state folder is one that anybody may write to: no place for users.
+    let dir = raw.gateway.state_dir.is_some().then(|| state_dir.to_path_buf());
+    AccessPlan { loopback, remote, session, dir }
 }
 
 pub(super) fn topic_level(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) {

@@ -13,6 +13,9 @@ pub struct Config {
     /// The control loop.
     #[serde(default)]
     pub control: Control,
+    /// Who may do what over HTTP.
+    #[serde(default)]
+    pub http: Http,
     /// Telemetry; without it nothing is published.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
@@ -79,6 +82,21 @@ pub struct Control {
     /// How long a command may wait before it is begun.
     #[serde(default)]
     pub command_valid: Option<Spanned<Time>>,
+}
+
+/// `[http]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Role of those on this machine who have not signed in: `"none"`, `"viewer"`, `"operator"`, `"engineer"` or `"admin"`.
+    #[serde(default)]
+    pub loopback: Option<Spanned<String>>,
+    /// The same of those elsewhere.
+    #[serde(default)]
+    pub remote: Option<Spanned<String>>,
+    /// A session that is not used for this long is forgotten.
+    #[serde(default)]
+    pub session: Option<Spanned<Time>>,
 }
 
 /// `[mqtt]`

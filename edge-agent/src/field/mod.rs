@@ -12,6 +12,7 @@ mod reporter;
 #[cfg(test)]
 mod reporting_tests;
 mod stats;
+pub mod view;
 
 pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
@@ -31,6 +32,7 @@ use reporter::Reporter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// How often points are looked at for staleness, at most and at least.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -73,6 +75,8 @@ pub struct FieldWires {
     pub resend: Duration,
     /// Counters.
     pub stats: Arc<LineStats>,
+    /// Questions of those who want to see values.
+    pub looks: mpsc::Receiver<view::Look>,
 }
 
 /// One line's side of the agent.
@@ -284,6 +288,7 @@ impl LineSink for FieldLine {
 
     fn link(&mut self, state: LinkState, cause: Option<&LinkError>) {
         self.wires.stats.set_state(state);
+        self.answer_looks();
         self.wires.stats.set_refusal(cause);
         match (state, cause) {
             (LinkState::Up, _) => {
@@ -403,6 +408,7 @@ impl LineSink for FieldLine {
         }
         self.show_quality();
         self.deliver();
+        self.answer_looks();
     }
 
     fn counters(&mut self, counters: LineCounters) {

@@ -40,6 +40,7 @@ fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, O
         publish: Some(Publish { spool: spool.clone(), payload: Payload::Tag, encoding: Encoding::Json }),
         resend,
         stats: Arc::new(LineStats::new(std::iter::empty(), Duration::ZERO, false)),
+        looks: tokio::sync::mpsc::channel(1).1,
     };
     (FieldLine::new(&plan, wires), Outlet::new(spool, Replay::InOrder, None))
 }

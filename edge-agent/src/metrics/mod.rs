@@ -5,11 +5,13 @@
 
 pub mod histogram;
 
+use crate::alarms::AlarmDesk;
 use crate::clock::Clock;
 use crate::commands::{AuditStats, CommandStats, OUTCOMES, WriteDesk};
 use crate::control::ControlStats;
 use crate::desk::Desk;
 use crate::field::{DeviceStats, LineStats, Refusal};
+use crate::live::LiveStats;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::MqttStats;
 use device_drivers::{Health, LinkState};
@@ -43,6 +45,10 @@ pub struct Stages {
     pub commands: Arc<CommandStats>,
     /// The audit record.
     pub audit: Arc<AuditStats>,
+    /// Alarms.
+    pub alarms: Arc<AlarmDesk>,
+    /// Who looks.
+    pub live: Arc<LiveStats>,
 }
 
 /// How a figure behaves.
@@ -412,6 +418,33 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_mqtt_published_total", "Messages published, those sent again included.", Counter, |s, put| {
         number(put, s.mqtt.published.load(Relaxed));
     }),
+    figure(
+        "lightsout_alarms_active",
+        "Alarms that are raised and not shelved, by row of the table.",
+        Gauge,
+        |s, put| {
+            for (alarm, [active, ..]) in s.alarms.counts() {
+                put(Some(("alarm", alarm)), Reading::Number(active as f64));
+            }
+        },
+    ),
+    figure("lightsout_alarms_unacknowledged", "Alarms that nobody has acknowledged.", Gauge, |s, put| {
+        number(put, s.alarms.counts().iter().map(|(_, [_, unacknowledged, _])| unacknowledged).sum());
+    }),
+    figure("lightsout_alarms_shelved", "Alarms that are shelved.", Gauge, |s, put| {
+        number(put, s.alarms.counts().iter().map(|(_, [.., shelved])| shelved).sum());
+    }),
+    figure("lightsout_live_clients", "Pages and programs that look on right now.", Gauge, |s, put| {
+        number(put, s.live.clients.load(Relaxed) as u64);
+    }),
+    figure(
+        "lightsout_live_frames_total",
+        "Live frames made; each is made once, however many look on.",
+        Counter,
+        |s, put| {
+            number(put, s.live.frames.load(Relaxed));
+        },
+    ),
 ];
 
 /// The exporter.
