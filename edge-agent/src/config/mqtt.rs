@@ -7,12 +7,12 @@ use super::plan::{
 use super::raw;
 use super::report::{Problem, Source};
 use super::values::Size;
+use super::values::Spanned;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
 use crate::telemetry::spool::{Replay, Retention};
 use std::path::PathBuf;
 use std::time::Duration;
-use toml::Spanned;
 
 /// The shortest keep-alive: below it a network that only hesitates looks like one that is gone.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
