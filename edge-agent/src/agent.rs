@@ -9,10 +9,11 @@ use crate::access::Access;
 use crate::alarms::{AlarmDesk, AlarmWatcher};
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::commands::{Audit, Commands, QUEUE, WriteDesk};
 use crate::config::Plan;
 use crate::config::plan::{DriverPlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
-use crate::desk::Desk;
+use crate::desk::{Desk, OrderView};
 use crate::field::view::LOOKS;
 use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{self, Face, FaceParts, FieldIndex};
@@ -20,21 +21,24 @@ use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
 use crate::scene::{Aisle, Source};
 use crate::telemetry::Spool;
-use crate::telemetry::mqtt::{Mqtt, MqttStats};
-use crate::telemetry::spool::{SpoolHandle, SpoolOptions};
-use crate::writes::{QUEUE, WriteDesk};
+use crate::telemetry::mqtt::plain::Plain;
+use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
+use crate::telemetry::payload::rfc3339;
+use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
 use device_drivers::TagWrite;
 use device_drivers::line::{Backoff, run_line};
 use device_drivers::modbus::Modbus;
 use device_drivers::opcua::OpcUa;
+use device_drivers::value::wall_clock_ms;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use triple_buffer::triple_buffer;
 
@@ -115,7 +119,12 @@ impl Agent {
         let floor = other_floor.or_else(|| plan.layout.map(own_floor));
         let mut index = FieldIndex::default();
         let (wish_ends, asked_ends): (Vec<_>, Vec<_>) = plan.lines.iter().map(|_| mpsc::channel(QUEUE)).unzip();
-        let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends));
+        let (audit, known) = match plan.is_kept {
+            true => Audit::open(&plan.state_dir)?,
+            false => (Audit::none(), Vec::new()),
+        };
+        let audit = Arc::new(audit);
+        let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends, audit.clone(), &known));
         // The plan is used up: what a line needs of it, the line has.
         for ((line, output), asked) in plan.lines.into_iter().zip(line_outputs).zip(asked_ends) {
             let stats = Arc::new(LineStats::new(
@@ -135,10 +144,18 @@ impl Agent {
 
         let mqtt_stats = Arc::new(MqttStats::default());
         let (mqtt_stop, mqtt_stopped) = watch::channel(false);
-        let mqtt = plan
-            .mqtt
-            .clone()
-            .map(|m| tokio::spawn(Mqtt::new(m, spool.spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
+        let (answering, answers) = mpsc::channel(ANSWERS);
+        let orders = has_floor.then(|| desk.clone());
+        let door = |p| Commands::new(p, writes.clone(), orders.clone(), audit.clone(), answering.clone());
+        let commands = plan.mqtt.as_ref().and_then(|m| m.commands.clone()).map(door);
+        let command_stats = commands.as_ref().map_or_else(Arc::default, |c| c.stats.clone());
+        let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
+        let telling = tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
+        let mqtt = plan.mqtt.clone().map(|m| {
+            let face = Box::new(Plain::new(&m, commands));
+            let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));
+            tokio::spawn(edge.run(mqtt_stopped))
+        });
 
         let stages = Arc::new(Stages {
             clock,
@@ -149,6 +166,8 @@ impl Agent {
             mqtt: mqtt_stats,
             desk: desk.clone(),
             writes,
+            commands: command_stats,
+            audit: audit.stats.clone(),
             alarms: Arc::new(AlarmDesk::default()),
             live: Arc::new(LiveStats::default()),
         });
@@ -173,13 +192,14 @@ impl Agent {
             pki_dir: plan.state_dir.join("pki"),
         });
         let beat = face.clone();
-        let others = vec![
+        let mut others = vec![
             tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
             tokio::spawn(watcher.run(move || beat.alive())),
             tokio::spawn(face.clone().make_frames()),
             tokio::spawn(http::serve(face.clone(), listener)),
             tokio::spawn(face.clone().watch_beat()),
         ];
+        others.extend(telling);
         tracing::info!("serving http://{http_at}/");
         if let Some(token) = first {
             tracing::info!(
@@ -262,6 +282,35 @@ impl Agent {
         let _ = tokio::task::spawn_blocking(move || spool.stop()).await;
         tracing::info!("stopped");
     }
+}
+
+/// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
+async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
+    let (mut changes, mut records) = (desk.changes(), Records::default());
+    loop {
+        let view = match changes.recv().await {
+            Ok(view) => view,
+            // The newest state of an order says what the ones before would have.
+            Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let id = view.id.to_string();
+        let stamp = (wall_clock_ms(), 1);
+        records.push((Stream::High, Kind::Json), &[&topic, "/", &id], stamp, |out| order_change(out, &view));
+        spool.append(&mut records);
+    }
+}
+
+/// An order as JSON, with its stream, the time and the place of the sequence.
+fn order_change(out: &mut Vec<u8>, view: &OrderView) -> usize {
+    let start = out.len();
+    let _ = serde_json::to_writer(&mut *out, view);
+    out.pop(); // the closing brace
+    let time = rfc3339(wall_clock_ms());
+    let _ = write!(out, ",\"stream\":\"high\",\"time\":\"{time}\",\"sequence\":");
+    let hole = out.len() - start;
+    out.push(b'}');
+    hole
 }
 
 /// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 /// Orders the desk remembers, ended ones first to go. An order is some hundred bytes: 10,000 are a few megabytes.
 pub const HISTORY: usize = 10_000;
@@ -123,6 +123,9 @@ pub enum Submitted {
     Busy,
 }
 
+/// Changes that may wait for whoever listens.
+const CHANGES: usize = 1024;
+
 /// What a wish to change an order came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
@@ -136,8 +139,8 @@ pub enum Changed {
     Busy,
 }
 
-#[derive(Default)]
 struct Books {
+    changes: broadcast::Sender<OrderView>,
     orders: BTreeMap<u32, OrderView>,
     keys: HashMap<String, u32>,
     answers: HashMap<u32, oneshot::Sender<()>>,
@@ -159,7 +162,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     /// A desk that hands its requests in through `requests`.
     pub fn new(requests: rtrb::Producer<Request>) -> Arc<Desk> {
-        let books = Books { next: 1, ..Books::default() };
+        let changes = broadcast::channel(CHANGES).0;
+        let (orders, keys, answers) = Default::default();
+        let books = Books { changes, orders, keys, answers, next: 1 };
         Arc::new(Desk { books: Mutex::new(books), requests: Mutex::new(requests), busy: AtomicU64::new(0) })
     }
 
@@ -214,6 +219,11 @@ impl Desk {
             Some(view) => Submitted::Order(view),
             None => Submitted::Busy,
         }
+    }
+
+    /// Every change of an order's state from now on.
+    pub fn changes(&self) -> broadcast::Receiver<OrderView> {
+        lock(&self.books).changes.subscribe()
     }
 
     /// Asks for an order to be withdrawn.
@@ -306,6 +316,7 @@ impl Books {
                 self.keys.remove(&key);
             }
         }
+        let _ = self.changes.send(view.clone());
         self.orders.insert(view.id, view);
     }
 
@@ -344,6 +355,7 @@ impl Books {
             && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
         {
             (order.state, order.reason) = (state, reason);
+            let _ = self.changes.send(order.clone());
         }
         if state == OrderState::Rejected {
             self.forget_key(id.0);

@@ -15,7 +15,7 @@
 //! | [`control`] | the control thread and its beat |
 //! | [`field`] | what a reading means: image, quality, sample |
 //! | [`desk`] | orders from outside and what became of them |
-//! | [`writes`] | which writes from outside may reach the wire, and what became of them |
+//! | [`commands`] | which commands from outside may pass, what became of them, and who sent them |
 //! | [`forecast`] | what a configuration will cost, before anything runs |
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
 //! | [`metrics`] | the one table of figures |
@@ -34,6 +34,7 @@ pub mod board;
 pub mod browse;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod desk;
@@ -45,7 +46,6 @@ pub mod metrics;
 pub mod pki;
 pub mod scene;
 pub mod telemetry;
-pub mod writes;
 
 pub use agent::Agent;
 pub use config::Plan;

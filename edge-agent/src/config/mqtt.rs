@@ -8,12 +8,19 @@ use super::raw;
 use super::report::{Problem, Source};
 use super::values::Size;
 use super::values::Spanned;
+use crate::commands::CommandPlan;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
 use crate::telemetry::spool::{Replay, Retention};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where commands come in when nothing is said.
+const COMMAND_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/cmd";
+/// What telemetry's topics begin with when nothing is said.
+const DATA_TOPIC: &str = "lightsout/{area}/{line}/";
+/// Commands a second when nothing is said.
+const COMMAND_RATE: f64 = 20.0;
 /// The shortest keep-alive: below it a network that only hesitates looks like one that is gone.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// What a spool in memory holds, and one on disk, when nothing is said.
@@ -94,7 +101,50 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
         replay_rate: m.replay_rate.as_ref().map(|r| *r.get_ref()),
         login: login(source, m, problems),
         spool: spool(source, m, raw, problems),
+        commands: m.commands.as_ref().map(|c| commands(source, c.get_ref(), m, raw, problems)),
     }
+}
+
+fn commands(
+    source: &Source,
+    table: &raw::Commands,
+    m: &raw::Mqtt,
+    raw: &raw::Config,
+    problems: &mut Vec<Problem>,
+) -> CommandPlan {
+    if let Some(topic) = &table.topic {
+        check_template(source, topic, &["area", "line", "gateway"], &["{gateway}"], problems);
+    }
+    let template = table.topic.as_ref().map_or(COMMAND_TOPIC, |t| t.get_ref());
+    let levels = levels(raw, "", "", "");
+    let topic = expand(template, &levels);
+    for pattern in table.allow.iter().filter(|p| !p.get_ref().contains('/')) {
+        let label = "expected device/tag, as in \"press-1/speed\" or \"press-1/*\"";
+        problems.push(source.problem(pattern.span(), "this names no tag", label));
+    }
+    let orders = table.orders.as_ref().is_some_and(|o| *o.get_ref());
+    if let (Some(given), true, None) = (&table.orders, orders, &raw.floor) {
+        problems.push(source.problem(given.span(), "this gateway takes no orders", "the configuration has no [floor]"));
+    }
+    let rate = table.rate.as_ref().map_or(COMMAND_RATE, |r| *r.get_ref());
+    if let Some(given) = table.rate.as_ref().filter(|_| !(0.01..=1000.0).contains(&rate)) {
+        problems.push(source.problem(
+            given.span(),
+            "this rate is out of range",
+            "must be 0.01 to 1000.0 commands a second",
+        ));
+    }
+    // What stands before the first level that differs from message to message.
+    let ours = |template: &str| {
+        let fixed = ["{cell}", "{device}", "{tag}"].iter().filter_map(|l| template.find(l)).min();
+        expand(template.get(..fixed.unwrap_or(template.len())).unwrap_or(template), &levels)
+    };
+    let status = m.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
+    let data = m.topic.as_ref().map_or(DATA_TOPIC, |t| t.get_ref());
+    let own = [topic.clone(), ours(status.trim_end_matches("/status")), ours(data), "spBv1.0/".into(), "STATE/".into()];
+    let own = own.into_iter().filter(|prefix| !prefix.is_empty()).collect();
+    let allow = table.allow.iter().map(|p| p.get_ref().clone()).collect();
+    CommandPlan { topic, allow, orders, rate, own }
 }
 
 fn topics(source: &Source, m: &raw::Mqtt, payload: Payload, problems: &mut Vec<Problem>) {

@@ -5,6 +5,7 @@ use super::report::{Problem, Report, Source};
 use super::values::{Spanned, Time};
 use super::{lines, machines, mqtt};
 use crate::access::{AccessPlan, Role as UserRole};
+use crate::commands::CommandPlan;
 use crate::control::rt::RealTime;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Keys and other things that outlive a run.
     pub state_dir: PathBuf,
+    /// Whether that folder was configured: else it is one that a restart of the machine empties.
+    pub is_kept: bool,
     /// How long a stop waits for machines to finish.
     pub drain: Duration,
     /// The control loop.
@@ -94,6 +97,8 @@ pub struct MqttPlan {
     pub login: Option<Login>,
     /// Where messages wait.
     pub spool: SpoolPlan,
+    /// Commands that are taken; `None`: none is.
+    pub commands: Option<CommandPlan>,
 }
 
 /// Where a broker is.
@@ -374,8 +379,9 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
         return Err(Report(problems));
     }
     let (listen, state_dir) = gateway;
+    let is_kept = raw.gateway.state_dir.is_some();
     let gateway = raw.gateway.name.into_inner();
-    Ok(Plan { gateway, listen, state_dir, drain, control, mqtt, layout, lines, notes, access })
+    Ok(Plan { gateway, listen, state_dir, is_kept, drain, control, mqtt, layout, lines, notes, access })
 }
 
 fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {

@@ -124,6 +124,9 @@ pub struct Mqtt {
     /// User properties of every message (MQTT 5).
     #[serde(default)]
     pub properties: std::collections::BTreeMap<String, Spanned<String>>,
+    /// Commands that are taken; without it none is.
+    #[serde(default)]
+    pub commands: Option<Spanned<Commands>>,
     /// What goes first after an outage: `"live-first"` or `"in-order"`.
     #[serde(default)]
     pub replay: Option<Spanned<String>>,
@@ -160,6 +163,24 @@ pub struct Mqtt {
     /// Credential of systemd with the password or token: `LoadCredential=` in the unit.
     #[serde(default)]
     pub password_credential: Option<Spanned<String>>,
+}
+
+/// `[mqtt.commands]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Commands {
+    /// Topic before `/write` and `/order`.
+    #[serde(default)]
+    pub topic: Option<Spanned<String>>,
+    /// Tags that may be written, `device/tag` with `*`.
+    #[serde(default)]
+    pub allow: Vec<Spanned<String>>,
+    /// Whether orders are taken.
+    #[serde(default)]
+    pub orders: Option<Spanned<bool>>,
+    /// Commands a second, at most.
+    #[serde(default)]
+    pub rate: Option<Spanned<f64>>,
 }
 
 /// `[spool]`

@@ -3,7 +3,7 @@
 use super::Face;
 use super::guard::{As, OPERATOR};
 use super::problem::{Body, Problem};
-use crate::writes::{WriteForm, WriteView};
+use crate::commands::{Origin, WriteForm, WriteView};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,7 +20,7 @@ pub(super) async fn write(
     Body(form): Body<WriteForm>,
 ) -> Result<Json<WriteView>, Problem> {
     let what = format!("{} = {}", form.tag, form.value);
-    let view = face.stages.writes.write(form).await;
+    let view = face.stages.writes.write(form, Origin { via: "http", by: who.name.to_string() }).await;
     face.access.audit.note(&who, "tag.write", &what, view.outcome);
     let status = match view.outcome {
         "done" => return Ok(Json(view)),

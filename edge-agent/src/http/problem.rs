@@ -29,7 +29,7 @@ pub struct Problem {
     /// A write's tag and outcome.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
-    write: Option<Box<crate::writes::WriteView>>,
+    write: Option<Box<crate::commands::WriteView>>,
 }
 
 impl Problem {
@@ -40,7 +40,7 @@ impl Problem {
     }
 
     /// Adds what came of a write.
-    pub(crate) fn of_write(mut self, view: crate::writes::WriteView) -> Problem {
+    pub(crate) fn of_write(mut self, view: crate::commands::WriteView) -> Problem {
         self.write = Some(Box::new(view));
         self
     }

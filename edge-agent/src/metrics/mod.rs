@@ -7,13 +7,13 @@ pub mod histogram;
 
 use crate::alarms::AlarmDesk;
 use crate::clock::Clock;
+use crate::commands::{AuditStats, CommandStats, OUTCOMES, WriteDesk};
 use crate::control::ControlStats;
 use crate::desk::Desk;
 use crate::field::{DeviceStats, LineStats, Refusal};
 use crate::live::LiveStats;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::MqttStats;
-use crate::writes::{OUTCOMES, WriteDesk};
 use device_drivers::{Health, LinkState};
 use histogram::Histogram;
 use prometheus::core::{Collector, Desc};
@@ -41,6 +41,10 @@ pub struct Stages {
     pub desk: Arc<Desk>,
     /// The door for writes.
     pub writes: Arc<WriteDesk>,
+    /// The door for MQTT and Sparkplug.
+    pub commands: Arc<CommandStats>,
+    /// The audit record.
+    pub audit: Arc<AuditStats>,
     /// Alarms.
     pub alarms: Arc<AlarmDesk>,
     /// Who looks.
@@ -292,6 +296,26 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_write_seconds", "Time from a tag write's request to its outcome.", Distribution, |s, put| {
         put(None, Reading::Distribution(&s.writes.stats.took));
     }),
+    figure("lightsout_commands_received_total", "Commands that came over MQTT and Sparkplug.", Counter, |s, put| {
+        number(put, s.commands.received.load(Relaxed));
+    }),
+    figure("lightsout_commands_refused_total", "Those that were turned away at the gate.", Counter, |s, put| {
+        number(put, s.commands.refused.load(Relaxed));
+    }),
+    figure("lightsout_commands_retained_total", "Retained commands, which are ignored.", Counter, |s, put| {
+        number(put, s.commands.retained.load(Relaxed));
+    }),
+    figure("lightsout_audit_lines_total", "Lines of the audit record on disk.", Counter, |s, put| {
+        number(put, s.audit.lines.load(Relaxed));
+    }),
+    figure(
+        "lightsout_audit_failed_total",
+        "Lines of the audit record that the disk did not take.",
+        Counter,
+        |s, put| {
+            number(put, s.audit.failed.load(Relaxed));
+        },
+    ),
     figure("lightsout_tags_quarantined", "Tags a device refuses, asked for now and then.", Gauge, |s, put| {
         per_line(s, put, |l| l.quarantined.load(Relaxed))
     }),

@@ -37,6 +37,7 @@ pub fn plan(port: u16) -> MqttPlan {
             retention: Retention::Oldest,
             reserve: 0,
         },
+        commands: None,
     }
 }
 

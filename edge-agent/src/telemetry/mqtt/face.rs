@@ -5,6 +5,9 @@ use super::session::Out;
 use super::wire::{Message, Received};
 use crate::telemetry::spool::Stream;
 use crate::telemetry::spool::record::Record;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How a message of the spool is sent.
 #[derive(Debug)]
@@ -32,6 +35,14 @@ pub trait Face: Send {
     fn received(&mut self, message: Received, out: &mut Out<'_>);
     /// Something happened elsewhere, or time has passed: once in 50 ms at most.
     fn look(&mut self, out: &mut Out<'_>);
+    /// Rings when [`Face::look`] is wanted at once.
+    fn nudge(&self) -> Arc<Notify> {
+        Arc::default()
+    }
+    /// How often [`Face::look`] is wanted anyway.
+    fn look_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
     /// The last message before DISCONNECT, and whether the broker is to publish the will (MQTT 5).
     fn farewell(&mut self) -> (Option<Message>, bool);
 }

@@ -39,7 +39,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// First and longest wait after every broker was asked.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Answers that may wait for the connection.
-const ANSWERS: usize = 64;
+pub const ANSWERS: usize = 64;
 
 /// What the MQTT edge counts.
 #[derive(Debug, Default)]
@@ -81,31 +81,35 @@ pub struct Mqtt {
     shared: Shared,
     face: Box<dyn Face>,
     answers: mpsc::Receiver<Message>,
-    answering: mpsc::Sender<Message>,
     backoff: Backoff,
     last_error: String,
 }
 
 impl Mqtt {
-    /// An edge that is not connected.
+    /// An edge that is not connected, and takes no commands.
     pub fn new(plan: MqttPlan, spool: Arc<Spool>, stats: Arc<MqttStats>, seed: u64) -> Mqtt {
-        let face = Box::new(Plain::new(&plan));
+        let face = Box::new(Plain::new(&plan, None));
+        Mqtt::with(plan, spool, stats, seed, (face, mpsc::channel(ANSWERS).1))
+    }
+
+    /// An edge that says what `face` says, and what is handed in as answers.
+    pub fn with(
+        plan: MqttPlan,
+        spool: Arc<Spool>,
+        stats: Arc<MqttStats>,
+        seed: u64,
+        (face, answers): (Box<dyn Face>, mpsc::Receiver<Message>),
+    ) -> Mqtt {
         let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, seed);
-        let (answering, answers) = mpsc::channel(ANSWERS);
         let shared = Shared {
             spool,
             stats,
-            nudge: Arc::default(),
-            look_every: Duration::from_secs(1),
+            nudge: face.nudge(),
+            look_every: face.look_every(),
             with_will: AtomicBool::new(false),
             refused: AtomicBool::new(false),
         };
-        Mqtt { plan, shared, face, answers, answering, backoff, last_error: String::new() }
-    }
-
-    /// Where answers are handed in.
-    pub fn answering(&self) -> mpsc::Sender<Message> {
-        self.answering.clone()
+        Mqtt { plan, shared, face, answers, backoff, last_error: String::new() }
     }
 
     /// Delivers until `stop` turns true, then what is left, as far as the broker takes it in a few seconds.

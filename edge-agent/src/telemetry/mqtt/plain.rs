@@ -3,11 +3,13 @@
 use super::face::{Face, Sending};
 use super::session::Out;
 use super::wire::{Message, Properties, Received};
+use crate::commands::Commands;
 use crate::config::plan::MqttPlan;
 use crate::telemetry::payload::{rfc3339, with_sequence};
 use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Stream};
 use device_drivers::value::wall_clock_ms;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The gateway's own messages.
@@ -15,12 +17,18 @@ pub struct Plain {
     status_topic: String,
     expiry: Option<Duration>,
     properties: Vec<(String, String)>,
+    commands: Option<Arc<Commands>>,
 }
 
 impl Plain {
-    /// What a configuration wants.
-    pub fn new(plan: &MqttPlan) -> Plain {
-        Plain { status_topic: plan.status_topic.clone(), expiry: plan.expiry, properties: plan.properties.clone() }
+    /// What a configuration wants; commands go to that door.
+    pub fn new(plan: &MqttPlan, commands: Option<Arc<Commands>>) -> Plain {
+        Plain {
+            status_topic: plan.status_topic.clone(),
+            expiry: plan.expiry,
+            properties: plan.properties.clone(),
+            commands,
+        }
     }
 
     fn status(&self, state: &str, reason: &str) -> Message {
@@ -38,7 +46,7 @@ impl Face for Plain {
     }
 
     fn subscriptions(&self) -> (Vec<String>, bool) {
-        (Vec::new(), false)
+        (self.commands.as_ref().map_or_else(Vec::new, |c| c.topics()), false)
     }
 
     fn connected(&mut self, out: &mut Out<'_>) {
@@ -63,7 +71,11 @@ impl Face for Plain {
         Some(Sending::Acknowledged(Message { topic: record.topic.into(), payload, retain: false, properties }))
     }
 
-    fn received(&mut self, _message: Received, _out: &mut Out<'_>) {}
+    fn received(&mut self, message: Received, _out: &mut Out<'_>) {
+        if let Some(commands) = &self.commands {
+            commands.take(message);
+        }
+    }
 
     fn look(&mut self, _out: &mut Out<'_>) {}
 
