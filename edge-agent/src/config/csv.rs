@@ -11,10 +11,9 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
-use super::values::Time;
+use super::values::{Spanned, Time};
 use std::ops::Range;
 use std::time::Duration;
-use toml::Spanned;
 
 const COLUMNS: [&str; 22] = [
     "name",

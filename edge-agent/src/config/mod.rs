@@ -52,3 +52,8 @@ fn parts_of(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     files.sort();
     Ok(files)
 }
+
+/// The JSON Schema of the configuration: the same types that read it.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(raw::Config)
+}

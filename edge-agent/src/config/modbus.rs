@@ -4,10 +4,10 @@ use super::lines::beside;
 use super::plan::{host_port, within};
 use super::raw;
 use super::report::{Problem, Source};
+use super::values::Spanned;
 use device_drivers::modbus::{DeviceSpec, Endpoint, LineSpec, Serial, Tls};
 use std::ops::Range;
 use std::time::Duration;
-use toml::Spanned;
 
 /// Most requests on their way at once.
 const PIPELINE_MAX: u8 = 32;

@@ -7,6 +7,7 @@ use super::plan::{
 use super::raw;
 use super::report::{Problem, Source};
 use super::values::Size;
+use super::values::Spanned;
 use crate::commands::CommandPlan;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
@@ -14,7 +15,6 @@ use crate::telemetry::sparkplug::NodePlan;
 use crate::telemetry::spool::{Replay, Retention};
 use std::path::PathBuf;
 use std::time::Duration;
-use toml::Spanned;
 
 /// Where commands come in when nothing is said.
 const COMMAND_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/cmd";

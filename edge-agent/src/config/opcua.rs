@@ -8,11 +8,11 @@
 use super::plan::{PointPlan, within};
 use super::raw;
 use super::report::{Problem, Source, closest};
+use super::values::Spanned;
 use device_drivers::opcua::{Deadband, Identity, Mode, NodeName, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::Spanned;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 /// How often a server looks for changes when nothing is said.

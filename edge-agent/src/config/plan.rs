@@ -2,7 +2,7 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
-use super::values::Time;
+use super::values::{Spanned, Time};
 use super::{lines, machines, mqtt};
 use crate::access::{AccessPlan, Role as UserRole};
 use crate::commands::CommandPlan;
@@ -20,7 +20,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::Spanned;
 
 /// Everything the agent needs to start.
 #[derive(Clone, Debug)]

@@ -1,11 +1,11 @@
 //! What the file says. Every key there is; unknown ones are refused.
 
-use super::values::{Size, Time};
+use super::values::{Size, Spanned, Time};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 /// `agent.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who and where this gateway is.
@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// A file in `conf.d/`: more lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     /// The field lines.
@@ -40,7 +40,7 @@ pub struct Part {
 }
 
 /// `[gateway]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Its name: MQTT client id, and `{gateway}` in topics.
@@ -61,7 +61,7 @@ pub struct Gateway {
 }
 
 /// `[control]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
     /// Period of the control cycle.
@@ -85,7 +85,7 @@ pub struct Control {
 }
 
 /// `[http]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Role of those on this machine who have not signed in: `"none"`, `"viewer"`, `"operator"`, `"engineer"` or `"admin"`.
@@ -100,7 +100,7 @@ pub struct Http {
 }
 
 /// `[mqtt]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
     /// `host:port`, `mqtts://host:port`.
@@ -183,7 +183,7 @@ pub struct Sparkplug {
 }
 
 /// `[mqtt.commands]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Commands {
     /// Topic before `/write` and `/order`.
@@ -201,7 +201,7 @@ pub struct Commands {
 }
 
 /// `[spool]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Spool {
     /// Where it is, relative to this file.
@@ -224,7 +224,7 @@ pub struct Spool {
 }
 
 /// `[floor]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Floor {
     /// Tiers of the aisle.
@@ -234,7 +234,7 @@ pub struct Floor {
 }
 
 /// `[[line]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// Its name in logs and metrics.
@@ -293,7 +293,7 @@ pub struct Line {
 }
 
 /// `line.serial`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Serial {
     /// Bits a second.
@@ -307,7 +307,7 @@ pub struct Serial {
 }
 
 /// `line.tls`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Certificates that may sign the device's, PEM.
@@ -324,7 +324,7 @@ pub struct Tls {
 }
 
 /// `[[line.device]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// `{device}` in topics.
@@ -346,7 +346,7 @@ pub struct Device {
 }
 
 /// A profile file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// How often its tags are read, unless a tag says otherwise.
@@ -370,7 +370,7 @@ pub struct Profile {
 }
 
 /// `[limits]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Registers in one read.
@@ -397,7 +397,7 @@ pub struct Limits {
 }
 
 /// `[[machine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// `shuttle-1` .., `lift`, `cell`.
@@ -409,7 +409,7 @@ pub struct Machine {
 }
 
 /// `[sensors]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sensors {
     /// Register of position 0; each position has two.
@@ -420,7 +420,7 @@ pub struct Sensors {
 }
 
 /// `[[tag]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tag {
     /// `{tag}` in topics.
@@ -476,7 +476,7 @@ pub struct Tag {
 }
 
 /// `tag.write`: without it nobody outside may write the tag.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Write {
     /// Smallest value taken.

@@ -2,6 +2,7 @@
 
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
+use super::values::Spanned;
 use super::{opcua, raw};
 use crate::telemetry::spool::Stream;
 use control_core::layout::Layout;
@@ -14,7 +15,6 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::Spanned;
 
 /// How often tags are read when nothing is said.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
