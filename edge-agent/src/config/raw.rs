@@ -169,7 +169,7 @@ pub struct Mqtt {
 }
 
 /// `[mqtt.sparkplug]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sparkplug {
     /// Group id.

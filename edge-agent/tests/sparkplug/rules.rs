@@ -198,7 +198,7 @@ impl World {
                 other => Err(format!("first is {:?}", other.map(|m| &m.kind))),
             }),
             "nbirth-seq-0" => self.each(&["NBIRTH"], |m| m.payload.seq == Some(0)),
-            "seq-counts" | "seq-always" => self.each_session(|msgs| seq_counts(msgs)).and(self.each(
+            "seq-counts" | "seq-always" => self.each_session(seq_counts).and(self.each(
                 if kind.is_empty() {
                     &["NBIRTH", "DBIRTH", "DDATA", "NDATA", "DDEATH"]
                 } else {
@@ -211,7 +211,7 @@ impl World {
                 if longest < 300 {
                     return NotExercised(format!("{longest} messages in a session"));
                 }
-                self.each_session(|msgs| seq_counts(msgs))
+                self.each_session(seq_counts)
             }
             "ndeath-no-seq" => self.each(&["NDEATH"], |m| m.payload.seq.is_none()).and(self.wills(|p| p.seq.is_none())),
             "ndeath-one-metric" => {
@@ -468,7 +468,9 @@ impl World {
                     continue;
                 }
                 some = true;
-                let Some(last) = mine().last().filter(|m| m.at < at) else { return Fail("after DISCONNECT".into()) };
+                let Some(last) = mine().next_back().filter(|m| m.at < at) else {
+                    return Fail("after DISCONNECT".into());
+                };
                 if last.kind != "NDEATH" || !holds(last, reason) {
                     return Fail(format!("{}: last was {}, reason {reason}", scene.name, last.kind));
                 }
