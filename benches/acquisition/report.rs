@@ -71,7 +71,7 @@ impl Outcome {
                 Some((target, false)) => (target, "MISS"),
                 None => (String::new(), ""),
             };
-            text.push_str(format!("  {name:<28}{value:>34}   {target:<22}{verdict}").trim_end());
+            text.push_str(format!("  {name:<28} {value:>34}   {target:<22} {verdict}").trim_end());
             text.push('\n');
         }
         text

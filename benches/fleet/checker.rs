@@ -43,4 +43,3 @@ fn is_move(turning: bool, from: &(usize, usize, u8), to: &(usize, usize, u8)) ->
     let ahead = [(0, 1), (1, 0), (0, -1), (-1, 0)];
     if turning { to.2 == from.2 && ahead[usize::from(from.2)] == (down, right) } else { down.abs() + right.abs() == 1 }
 }
-

@@ -44,11 +44,13 @@ impl Instance {
         let agents = arguments.text("--agents");
         match agents {
             Some(file) if file.ends_with(".scen") => instance.scenario(Path::new(file), robots)?,
-            Some(file) => instance.starts = instance.cells(Path::new(file), |words, width| match words {
-                [_, row, column] => Some((*row, *column)),
-                [cell] => Some((cell / width, cell % width)),
-                _ => None,
-            })?,
+            Some(file) => {
+                instance.starts = instance.cells(Path::new(file), |words, width| match words {
+                    [_, row, column] => Some((*row, *column)),
+                    [cell] => Some((cell / width, cell % width)),
+                    _ => None,
+                })?
+            }
             None => {
                 let mut all: Vec<Place> = (0..instance.cell_of.len() as Place).collect();
                 rng.shuffle(&mut all);
@@ -60,9 +62,8 @@ impl Instance {
         }
         instance.starts.truncate(robots);
         if let Some(file) = arguments.text("--tasks") {
-            instance.tasks = instance.cells(Path::new(file), |words, width| {
-                words.first().map(|cell| (cell / width, cell % width))
-            })?;
+            instance.tasks = instance
+                .cells(Path::new(file), |words, width| words.first().map(|cell| (cell / width, cell % width)))?;
         } else if instance.tasks.is_empty() {
             let count = instance.cell_of.len() as Place;
             instance.tasks = (0..160_000).map(|_| rng.u16(0..count)).collect();

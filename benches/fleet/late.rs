@@ -22,16 +22,9 @@ struct Body {
 /// Plays it.
 pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play, delays: f64, seed: u64) -> Outcome {
     let (roads, arena, robots) = (tables.view(), Arena::new(), instance.starts.len());
-    let size =
-        Size { vehicles: robots, places: tables.places, regions: 0, search_vehicles: 24, search_nodes: 2_000 };
-    let settings = Settings {
-        lead: 5,
-        ahead: 4,
-        step_ms: 1,
-        checks: u32::MAX,
-        improve: play.improve,
-        ..Settings::default()
-    };
+    let size = Size { vehicles: robots, places: tables.places, regions: 0, search_vehicles: 24, search_nodes: 2_000 };
+    let settings =
+        Settings { lead: 5, ahead: 4, step_ms: 1, checks: u32::MAX, improve: play.improve, ..Settings::default() };
     let mut traffic = Traffic::new(&&arena, if play.turning { &TURNING } else { &GOING }, size, settings);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut bodies: Vec<Body> = Vec::new();

@@ -45,7 +45,7 @@ pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play) -> (Out
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
-        ((seed >> 32) * u64::from(count) >> 32) as u16
+        (((seed >> 32) * u64::from(count)) >> 32) as u16
     };
     for step in 0..play.steps {
         floor.let_in(&mut planner, &roads);

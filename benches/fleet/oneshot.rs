@@ -4,8 +4,8 @@ use crate::checker::{State, collisions};
 use crate::instance::Instance;
 use crate::lockstep::state;
 use crate::{Outcome, Play};
-use control_core::traffic::search::{Party, Search, Verdict};
 use control_core::traffic::roads::Place;
+use control_core::traffic::search::{Party, Search, Verdict};
 use floor_plan::{Arena, RoadTables};
 use std::time::Instant;
 
@@ -19,8 +19,7 @@ pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play) -> (Out
     let mut search = Search::new(&&arena, robots, tables.places, nodes, true);
     let goals = goals(instance);
     let goal = |r: usize| instance.goal(goals[r]);
-    let parties =
-        (0..robots).map(|r| Party { from: instance.starts[r], goal: goal(r), must: true, moves: true });
+    let parties = (0..robots).map(|r| Party { from: instance.starts[r], goal: goal(r), must: true, moves: true });
     let mut outcome = Outcome { robots, ..Outcome::default() };
     assert!(search.start(&roads, parties, |_| false), "two robots start at one place");
     let verdict = loop {
@@ -44,9 +43,9 @@ pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play) -> (Out
     for step in 1..=steps {
         let (before, after) = (states(step - 1), states(step));
         outcome.collisions += collisions(&instance.grid, false, &before, &after);
-        for r in 0..robots {
+        for (r, last) in arrived.iter_mut().enumerate() {
             if search.place(step, r).is_none_or(|p| roads.from_place(goal(r), p) > 0) {
-                arrived[r] = step as usize + 1;
+                *last = step as usize + 1;
             }
         }
     }

@@ -4,6 +4,8 @@
 //!            ok                      any LinkError
 //!  Connecting ──> Up ─────────────────────────────────> Down { jittered wait } ──> Connecting ..
 //!      └─────────── fails ─────────────────────────────────^
+//!
+//!  stop:  Up ──> last due writes ──> end        no link, or lost on the way, and machines on the line: made once more for these, then end
 //! ```
 //!
 //! One task per line: a dead line cannot delay another. How a link is worked is its driver's business.
@@ -38,6 +40,10 @@ pub struct LineCounters {
     pub dropped: u64,
     /// Replies that were no answer to what was asked.
     pub bad_replies: u64,
+    /// Copies of our own words that the adapter of a serial line gave back.
+    pub echoes: u64,
+    /// Requests sent into a serial line that was never silent.
+    pub noise: u64,
     /// Points that their devices refuse, and that are asked for only now and then.
     pub quarantined: u64,
 }
@@ -109,7 +115,8 @@ impl Backoff {
     }
 }
 
-/// Runs a line until `stop` turns true. On stop the last due writes are made (the safe state), then the link is closed.
+/// Runs a line until `stop` turns true. On stop the last due writes are made (the safe state), then the link is closed. Where there is no
+/// link for them, or it is lost before they are acknowledged, it is made once more; how long that may take is up to whoever waits for us.
 pub async fn run_line<D: Driver, S: LineSink>(
     mut driver: D,
     mut sink: S,
@@ -119,10 +126,15 @@ pub async fn run_line<D: Driver, S: LineSink>(
 ) {
     sink.link(LinkState::Connecting, None);
     let mut connecting = stop.clone();
+    let mut last_words = sink.carries_machines();
     loop {
+        let stopping = *connecting.borrow();
+        if stopping && !std::mem::take(&mut last_words) {
+            break;
+        }
         let connected = tokio::select! {
             biased;
-            () = stopped(&mut connecting) => break,
+            () = stopped(&mut connecting), if !stopping => continue,
             connected = driver.connect() => connected,
             () = refuse_all(&mut wishes) => break,
         };
@@ -137,12 +149,15 @@ pub async fn run_line<D: Driver, S: LineSink>(
         driver.close();
         let Err(why) = ended else { break };
         sink.link(LinkState::Down, Some(&why));
+        if *connecting.borrow() {
+            continue;
+        }
         let wait = backoff.wait();
         if up_since.elapsed() > wait.max(Duration::from_secs(1)) {
             backoff.reset(); // it worked for longer than it will wait
         }
         tokio::select! {
-            () = stopped(&mut connecting) => break,
+            () = stopped(&mut connecting) => {}
             () = refuse_all(&mut wishes) => break,
             () = tokio::time::sleep(wait) => {}
         }

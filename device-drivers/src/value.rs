@@ -94,6 +94,10 @@ pub enum Cause {
     WrongType,
     /// The device did not answer.
     NoAnswer,
+    /// Nothing came back but our own words: the adapter echoes, and the device did not answer.
+    OnlyEcho,
+    /// The serial line was never silent, and no answer could be heard.
+    NeverSilent,
     /// The device answered something that is not an answer to the request.
     BadReply,
     /// No new value for longer than allowed.
@@ -110,6 +114,12 @@ impl std::fmt::Display for Cause {
             Cause::Status(code) => write!(f, "OPC UA {}", opcua::types::StatusCode::from(*code)),
             Cause::WrongType => f.write_str("value does not have the configured type"),
             Cause::NoAnswer => f.write_str("the device does not answer"),
+            Cause::OnlyEcho => {
+                f.write_str("only our own words came back: the adapter echoes, and the device does not answer")
+            }
+            Cause::NeverSilent => f.write_str(
+                "the line is never silent: a device or the adapter sends all the time, and no answer is heard",
+            ),
             Cause::BadReply => f.write_str("the device answered something else than what was asked for"),
             Cause::Stale => f.write_str("stale"),
         }

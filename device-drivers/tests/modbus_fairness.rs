@@ -312,6 +312,66 @@ async fn a_gateway_that_waits_for_a_dead_unit_does_not_cost_the_living_theirs() 
     );
 }
 
+/// The last words are lost with the link, and the machine goes on.
+#[tokio::test]
+async fn last_words_lost_with_the_link_are_said_once_more_on_a_new_one() {
+    for deaf in [1, 2] {
+        // So many connections are cut when the block comes.
+        let (endpoint, asked) = server(move |asked| match (asked.pdu[0], asked.connection) {
+            (16, n) if n < deaf => vec![(Duration::ZERO, vec![0xFF; 64])],
+            _ => at_once(asked, &own_numbers(&asked.pdu)),
+        })
+        .await;
+        let mut unit = device(1, vec![point(0, "input:7", DataType::U16)]);
+        unit.commands = vec![(MachineId(0), 0)];
+        let running = Running::start_with(line(endpoint, vec![unit]), Seen { machines: true, ..Seen::default() });
+        running.until("up", |s| s.good(0) >= 3).await;
+        running.seen().always = vec![BlockWrite { machine: MachineId(0), seq: 1, words: [0; 20] }];
+        let seen = running.stop().await;
+        let blocks = asked.lock().unwrap().iter().filter(|a| a.pdu[0] == 16).map(|a| a.connection).max();
+        assert_eq!(blocks, Some(1), "once more, and not again");
+        assert_eq!(seen.lock().unwrap().written.is_empty(), deaf == 2);
+    }
+}
+
+/// A line that is down when it is to stop: its machines hear nothing.
+#[tokio::test]
+async fn last_words_are_tried_once_where_there_is_no_link() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let (refused, wants) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, open) = (refused.clone(), wants.clone());
+    let heard = Arc::new(AtomicUsize::new(0));
+    let blocks = heard.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if !open.load(SeqCst) {
+                count.fetch_add(1, SeqCst);
+                continue; // closed at once
+            }
+            let mut head = [0u8; 7];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let mut pdu = vec![0; usize::from(head[5]) - 1];
+                stream.read_exact(&mut pdu).await.unwrap();
+                blocks.fetch_add(usize::from(pdu[0] == 16), SeqCst);
+                let reply = frame(u16::from_be_bytes([head[0], head[1]]), head[6], &own_numbers(&pdu));
+                stream.write_all(&reply).await.unwrap();
+            }
+        }
+    });
+    let mut unit = device(1, vec![point(0, "input:7", DataType::U16)]);
+    unit.commands = vec![(MachineId(0), 0)];
+    let block = BlockWrite { machine: MachineId(0), seq: 1, words: [0; 20] };
+    let seen = Seen { machines: true, always: vec![block], ..Seen::default() };
+    let running = Running::start_with(line(Endpoint::Tcp(at), vec![unit]), seen);
+    running.until("down", |s| s.downs().len() >= 4).await;
+    wants.store(true, SeqCst);
+    let seen = running.stop().await;
+    assert!(refused.load(SeqCst) >= 4);
+    assert!(heard.load(SeqCst) >= 1 && !seen.lock().unwrap().written.is_empty());
+}
+
 /// While the last words wait for their answer the task spins.
 #[tokio::test]
 async fn stopping_does_not_spin() {

@@ -2,80 +2,21 @@
 //! units at the far end are this test's own: a serial line's rules, written a second time.
 
 mod line;
+mod serial;
 
 use device_drivers::modbus::{DataType, Endpoint, Serial, Tls};
 use device_drivers::value::Cause;
 use device_drivers::{Health, Value};
 use line::{Running, device, frame, line, own_numbers, point};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use std::fs::File;
-use std::io::{Read, Write};
+use serial::{crc, rtu, serial_units};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-/// CRC-16 by the shift register of Modbus over Serial Line V1.02, 6.2.2, low byte first.
-fn crc(bytes: &[u8]) -> [u8; 2] {
-    let mut register = 0xFFFFu16;
-    for byte in bytes {
-        register ^= u16::from(*byte);
-        for _ in 0..8 {
-            let carry = register & 1;
-            register >>= 1;
-            if carry == 1 {
-                register ^= 0xA001;
-            }
-        }
-    }
-    register.to_le_bytes()
-}
-
-fn rtu(unit: u8, pdu: &[u8]) -> Vec<u8> {
-    let mut out = vec![unit];
-    out.extend(pdu);
-    out.extend(crc(&out));
-    out
-}
-
-/// What was asked on the serial line, and when.
-type Log = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
-
-/// Serial units at the end of a pseudo-terminal. `answer` gets unit and PDU and returns what is put on the line, byte for byte.
-fn serial_units(answer: impl Fn(usize, u8, &[u8]) -> Vec<u8> + Send + 'static) -> (Serial, Log) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let log = Log::default();
-    let asked = log.clone();
-    // Somebody has to hold the other end open, or the master reads errors until the driver comes.
-    let held = File::options().read(true).write(true).open(&path).unwrap();
-    std::thread::spawn(move || {
-        let _held = held;
-        let mut port = File::from(master);
-        let mut bytes = Vec::new();
-        let mut chunk = [0u8; 256];
-        for n in 0.. {
-            // Every request of these tests is 8 bytes long.
-            while bytes.len() < 8 {
-                match port.read(&mut chunk) {
-                    Ok(got) if got > 0 => bytes.extend_from_slice(&chunk[..got]),
-                    _ => return,
-                }
-            }
-            let request: Vec<u8> = bytes.drain(..8).collect();
-            assert_eq!(request[6..], crc(&request[..6]), "the CRC of a request");
-            asked.lock().unwrap().push((Instant::now(), request.clone()));
-            let _ = port.write_all(&answer(n, request[0], &request[1..6]));
-        }
-    });
-    (Serial { path, baud: 19_200, parity: 'E', stop_bits: 1 }, log)
-}
 
 #[tokio::test]
 async fn a_serial_line_resynchronises_after_garbage_silence_and_foreign_replies() {

@@ -65,10 +65,13 @@ async fn a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_noth
     points.push(point(203, "coil:4", DataType::Bool));
     points.push(point(204, "discrete:2", DataType::Bool));
     points.push(point(205, "holding:0", DataType::U32));
-    let mut spec = line(
-        Endpoint::Tcp(format!("127.0.0.1:{port}")),
-        vec![device(1, points), device(2, vec![point(300, "holding:5", DataType::U16)])],
-    );
+    points.push(point(206, "holding:20", DataType::U16));
+    points.push(point(207, "holding:20.0-3", DataType::U16));
+    let mut two = vec![point(300, "holding:5", DataType::U16), point(301, "holding:5.0-3", DataType::U16)];
+    two[1].read_modify_write = true;
+    let mut units = vec![device(1, points), device(2, two)];
+    units[0].mask_write = true;
+    let mut spec = line(Endpoint::Tcp(format!("127.0.0.1:{port}")), units);
     spec.timeout = Duration::from_secs(5);
     let running = Running::start(spec);
     running.until("both units", |s| s.good(149) >= 2 && s.good(300) >= 1).await;
@@ -87,6 +90,10 @@ async fn a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_noth
     assert_eq!(running.write(0, Value::Uint(7), true).await, WriteOutcome::Done);
     assert_eq!(running.write(205, Value::Uint(70_000), true).await, WriteOutcome::Done);
     assert_eq!(running.write(203, Value::Bool(true), true).await, WriteOutcome::Done);
+    assert_eq!(running.write(207, Value::Uint(5), true).await, WriteOutcome::Done, "1020 is 0x3FC");
+    running.until("the part by mask", |s| s.last(206).is_some_and(|r| r.value == Some(Value::Uint(0x3F5)))).await;
+    assert_eq!(running.write(301, Value::Uint(10), true).await, WriteOutcome::Done, "2005 is 0x7D5");
+    running.until("the part by hand", |s| s.last(300).is_some_and(|r| r.value == Some(Value::Uint(0x7DA)))).await;
     running.until("what was written", |s| s.last(205).is_some_and(|r| r.value == Some(Value::Uint(70_000)))).await;
     let refused = running.write(200, Value::Uint(1), true).await;
     assert_eq!(refused, WriteOutcome::Refused(Cause::Exception(2)));

@@ -119,6 +119,32 @@ fn what_is_wrong_with_them_is_told() {
             "p.toml",
             tag("write = {}").replace("holding:7", "holding:7.2").replace("\"u16\"", "\"bool\""),
         ),
+        (
+            "a write to half a register",
+            plain.clone(),
+            "p.toml",
+            tag("write = { read_modify_write = false }").replace("\"u16\"", "\"u8-high\""),
+        ),
+        (
+            "a register read before all of it is written",
+            plain.clone(),
+            "p.toml",
+            tag("write = { read_modify_write = true }"),
+        ),
+        ("a time of day that is written", plain.clone(), "p.toml", tag("write = {}").replace("\"u16\"", "\"dt-bcd\"")),
+        ("a rate that limits nothing", plain.clone(), "p.toml", tag("write = { every = \"0s\" }")),
+        (
+            "a heartbeat of nothing",
+            plain.replace("[[line]]", "[mqtt]\nbroker = \"b:1883\"\nheartbeat = \"0s\"\n[[line]]"),
+            "p.toml",
+            tag(""),
+        ),
+        (
+            "a stop that waits for ever",
+            plain.replace("line = \"a\"", "line = \"a\"\ndrain = \"1year\""),
+            "p.toml",
+            tag(""),
+        ),
         ("a write rule with a wrong key", plain.clone(), "p.toml", tag("write = { maximum = 5.0 }")),
         (
             "a field of bits that is no number",
@@ -284,4 +310,60 @@ fn the_readme_s_example_is_a_valid_configuration() {
     ]);
     let plan = load(&path);
     assert_eq!(plan.lines.iter().map(|l| l.points.len()).collect::<Vec<_>>(), [5, 1]);
+}
+
+#[test]
+fn parts_that_cannot_be_read_are_an_error_and_no_empty_folder() {
+    type Spoil = fn(&Path);
+    let ways: [(&str, Spoil); 3] = [
+        ("a file where the folder should be", |dir| std::fs::write(dir.join("conf.d"), "").unwrap()),
+        ("a link to a folder that is gone", |dir| std::os::unix::fs::symlink("gone", dir.join("conf.d")).unwrap()),
+        ("a link to a part that is gone", |dir| {
+            std::fs::create_dir(dir.join("conf.d")).unwrap();
+            std::os::unix::fs::symlink("gone.toml", dir.join("conf.d/10-line.toml")).unwrap();
+        }),
+    ];
+    for (name, spoil) in ways {
+        let (dir, path) = folder(&[("agent.toml", GATEWAY)]);
+        assert!(load(&path).lines.is_empty(), "no conf.d at all is fine");
+        spoil(dir.path());
+        let Err(report) = config::load(&path) else { panic!("{name}: taken for none") };
+        let text = report.render(false);
+        assert!(text.contains("cannot read ") && text.contains("conf.d") && text.contains("permissions"), "{text}");
+    }
+}
+
+#[test]
+fn parts_of_registers_may_be_written_where_profile_or_tag_says_how() {
+    let tags = "[[tag]]\nname = \"bit\"\naddress = \"holding:7.3\"\ntype = \"bool\"\nwrite = {}\n\
+                [[tag]]\nname = \"half\"\naddress = \"holding:8\"\ntype = \"u8\"\nwrite = {}\n";
+    let agent = line("10.0.0.1:502", DEVICE);
+    let (_dir, path) = folder(&[("agent.toml", &agent), ("p.toml", &format!("[limits]\nmask_write = true\n{tags}"))]);
+    let DriverPlan::Modbus(spec) = &load(&path).lines[0].driver else { panic!() };
+    assert!(spec.devices[0].mask_write && spec.devices[0].points.iter().all(|p| p.writable && !p.read_modify_write));
+
+    let agent = line("10.0.0.1:502", "[[line.device]]\nname = \"d\"\ncell = \"c\"\ntags = \"t.csv\"\n");
+    let table = "name,address,type,write,write_verify,write_read_modify_write\nbit,holding:7.3,bool,yes,no,yes\n";
+    let (_dir, path) = folder(&[("agent.toml", &agent), ("t.csv", table)]);
+    let plan = load(&path);
+    let DriverPlan::Modbus(spec) = &plan.lines[0].driver else { panic!() };
+    assert!(spec.devices[0].points[0].read_modify_write && !spec.devices[0].mask_write);
+    assert!(!plan.lines[0].points[0].write.as_ref().unwrap().verify);
+}
+
+#[test]
+fn check_says_what_a_gateway_to_a_serial_line_has_to_be_set_to() {
+    let tag = "[[tag]]\nname = \"a\"\naddress = \"holding:0\"\ntype = \"u16\"\n";
+    let second = DEVICE.replace("\"d\"", "\"e\"").replace("unit = 3", "unit = 4");
+    let told = |agent: &str| {
+        let (_dir, path) = folder(&[("agent.toml", agent), ("p.toml", tag)]);
+        let run = Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("check").arg(&path).output().unwrap();
+        assert!(run.status.success());
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let two = told(&line("10.0.0.1:502", &format!("timeout = \"2s\"\n{DEVICE}{second}")));
+    let want =
+        "2 units behind 10.0.0.1:502: if it is a gateway to a serial line, let it give up on a unit well before 2s";
+    assert!(two.contains(want), "{two}");
+    assert!(!told(&line("10.0.0.1:502", DEVICE)).contains("gateway to a serial line"), "one unit needs no advice");
 }

@@ -14,7 +14,7 @@ use support::{eventually, http};
 async fn agent(bank: &Bank, units: u8, broker: u16) -> (tempfile::TempDir, Agent) {
     let dir = tempfile::tempdir().unwrap();
     let mut text = format!(
-        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n[http]\nloopback = \"operator\"\n\
          [mqtt]\nbroker = \"127.0.0.1:{broker}\"\npayload = \"device\"\ntopic = \"lightsout/{{area}}/{{cell}}/{{device}}\"\n\
          [[line]]\nname = \"bank\"\nmodbus = \"{}\"\ntimeout = \"300ms\"\n",
         bank.addr
@@ -27,7 +27,9 @@ async fn agent(bank: &Bank, units: u8, broker: u16) -> (tempfile::TempDir, Agent
     let tags: String =
         (0..10).map(|n| format!("[[tag]]\nname = \"v{n}\"\naddress = \"input:{}\"\ntype = \"f32\"\n", n * 2)).collect();
     let setpoint = "[[tag]]\nname = \"setpoint\"\naddress = \"holding:100\"\ntype = \"f32\"\nwrite = { min = 0.0, max = 50.0 }\n\
-                    [[tag]]\nname = \"rare\"\naddress = \"holding:110\"\ntype = \"u16\"\nwrite = { every = \"1h\" }\n";
+                    [[tag]]\nname = \"rare\"\naddress = \"holding:110\"\ntype = \"u16\"\nwrite = { every = \"1h\" }\n\
+                    [[tag]]\nname = \"pump\"\naddress = \"holding:120.3\"\ntype = \"bool\"\nwrite = { }\n\
+                    [limits]\nmask_write = true\n";
     std::fs::write(dir.path().join("meter.toml"), tags + setpoint).unwrap();
     std::fs::write(dir.path().join("agent.toml"), text).unwrap();
     let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
@@ -91,6 +93,14 @@ async fn writes_go_through_the_door_or_not_at_all() {
     let (status, again) = write(at, json!({"tag": "meter-1/setpoint", "value": 21.5, "key": "k1"})).await;
     assert_eq!((status, &again["outcome"], sent()), (200, &json!("done"), 1), "the same key is the same write");
 
+    let before = bank.counters(1).map(|c| c.writes);
+    let (status, done) = write(at, json!({"tag": "meter-1/pump", "value": true})).await;
+    assert_eq!(
+        (status, &done["outcome"], before, sent()),
+        (200, &json!("done"), Some(1), 2),
+        "one bit by mask: {done}"
+    );
+
     let refused = [
         (json!({"tag": "meter-1/setpoint", "value": 50.5}), 403, "not_allowed"),
         (json!({"tag": "meter-1/setpoint", "value": -0.1}), 403, "not_allowed"),
@@ -99,6 +109,7 @@ async fn writes_go_through_the_door_or_not_at_all() {
         (json!({"tag": "meter-1/setpoint", "value": "warm"}), 403, "not_allowed"),
         (json!({"tag": "meter-1/setpoint", "value": [1]}), 422, "invalid"),
         (json!({"tag": "meter-1/rare", "value": 70000}), 422, "invalid"),
+        (json!({"tag": "meter-1/pump", "value": 2}), 422, "invalid"),
         (json!({"tag": "meter-1/setpoint", "value": 1, "key": ""}), 422, "invalid"),
         (json!({"tag": "meter-2/setpoint", "value": 1, "key": "k1"}), 422, "invalid"),
     ];
@@ -106,7 +117,7 @@ async fn writes_go_through_the_door_or_not_at_all() {
         let got = write(at, form.clone()).await;
         assert_eq!((got.0, &got.1["outcome"]), (status, &json!(outcome)), "{form}: {}", got.1);
     }
-    assert_eq!(sent(), 1, "nothing of this reached the wire");
+    assert_eq!(sent(), 2, "nothing of this reached the wire");
     assert_eq!(write(at, json!({"tag": "meter-1/other", "colour": 1})).await.0, 422, "unknown keys are refused");
 
     assert_eq!(write(at, json!({"tag": "meter-2/rare", "value": 7})).await.0, 200);
@@ -116,7 +127,7 @@ async fn writes_go_through_the_door_or_not_at_all() {
     bank.set_faults(Fault::new(Kind::Silent).units(&[1])).unwrap();
     let (status, lost) = write(at, json!({"tag": "meter-1/setpoint", "value": 3.0})).await;
     assert_eq!((status, &lost["outcome"]), (504, &json!("unknown")), "{lost}");
-    assert_eq!(metric(at, "lightsout_writes_total{outcome=\"done\"}").await, 2.0);
+    assert_eq!(metric(at, "lightsout_writes_total{outcome=\"done\"}").await, 3.0);
     assert_eq!(metric(at, "lightsout_writes_total{outcome=\"unknown\"}").await, 1.0);
     agent.stop().await;
 }
@@ -129,7 +140,7 @@ async fn a_silent_unit_is_seen_in_the_metrics_and_its_neighbours_do_not_care() {
     let at = agent.http;
     let demoted = async || metric(at, "lightsout_device_demoted{device=\"meter-2\"}").await == 1.0;
     assert!(eventually(Duration::from_secs(20), demoted).await);
-    assert_eq!(metric(at, "lightsout_tags_bad{line=\"bank\"}").await, 12.0, "its own twelve, no more");
+    assert_eq!(metric(at, "lightsout_tags_bad{line=\"bank\"}").await, 13.0, "its own thirteen, no more");
     assert_eq!(metric(at, "lightsout_device_up{device=\"meter-1\"}").await, 1.0);
     assert!(metric(at, "lightsout_device_age_seconds{device=\"meter-3\"}").await < 5.0);
     assert_eq!(metric(at, "lightsout_line_connects_total{line=\"bank\"}").await, 1.0, "the line was never closed");
@@ -137,7 +148,7 @@ async fn a_silent_unit_is_seen_in_the_metrics_and_its_neighbours_do_not_care() {
     let up = async || metric(at, "lightsout_device_up{device=\"meter-2\"}").await == 1.0;
     assert!(eventually(Duration::from_secs(40), up).await, "it is found again");
     assert!(
-        eventually(Duration::from_secs(10), async || metric(at, "lightsout_tags_good{line=\"bank\"}").await == 36.0)
+        eventually(Duration::from_secs(10), async || metric(at, "lightsout_tags_good{line=\"bank\"}").await == 39.0)
             .await
     );
     agent.stop().await;
@@ -151,7 +162,7 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
     let (one, other) = (Bank::start(config()).await.unwrap(), Bank::start(config()).await.unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut text = format!(
-        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n[http]\nloopback = \"operator\"\n\
          [mqtt]\nbroker = \"127.0.0.1:{broker}\"\n"
     );
     for (name, bank) in [("one", &one), ("other", &other)] {
@@ -175,7 +186,7 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
 
     one.set_faults(Kind::Silent).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await; // what was on its way has come
-    let silent_since = edge_agent::telemetry::sample::rfc3339(device_drivers::value::wall_clock_ms());
+    let silent_since = edge_agent::telemetry::payload::rfc3339(device_drivers::value::wall_clock_ms()).to_string();
     let bad = async || last("one")["quality"] == "bad";
     assert!(eventually(Duration::from_secs(20), bad).await, "{}", last("one"));
     let told = last("one");

@@ -7,7 +7,7 @@
 //!      └────reached──────┘     at its goal: waits a while, then is sent elsewhere
 //! ```
 
-use control_core::traffic::pool::Pool;
+use control_core::traffic::pool::TURNING;
 use control_core::traffic::roads::{Goal, NO_GOAL, Place, Pose, Roads};
 use control_core::traffic::{Settings, Size, Traffic};
 use control_core::units::Millis;
@@ -23,6 +23,22 @@ pub struct Trouble {
     pub breaks_down: f64,
     /// Probability that a vehicle that stands is taken away in a step, and set down somewhere else later.
     pub carried_off: f64,
+    /// Probability that a vehicle drives to a place that was not allocated to it. Never; but the checks have to notice.
+    pub disobeys: f64,
+}
+
+/// What vehicles move on.
+pub struct Floor<'m> {
+    /// The road map, its goals measured.
+    pub tables: &'m RoadTables,
+    /// What is proven of it.
+    pub proof: &'m Proof,
+    /// A pose for each vehicle.
+    pub starts: &'m [Pose],
+    /// Rows of the table of distances to which they are sent.
+    pub goals: Vec<Goal>,
+    /// How traffic works.
+    pub settings: Settings,
 }
 
 /// One vehicle as it really is.
@@ -58,18 +74,9 @@ pub struct Yard<'m> {
 }
 
 impl<'m> Yard<'m> {
-    /// Vehicles at `starts`, each a pose, on a road map with measured goals.
-    pub fn new(
-        arena: &'m Arena,
-        tables: &'m RoadTables,
-        proof: &'m Proof,
-        pool: &'static Pool,
-        starts: &[Pose],
-        goals: &[Goal],
-        settings: Settings,
-        trouble: Trouble,
-        seed: u64,
-    ) -> Result<Yard<'m>, String> {
+    /// Vehicles on a road map.
+    pub fn new(arena: &'m Arena, floor: Floor<'m>, trouble: Trouble, seed: u64) -> Result<Yard<'m>, String> {
+        let Floor { tables, proof, starts, goals, settings } = floor;
         let size = Size {
             vehicles: starts.len(),
             places: tables.places,
@@ -77,7 +84,7 @@ impl<'m> Yard<'m> {
             search_vehicles: 24.min(starts.len()),
             search_nodes: 2_000,
         };
-        let mut traffic = Traffic::new(&arena, pool, size, settings);
+        let mut traffic = Traffic::new(&arena, &TURNING, size, settings);
         let capacities = proof.capacities();
         let roads = tables.view().with_regions(&proof.region, &capacities);
         let mut bodies = Vec::new();
@@ -93,7 +100,7 @@ impl<'m> Yard<'m> {
             tables,
             proof,
             bodies,
-            goals: goals.to_vec(),
+            goals,
             rng: fastrand::Rng::with_seed(seed),
             trouble,
             step: 0,
@@ -166,7 +173,11 @@ impl<'m> Yard<'m> {
         if let Some(to) = body.driving_to {
             if self.rng.f64() >= self.trouble.late {
                 (body.at, body.driving_to) = (to, None);
-                assert!(self.traffic.reached(id, to), "vehicle {v} reached {to}, which was not allocated to it");
+                let known = self.traffic.reached(id, to);
+                assert!(
+                    known || self.trouble.disobeys > 0.0,
+                    "vehicle {v} reached {to}, which was not allocated to it"
+                );
                 (v, to, self.step).hash(&mut self.hash);
             }
         } else if self.rng.f64() < self.trouble.breaks_down {
@@ -177,7 +188,10 @@ impl<'m> Yard<'m> {
             body.away = self.rng.u32(5..60);
             self.traffic.leave(&roads, id);
         } else {
-            let next = self.traffic.base(id).next();
+            let mut next = self.traffic.base(id).next();
+            if next.is_none() && self.rng.f64() < self.trouble.disobeys {
+                next = self.traffic.path(id).nth(1);
+            }
             body.driving_to = next;
             if next.is_none() && (self.traffic.goal(id) == NO_GOAL || self.traffic.has_arrived(&roads, id)) {
                 if self.traffic.goal(id) != NO_GOAL {

@@ -47,6 +47,16 @@ impl Inbox {
         self.bytes.get(range).unwrap_or_default()
     }
 
+    /// What has not been taken.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    /// Takes so many bytes.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.taken = (self.taken + bytes).min(self.bytes.len());
+    }
+
     /// The next whole MBAP frame. An error means that the stream has lost its frames and cannot be used any more.
     pub(super) fn mbap(&mut self) -> Result<Option<MbapFrame>, String> {
         let Some(&[t1, t0, p1, p0, l1, l0, unit]) = self.bytes.get(self.taken..self.taken + 7) else { return Ok(None) };

@@ -10,7 +10,7 @@ use super::coverage::{Coverage, Refusal};
 use super::pdu::{Answer, Ask};
 use super::plan::{Limits, Request, Span};
 use super::spec::PointSpec;
-use super::types::{DataType, Format};
+use super::types::Format;
 use crate::driver::PollReport;
 use crate::value::{Cause, PointId, Quality, Reading, Value};
 use std::collections::VecDeque;
@@ -83,16 +83,7 @@ impl Group {
         let mut sorted: Vec<&&PointSpec> = specs.iter().collect();
         sorted.sort_by_key(|p| span(p));
         let coverage = Coverage::new(sorted.iter().map(|p| span(p)).collect(), limits.clone());
-        let points = sorted
-            .iter()
-            .map(|p| {
-                let mut format = p.format.clone();
-                if let (Some(bits), false) = (p.address.bits, p.address.table.is_bits()) {
-                    format.kind = DataType::Field(bits);
-                }
-                Point { id: p.id, format }
-            })
-            .collect();
+        let points = sorted.iter().map(|p| Point { id: p.id, format: p.format.within(&p.address) }).collect();
         let reads = coverage.requests();
         let (run, readings) = (Run::default(), Vec::new());
         Group { device, unit, period, due: Instant::now(), points, coverage, reads, first: 0, run, readings }
@@ -239,7 +230,7 @@ impl Group {
 
     /// A request was not answered: its values are Bad, and the rest of this poll is not asked. What has been read is still
     /// reported, and the next poll begins behind it.
-    pub(super) fn abandoned(&mut self, step: Step, wall_ms: u64) {
+    pub(super) fn abandoned(&mut self, step: Step, cause: Cause, wall_ms: u64) {
         self.run.outstanding = self.run.outstanding.saturating_sub(1);
         let request = match step {
             Step::Planned(n) => {
@@ -249,7 +240,7 @@ impl Group {
             Step::Extra(extra) => Some(extra.request),
         };
         if let Some(request) = request {
-            self.mark(&request, Quality::Bad, Cause::NoAnswer, wall_ms);
+            self.mark(&request, Quality::Bad, cause, wall_ms);
         }
         self.drop_rest();
     }

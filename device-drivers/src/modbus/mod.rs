@@ -6,6 +6,7 @@
 //!   coverage           what a device refuses, and the requests then     pure
 //!   group, health      one poll; who is asked and who has to wait
 //!   pdu, frame         bytes, checked before they are believed
+//!   bus                echo and noise of a serial line
 //!   transport          sockets, TLS, serial ports
 //!   writes             what goes first, and what goes together
 //!   client             the task that joins them
@@ -16,6 +17,7 @@
 //! `edge-agent check --connect`.
 
 mod address;
+mod bus;
 mod client;
 mod coverage;
 mod frame;

@@ -9,6 +9,9 @@ pub const WRITE_REGISTERS_MAX: usize = 123;
 /// Coils one write request may carry (V1.1b3, 6.11).
 pub const WRITE_COILS_MAX: usize = 1968;
 
+/// Mask write register (V1.1b3, 6.16).
+const MASK_WRITE: u8 = 22;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -18,6 +21,8 @@ pub(super) enum Ask {
     WriteRegisters { start: u16, words: Vec<u16>, single: bool },
     /// Function 5 for one coil where the device takes it, else 15.
     WriteCoils { start: u16, bits: Vec<bool>, single: bool },
+    /// Function 22: these bits of a register are set to those, all others stay.
+    MaskWrite { number: u16, mask: u16, bits: u16 },
 }
 
 /// What its reply has to look like.
@@ -27,6 +32,8 @@ pub(super) enum Expected {
     Data { function: u8, bytes: u8 },
     /// These two words.
     Echo { function: u8, echo: [u8; 4] },
+    /// These three: number, AND mask, OR mask (V1.1b3, 6.16).
+    MaskEcho { echo: [u8; 6] },
 }
 
 /// A reply that has been checked.
@@ -76,6 +83,12 @@ impl Ask {
                 out.extend(bits.chunks(8).map(byte));
                 Expected::Echo { function: 15, echo }
             }
+            Ask::MaskWrite { number, mask, bits } => {
+                let [n1, n0, a1, a0] = head(MASK_WRITE, *number, !mask);
+                let [o1, o0] = (bits & mask).to_be_bytes();
+                out.extend_from_slice(&[o1, o0]);
+                Expected::MaskEcho { echo: [n1, n0, a1, a0, o1, o0] }
+            }
         }
     }
 }
@@ -90,6 +103,7 @@ impl fmt::Display for Ask {
             Ask::WriteCoils { start, bits, .. } => {
                 write!(f, "write of {}", span_text(Table::Coil, *start, bits.len() as u16))
             }
+            Ask::MaskWrite { number, mask, .. } => write!(f, "mask write of holding:{number}, bits {mask:#06x}"),
         }
     }
 }
@@ -98,6 +112,17 @@ impl Expected {
     pub(super) const fn function(self) -> u8 {
         match self {
             Expected::Data { function, .. } | Expected::Echo { function, .. } => function,
+            Expected::MaskEcho { .. } => MASK_WRITE,
+        }
+    }
+
+    /// Whether a good reply may look like the request itself, CRC and all: functions 5, 6 and 22 are answered so, and three
+    /// bytes of bits are as long as the request for them.
+    pub(super) const fn may_be_the_request(self) -> bool {
+        match self {
+            Expected::Data { bytes, .. } => bytes == 3,
+            Expected::Echo { function, .. } => matches!(function, 5 | 6),
+            Expected::MaskEcho { .. } => true,
         }
     }
 
@@ -106,6 +131,7 @@ impl Expected {
         match self {
             Expected::Data { bytes, .. } => 2 + bytes as usize,
             Expected::Echo { .. } => 5,
+            Expected::MaskEcho { .. } => 7,
         }
     }
 
@@ -130,7 +156,9 @@ impl Expected {
                 }
             }
             (Expected::Echo { echo, .. }, rest) if rest == echo => Ok(Answer::Done),
+            (Expected::MaskEcho { echo }, rest) if rest == echo => Ok(Answer::Done),
             (Expected::Echo { echo, .. }, rest) => Err(format!("the echo {rest:02x?}, expected {echo:02x?}")),
+            (Expected::MaskEcho { echo }, rest) => Err(format!("the echo {rest:02x?}, expected {echo:02x?}")),
             (Expected::Data { .. }, []) => Err("no byte count".into()),
         }
     }
@@ -144,7 +172,7 @@ mod tests {
     #[test]
     fn requests_are_those_of_the_specification() {
         let read = |table, start, count| Ask::Read { table, start, count };
-        let rows: [(Ask, &[u8]); 9] = [
+        let rows: [(Ask, &[u8]); 10] = [
             (read(Table::Coil, 19, 19), &[1, 0, 0x13, 0, 0x13]),
             (read(Table::Discrete, 196, 22), &[2, 0, 0xC4, 0, 0x16]),
             (read(Table::Holding, 107, 3), &[3, 0, 0x6B, 0, 3]),
@@ -161,6 +189,8 @@ mod tests {
                 },
                 &[15, 0, 0x13, 0, 10, 2, 0xCD, 1],
             ),
+            // The specification's own: AND 00F2, OR 0025; what lies under the AND mask's ones stays whatever OR says.
+            (Ask::MaskWrite { number: 4, mask: !0x00F2, bits: 0x0025 }, &[22, 0, 4, 0, 0xF2, 0, 5]),
         ];
         for (ask, want) in rows {
             let mut pdu = Vec::new();

@@ -21,6 +21,9 @@ pub struct PointSpec {
     pub interval: Duration,
     /// Whether it may be written.
     pub writable: bool,
+    /// A part of a register may be written by reading the register, changing the part and writing the whole. Whatever the device or another
+    /// client changes between the two is undone by that.
+    pub read_modify_write: bool,
 }
 
 /// One device: a unit on the line.
@@ -34,6 +37,8 @@ pub struct DeviceSpec {
     pub limits: Limits,
     /// Whether it takes functions 5 and 6 for a single coil or register; some know 15 and 16 only.
     pub single_writes: bool,
+    /// Whether it takes function 22 for parts of a register.
+    pub mask_write: bool,
     /// Machines whose command block this unit holds, with the block's first holding register.
     pub commands: Vec<(MachineId, u16)>,
 }

@@ -6,7 +6,7 @@
 //!   value = clamp(raw x factor + offset)       raw = (value - offset) / factor, refused if the type cannot hold it
 //! ```
 
-use super::address::Bits;
+use super::address::{Address, Bits};
 use crate::value::{Value, WORDS_MAX};
 use std::fmt;
 use std::str::FromStr;
@@ -136,6 +136,11 @@ impl DataType {
         NAMES.iter().map(|(name, _)| *name)
     }
 
+    /// Whether it leaves other bits of its register to others.
+    pub const fn is_part(self) -> bool {
+        matches!(self, DataType::U8 { .. } | DataType::I8 { .. } | DataType::Field(_))
+    }
+
     /// Whether factor, offset and clamp make sense for it.
     pub const fn is_number(self) -> bool {
         !matches!(self, DataType::Bool | DataType::Text(..) | DataType::Words(_) | DataType::DateTimeBcd)
@@ -179,6 +184,7 @@ impl fmt::Display for DataType {
                 }
             }
             DataType::Words(n) => write!(f, "{n} registers"),
+            DataType::Field(Bits { count: 1, .. }) => f.write_str("1 bit"),
             DataType::Field(bits) => write!(f, "{} bits", bits.count),
             other => f.write_str(NAMES.iter().find(|(_, k)| k == other).map_or("?", |(n, _)| n)),
         }
@@ -284,6 +290,15 @@ impl Format {
         Format { kind, order: Order::ABCD, scale: None }
     }
 
+    /// The same at this address: a field, where the address names bits of a register.
+    pub(super) fn within(&self, address: &Address) -> Format {
+        let mut format = self.clone();
+        if let (Some(bits), false) = (address.bits, address.table.is_bits()) {
+            format.kind = DataType::Field(bits);
+        }
+        format
+    }
+
     /// Decodes registers as they came over the wire, two bytes each; `None` when there are too few, or they hold no such
     /// value (a BCD digit above 9, a month 13).
     pub fn decode(&self, wire: &[u8]) -> Option<Value> {
@@ -323,7 +338,7 @@ impl Format {
             (DataType::Text(chars, packing), Value::Text(text)) => return text_words(text, chars, packing),
             (DataType::Text(..), _) => return Err("this tag is a text".into()),
             (DataType::Words(_) | DataType::DateTimeBcd, _) => return Err(format!("{} cannot be written", self.kind)),
-            (DataType::U8 { .. } | DataType::I8 { .. } | DataType::Field(_), _) => {
+            _ if self.kind.is_part() => {
                 return Err("a part of a register cannot be written: its neighbours would be overwritten".into());
             }
             (DataType::Bool, Value::Bool(b)) => u64::from(*b),
@@ -345,6 +360,23 @@ impl Format {
             words.iter_mut().for_each(|w| *w = w.swap_bytes());
         }
         Ok(words)
+    }
+
+    /// A part of a register: its bits where they lie, and which bits these are. The text says why there are none.
+    pub(super) fn encode_part(&self, value: &Value) -> Result<(u16, u16), String> {
+        let (first, count) = match self.kind {
+            DataType::Field(bits) => (u32::from(bits.first), u32::from(bits.count)),
+            DataType::U8 { high } | DataType::I8 { high } => (if high { 8 } else { 0 }, 8),
+            _ => return Err(format!("{} takes whole registers", self.kind)),
+        };
+        let raw = match value {
+            Value::Bool(b) if count == 1 => u64::from(*b),
+            Value::Bool(_) => return Err("this tag is a number".into()),
+            other => self.number(other)?,
+        };
+        let all = ((1u32 << count.min(16)) - 1) as u16;
+        let (bits, mask) = (((raw as u16) & all) << first, all << first);
+        Ok(if self.order.swaps_bytes() { (bits.swap_bytes(), mask.swap_bytes()) } else { (bits, mask) })
     }
 
     /// The raw bits of a number, range-checked against the type.
@@ -377,6 +409,9 @@ impl Format {
             if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{wanted} does not fit into {}", self.kind)) }
         };
         Ok(match self.kind {
+            DataType::Field(bits) => whole(0, (1i128 << bits.count.min(16)) - 1)? as u64,
+            DataType::U8 { .. } => whole(0, i128::from(u8::MAX))? as u64,
+            DataType::I8 { .. } => u64::from(whole(i128::from(i8::MIN), i128::from(i8::MAX))? as i8 as u8),
             DataType::U16 => whole(0, i128::from(u16::MAX))? as u64,
             DataType::U32 => whole(0, i128::from(u32::MAX))? as u64,
             DataType::U64 => whole(0, i128::from(u64::MAX))? as u64,

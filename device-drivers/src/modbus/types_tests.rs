@@ -161,6 +161,31 @@ proptest! {
         }
     }
 
+    /// A part that was read is written to where it was read from, and touches nothing beside it.
+    #[test]
+    fn a_part_of_a_register_leaves_its_neighbours_alone(
+        first in 0u8..16, more in 0u8..16, byte in 0u8..5, order in proptest::sample::select(vec![Order::ABCD, Order::DCBA]),
+        from in any::<u16>(), into in any::<u16>()
+    ) {
+        let kind = match byte {
+            0 => DataType::U8 { high: false },
+            1 => DataType::U8 { high: true },
+            2 => DataType::I8 { high: false },
+            3 => DataType::I8 { high: true },
+            _ => DataType::Field(Bits { first, count: (more + 1).min(16 - first) }),
+        };
+        let format = format(kind, order, None);
+        let value = format.decode(&wire(&[from])).unwrap();
+        let (bits, mask) = format.encode_part(&value).unwrap();
+        prop_assert_eq!(bits, from & mask);
+        let now = (into & !mask) | bits;
+        prop_assert_eq!(now & !mask, into & !mask);
+        prop_assert_eq!(format.decode(&wire(&[now])), Some(value));
+        let outside = format.decode(&wire(&[!mask])).and_then(|v| v.as_f64());
+        prop_assert_eq!(outside, Some(0.0), "bits beside the part are no part of it");
+        prop_assert!(format.encode(&Value::Uint(0)).is_err(), "never as a whole register");
+    }
+
     #[test]
     fn no_registers_make_it_panic(
         kind in kinds(), words in proptest::collection::vec(any::<u16>(), 0..9), factor in any::<f64>(), offset in any::<f64>()

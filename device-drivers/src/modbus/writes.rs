@@ -13,12 +13,24 @@ use tokio::time::Instant;
 /// Tag writes that may wait on one line; whoever comes later is told that the line is busy.
 const WAITING_MAX: usize = 256;
 
+/// How a value gets to where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Its registers or coils are its own.
+    Whole,
+    /// A part of a register, by function 22: the device itself leaves the other bits alone.
+    Mask,
+    /// A part of a register: the register is read, and written with the part changed.
+    Modify,
+}
+
 /// Where a writable point lies.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) unit: usize,
     pub(super) address: Address,
     pub(super) format: Format,
+    pub(super) way: Way,
     pub(super) single: bool,
     /// Registers or coils the device takes in one request; 1: each value on its own.
     pub(super) most: u16,
@@ -30,6 +42,8 @@ pub(super) struct Pending {
     pub(super) wish: TagWrite,
     pub(super) target: Target,
     pub(super) words: Vec<u16>,
+    /// The bits of its register that it has, where it has not all of them.
+    pub(super) mask: Option<u16>,
     /// Sent on its own: together with others it was refused.
     pub(super) alone: bool,
 }
@@ -107,20 +121,23 @@ impl Writes {
             let _ = wish.reply.send(WriteOutcome::Invalid("this tag cannot be written".into()));
             return;
         };
-        let words = if target.address.table.is_bits() {
-            match wish.value {
-                Value::Bool(b) => Ok(vec![u16::from(b)]),
-                ref other => target.format.encode(other),
+        let whole = |words| (words, None);
+        let words = match (&wish.value, target.way) {
+            (Value::Bool(b), _) if target.address.table.is_bits() => Ok((vec![u16::from(*b)], None)),
+            (value, Way::Whole) => target.format.encode(value).map(whole),
+            (value, Way::Mask | Way::Modify) => {
+                target.format.encode_part(value).map(|(bits, mask)| (vec![bits], Some(mask)))
             }
-        } else {
-            target.format.encode(&wish.value)
         };
         match words {
             Ok(_) if self.tags.len() >= WAITING_MAX => {
                 let _ =
                     wish.reply.send(WriteOutcome::Invalid(format!("{WAITING_MAX} writes wait on this line already")));
             }
-            Ok(words) => self.tags.push(Pending { wish, target, words, alone: false }),
+            Ok((words, mask)) => {
+                let alone = mask.is_some();
+                self.tags.push(Pending { wish, target, words, mask, alone });
+            }
             Err(why) => {
                 let _ = wish.reply.send(WriteOutcome::Invalid(why));
             }
@@ -141,9 +158,17 @@ impl Writes {
         self.tags.iter().map(|p| p.wish.deadline).min()
     }
 
-    /// The most urgent tag write, with those beside it: highest priority first, then the one that waits longest.
-    pub(super) fn next_tags(&mut self, ready: impl Fn(usize) -> bool) -> Option<(usize, Ask, Vec<Pending>)> {
-        let may = |i: &usize| self.tags.get(*i).is_some_and(|p| ready(p.target.unit));
+    /// The read of what would be written next: it changes nothing, and tells whether the line echoes.
+    pub(super) fn next_read(&self, ready: impl Fn(&Target) -> bool) -> Option<(usize, Ask)> {
+        let next = self.tags.iter().find(|p| ready(&p.target))?;
+        let Address { table, number: start, .. } = next.target.address;
+        Some((next.target.unit, Ask::Read { table, start, count: u16::try_from(next.words.len()).ok()? }))
+    }
+
+    /// The most urgent tag write, with those beside it: highest priority first, then the one that waits longest. Where a part of a
+    /// register is to be changed, it is the read of that register.
+    pub(super) fn next_tags(&mut self, ready: impl Fn(&Target) -> bool) -> Option<(usize, Ask, Vec<Pending>)> {
+        let may = |i: &usize| self.tags.get(*i).is_some_and(|p| ready(&p.target));
         let urgency = |i: &usize| self.tags.get(*i).map(|p| p.wish.priority);
         let first = (0..self.tags.len()).rev().filter(may).max_by_key(urgency)?;
         let mut run = VecDeque::from([self.tags.remove(first)]);
@@ -164,8 +189,12 @@ impl Writes {
         }
         let start = run.front()?.target.address.number;
         let words: Vec<u16> = run.iter().flat_map(|p| p.words.iter().copied()).collect();
-        let ask = match table {
-            Table::Coil => Ask::WriteCoils { start, bits: words.iter().map(|w| *w != 0).collect(), single },
+        let ask = match (run.front()?.target.way, run.front()?.mask) {
+            (Way::Modify, _) => Ask::Read { table, start, count: 1 },
+            (Way::Mask, Some(mask)) => Ask::MaskWrite { number: start, mask, bits: words.first().copied()? },
+            _ if table == Table::Coil => {
+                Ask::WriteCoils { start, bits: words.iter().map(|w| *w != 0).collect(), single }
+            }
             _ => Ask::WriteRegisters { start, words, single },
         };
         Some((unit, ask, run.into()))
@@ -209,6 +238,14 @@ pub(super) fn read_back(run: &[Pending]) -> Option<Ask> {
     Some(Ask::Read { table, start, count: u16::try_from(last.end() - usize::from(start)).ok()? })
 }
 
+/// The write of a register that was read for it, with its part changed.
+pub(super) fn modified(run: &[Pending], data: &[u8]) -> Option<Ask> {
+    let (pending, present) = (run.first()?, <[u8; 2]>::try_from(data).ok().map(u16::from_be_bytes)?);
+    let (mask, bits) = (pending.mask?, pending.words.first().copied()?);
+    let Target { address, single, .. } = pending.target;
+    Some(Ask::WriteRegisters { start: address.number, words: vec![(present & !mask) | (bits & mask)], single })
+}
+
 /// Compares what was read back and answers.
 pub(super) fn compare(run: Vec<Pending>, data: &[u8]) {
     let start = run.first().map_or(0, |p| p.target.address.number);
@@ -221,9 +258,12 @@ pub(super) fn compare(run: Vec<Pending>, data: &[u8]) {
                 None => WriteOutcome::Unknown,
             }
         } else {
-            let bytes: Vec<u8> = pending.words.iter().flat_map(|w| w.to_be_bytes()).collect();
-            match data.get(at * 2..at * 2 + bytes.len()) {
-                Some(same) if same == bytes => WriteOutcome::Done,
+            let mask = pending.mask.unwrap_or(u16::MAX);
+            let same = |(found, wanted): (&[u8], &u16)| {
+                <[u8; 2]>::try_from(found).is_ok_and(|found| (u16::from_be_bytes(found) ^ wanted) & mask == 0)
+            };
+            match data.get(at * 2..(at + pending.words.len()) * 2) {
+                Some(found) if found.chunks(2).zip(&pending.words).all(same) => WriteOutcome::Done,
                 Some(other) => pending.target.format.decode(other).map_or(WriteOutcome::Unknown, WriteOutcome::Differs),
                 None => WriteOutcome::Unknown,
             }
@@ -241,10 +281,13 @@ mod tests {
     use tokio::sync::oneshot;
 
     fn target(address: &str) -> Target {
+        let address = address.parse().unwrap();
         Target {
             unit: 0,
-            address: address.parse().unwrap(),
-            format: Format::plain(if address.starts_with("coil") { DataType::Bool } else { DataType::U16 }),
+            address,
+            format: Format::plain(if address.table.is_bits() { DataType::Bool } else { DataType::U16 })
+                .within(&address),
+            way: if address.bits.is_some() { Way::Mask } else { Way::Whole },
             single: true,
             most: 123,
         }
@@ -302,7 +345,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let pending = |address: &str, word: u16| {
             let (wish, answer) = wish(Value::Uint(u64::from(word)), 0, deadline);
-            (Pending { wish, target: target(address), words: vec![word], alone: false }, answer)
+            (Pending { wish, target: target(address), words: vec![word], mask: None, alone: false }, answer)
         };
         let ((a, mut a_answer), (b, mut b_answer)) = (pending("holding:5", 7), pending("holding:6", 8));
         let run = vec![a, b];

@@ -28,6 +28,8 @@ pub struct Seen {
     pub counters: LineCounters,
     /// Handed out at the next question for due writes.
     pub to_write: Vec<BlockWrite>,
+    /// Due whenever it is asked.
+    pub always: Vec<BlockWrite>,
     pub machines: bool,
 }
 
@@ -78,7 +80,9 @@ impl LineSink for Recorder {
     }
 
     fn due_writes(&mut self, out: &mut Vec<BlockWrite>) {
-        out.append(&mut self.seen().to_write);
+        let seen = &mut *self.seen();
+        out.append(&mut seen.to_write);
+        out.extend_from_slice(&seen.always);
     }
 
     fn written(&mut self, blocks: &[BlockWrite]) {
@@ -163,11 +167,12 @@ pub fn point(id: u32, address: &str, kind: DataType) -> PointSpec {
         format: Format::plain(kind),
         interval: Duration::from_millis(50),
         writable: address.starts_with("holding") || address.starts_with("coil"),
+        read_modify_write: false,
     }
 }
 
 pub fn device(unit: u8, points: Vec<PointSpec>) -> DeviceSpec {
-    DeviceSpec { unit, points, limits: Limits::default(), single_writes: true, commands: vec![] }
+    DeviceSpec { unit, points, limits: Limits::default(), single_writes: true, mask_write: false, commands: vec![] }
 }
 
 pub fn line(endpoint: Endpoint, devices: Vec<DeviceSpec>) -> LineSpec {

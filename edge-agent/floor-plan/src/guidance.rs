@@ -60,12 +60,7 @@ pub fn learn(tables: &mut RoadTables, goals: &[Vec<Place>], guidance: Guidance) 
             let comes = roads.reverse[road].map_or(0.0, |r| flows[r]);
             if comes > 0.0 { comes / (comes + flows[road]) * (comes / mean).min(1.0) } else { 0.0 }
         };
-        set_costs(
-            tables,
-            &roads,
-            |road| crowded(roads.to[road]) + guidance.counter * against(road),
-            crowded,
-        );
+        set_costs(tables, &roads, |road| crowded(roads.to[road]) + guidance.counter * against(road), crowded);
     }
     tables.measure(goals);
 }

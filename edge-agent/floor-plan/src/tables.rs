@@ -2,8 +2,8 @@
 
 use crate::map::Grid;
 use control_core::traffic::roads::{FAR, NO_POSE, Place, Pose, Roads, WAYS};
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// The four headings of a grid: east, south, west, north; as (row, column).
 const HEADINGS: [(isize, isize); 4] = [(0, 1), (1, 0), (0, -1), (-1, 0)];
@@ -47,7 +47,8 @@ impl RoadTables {
             place_of[row * grid.width + column] = Place::try_from(n).ok();
         }
         let beside = |row: usize, column: usize, heading: usize| {
-            let (r, c) = (row.checked_add_signed(HEADINGS[heading].0)?, column.checked_add_signed(HEADINGS[heading].1)?);
+            let (r, c) =
+                (row.checked_add_signed(HEADINGS[heading].0)?, column.checked_add_signed(HEADINGS[heading].1)?);
             if grid.is_free(r, c) { place_of[r * grid.width + c] } else { None }
         };
         let mut tables = RoadTables { places: grid.cells().count(), ..RoadTables::default() };
@@ -57,8 +58,7 @@ impl RoadTables {
             if turning {
                 for heading in 0..4usize {
                     let turn = |by: usize| n * 4 + ((heading + by) % 4) as u32;
-                    let forward =
-                        beside(row, column, heading).map_or(NO_POSE, |p| u32::from(p) * 4 + heading as u32);
+                    let forward = beside(row, column, heading).map_or(NO_POSE, |p| u32::from(p) * 4 + heading as u32);
                     tables.next.push([forward, turn(1), turn(3), NO_POSE]);
                     tables.place.push(n as Place);
                 }
@@ -111,7 +111,8 @@ impl RoadTables {
             let direction = bearing(*from, *to);
             let nearest = |place: Place| {
                 let own = &headings[usize::from(place)];
-                let best = (0..own.len()).min_by(|a, b| between(own[*a], direction).total_cmp(&between(own[*b], direction)));
+                let best =
+                    (0..own.len()).min_by(|a, b| between(own[*a], direction).total_cmp(&between(own[*b], direction)));
                 tables.first_pose[usize::from(place)] + best.unwrap_or(0) as Pose
             };
             let (pose, arrival) = (nearest(*from), nearest(*to));

@@ -13,14 +13,7 @@ const PUZZLES: [Puzzle; 5] = [
     (
         "connector",
         &["...@@@", ".@.@@@", "...@@@", "@@..@@", "@@@...", "@@@.@.", "@@@..."],
-        &[
-            ((0, 0), (5, 6)),
-            ((5, 6), (0, 0)),
-            ((0, 1), (3, 3)),
-            ((5, 5), (2, 3)),
-            ((1, 0), (3, 4)),
-            ((4, 6), (2, 2)),
-        ],
+        &[((0, 0), (5, 6)), ((5, 6), (0, 0)), ((0, 1), (3, 3)), ((5, 5), (2, 3)), ((1, 0), (3, 4)), ((4, 6), (2, 2))],
     ),
     (
         "string",
@@ -75,7 +68,10 @@ fn the_search_solves_what_pushing_alone_does_not() {
                     for v in 0..now.len() {
                         assert!(now[v] == before[v] || roads.beside(before[v]).contains(&now[v]), "{name}: a jump");
                         for w in 0..v {
-                            assert!(now[v] == before[v] || now[v] != before[w] || now[w] != before[v], "{name}: exchange");
+                            assert!(
+                                now[v] == before[v] || now[v] != before[w] || now[w] != before[v],
+                                "{name}: exchange"
+                            );
                         }
                     }
                 }

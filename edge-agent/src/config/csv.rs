@@ -11,12 +11,11 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
-use super::values::Time;
+use super::values::{Spanned, Time};
 use std::ops::Range;
 use std::time::Duration;
-use toml::Spanned;
 
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 22] = [
     "name",
     "address",
     "type",
@@ -31,11 +30,14 @@ const COLUMNS: [&str; 19] = [
     "deadband",
     "deadband_percent",
     "queue",
+    "priority",
     "write",
     "write_min",
     "write_max",
     "write_every",
     "write_priority",
+    "write_verify",
+    "write_read_modify_write",
 ];
 
 /// Reads all rows; every problem of the table is in the report.
@@ -165,6 +167,14 @@ impl Row<'_> {
         })
     }
 
+    fn yes_or_no(&mut self, column: &str) -> Option<Spanned<bool>> {
+        self.parsed(column, "yes or no", |t| match t.to_ascii_lowercase().as_str() {
+            "yes" | "true" | "1" => Some(true),
+            "no" | "false" | "0" => Some(false),
+            _ => None,
+        })
+    }
+
     fn time(&mut self, column: &str) -> Option<Spanned<Time>> {
         let parse = |t: &str| humantime::parse_duration(t).ok().map(|d: Duration| Time(d));
         self.parsed(column, "a duration with its unit, as in 250ms", parse)
@@ -172,17 +182,14 @@ impl Row<'_> {
 
     fn tag(mut self) -> raw::Tag {
         let whole = self.at.first().cloned().unwrap_or(0..0);
-        let write = self.parsed("write", "yes or no", |t| match t.to_ascii_lowercase().as_str() {
-            "yes" | "true" | "1" => Some(true),
-            "no" | "false" | "0" => Some(false),
-            _ => None,
-        });
+        let write = self.yes_or_no("write");
         let rule = raw::Write {
             min: self.number("write_min").map(Spanned::into_inner),
             max: self.number("write_max").map(Spanned::into_inner),
             every: self.time("write_every").map(Spanned::into_inner),
             priority: self.parsed("write_priority", "0 to 255", |t| t.parse().ok()).map_or(0, Spanned::into_inner),
-            verify: None,
+            verify: self.yes_or_no("write_verify").map(Spanned::into_inner),
+            read_modify_write: self.yes_or_no("write_read_modify_write").is_some_and(Spanned::into_inner),
         };
         raw::Tag {
             name: self.text("name").unwrap_or_else(|| Spanned::new(whole, String::new())),
@@ -201,6 +208,7 @@ impl Row<'_> {
             deadband_percent: self.number("deadband_percent"),
             queue: self.parsed("queue", "a whole number", |t| t.parse().ok()),
             poll: None,
+            priority: self.text("priority"),
         }
     }
 }

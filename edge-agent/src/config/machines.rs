@@ -76,13 +76,7 @@ impl DeviceReader<'_> {
             }
             let id_of =
                 self.point(&format!("{}.status", raw.name.get_ref()), Role::Machine(*id), false, MACHINE_INTERVAL);
-            self.push_modbus(
-                id_of,
-                status,
-                Format::plain(DataType::Words(STATUS_WORDS as u8)),
-                MACHINE_INTERVAL,
-                false,
-            );
+            self.push_modbus(id_of, status, Format::plain(DataType::Words(STATUS_WORDS as u8)), MACHINE_INTERVAL);
             self.out.block_commands.push((*id, command.number));
         } else {
             let (status, command) = (self.node(&raw.status), self.node(&raw.command));
@@ -109,7 +103,7 @@ impl DeviceReader<'_> {
             let name = position_name(layout, pos);
             let id = self.point(&format!("load.{name}"), Role::Position(pos), true, interval);
             let address = Address { number: first.number + 2 * pos.0, ..first };
-            self.push_modbus(id, address, Format::plain(DataType::U32), interval, false);
+            self.push_modbus(id, address, Format::plain(DataType::U32), interval);
         }
     }
 

@@ -11,6 +11,7 @@ mod csv;
 mod lines;
 mod machines;
 mod modbus;
+mod mqtt;
 pub mod opcua;
 pub mod plan;
 pub mod raw;
@@ -21,6 +22,7 @@ pub mod values;
 pub use plan::{DevicePlan, DriverPlan, LinePlan, Payload, Plan, PointPlan, Role, WriteRule};
 pub use report::{Problem, Report};
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Reads and checks a configuration with its `conf.d/*.toml` and the profiles they name. Every problem found is in the report.
@@ -28,7 +30,7 @@ pub fn load(path: &Path) -> Result<Plan, Report> {
     let source = report::Source::read(path)?;
     let raw: raw::Config = report::parse(&source)?;
     let mut parts = Vec::new();
-    for file in parts_of(path) {
+    for file in parts_of(path).map_err(|(dir, e)| report::Report::unreadable(&dir, &e))? {
         let part = report::Source::read(&file)?;
         let raw: raw::Part = report::parse(&part)?;
         parts.push((part, raw));
@@ -36,12 +38,22 @@ pub fn load(path: &Path) -> Result<Plan, Report> {
     plan::plan(&source, raw, parts)
 }
 
-/// `conf.d/*.toml` beside the file, by name.
-fn parts_of(path: &Path) -> Vec<PathBuf> {
+/// `conf.d/*.toml` beside the file, by name. No such folder is none; one that cannot be read is an error: lines would be missing, and nobody
+/// would know.
+fn parts_of(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     let dir = path.parent().map_or_else(|| PathBuf::from("conf.d"), |p| p.join("conf.d"));
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> =
-        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "toml") && p.is_file()).collect();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<PathBuf>>>(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && dir.symlink_metadata().is_err() => Ok(Vec::new()),
+        Err(e) => Err(e),
+    };
+    let mut files = entries.map_err(|e| (dir, e))?;
+    files.retain(|p| p.extension().is_some_and(|e| e == "toml") && !p.is_dir());
     files.sort();
-    files
+    Ok(files)
+}
+
+/// The JSON Schema of the configuration: the same types that read it.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(raw::Config)
 }

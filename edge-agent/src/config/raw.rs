@@ -1,11 +1,11 @@
 //! What the file says. Every key there is; unknown ones are refused.
 
-use super::values::{Size, Time};
+use super::values::{Size, Spanned, Time};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 /// `agent.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who and where this gateway is.
@@ -13,9 +13,15 @@ pub struct Config {
     /// The control loop.
     #[serde(default)]
     pub control: Control,
+    /// Who may do what over HTTP.
+    #[serde(default)]
+    pub http: Http,
     /// Telemetry; without it nothing is published.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
+    /// Where messages wait for the broker; without it in memory.
+    #[serde(default)]
+    pub spool: Option<Spanned<Spool>>,
     /// The floor it controls; without it the gateway gathers and forwards only.
     #[serde(default)]
     pub floor: Option<Floor>,
@@ -25,7 +31,7 @@ pub struct Config {
 }
 
 /// A file in `conf.d/`: more lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     /// The field lines.
@@ -34,7 +40,7 @@ pub struct Part {
 }
 
 /// `[gateway]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Its name: MQTT client id, and `{gateway}` in topics.
@@ -51,11 +57,11 @@ pub struct Gateway {
     pub state_dir: Option<String>,
     /// How long a stop waits for machines to finish.
     #[serde(default)]
-    pub drain: Option<Time>,
+    pub drain: Option<Spanned<Time>>,
 }
 
 /// `[control]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
     /// Period of the control cycle.
@@ -78,12 +84,58 @@ pub struct Control {
     pub command_valid: Option<Spanned<Time>>,
 }
 
+/// `[http]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Role of those on this machine who have not signed in: `"none"`, `"viewer"`, `"operator"`, `"engineer"` or `"admin"`.
+    #[serde(default)]
+    pub loopback: Option<Spanned<String>>,
+    /// The same of those elsewhere.
+    #[serde(default)]
+    pub remote: Option<Spanned<String>>,
+    /// A session that is not used for this long is forgotten.
+    #[serde(default)]
+    pub session: Option<Spanned<Time>>,
+}
+
 /// `[mqtt]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// `host:port`.
-    pub broker: Spanned<String>,
+    /// `host:port`, `mqtts://host:port`.
+    #[serde(default)]
+    pub broker: Option<Spanned<String>>,
+    /// Several, the preferred one first.
+    #[serde(default)]
+    pub brokers: Vec<Spanned<String>>,
+    /// `"5"` or `"3.1.1"`.
+    #[serde(default)]
+    pub version: Option<Spanned<String>>,
+    /// Certificates for `mqtts://`.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// `"json"` or `"cbor"`.
+    #[serde(default)]
+    pub encoding: Option<Spanned<String>>,
+    /// Nobody wants a message any more that is older than this (MQTT 5).
+    #[serde(default)]
+    pub expiry: Option<Spanned<Time>>,
+    /// User properties of every message (MQTT 5).
+    #[serde(default)]
+    pub properties: std::collections::BTreeMap<String, Spanned<String>>,
+    /// A Sparkplug B edge node, in place of our own messages.
+    #[serde(default)]
+    pub sparkplug: Option<Spanned<Sparkplug>>,
+    /// Commands that are taken; without it none is.
+    #[serde(default)]
+    pub commands: Option<Spanned<Commands>>,
+    /// What goes first after an outage: `"live-first"` or `"in-order"`.
+    #[serde(default)]
+    pub replay: Option<Spanned<String>>,
+    /// Messages a second that are sent of what waited, at most.
+    #[serde(default)]
+    pub replay_rate: Option<Spanned<f64>>,
     /// What one message holds: `"tag"`, one value, or `"device"`, what changed in one poll of a device.
     #[serde(default)]
     pub payload: Option<Spanned<String>>,
@@ -98,7 +150,7 @@ pub struct Mqtt {
     pub keep_alive: Option<Spanned<Time>>,
     /// An unchanged value is sent again after this long.
     #[serde(default)]
-    pub heartbeat: Option<Time>,
+    pub heartbeat: Option<Spanned<Time>>,
     /// Messages on their way at once.
     #[serde(default)]
     pub window: Option<Spanned<u16>>,
@@ -108,13 +160,71 @@ pub struct Mqtt {
     /// User name.
     #[serde(default)]
     pub username: Option<String>,
-    /// File with the password.
+    /// File with the password or token.
     #[serde(default)]
     pub password_file: Option<Spanned<String>>,
+    /// Credential of systemd with the password or token: `LoadCredential=` in the unit.
+    #[serde(default)]
+    pub password_credential: Option<Spanned<String>>,
+}
+
+/// `[mqtt.sparkplug]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sparkplug {
+    /// Group id.
+    pub group: Spanned<String>,
+    /// Edge node id; the gateway's name when nothing is said.
+    #[serde(default)]
+    pub node: Option<Spanned<String>>,
+    /// Primary host: without its word nothing is published.
+    #[serde(default)]
+    pub primary_host: Option<Spanned<String>>,
+}
+
+/// `[mqtt.commands]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Commands {
+    /// Topic before `/write` and `/order`.
+    #[serde(default)]
+    pub topic: Option<Spanned<String>>,
+    /// Tags that may be written, `device/tag` with `*`.
+    #[serde(default)]
+    pub allow: Vec<Spanned<String>>,
+    /// Whether orders are taken.
+    #[serde(default)]
+    pub orders: Option<Spanned<bool>>,
+    /// Commands a second, at most.
+    #[serde(default)]
+    pub rate: Option<Spanned<f64>>,
+}
+
+/// `[spool]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    /// Where it is, relative to this file.
+    pub directory: Spanned<String>,
+    /// Bytes on disk.
+    #[serde(default)]
+    pub size: Option<Spanned<Size>>,
+    /// Older messages are dropped.
+    #[serde(default)]
+    pub age: Option<Spanned<Time>>,
+    /// What goes first when it is full: `"oldest"`, `"thin"` or `"drop-low-priority"`.
+    #[serde(default)]
+    pub retention: Option<Spanned<String>>,
+    /// With `"thin"`, one record in so many is kept.
+    #[serde(default)]
+    pub keep: Option<Spanned<u32>>,
+    /// Bytes that are kept for the order journal.
+    #[serde(default)]
+    pub reserve: Option<Spanned<Size>>,
 }
 
 /// `[floor]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Floor {
     /// Tiers of the aisle.
@@ -124,7 +234,7 @@ pub struct Floor {
 }
 
 /// `[[line]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// Its name in logs and metrics.
@@ -183,7 +293,7 @@ pub struct Line {
 }
 
 /// `line.serial`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Serial {
     /// Bits a second.
@@ -197,7 +307,7 @@ pub struct Serial {
 }
 
 /// `line.tls`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Certificates that may sign the device's, PEM.
@@ -214,7 +324,7 @@ pub struct Tls {
 }
 
 /// `[[line.device]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// `{device}` in topics.
@@ -236,7 +346,7 @@ pub struct Device {
 }
 
 /// A profile file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// How often its tags are read, unless a tag says otherwise.
@@ -260,7 +370,7 @@ pub struct Profile {
 }
 
 /// `[limits]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Registers in one read.
@@ -274,17 +384,20 @@ pub struct Limits {
     pub gap: Option<Spanned<u16>>,
     /// Each value is asked for on its own.
     #[serde(default)]
-    pub one_by_one: bool,
+    pub one_by_one: Option<Spanned<bool>>,
     /// Never read, not even in passing: `"holding:100..120"`.
     #[serde(default)]
     pub never: Vec<Spanned<String>>,
     /// The device knows functions 15 and 16 only, not 5 and 6.
     #[serde(default)]
-    pub multiple_writes_only: bool,
+    pub multiple_writes_only: Option<Spanned<bool>>,
+    /// The device knows function 22: parts of a register can be written, and their neighbours stay.
+    #[serde(default)]
+    pub mask_write: Option<Spanned<bool>>,
 }
 
 /// `[[machine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// `shuttle-1` .., `lift`, `cell`.
@@ -296,7 +409,7 @@ pub struct Machine {
 }
 
 /// `[sensors]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sensors {
     /// Register of position 0; each position has two.
@@ -307,7 +420,7 @@ pub struct Sensors {
 }
 
 /// `[[tag]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tag {
     /// `{tag}` in topics.
@@ -357,10 +470,13 @@ pub struct Tag {
     /// How often it is read.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,
+    /// The stream of its messages: `"high"`, `"normal"` or `"low"`.
+    #[serde(default)]
+    pub priority: Option<Spanned<String>>,
 }
 
 /// `tag.write`: without it nobody outside may write the tag.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Write {
     /// Smallest value taken.
@@ -378,4 +494,7 @@ pub struct Write {
     /// Whether it is read back; it is, unless this says false.
     #[serde(default)]
     pub verify: Option<bool>,
+    /// A part of a register is written by reading the register and writing all of it, where the device has no function 22.
+    #[serde(default)]
+    pub read_modify_write: bool,
 }

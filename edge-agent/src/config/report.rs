@@ -22,19 +22,7 @@ impl Source {
         match std::fs::read_to_string(path) {
             // Spreadsheets and some editors put a byte order mark in front.
             Ok(text) => Ok(Source { path: path.into(), text: text.trim_start_matches('\u{feff}').into() }),
-            Err(e) => {
-                let problem = Problem {
-                    source: Source { path: path.into(), text: "".into() },
-                    span: None,
-                    title: format!("cannot read {}: {e}", path.display()),
-                    label: String::new(),
-                    help: Some(match e.kind() {
-                        std::io::ErrorKind::InvalidData => "save the file as UTF-8".into(),
-                        _ => "check the path and the permissions of the file".into(),
-                    }),
-                };
-                Err(Report(vec![problem]))
-            }
+            Err(e) => Err(Report::unreadable(path, &e)),
         }
     }
 
@@ -84,6 +72,17 @@ impl Problem {
 pub struct Report(pub Vec<Problem>);
 
 impl Report {
+    /// A file or a folder that cannot be read.
+    pub(super) fn unreadable(path: &Path, e: &std::io::Error) -> Report {
+        let help = match e.kind() {
+            std::io::ErrorKind::InvalidData => "save the file as UTF-8",
+            _ => "check the path and its permissions",
+        };
+        let source = Source { path: path.into(), text: "".into() };
+        let title = format!("cannot read {}: {e}", path.display());
+        Report(vec![Problem { source, span: None, title, label: String::new(), help: Some(help.into()) }])
+    }
+
     /// What the first problem is called.
     pub fn first_title(&self) -> String {
         self.0.first().map_or_else(String::new, |p| p.title.clone())
@@ -99,6 +98,45 @@ impl Report {
             n => format!("{n} problems; nothing was started"),
         });
         text
+    }
+}
+
+/// A problem for programs.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ProblemView {
+    /// Which file.
+    pub file: String,
+    /// Which line, from 1; missing when it is about the whole file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Which column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub title: String,
+    /// What was found, what was expected.
+    pub label: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+impl Report {
+    /// Everything that is wrong, for programs.
+    pub fn problems(&self) -> Vec<ProblemView> {
+        let view = |p: &Problem| {
+            let before = p.span.as_ref().and_then(|s| p.source.text.get(..s.start));
+            let start = |text: &str| text.rfind('\n').map_or(0, |n| n + 1);
+            ProblemView {
+                file: p.source.path.display().to_string(),
+                line: before.map(|text| text.matches('\n').count() + 1),
+                column: before.map(|text| text.get(start(text)..).map_or(1, |l| l.chars().count() + 1)),
+                title: p.title.clone(),
+                label: p.label.clone(),
+                help: p.help.clone(),
+            }
+        };
+        self.0.iter().map(view).collect()
     }
 }
 

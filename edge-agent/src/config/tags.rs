@@ -2,7 +2,9 @@
 
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
+use super::values::Spanned;
 use super::{opcua, raw};
+use crate::telemetry::spool::Stream;
 use control_core::layout::Layout;
 use control_core::units::MachineId;
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
@@ -13,7 +15,6 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::Spanned;
 
 /// How often tags are read when nothing is said.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
@@ -36,6 +37,7 @@ pub(super) struct LinePoints {
     pub(super) node_commands: Vec<(MachineId, NodeName)>,
     pub(super) limits: Limits,
     pub(super) single_writes: bool,
+    pub(super) mask_write: bool,
     /// Addresses that were typed in another form than ours: tag, as typed, in our form.
     pub(super) notes: Vec<String>,
 }
@@ -149,7 +151,8 @@ impl DeviceReader<'_> {
     }
 
     fn limits(&mut self, raw: &raw::Limits) {
-        let mut limits = Limits { single: raw.one_by_one, ..Limits::default() };
+        let says = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|f| *f.get_ref());
+        let mut limits = Limits { single: says(&raw.one_by_one), ..Limits::default() };
         for (given, most, slot) in [(&raw.registers, 125, &mut limits.registers), (&raw.bits, 2000, &mut limits.bits)] {
             let Some(given) = given else { continue };
             if !(1..=most).contains(given.get_ref()) {
@@ -174,12 +177,15 @@ impl DeviceReader<'_> {
             }
         }
         let spans = [&raw.registers, &raw.bits, &raw.gap].into_iter().flatten().map(Spanned::span);
-        let given = spans.chain(raw.never.iter().map(Spanned::span)).next();
+        let flags = [&raw.one_by_one, &raw.multiple_writes_only, &raw.mask_write];
+        let flags = flags.into_iter().flatten().map(Spanned::span);
+        let given = spans.chain(raw.never.iter().map(Spanned::span)).chain(flags).next();
         if let (Some(given), false) = (given, self.is_modbus()) {
             self.problem(given, "these limits belong to Modbus", "the device speaks OPC UA");
         }
         self.out.limits = limits;
-        self.out.single_writes = !raw.multiple_writes_only;
+        self.out.single_writes = !says(&raw.multiple_writes_only);
+        self.out.mask_write = says(&raw.mask_write);
     }
 
     pub(super) fn interval(&mut self, given: Option<&Spanned<super::values::Time>>, default: Duration) -> Duration {
@@ -211,6 +217,8 @@ impl DeviceReader<'_> {
             role,
             stale_after: (interval * 3).max(floor),
             write: None,
+            stream: Stream::Normal,
+            deadband: 0.0,
         });
         id
     }
@@ -270,15 +278,10 @@ impl DeviceReader<'_> {
         }
     }
 
-    pub(super) fn push_modbus(
-        &mut self,
-        id: PointId,
-        address: Address,
-        format: Format,
-        interval: Duration,
-        writable: bool,
-    ) {
-        self.out.modbus.push(PointSpec { id, address, format, interval, writable });
+    /// Adds a point that is only read.
+    pub(super) fn push_modbus(&mut self, id: PointId, address: Address, format: Format, interval: Duration) {
+        let (writable, read_modify_write) = (false, false);
+        self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
     }
 
     pub(super) fn push_node(&mut self, id: PointId, node: NodeName, mode: Mode) {
@@ -318,6 +321,9 @@ impl DeviceReader<'_> {
         for stray in texts.chain(numbers).collect::<Vec<_>>() {
             self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
         }
+        if let Some(write) = raw.write.as_ref().filter(|w| w.get_ref().read_modify_write) {
+            self.problem(write.span(), "`read_modify_write` belongs to Modbus", "a node is written as a whole");
+        }
         if let Some(given) = &raw.interval {
             let help =
                 "set `sampling` at the tag or `publishing` at the line: the server sends changes by itself".to_string();
@@ -327,6 +333,7 @@ impl DeviceReader<'_> {
         let mode = opcua::mode(self.profile, raw, publishing, self.problems);
         let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
         self.push_node(id, node, mode);
+        self.reporting(raw);
         self.write_rule(raw);
     }
 
@@ -345,13 +352,8 @@ impl DeviceReader<'_> {
         self.address_fits(typed, address, kind);
         let order = order.or_else(|| self.order(&raw.order)).unwrap_or(self.order);
         let scale = self.scale(raw, kind);
-        let writable = raw.write.is_some();
-        if let Some(write) = raw.write.as_ref().filter(|_| !address.table.is_writable() || address.bits.is_some()) {
-            let label = match address.bits {
-                Some(_) => "other bits of the register would be overwritten; give the PLC a coil or a register for it",
-                None => "only coils and holding registers are",
-            };
-            self.problem(write.span(), "this address cannot be written", label);
+        if let Some(write) = &raw.write {
+            self.can_be_written(write, address, kind);
         }
         let name = raw.name.get_ref();
         if address.to_string() != *typed.get_ref() {
@@ -359,8 +361,30 @@ impl DeviceReader<'_> {
             self.out.notes.push(format!("{device}/{name}: {} is {address}, {order}", typed.get_ref()));
         }
         let id = self.point(name, Role::Telemetry, true, interval);
-        self.push_modbus(id, address, Format { kind, order, scale }, interval, writable);
+        let read_modify_write = raw.write.as_ref().is_some_and(|w| w.get_ref().read_modify_write);
+        let format = Format { kind, order, scale };
+        let writable = raw.write.is_some();
+        self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
+        self.reporting(raw);
         self.write_rule(raw);
+    }
+
+    fn can_be_written(&mut self, write: &Spanned<raw::Write>, address: Address, kind: DataType) {
+        let is_part = kind.is_part() || address.bits.is_some();
+        if !address.table.is_writable() {
+            self.problem(write.span(), "this address cannot be written", "only coils and holding registers are");
+        } else if kind == DataType::DateTimeBcd {
+            self.problem(write.span(), "this type cannot be written", format!("{kind} is only read"));
+        } else if write.get_ref().read_modify_write && !is_part {
+            let label = "`read_modify_write` is for parts of a register, and this tag has registers of its own";
+            self.problem(write.span(), "there is nothing to read before this is written", label);
+        } else if is_part && !write.get_ref().read_modify_write && !self.out.mask_write {
+            let help = "if the device knows function 22: mask_write = true in [limits]; else, if nobody else writes to this register, not the \
+                        PLC's own program either: write = { .., read_modify_write = true }; best: a coil or a register of its own"
+                .to_string();
+            let label = "other bits of the register would be overwritten".to_string();
+            self.problem_help(write.span(), "a part of a register cannot be written just so", label, help);
+        }
     }
 
     fn data_type(&mut self, text: &Spanned<String>) -> Option<DataType> {
@@ -415,11 +439,62 @@ impl DeviceReader<'_> {
         Some(Box::new(Scale { factor, offset, clamp }))
     }
 
+    /// How the point that was added last is reported.
+    fn reporting(&mut self, raw: &raw::Tag) {
+        // An OPC UA server does that itself, before it sends anything.
+        if self.is_modbus() {
+            let deadband = self.deadband(raw);
+            self.out.points.last_mut().into_iter().for_each(|point| point.deadband = deadband);
+        }
+        let stream = match raw.priority.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
+            None => return,
+            Some(("high", _)) => Stream::High,
+            Some(("normal", _)) => Stream::Normal,
+            Some(("low", _)) => Stream::Low,
+            Some((other, span)) => {
+                let label = format!("found \"{other}\", expected \"high\", \"normal\" or \"low\"");
+                return self.problem(span, "unknown priority", label);
+            }
+        };
+        if let Some(point) = self.out.points.last_mut() {
+            point.stream = stream;
+        }
+    }
+
+    /// In the unit of the value; percent are those of its range.
+    fn deadband(&mut self, raw: &raw::Tag) -> f64 {
+        if let (Some(percent), Some(_)) = (&raw.deadband_percent, &raw.deadband) {
+            let label = "`deadband` says it already, in the unit of the value";
+            self.problem(percent.span(), "this tag has two deadbands", label);
+        }
+        let Some(given) = raw.deadband.as_ref().or(raw.deadband_percent.as_ref()) else { return 0.0 };
+        let most = if raw.deadband.is_some() { f64::INFINITY } else { 100.0 };
+        if !(*given.get_ref() > 0.0 && *given.get_ref() < most) {
+            let label = format!("must be more than 0 and less than {most}");
+            self.problem(given.span(), "this deadband is out of range", label);
+        }
+        if raw.deadband.is_some() {
+            return *given.get_ref();
+        }
+        match (&raw.min, &raw.max) {
+            (Some(min), Some(max)) => (max.get_ref() - min.get_ref()) * given.get_ref() / 100.0,
+            _ => {
+                let help = "add `min` and `max`, or say `deadband` in the unit of the value".to_string();
+                self.problem_help(given.span(), "percent of what?", "this tag has no range".into(), help);
+                0.0
+            }
+        }
+    }
+
     /// The rule of the point that was added last.
     fn write_rule(&mut self, raw: &raw::Tag) {
         let (Some(write), Some(point)) = (&raw.write, self.out.points.last_mut()) else { return };
         let rule = write.get_ref();
         let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
+        if let Some(given) = rule.every.filter(|t| t.0.is_zero()) {
+            let label = format!("`every` is {}: leave it out", humantime::format_duration(given.0));
+            self.problems.push(self.profile.problem(write.span(), "this rate limits nothing", label));
+        }
         if min > max || min.is_nan() || max.is_nan() {
             let label = format!("{min} to {max} is no range");
             self.problems.push(self.profile.problem(write.span(), "nothing could ever be written", label));

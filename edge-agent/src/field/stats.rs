@@ -28,6 +28,10 @@ pub struct LineStats {
     pub dropped: AtomicU64,
     /// Replies that were no answer to what was asked.
     pub bad_replies: AtomicU64,
+    /// Copies of our own words that the adapter of a serial line gave back.
+    pub echoes: AtomicU64,
+    /// Requests sent into a serial line that was never silent.
+    pub noise: AtomicU64,
     /// Tags that their devices refuse, and that are asked for only now and then.
     pub quarantined: AtomicU64,
     /// Command blocks written and acknowledged.

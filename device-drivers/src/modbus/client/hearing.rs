@@ -7,7 +7,7 @@ use crate::modbus::frame::Inbox;
 use crate::modbus::group::Group;
 use crate::modbus::health::Unit;
 use crate::modbus::pdu::Answer;
-use crate::modbus::writes::{Pending, compare, read_back};
+use crate::modbus::writes::{Pending, compare, modified, read_back};
 use crate::value::{Cause, wall_clock_ms};
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -48,14 +48,18 @@ impl Modbus {
     }
 
     fn take_rtu(&mut self, inbox: &mut Inbox, now: Instant, sink: &mut impl LineSink) -> Result<(), LinkError> {
-        self.may_send_at = self.may_send_at.max(now + self.silence.max(self.pause));
+        self.may_send_at = self.bus.hears(now, self.silence.max(self.pause), self.timeout);
         let Some(flight) = self.flights.first() else {
             self.counters.dropped += 1;
             inbox.clear();
             return Ok(());
         };
+        if !self.bus.takes_its_copy(inbox, &mut self.counters.echoes) {
+            return Ok(());
+        }
         let id = self.units.get(flight.unit).map_or(0, |u| u.id);
         let Some(pdu) = inbox.rtu(id, flight.expected) else { return Ok(()) };
+        self.bus.is_answered();
         let flight = self.flights.remove(0);
         self.answered(flight, inbox.get(pdu), now, sink)
     }
@@ -99,6 +103,18 @@ impl Modbus {
                 Some(Cause::BadReply) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
                 Some(cause) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause))),
             },
+            What::Modify(run) => {
+                let data = if let Ok(Answer::Data(data)) = answer { data } else { &[] };
+                match modified(&run, data) {
+                    Some(ask) => self.modified.push((flight.unit, ask, run)),
+                    // Nothing has been written, and nothing has changed.
+                    None => {
+                        let cause = cause.unwrap_or(Cause::BadReply);
+                        run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause)));
+                    }
+                }
+            }
+            What::Listen => {}
             What::ReadBack(run) => match answer {
                 Ok(Answer::Data(data)) => compare(run, data),
                 _ => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
@@ -161,21 +177,23 @@ impl Modbus {
         while let Some(at) = self.flights.iter().position(|f| f.deadline <= now) {
             let flight = self.flights.swap_remove(at);
             self.counters.timeouts += 1;
-            self.after_time_out(flight.unit, now);
+            let cause = self.after_time_out(flight.unit, now);
             match flight.what {
                 What::Poll(n, step) => {
                     if let Some(group) = self.groups.get_mut(n) {
-                        group.abandoned(step, wall_clock_ms());
+                        group.abandoned(step, cause, wall_clock_ms());
                     }
                 }
-                What::Blocks(blocks) => sink.not_written(&blocks, Cause::NoAnswer),
+                What::Blocks(blocks) => sink.not_written(&blocks, cause),
                 What::Tags(run) | What::ReadBack(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+                What::Modify(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause))),
+                What::Listen => {}
             }
             self.finish_polls(now, sink);
             if flight.behind {
                 continue; // it may have waited behind another: that one's silence, not its own
             }
-            self.unit_missed(flight.unit, flight.sent, now, Cause::NoAnswer, sink);
+            self.unit_missed(flight.unit, flight.sent, now, cause, sink);
             self.silent = if self.last_heard < flight.sent { self.silent + 1 } else { 0 };
             if self.silent >= 2 && self.is_half_open(now) {
                 let unit = self.units.get(flight.unit).map_or(0, |u| u.id);
@@ -201,15 +219,18 @@ impl Modbus {
     }
 
     /// Without transaction ids a late reply looks like the answer to the next request of the same kind: the unit is left
-    /// alone for as long again, and whatever comes in that time is thrown away.
-    fn after_time_out(&mut self, unit: usize, now: Instant) {
-        if !self.endpoint.has_transactions() {
-            self.inbox.clear();
-            self.may_send_at = self.may_send_at.max(now + self.silence.max(self.pause));
-            if let Some(unit) = self.units.get_mut(unit) {
-                unit.keep_quiet(now + self.timeout);
-            }
+    /// alone for as long again, and whatever comes in that time is thrown away. The answer is why there was none, as far as the line
+    /// can tell.
+    fn after_time_out(&mut self, unit: usize, now: Instant) -> Cause {
+        if self.endpoint.has_transactions() {
+            return Cause::NoAnswer;
         }
+        self.inbox.clear();
+        self.may_send_at = self.may_send_at.max(now + self.silence.max(self.pause));
+        if let Some(unit) = self.units.get_mut(unit) {
+            unit.keep_quiet(now + self.timeout);
+        }
+        self.bus.is_not_answered()
     }
 
     fn unit_missed(&mut self, unit: usize, sent: Instant, now: Instant, cause: Cause, sink: &mut impl LineSink) {

@@ -16,6 +16,7 @@ mod sending;
 
 use crate::driver::{BlockWrite, Driver, LinkError, TagWrite, WriteOutcome};
 use crate::line::{LineCounters, LineSink, WRITE_TICK, stopped};
+use crate::modbus::bus::Bus;
 use crate::modbus::frame::Inbox;
 use crate::modbus::group::{Group, Step};
 use crate::modbus::health::Unit;
@@ -23,7 +24,7 @@ use crate::modbus::pdu::{Ask, Expected};
 use crate::modbus::plan::Request;
 use crate::modbus::spec::{LineSpec, PointSpec};
 use crate::modbus::transport::{Endpoint, Stream};
-use crate::modbus::writes::{Pending, Target, Writes};
+use crate::modbus::writes::{Pending, Target, Way, Writes};
 use crate::value::PointId;
 use control_core::units::MachineId;
 use std::cmp::Reverse;
@@ -44,6 +45,10 @@ enum What {
     Blocks(Vec<BlockWrite>),
     Tags(Vec<Pending>),
     ReadBack(Vec<Pending>),
+    /// The register of a part that is to be changed: read now, written next.
+    Modify(Vec<Pending>),
+    /// A read that tells whether the adapter echoes.
+    Listen,
 }
 
 struct Flight {
@@ -80,7 +85,10 @@ pub struct Modbus {
     flights: Vec<Flight>,
     reads_back: Vec<(usize, Ask, Vec<Pending>)>,
     writes: Writes,
+    /// Registers that were read to be changed: written before anything else.
+    modified: Vec<(usize, Ask, Vec<Pending>)>,
     inbox: Inbox,
+    bus: Bus,
     transaction: u16,
     may_send_at: Instant,
     last_heard: Instant,
@@ -111,9 +119,16 @@ impl Modbus {
                 groups.push(Group::new(n, unit, interval, &points, &device.limits));
             }
             for point in device.points.iter().filter(|p| p.writable) {
-                let (address, format, single) = (point.address, point.format.clone(), device.single_writes);
+                let (address, format, single) =
+                    (point.address, point.format.within(&point.address), device.single_writes);
                 let most = if device.limits.single { 1 } else { device.limits.most(address.table) };
-                targets.insert(point.id, Target { unit, address, format, single, most });
+                let way = match () {
+                    () if !format.kind.is_part() => Way::Whole,
+                    () if device.mask_write => Way::Mask,
+                    () if point.read_modify_write => Way::Modify,
+                    () => continue, // its neighbours would be overwritten
+                };
+                targets.insert(point.id, Target { unit, address, format, way, single, most });
             }
         }
         let transactions = spec.endpoint.has_transactions();
@@ -137,7 +152,9 @@ impl Modbus {
             flights: Vec::new(),
             reads_back: Vec::new(),
             writes: Writes::default(),
+            modified: Vec::new(),
             inbox: Inbox::default(),
+            bus: Bus::default(),
             transaction: fastrand::u16(..),
             may_send_at: now,
             last_heard: now,
@@ -180,6 +197,7 @@ impl Modbus {
         self.active.clear();
         self.flights.clear();
         self.inbox.clear();
+        self.bus = Bus::default();
         (self.may_send_at, self.last_heard, self.silent) = (now, now, 0);
         (self.read_is_next, self.stopping) = (false, false);
     }
@@ -285,12 +303,19 @@ impl Driver for Modbus {
         self.link_is_new();
         let ended = self.work(&mut *stream, sink, wishes, stop).await;
         self.writes.give_up(&WriteOutcome::LinkDown);
+        for (_, _, run) in self.modified.drain(..) {
+            run.into_iter().for_each(|p| p.answer(WriteOutcome::LinkDown));
+        }
         for (_, _, run) in self.reads_back.drain(..) {
             run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
         }
         for flight in self.flights.drain(..) {
-            if let What::Tags(run) | What::ReadBack(run) = flight.what {
-                run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
+            match flight.what {
+                What::Modify(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::LinkDown)),
+                What::Tags(run) | What::ReadBack(run) => {
+                    run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
+                }
+                What::Poll(..) | What::Blocks(_) | What::Listen => {}
             }
         }
         ended

@@ -6,6 +6,7 @@ use crate::modbus::frame::{put_mbap, put_rtu};
 use crate::modbus::group::Group;
 use crate::modbus::health::Unit;
 use crate::modbus::pdu::Ask;
+use crate::modbus::writes::{Target, Way};
 use std::cmp::Reverse;
 use tokio::time::Instant;
 
@@ -38,6 +39,10 @@ impl Modbus {
 
     /// The next request and its purpose, writes before reads.
     fn next_request(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
+        // Between the read of a register and the write of it with one part changed nothing else is asked: the shorter the better.
+        if let Some((unit, ask, run)) = self.modified.pop() {
+            return Some((unit, ask, What::Tags(run)));
+        }
         // After a write one read may go: neither writers nor heartbeats can keep the line from being read.
         if self.read_is_next
             && let Some(read) = self.next_read(now)
@@ -68,8 +73,24 @@ impl Modbus {
             let (unit, ask, run) = self.reads_back.remove(at);
             return Some((unit, ask, What::ReadBack(run)));
         }
-        let (unit, ask, run) = self.writes.next_tags(|unit| !quiet(unit))?;
-        Some((unit, ask, What::Tags(run)))
+        // A reply that may be an echo of its request proves nothing before a read has told whether there is one.
+        if !self.endpoint.has_transactions() && !self.bus.knows_its_echo() {
+            let (unit, ask) = self.writes.next_read(|target| !quiet(target.unit))?;
+            return Some((unit, ask, What::Listen));
+        }
+        // Where a register is read to be written again, its unit gets no other write before and in between.
+        let changing = |target: &Target| {
+            flights.iter().filter(|f| f.unit == target.unit).any(|f| match f.what {
+                What::Modify(_) => true,
+                What::Tags(_) => target.way == Way::Modify,
+                _ => false,
+            })
+        };
+        let (unit, ask, run) = self.writes.next_tags(|target| !quiet(target.unit) && !changing(target))?;
+        match run.first().map(|p| p.target.way) {
+            Some(Way::Modify) => Some((unit, ask, What::Modify(run))),
+            _ => Some((unit, ask, What::Tags(run))),
+        }
     }
 
     /// The read that is due again first: a long cycle does not hold up a short one.
@@ -107,6 +128,7 @@ impl Modbus {
             pdu.clear();
             let expected = ask.encode(&mut pdu);
             let Some(u) = self.units.get(unit) else { continue };
+            let before = out.len();
             let limit = u.limit(self.timeout) + self.endpoint.takes(pdu.len() + 3, expected.length() + 3);
             let (id, transactions) = (u.id, self.endpoint.has_transactions());
             let turn = if transactions { u.turn(self.timeout).min(limit) } else { limit };
@@ -116,6 +138,9 @@ impl Modbus {
             } else {
                 self.inbox.clear(); // whatever is left is late
                 put_rtu(id, &pdu, out);
+                let said = out.get(before..).unwrap_or_default();
+                let noisy = self.bus.say(said, expected, now, self.silence.max(self.pause));
+                self.counters.noise += u64::from(noisy);
             }
             self.may_send_at = now + self.pause;
             let transaction = self.transaction;

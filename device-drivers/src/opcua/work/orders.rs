@@ -63,8 +63,16 @@ impl<S: LineSink> Work<'_, S> {
         Ok(())
     }
 
-    /// The safe state goes out before the link does.
+    /// The safe state goes out before the link does: what of it is on its way already is waited for.
     pub(super) async fn last_blocks(&mut self) -> Result<(), LinkError> {
+        while self.writing_blocks
+            && let Some(done) = self.jobs.join_next().await
+        {
+            if let Ok(Done::Blocks { blocks, result }) = done {
+                self.writing_blocks = false;
+                self.blocks_written(&blocks, result)?;
+            }
+        }
         let mut blocks = Vec::new();
         self.sink.due_writes(&mut blocks);
         let values = self.block_values(&mut blocks);

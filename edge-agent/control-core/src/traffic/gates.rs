@@ -88,7 +88,8 @@ impl<'m> Gates<'m> {
             gate.best = NOBODY;
             let capacity = roads.capacities().get(usize::from(region)).copied().unwrap_or(1);
             // In a row only from one end, and not for ever while somebody waits at the other.
-            let joins = entry == gate.entry && gate.holders < capacity && !(gate.asked_elsewhere && gate.row >= capacity);
+            let joins =
+                entry == gate.entry && gate.holders < capacity && !(gate.asked_elsewhere && gate.row >= capacity);
             if gate.holders > 0 && !joins {
                 continue;
             }
@@ -101,13 +102,7 @@ impl<'m> Gates<'m> {
 
     /// How far a vehicle keeps from its goal, because it has no pass for what lies before it: as far as the mouth, and a little
     /// more. 0 when it may go on.
-    pub(super) fn keep_off(
-        &self,
-        roads: &Roads<'_>,
-        passes: &[Region; PASSES],
-        goal: Goal,
-        frontier: Pose,
-    ) -> u16 {
+    pub(super) fn keep_off(&self, roads: &Roads<'_>, passes: &[Region; PASSES], goal: Goal, frontier: Pose) -> u16 {
         // Who is inside a region does not wait there: others wait for it.
         let inside = roads.region(roads.place(frontier)) != OPEN;
         if self.is_empty() || goal == NO_GOAL || frontier == NO_POSE || inside {

@@ -59,15 +59,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            lead: 5,
-            ahead: 4,
-            step_ms: 1_000,
-            checks: 4_000,
-            improve: 0,
-            patience: 60,
-            search_after: 200,
-        }
+        Settings { lead: 5, ahead: 4, step_ms: 1_000, checks: 4_000, improve: 0, patience: 60, search_after: 200 }
     }
 }
 
@@ -103,7 +95,16 @@ struct Driver {
 
 impl Default for Driver {
     fn default() -> Self {
-        Driver { goal: NO_GOAL, class: 3, held: false, best: FAR, since: 0, turn: 0, passes: [OPEN; PASSES], jammed: false }
+        Driver {
+            goal: NO_GOAL,
+            class: 3,
+            held: false,
+            best: FAR,
+            since: 0,
+            turn: 0,
+            passes: [OPEN; PASSES],
+            jammed: false,
+        }
     }
 }
 

@@ -69,11 +69,7 @@ impl Pool {
 }
 
 /// Vehicles that turn: forward, right, left, stay.
-pub static TURNING: Pool = build(
-    b"WWWWWFWRFWCFRRFWFWRFWCFWFWWWFFRFFCFFFWFFRFFCFFFWFFF",
-    3,
-    true,
-);
+pub static TURNING: Pool = build(b"WWWWWFWRFWCFRRFWFWRFWCFWFWWWFFRFFCFFFWFFRFFCFFFWFFF", 3, true);
 /// Vehicles that go to any place next to theirs.
 pub static GOING: Pool = build(b"WWW0WW1WW2WW3WW", 1, false);
 

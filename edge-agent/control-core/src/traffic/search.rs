@@ -111,13 +111,7 @@ struct Push {
 
 impl<'m> Search<'m> {
     /// Tables for so many vehicles, places and configurations.
-    pub fn new(
-        storage: &impl Storage<'m>,
-        vehicles: usize,
-        places: usize,
-        nodes: usize,
-        circles: bool,
-    ) -> Search<'m> {
+    pub fn new(storage: &impl Storage<'m>, vehicles: usize, places: usize, nodes: usize, circles: bool) -> Search<'m> {
         let empty = Node { parent: NONE, first: NONE, last: NONE, same: NONE, below: NONE };
         let free = Constraint { parent: NONE, next: NONE, who: 0, place: 0, depth: 0 };
         let nobody = Party { from: NO_PLACE, goal: 0, must: false, moves: false };
@@ -486,7 +480,10 @@ impl<'m> Search<'m> {
                 }
             }
         }
-        fits = fits && (self.circles || !self.has_circle(node)) && self.keeps_distance(roads) && self.passes_near(roads, node);
+        fits = fits
+            && (self.circles || !self.has_circle(node))
+            && self.keeps_distance(roads)
+            && self.passes_near(roads, node);
         for v in 0..self.count {
             put(self.was, usize::from(self.config_of(node, v)), NOBODY);
             let to = at(self.next, v);
@@ -501,7 +498,10 @@ impl<'m> Search<'m> {
             return false;
         }
         let other = at_vehicle(self.was, place);
-        if other != NOBODY && other != who && at(self.next, usize::from(other)) == self.config_of(node, usize::from(who)) {
+        if other != NOBODY
+            && other != who
+            && at(self.next, usize::from(other)) == self.config_of(node, usize::from(who))
+        {
             return false;
         }
         put(self.will, usize::from(place), who);
