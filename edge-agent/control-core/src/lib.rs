@@ -41,6 +41,7 @@ pub mod layout;
 pub mod lift;
 pub mod limits;
 pub mod order;
+pub mod rack;
 mod recover;
 pub mod shuttle;
 pub mod stock;

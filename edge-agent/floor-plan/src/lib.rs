@@ -1,6 +1,7 @@
 //! Reads a floor, proves what can be proven of it, and makes the tables the core works on.
 
 pub mod arena;
+pub mod bounds;
 pub mod guidance;
 pub mod map;
 pub mod proof;
