@@ -208,7 +208,7 @@ async fn a_broker_killed_at_random_instants_costs_nothing_and_what_is_new_is_not
     let _ = stop.send(true);
     task.await.unwrap();
 
-    let mut seen = broker.seen.lock().unwrap();
+    let mut seen = std::mem::take(&mut *broker.seen.lock().unwrap());
     let missing: Vec<u64> = (1..=count).filter(|n| seen.times.get(*n as usize).is_none_or(|t| *t == 0)).collect();
     assert!(missing.is_empty(), "{} of {count} are missing, the first is {:?}", missing.len(), missing.first());
     assert_eq!(seen.disorder, 0, "what waited and what is new are each in order");
@@ -229,7 +229,6 @@ async fn a_broker_killed_at_random_instants_costs_nothing_and_what_is_new_is_not
         seen.late.last().unwrap()
     );
     assert_eq!(spool.stats.lost.load(Relaxed), 0);
-    drop(seen);
     drop(spool);
     tokio::task::spawn_blocking(move || handle.stop()).await.unwrap();
 }
