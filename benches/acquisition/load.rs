@@ -92,8 +92,9 @@ impl Load {
 
     /// `agent.toml`.
     pub(crate) fn agent_toml(&self, bank: SocketAddr, broker: Option<u16>) -> String {
-        let mut text =
-            String::from("[gateway]\nname = \"bench\"\narea = \"hall\"\nline = \"bench\"\nlisten = \"127.0.0.1:0\"\n");
+        let mut text = String::from(
+            "[gateway]\nname = \"bench\"\narea = \"hall\"\nline = \"bench\"\nlisten = \"127.0.0.1:0\"\n[http]\nloopback = \"operator\"\n",
+        );
         if let Some(port) = broker {
             let _ = write!(text, "\n[mqtt]\nbroker = \"127.0.0.1:{port}\"\npayload = \"device\"\n");
         }

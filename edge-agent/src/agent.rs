@@ -5,29 +5,40 @@
 //!   stop:   drain ─> control thread withdraws authority ─> lines write that and close ─> spool drains ─> farewell
 //! ```
 
+use crate::access::Access;
+use crate::alarms::{AlarmDesk, AlarmWatcher};
+use crate::board::Board;
 use crate::clock::Clock;
+use crate::commands::{Audit, Commands, QUEUE, WriteDesk};
 use crate::config::Plan;
-use crate::config::plan::DriverPlan;
+use crate::config::plan::{DriverPlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
-use crate::desk::Desk;
-use crate::field::{FieldLine, FieldWires, ImageStage, LineStats};
-use crate::http::{self, Face};
+use crate::desk::{Desk, OrderView};
+use crate::field::view::LOOKS;
+use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
+use crate::http::{self, Face, FaceParts, FieldIndex};
+use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
+use crate::scene::{Aisle, Source};
 use crate::telemetry::Spool;
-use crate::telemetry::mqtt::{Mqtt, MqttStats};
-use crate::writes::{QUEUE, WriteDesk};
+use crate::telemetry::mqtt::plain::Plain;
+use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
+use crate::telemetry::payload::rfc3339;
+use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
 use device_drivers::TagWrite;
 use device_drivers::line::{Backoff, run_line};
 use device_drivers::modbus::Modbus;
 use device_drivers::opcua::OpcUa;
+use device_drivers::value::wall_clock_ms;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use triple_buffer::triple_buffer;
 
@@ -56,12 +67,19 @@ pub struct Agent {
     mqtt: Option<JoinHandle<()>>,
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
+    spool: SpoolHandle,
 }
 
 impl Agent {
     /// Starts everything. Needs a tokio runtime. Whether PLCs or broker can be reached does not matter.
     pub async fn start(plan: Plan) -> Result<Agent, String> {
+        Agent::start_with(plan, None).await
+    }
+
+    /// The same, with a floor of somebody else's to draw: for tests of the page.
+    pub async fn start_with(plan: Plan, other_floor: Option<Arc<dyn Source>>) -> Result<Agent, String> {
         let clock = Clock::new();
+        let (access, first) = Access::open(plan.access.clone())?;
         let seed = fastrand::u64(..);
         let listener =
             TcpListener::bind(plan.listen).await.map_err(|e| format!("cannot listen on {}: {e}", plan.listen))?;
@@ -70,7 +88,7 @@ impl Agent {
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
         let desk = Desk::new(request_tx);
-        let spool = Arc::new(Spool::new(plan.mqtt.as_ref().map_or(0, |m| m.spool_bytes)));
+        let (spool, publish) = start_spool(plan.mqtt.as_ref())?;
         let (image_in, image_out) = triple_buffer(&InputImage::default());
         let stage = ImageStage::new(image_in);
         let (outputs, line_outputs): (Vec<_>, Vec<_>) =
@@ -95,8 +113,18 @@ impl Agent {
         let (lines_stop, lines_stopped) = watch::channel(false);
         let (mut line_stats, mut lines) = (Vec::new(), Vec::new());
         let (names, has_floor) = (plan.names(), plan.layout.is_some());
+        let board = Arc::new(Board::new(names));
+        let own_floor =
+            |layout| -> Arc<dyn Source> { Arc::new(Aisle::new(layout, names, stage.clone(), board.clone(), clock)) };
+        let floor = other_floor.or_else(|| plan.layout.map(own_floor));
+        let mut index = FieldIndex::default();
         let (wish_ends, asked_ends): (Vec<_>, Vec<_>) = plan.lines.iter().map(|_| mpsc::channel(QUEUE)).unzip();
-        let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends));
+        let (audit, known) = match plan.is_kept {
+            true => Audit::open(&plan.state_dir)?,
+            false => (Audit::none(), Vec::new()),
+        };
+        let audit = Arc::new(audit);
+        let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends, audit.clone(), &known));
         // The plan is used up: what a line needs of it, the line has.
         for ((line, output), asked) in plan.lines.into_iter().zip(line_outputs).zip(asked_ends) {
             let stats = Arc::new(LineStats::new(
@@ -105,38 +133,79 @@ impl Agent {
                 line.driver.is_insecure(),
             ));
             line_stats.push((line.name.clone(), stats.clone()));
-            let publish = plan.mqtt.as_ref().map(|m| (spool.clone(), m.payload));
+            let publish = publish.clone();
             let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
-            let sink =
-                FieldLine::new(&line, FieldWires { clock, stage: stage.clone(), output, publish, resend, stats });
+            let (look_tx, looks) = mpsc::channel(LOOKS);
+            index.add(&line, look_tx);
+            let stage = stage.clone();
+            let sink = FieldLine::new(&line, FieldWires { clock, stage, output, publish, resend, stats, looks });
             lines.push(start_line(line.driver, sink, asked, seed ^ lines.len() as u64, lines_stopped.clone()));
         }
 
         let mqtt_stats = Arc::new(MqttStats::default());
         let (mqtt_stop, mqtt_stopped) = watch::channel(false);
-        let mqtt = plan
-            .mqtt
-            .clone()
-            .map(|m| tokio::spawn(Mqtt::new(m, spool.clone(), mqtt_stats.clone(), seed).run(mqtt_stopped)));
+        let (answering, answers) = mpsc::channel(ANSWERS);
+        let orders = has_floor.then(|| desk.clone());
+        let door = |p| Commands::new(p, writes.clone(), orders.clone(), audit.clone(), answering.clone());
+        let commands = plan.mqtt.as_ref().and_then(|m| m.commands.clone()).map(door);
+        let command_stats = commands.as_ref().map_or_else(Arc::default, |c| c.stats.clone());
+        let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
+        let telling = tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
+        let mqtt = plan.mqtt.clone().map(|m| {
+            let face = Box::new(Plain::new(&m, commands));
+            let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));
+            tokio::spawn(edge.run(mqtt_stopped))
+        });
 
         let stages = Arc::new(Stages {
             clock,
             has_floor,
             control: control_stats,
             lines: line_stats,
-            spool,
+            spool: spool.spool.clone(),
             mqtt: mqtt_stats,
             desk: desk.clone(),
             writes,
+            commands: command_stats,
+            audit: audit.stats.clone(),
+            alarms: Arc::new(AlarmDesk::default()),
+            live: Arc::new(LiveStats::default()),
         });
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
-        let face = Face::new(metrics, desk.clone(), stages.clone());
-        let others = vec![
-            tokio::spawn(desk.clone().keep_books(event_rx, names)),
+        let watcher = AlarmWatcher {
+            desk: stages.alarms.clone(),
+            stages: stages.clone(),
+            board: board.clone(),
+            access: plan.access,
+            publishes: plan.mqtt.is_some(),
+            wants_realtime: plan.control.realtime.wanted,
+        };
+        let face = Face::new(FaceParts {
+            metrics,
+            live: Live::new(stages.live.clone()),
+            stages: stages.clone(),
+            access,
+            board: board.clone(),
+            floor,
+            field: index,
+            gateway: plan.gateway,
+            pki_dir: plan.state_dir.join("pki"),
+        });
+        let beat = face.clone();
+        let mut others = vec![
+            tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
+            tokio::spawn(watcher.run(move || beat.alive())),
+            tokio::spawn(face.clone().make_frames()),
             tokio::spawn(http::serve(face.clone(), listener)),
             tokio::spawn(face.clone().watch_beat()),
         ];
+        others.extend(telling);
         tracing::info!("serving http://{http_at}/");
+        if let Some(token) = first {
+            tracing::info!(
+                "nobody can sign in yet. The one-time token {token} makes the first admin: open http://{http_at}/#setup={token}"
+            );
+        }
         Ok(Agent {
             http: http_at,
             stages,
@@ -151,12 +220,18 @@ impl Agent {
             mqtt,
             mqtt_stop,
             others,
+            spool,
         })
     }
 
     /// Whether the control cycle is alive, for the supervisor's watchdog.
     pub fn alive(&self) -> bool {
         self.face.alive()
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.face.access
     }
 
     /// Whether orders are taken.
@@ -203,8 +278,56 @@ impl Agent {
         for task in &self.others {
             task.abort();
         }
+        let spool = self.spool;
+        let _ = tokio::task::spawn_blocking(move || spool.stop()).await;
         tracing::info!("stopped");
     }
+}
+
+/// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
+async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
+    let (mut changes, mut records) = (desk.changes(), Records::default());
+    loop {
+        let view = match changes.recv().await {
+            Ok(view) => view,
+            // The newest state of an order says what the ones before would have.
+            Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let id = view.id.to_string();
+        let stamp = (wall_clock_ms(), 1);
+        records.push((Stream::High, Kind::Json), &[&topic, "/", &id], stamp, |out| order_change(out, &view));
+        spool.append(&mut records);
+    }
+}
+
+/// An order as JSON, with its stream, the time and the place of the sequence.
+fn order_change(out: &mut Vec<u8>, view: &OrderView) -> usize {
+    let start = out.len();
+    let _ = serde_json::to_writer(&mut *out, view);
+    out.pop(); // the closing brace
+    let time = rfc3339(wall_clock_ms());
+    let _ = write!(out, ",\"stream\":\"high\",\"time\":\"{time}\",\"sequence\":");
+    let hole = out.len() - start;
+    out.push(b'}');
+    hole
+}
+
+/// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.
+fn start_spool(mqtt: Option<&MqttPlan>) -> Result<(SpoolHandle, Option<Publish>), String> {
+    let Some(plan) = mqtt else {
+        return Ok((Spool::start(None, SpoolOptions::new(0, ""))?, None));
+    };
+    let options = SpoolOptions {
+        capacity: plan.spool.capacity,
+        age_max: plan.spool.age,
+        retention: plan.spool.retention,
+        loss_topic: plan.loss_topic.clone(),
+    };
+    let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
+    let (payload, encoding) = (plan.payload, plan.encoding);
+    let publish = Publish { spool: handle.spool.clone(), payload, encoding };
+    Ok((handle, Some(publish)))
 }
 
 /// Waits for a part to end; one that does not is left behind. No peer may keep a gateway from stopping.

@@ -70,7 +70,11 @@ pub async fn run(options: &Options) -> Result<String, String> {
         commands: Vec::new(),
     };
     let globs: Vec<WildMatch> = options.globs.iter().map(|g| WildMatch::new(g)).collect();
-    let wanted = |path: &str, node: &str| globs.is_empty() || globs.iter().any(|g| g.matches(path) || g.matches(node));
+    let bar = crate::cli::progress(None, "{spinner} {pos} variables looked at, {elapsed}");
+    let wanted = |path: &str, node: &str| {
+        bar.inc(1);
+        globs.is_empty() || globs.iter().any(|g| g.matches(path) || g.matches(node))
+    };
     let walk = browse(&spec, options.limit, wanted).await.map_err(|e| e.to_string())?;
     let text = table(&options.endpoint, &walk);
     let mut said = format!("{} variables, of {} nodes looked at", walk.found.len(), walk.nodes);

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 /// Orders the desk remembers, ended ones first to go. An order is some hundred bytes: 10,000 are a few megabytes.
 pub const HISTORY: usize = 10_000;
@@ -31,7 +31,7 @@ const TAKE_EVERY: Duration = Duration::from_millis(10);
 const KEY_MAX: usize = 64;
 
 /// An order as it is handed in over HTTP.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderForm {
     /// What is wanted with the load.
@@ -53,7 +53,7 @@ pub struct OrderForm {
 }
 
 /// What is wanted with the load.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KindForm {
     /// Into the rack.
@@ -65,7 +65,7 @@ pub enum KindForm {
 }
 
 /// Where an order stands.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderState {
     /// Handed to the control thread.
@@ -83,7 +83,7 @@ pub enum OrderState {
 }
 
 /// An order and what became of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct OrderView {
     /// Its number.
     pub id: u32,
@@ -123,8 +123,24 @@ pub enum Submitted {
     Busy,
 }
 
-#[derive(Default)]
+/// Changes that may wait for whoever listens.
+const CHANGES: usize = 1024;
+
+/// What a wish to change an order came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Handed to the control thread.
+    Asked,
+    /// There is no such order.
+    Unknown,
+    /// It has ended already, so.
+    Ended(OrderState),
+    /// Too many requests at once.
+    Busy,
+}
+
 struct Books {
+    changes: broadcast::Sender<OrderView>,
     orders: BTreeMap<u32, OrderView>,
     keys: HashMap<String, u32>,
     answers: HashMap<u32, oneshot::Sender<()>>,
@@ -146,7 +162,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     /// A desk that hands its requests in through `requests`.
     pub fn new(requests: rtrb::Producer<Request>) -> Arc<Desk> {
-        let books = Books { next: 1, ..Books::default() };
+        let changes = broadcast::channel(CHANGES).0;
+        let (orders, keys, answers) = Default::default();
+        let books = Books { changes, orders, keys, answers, next: 1 };
         Arc::new(Desk { books: Mutex::new(books), requests: Mutex::new(requests), busy: AtomicU64::new(0) })
     }
 
@@ -203,27 +221,63 @@ impl Desk {
         }
     }
 
+    /// Every change of an order's state from now on.
+    pub fn changes(&self) -> broadcast::Receiver<OrderView> {
+        lock(&self.books).changes.subscribe()
+    }
+
+    /// Asks for an order to be withdrawn.
+    pub fn withdraw(&self, id: u32) -> Changed {
+        self.ask(id, Request::Withdraw(OrderId(id)))
+    }
+
+    /// Asks for another class: 0 rush .. 3 bulk.
+    pub fn reclass(&self, id: u32, class: u8) -> Changed {
+        let done = self.ask(id, Request::Reclass(OrderId(id), class));
+        if done == Changed::Asked
+            && let Some(order) = lock(&self.books).orders.get_mut(&id)
+        {
+            order.class = class;
+        }
+        done
+    }
+
+    fn ask(&self, id: u32, request: Request) -> Changed {
+        match self.order(id).map(|o| o.state) {
+            None => Changed::Unknown,
+            Some(state @ (OrderState::Completed | OrderState::Rejected | OrderState::Failed)) => Changed::Ended(state),
+            Some(_) if self.request(request) => Changed::Asked,
+            Some(_) => Changed::Busy,
+        }
+    }
+
     /// One order.
     pub fn order(&self, id: u32) -> Option<OrderView> {
         lock(&self.books).orders.get(&id).cloned()
     }
 
     /// The newest orders, newest first; those the runtime made for itself come last.
-    pub fn newest(&self, limit: usize, state: Option<&str>) -> Vec<OrderView> {
+    pub fn newest(&self, limit: usize, state: Option<OrderState>) -> Vec<OrderView> {
         let books = lock(&self.books);
-        let named = |o: &&OrderView| state.is_none_or(|s| serde_json::to_value(o.state).is_ok_and(|v| v == s));
+        let named = |o: &&OrderView| state.is_none_or(|s| s == o.state);
         let (asked, adopted) = (books.orders.range(..ADOPTED), books.orders.range(ADOPTED..));
         asked.rev().chain(adopted.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
     }
 
     /// Takes events over for as long as the control thread lives, and logs what people want to know.
-    pub async fn keep_books(self: Arc<Self>, mut events: rtrb::Consumer<Event>, names: FloorNames) {
+    pub async fn keep_books(
+        self: Arc<Self>,
+        mut events: rtrb::Consumer<Event>,
+        names: FloorNames,
+        board: Arc<crate::board::Board>,
+    ) {
         let mut ticks = tokio::time::interval(TAKE_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
             while let Ok(event) = events.pop() {
                 lock(&self.books).note(&event);
+                board.note(&event, device_drivers::value::wall_clock_ms());
                 log(&event, names);
             }
             if events.is_abandoned() {
@@ -262,6 +316,7 @@ impl Books {
                 self.keys.remove(&key);
             }
         }
+        let _ = self.changes.send(view.clone());
         self.orders.insert(view.id, view);
     }
 
@@ -300,6 +355,7 @@ impl Books {
             && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
         {
             (order.state, order.reason) = (state, reason);
+            let _ = self.changes.send(order.clone());
         }
         if state == OrderState::Rejected {
             self.forget_key(id.0);
@@ -324,11 +380,13 @@ pub fn fault_name(fault: OrderFault) -> &'static str {
         OrderFault::LoadMissing => "the load cannot be found",
         OrderFault::TooManyAttempts => "tried as often as allowed",
         OrderFault::NotInBay => "the load is on its way; ask again when it stands in a bay",
+        OrderFault::Withdrawn => "withdrawn",
         OrderFault::LeftPlant => "the load has left the plant",
     }
 }
 
-fn hold_text(hold: Hold) -> String {
+/// Why a machine is not commanded, in words.
+pub fn hold_text(hold: Hold) -> String {
     match hold {
         Hold::NotSeen => "its controller cannot be seen".into(),
         Hold::NoHandshake => "its controller is being read".into(),

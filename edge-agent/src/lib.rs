@@ -15,26 +15,37 @@
 //! | [`control`] | the control thread and its beat |
 //! | [`field`] | what a reading means: image, quality, sample |
 //! | [`desk`] | orders from outside and what became of them |
-//! | [`writes`] | which writes from outside may reach the wire, and what became of them |
+//! | [`commands`] | which commands from outside may pass, what became of them, and who sent them |
 //! | [`forecast`] | what a configuration will cost, before anything runs |
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
 //! | [`metrics`] | the one table of figures |
-//! | [`http`] | metrics, health, orders, writes |
-//! | [`browse`], [`pki`] | commands: what an OPC UA server has, and whether it is trusted |
+//! | [`alarms`] | what wants a person, and what to do about it |
+//! | [`board`] | what the core's events add up to, for people |
+//! | [`scene`] | what the floor looks like |
+//! | [`access`] | who may do what, and who has done what |
+//! | [`live`] | what pages see, encoded once for all of them |
+//! | [`http`] | the API and the page |
+//! | [`cli`] | the command line; [`browse`] and [`pki`] are two of its commands |
 
+pub mod access;
 pub mod agent;
+pub mod alarms;
+pub mod board;
 pub mod browse;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod desk;
 pub mod field;
 pub mod forecast;
 pub mod http;
+pub mod live;
 pub mod metrics;
 pub mod pki;
+pub mod scene;
 pub mod telemetry;
-pub mod writes;
 
 pub use agent::Agent;
 pub use config::Plan;

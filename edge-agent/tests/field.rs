@@ -14,7 +14,7 @@ use support::{eventually, http};
 async fn agent(bank: &Bank, units: u8, broker: u16) -> (tempfile::TempDir, Agent) {
     let dir = tempfile::tempdir().unwrap();
     let mut text = format!(
-        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n[http]\nloopback = \"operator\"\n\
          [mqtt]\nbroker = \"127.0.0.1:{broker}\"\npayload = \"device\"\ntopic = \"lightsout/{{area}}/{{cell}}/{{device}}\"\n\
          [[line]]\nname = \"bank\"\nmodbus = \"{}\"\ntimeout = \"300ms\"\n",
         bank.addr
@@ -162,7 +162,7 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
     let (one, other) = (Bank::start(config()).await.unwrap(), Bank::start(config()).await.unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut text = format!(
-        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n[http]\nloopback = \"operator\"\n\
          [mqtt]\nbroker = \"127.0.0.1:{broker}\"\n"
     );
     for (name, bank) in [("one", &one), ("other", &other)] {
@@ -186,7 +186,7 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
 
     one.set_faults(Kind::Silent).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await; // what was on its way has come
-    let silent_since = edge_agent::telemetry::sample::rfc3339(device_drivers::value::wall_clock_ms());
+    let silent_since = edge_agent::telemetry::payload::rfc3339(device_drivers::value::wall_clock_ms()).to_string();
     let bad = async || last("one")["quality"] == "bad";
     assert!(eventually(Duration::from_secs(20), bad).await, "{}", last("one"));
     let told = last("one");

@@ -42,10 +42,24 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
         ("GET", "/api/v1/orders?limit=many", "", 400, "invalid digit"),
         ("GET", "/api/v1/orders/4711", "", 404, "it never was"),
         ("GET", "/api/v1/orders/first", "", 404, "it never was"),
-        ("GET", "/nothing", "", 404, "GET / lists what there is"),
-        ("DELETE", "/metrics", "", 405, ""),
+        ("GET", "/nothing", "", 404, "openapi.json lists what there is"),
+        ("DELETE", "/metrics", "", 405, "not done with that method"),
         ("GET", "/readyz", "", 503, "has not been read yet"),
-        ("GET", "/", "", 200, "/api/v1/orders"),
+        ("GET", "/", "", 200, "<title>Lightsout</title>"),
+        ("GET", "/api/v1/live?topics=all", "", 400, "expected some of floor, loads"),
+        ("GET", "/api/v1/orders?state=lost", "", 400, "unknown variant"),
+        ("PATCH", "/api/v1/orders/4711", "{\"class\":0}", 404, "it never was"),
+        ("PATCH", "/api/v1/orders/1", "{\"class\":7}", 422, "expected 0 (rush)"),
+        ("DELETE", "/api/v1/orders/4711", "", 404, "it never was"),
+        ("GET", "/api/v1/users", "", 401, "needs the role admin"),
+        (
+            "POST",
+            "/api/v1/alarms/shelve",
+            "{\"alarm\":\"x\",\"subject\":\"y\",\"minutes\":5,\"reason\":\"z\"}",
+            404,
+            "not raised",
+        ),
+        ("POST", "/api/v1/certificates/trust", "{\"thumbprint\":\"/etc/passwd\"}", 401, "needs the role engineer"),
         ("GET", "/healthz", "", 200, "ok"),
     ];
     for (method, path, body, status, text) in rows {
@@ -53,6 +67,12 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
         let shown: String = body.chars().take(60).collect();
         assert_eq!(got, status, "{method} {path} {shown}: {answer}");
         assert!(answer.contains(text), "{method} {path} {shown}: {answer}");
+        // The two for supervisors speak plainly; everything else that goes wrong is a problem with a stable type.
+        if status >= 400 && path != "/readyz" {
+            let problem: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            let kind = problem["type"].as_str().unwrap();
+            assert!(kind.starts_with("urn:lightsout:problem:") && problem["status"] == status, "{problem}");
+        }
     }
     agent.stop().await;
 }

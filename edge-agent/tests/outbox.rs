@@ -2,49 +2,28 @@
 
 mod support {
     pub mod cutting_broker;
+    pub mod sending;
 }
 
-use control_core::image::Quality;
-use device_drivers::value::{Cause, Value};
-use edge_agent::config::DevicePlan;
-use edge_agent::config::plan::MqttPlan;
+use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
-use edge_agent::telemetry::sample::{Body, SAMPLE_BYTES, Topic};
-use edge_agent::telemetry::{Sample, Spool};
+use edge_agent::telemetry::spool::{Outlet, Replay, Stream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use support::cutting_broker::{Cuts, start};
+use support::sending::{WINDOW, append, plan};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-const WINDOW: u16 = 32;
+const NO_CUTS: Cuts = Cuts { every: usize::MAX, lag: 0, connections: 0 };
 
-fn plan(port: u16) -> MqttPlan {
-    MqttPlan {
-        host: "127.0.0.1".into(),
-        port,
-        client_id: "outbox".into(),
-        status_topic: "t/status".into(),
-        loss_topic: "t/lost".into(),
-        keep_alive: Duration::from_secs(5),
-        heartbeat: Duration::from_secs(30),
-        window: WINDOW,
-        payload: edge_agent::config::Payload::Tag,
-        spool_bytes: 64 << 20,
-        login: None,
+async fn drained(spool: &Spool, limit: Duration) {
+    let start = Instant::now();
+    while !spool.is_empty() {
+        assert!(start.elapsed() < limit, "{} still wait", spool.stats.waiting.load(Relaxed));
+        sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn samples(count: u64) -> Vec<Sample> {
-    let device = DevicePlan { name: "t".into(), unit: 1, topic: ("t/".into(), "".into()) };
-    let devices: Arc<[DevicePlan]> = vec![device].into();
-    let sample = |n| {
-        let topic = Topic { devices: devices.clone(), device: 0, tag: Some("v".into()) };
-        let (value, quality, cause) = (Some(Value::Uint(n)), Quality::Good, Cause::None);
-        Sample { topic, body: Body::One { value, quality, cause, source_ms: n } }
-    };
-    (1..=count).map(sample).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,19 +31,17 @@ async fn every_sample_arrives_in_order_although_the_broker_cuts_before_it_acknow
     const COUNT: u64 = 5_000;
     let cuts = Cuts { every: 700, lag: 20, connections: 4 };
     let (port, seen) = start(cuts).await;
-    let spool = Arc::new(Spool::new(64 << 20));
+    let spool = Spool::in_memory(64 << 20);
     let (stop, stopped) = watch::channel(false);
     let stats = Arc::new(MqttStats::default());
-    let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), stats.clone(), 1).run(stopped));
-    for chunk in samples(COUNT).chunks(50) {
-        spool.append(&mut chunk.to_vec());
+    let mut plan = plan(port);
+    plan.replay = Replay::InOrder;
+    let task = tokio::spawn(Mqtt::new(plan, spool.clone(), stats.clone(), 1).run(stopped));
+    for from in (1..=COUNT).step_by(50) {
+        append(&spool, Stream::Normal, from..from + 50);
         sleep(Duration::from_millis(2)).await;
     }
-    let start = Instant::now();
-    while !spool.is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(40), "{} still wait", spool.stats.waiting.load(Relaxed));
-        sleep(Duration::from_millis(20)).await;
-    }
+    drained(&spool, Duration::from_secs(40)).await;
     let _ = stop.send(true);
     task.await.unwrap();
 
@@ -84,21 +61,71 @@ async fn every_sample_arrives_in_order_although_the_broker_cuts_before_it_acknow
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
-    let spool = Arc::new(Spool::new(100 * SAMPLE_BYTES));
-    spool.append(&mut samples(250));
-    let (port, seen) = start(Cuts { every: usize::MAX, lag: 0, connections: 0 }).await;
+    let spool = Spool::in_memory(64 << 10);
+    for from in (1..=2000).step_by(50) {
+        append(&spool, Stream::Normal, from..from + 50);
+        spool.commit().unwrap();
+        spool.tend();
+    }
+    let lost = spool.stats.lost.load(Relaxed);
+    assert!(lost > 100 && lost < 1900, "{lost}");
+    let (port, seen) = start(NO_CUTS).await;
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), Arc::default(), 1).run(stopped));
-    let start = Instant::now();
-    while !spool.is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(20));
-        sleep(Duration::from_millis(20)).await;
-    }
+    drained(&spool, Duration::from_secs(20)).await;
     let _ = stop.send(true);
     task.await.unwrap();
-    assert_eq!(seen.lock().unwrap().order, (151..=250).collect::<Vec<_>>());
-    assert_eq!(spool.stats.lost.load(Relaxed), 150);
-    assert_eq!(spool.take_loss(), None, "the loss has been told");
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.order, (lost + 1..=2000).collect::<Vec<_>>(), "the oldest are lost, and nothing else");
+    let told: u64 = seen.losses.iter().map(|l| l["lost"].as_u64().unwrap()).sum();
+    assert_eq!(told, lost, "every loss is told: {:?}", seen.losses);
+    assert!(seen.losses.iter().all(|l| l["reason"] == "full" && l["stream"] == "normal"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_goes_out_at_once_while_a_backlog_follows_at_its_rate() {
+    let spool = Spool::in_memory(64 << 20);
+    append(&spool, Stream::Normal, 1..3001);
+    spool.commit().unwrap();
+    let (port, seen) = start(NO_CUTS).await;
+    let (stop, stopped) = watch::channel(false);
+    let mut plan = plan(port);
+    plan.replay_rate = Some(2000.0);
+    let task = tokio::spawn(Mqtt::new(plan, spool.clone(), Arc::default(), 1).run(stopped));
+    let connected = async || seen.lock().unwrap().retained.len() == 1;
+    while !connected().await {
+        sleep(Duration::from_millis(5)).await;
+    }
+    for n in 0..50 {
+        append(&spool, Stream::Normal, 3001 + n..3002 + n);
+        sleep(Duration::from_millis(5)).await;
+    }
+    drained(&spool, Duration::from_secs(20)).await;
+    let _ = stop.send(true);
+    task.await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.sequences.len(), 3050);
+    let (old, new): (Vec<u64>, Vec<u64>) = seen.order.iter().partition(|n| **n <= 3000);
+    assert!(old.windows(2).all(|w| w[0] < w[1]) && new.windows(2).all(|w| w[0] < w[1]), "each in its order");
+    let overtaken = seen.order.iter().position(|n| *n > 3000).unwrap();
+    assert!(overtaken < 2900, "what is new does not wait for the backlog: {overtaken} were before it");
+    assert!(seen.sequences.values().all(|n| *n == 1), "nothing twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alarms_go_before_what_waited_and_before_process_values() {
+    let spool = Spool::in_memory(64 << 20);
+    append(&spool, Stream::Low, 1..501);
+    append(&spool, Stream::Normal, 1..501);
+    append(&spool, Stream::High, 1..4);
+    let mut outlet = Outlet::new(spool, Replay::LiveFirst, None);
+    let mut order = Vec::new();
+    use edge_agent::telemetry::spool::Next;
+    while let Next::Record(ticket, ()) = outlet.next_blocking(std::time::Instant::now(), |_, _| Some(())) {
+        order.push(ticket.stream);
+    }
+    let want = [vec![Stream::High; 3], vec![Stream::Normal; 500], vec![Stream::Low; 500]].concat();
+    assert_eq!(order, want);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,20 +137,44 @@ async fn a_broker_that_accepts_again_and_again_and_acknowledges_nothing_cannot_k
         while let Ok((stream, _)) = listener.accept().await {
             let (mut from, mut to) = stream.into_split();
             tokio::spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
-            // CONNACK and PINGRESP to everything, and to nothing.
+            // CONNACK to everything, and to nothing.
             tokio::spawn(async move {
-                while to.write_all(&[0x20, 3, 0, 0, 0, 0xD0, 0]).await.is_ok() {
+                while to.write_all(&[0x20, 3, 0, 0, 0]).await.is_ok() {
                     sleep(Duration::from_millis(200)).await;
                 }
             });
         }
     });
-    let spool = Arc::new(Spool::new(1000));
-    spool.append(&mut samples(500));
+    let spool = Spool::in_memory(1 << 20);
+    append(&spool, Stream::Normal, 1..501);
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), Arc::default(), 1).run(stopped));
     sleep(Duration::from_secs(1)).await;
     let _ = stop.send(true);
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("it ends").unwrap();
     assert_eq!(spool.stats.delivered.load(Relaxed), 0, "nothing was taken for delivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_acknowledges_what_was_not_sent_is_left_and_nothing_is_taken_for_delivered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(&[0x20, 3, 0, 0, 0, 0x40, 2, 0x70, 0x01]).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let spool = Spool::in_memory(1 << 20);
+    append(&spool, Stream::Normal, 1..501);
+    let stats = Arc::new(MqttStats::default());
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Mqtt::new(plan(port), spool.clone(), stats.clone(), 1).run(stopped));
+    sleep(Duration::from_secs(1)).await;
+    assert!(stats.failures.load(Relaxed) > 0);
+    let _ = stop.send(true);
+    tokio::time::timeout(Duration::from_secs(20), task).await.expect("it ends").unwrap();
+    assert_eq!(spool.stats.delivered.load(Relaxed), 0);
 }

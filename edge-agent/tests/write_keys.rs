@@ -1,13 +1,21 @@
 //! Keys of writes: the same key is the same write, whoever hangs up.
 
 use device_drivers::{TagWrite, WriteOutcome};
+use edge_agent::commands::{Audit, Line, Origin, WriteDesk, WriteForm};
 use edge_agent::config;
-use edge_agent::writes::{WriteDesk, WriteForm};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 fn desk(write: &str) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
+    desk_that_knows(write, &[])
+}
+
+fn origin() -> Origin {
+    Origin { via: "http", by: "test".into() }
+}
+
+fn desk_that_knows(write: &str, known: &[Line]) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
     let dir = tempfile::tempdir().unwrap();
     let agent = "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\n[[line]]\nname = \"l\"\nmodbus = \"h:502\"\n\
                  [[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
@@ -16,7 +24,7 @@ fn desk(write: &str) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
     std::fs::write(dir.path().join("p.toml"), tag).unwrap();
     let plan = config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     let (queue, wishes) = mpsc::channel(64);
-    (Arc::new(WriteDesk::new(&plan.lines, vec![queue])), wishes)
+    (Arc::new(WriteDesk::new(&plan.lines, vec![queue], Arc::new(Audit::none()), known)), wishes)
 }
 
 fn form(value: u64, key: &str) -> WriteForm {
@@ -27,12 +35,12 @@ fn form(value: u64, key: &str) -> WriteForm {
 #[tokio::test]
 async fn a_key_whose_asker_hung_up_is_answered_with_what_came_of_it() {
     let (desk, mut wishes) = desk("write = {}");
-    let gone = tokio::time::timeout(Duration::from_millis(100), desk.write(form(7, "k"))).await;
+    let gone = tokio::time::timeout(Duration::from_millis(100), desk.write(form(7, "k"), origin())).await;
     assert!(gone.is_err(), "the asker has gone");
     let wish = wishes.recv().await.unwrap();
     let _ = wish.reply.send(WriteOutcome::Done); // the device did it
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let again = desk.write(form(7, "k")).await;
+    let again = desk.write(form(7, "k"), origin()).await;
     assert_eq!(again.outcome, "done", "{again:?}");
 }
 
@@ -45,8 +53,8 @@ async fn a_key_with_another_value_is_not_done() {
             let _ = wish.reply.send(WriteOutcome::Done);
         }
     });
-    assert_eq!(desk.write(form(7, "k")).await.outcome, "done");
-    let other = desk.write(form(300, "k")).await;
+    assert_eq!(desk.write(form(7, "k"), origin()).await.outcome, "done");
+    let other = desk.write(form(300, "k"), origin()).await;
     assert_ne!(other.outcome, "done", "300 was never sent: {other:?}");
 }
 
@@ -59,9 +67,26 @@ async fn a_key_that_came_too_often_may_come_again_later() {
             let _ = wish.reply.send(WriteOutcome::Done);
         }
     });
-    assert_eq!(desk.write(form(1, "a")).await.outcome, "done");
-    assert_eq!(desk.write(form(2, "b")).await.outcome, "too_often");
+    assert_eq!(desk.write(form(1, "a"), origin()).await.outcome, "done");
+    assert_eq!(desk.write(form(2, "b"), origin()).await.outcome, "too_often");
     tokio::time::sleep(Duration::from_millis(400)).await;
-    let later = desk.write(form(2, "b")).await;
+    let later = desk.write(form(2, "b"), origin()).await;
     assert_eq!(later.outcome, "done", "{later:?}");
+}
+
+/// A gateway that restarts has not forgotten what it did: the audit record knows.
+#[tokio::test]
+async fn a_key_of_an_earlier_run_is_not_written_again() {
+    let line = Line {
+        via: "mqtt".into(),
+        by: "mes".into(),
+        what: "write d/t = 7".into(),
+        key: Some("k".into()),
+        outcome: "done".into(),
+        ..Line::default()
+    };
+    let (desk, mut wishes) = desk_that_knows("write = {}", &[line]);
+    assert_eq!(desk.write(form(7, "k"), origin()).await.outcome, "done");
+    assert_eq!(desk.write(form(8, "k"), origin()).await.outcome, "invalid", "the key stands for another value");
+    assert!(wishes.try_recv().is_err(), "nothing was sent");
 }

@@ -106,19 +106,9 @@ impl Endpoint {
         match self {
             Endpoint::Tcp(at) | Endpoint::RtuOverTcp(at) => Ok(Box::new(tcp(at, limit).await?)),
             Endpoint::Tls(at, files) => {
-                let config = tls_config(files)?;
                 let host = at.rsplit_once(':').map_or(at.as_str(), |(host, _)| host);
-                let name = files.name.as_deref().unwrap_or(host).to_string();
-                let name =
-                    ServerName::try_from(name).map_err(|e| format!("no name to check the certificate by: {e}"))?;
                 let stream = tcp(at, limit).await?;
-                match timeout(limit, tokio_rustls::TlsConnector::from(config).connect(name, stream)).await {
-                    Ok(Ok(stream)) => Ok(Box::new(stream)),
-                    Ok(Err(e)) => Err(format!("TLS was refused: {e}; do certificate, CA and name fit together?")),
-                    Err(_) => {
-                        Err(format!("no TLS within {limit:?}; does the device speak Modbus/TCP Security on this port?"))
-                    }
-                }
+                Ok(Box::new(files.connect(host, stream, limit).await?))
             }
             Endpoint::Rtu(serial) => {
                 let parity = match serial.parity {
@@ -167,32 +157,55 @@ async fn tcp(at: &str, limit: Duration) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-/// TLS 1.2 or 1.3, the device's certificate checked against `ca` (Modbus/TCP Security V3.6, 8). Read anew for every
-/// connection, so that a renewed certificate needs no restart.
-fn tls_config(files: &Tls) -> Result<Arc<rustls::ClientConfig>, String> {
-    let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, String> {
-        let fail = |e: rustls::pki_types::pem::Error| format!("cannot read certificates from {}: {e}", path.display());
-        let all = CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
-        if all.is_empty() { Err(format!("{} holds no certificate in PEM form", path.display())) } else { Ok(all) }
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).map_err(|e| format!("{}: {e}", files.ca.display()))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots);
-    let config = match &files.own {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let fail = |e: rustls::pki_types::pem::Error| format!("cannot read a key from {}: {e}", key.display());
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(fail)?;
-            builder.with_client_auth_cert(certificates(chain)?, secret).map_err(|e| format!("own certificate: {e}"))?
+impl Tls {
+    /// Shakes hands with `host` over a connection that is there; the text says what a technician can look at.
+    pub async fn connect(
+        &self,
+        host: &str,
+        stream: TcpStream,
+        limit: Duration,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+        let config = self.client_config()?;
+        let name = self.name.as_deref().unwrap_or(host).to_string();
+        let name = ServerName::try_from(name).map_err(|e| format!("no name to check the certificate by: {e}"))?;
+        match timeout(limit, tokio_rustls::TlsConnector::from(config).connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) => Err(format!("TLS was refused: {e}; do certificate, CA and name fit together?")),
+            Err(_) => Err(format!("no TLS within {limit:?}; does the peer speak TLS on this port?")),
         }
-    };
-    Ok(Arc::new(config))
+    }
+
+    /// TLS 1.2 or 1.3, the peer's certificate checked against `ca` (Modbus/TCP Security V3.6, 8). Read anew for every
+    /// connection, so that a renewed certificate needs no restart.
+    fn client_config(&self) -> Result<Arc<rustls::ClientConfig>, String> {
+        let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, String> {
+            let fail =
+                |e: rustls::pki_types::pem::Error| format!("cannot read certificates from {}: {e}", path.display());
+            let all =
+                CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+            if all.is_empty() { Err(format!("{} holds no certificate in PEM form", path.display())) } else { Ok(all) }
+        };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certificates(&self.ca)? {
+            roots.add(certificate).map_err(|e| format!("{}: {e}", self.ca.display()))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?
+            .with_root_certificates(roots);
+        let config = match &self.own {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let fail = |e: rustls::pki_types::pem::Error| format!("cannot read a key from {}: {e}", key.display());
+                let secret = PrivateKeyDer::from_pem_file(key).map_err(fail)?;
+                builder
+                    .with_client_auth_cert(certificates(chain)?, secret)
+                    .map_err(|e| format!("own certificate: {e}"))?
+            }
+        };
+        Ok(Arc::new(config))
+    }
 }
 
 #[cfg(test)]

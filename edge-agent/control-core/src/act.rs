@@ -13,7 +13,11 @@ impl Controller {
         let may_start = self.run == RunState::Running;
         let mut candidates = Candidates::new();
         if may_start {
-            let legs = self.orders.iter().filter_map(|o| dispatch::candidate(&self.layout, &self.stock, o, now));
+            let legs = self
+                .orders
+                .iter()
+                .filter(|o| !o.withdrawn)
+                .filter_map(|o| dispatch::candidate(&self.layout, &self.stock, o, now));
             for c in legs {
                 if dispatch::sensors_agree(&self.layout, image, now, self.settings.position_stale_ms, &c.task) {
                     let _ = candidates.push(c); // as many places as orders

@@ -17,9 +17,17 @@ impl Controller {
         for request in requests.iter().take(REQUESTS_PER_CYCLE) {
             match request {
                 Request::Order(request) => self.accept(now, *request, events),
+                Request::Withdraw(id) => self.with_order(*id, |o| o.withdrawn = true),
+                Request::Reclass(id, class) => self.with_order(*id, |o| o.request.class = (*class).min(3)),
                 Request::Acknowledge => self.acknowledge(now, image),
                 Request::Drain => self.draining = true,
             }
+        }
+    }
+
+    fn with_order(&mut self, id: OrderId, change: impl FnOnce(&mut Order)) {
+        if let Some(order) = self.orders.iter_mut().find(|o| o.request.id == id) {
+            change(order);
         }
     }
 
@@ -184,7 +192,7 @@ impl Controller {
     }
 
     pub(crate) fn fail(&mut self, now: Millis, id: OrderId, why: OrderFault, events: &mut Events) {
-        self.counters.orders_failed += 1;
+        self.counters.orders_failed += u64::from(why != OrderFault::Withdrawn);
         events.push(now, EventKind::OrderFailed(id, why));
         self.drop_order(id);
     }
@@ -193,7 +201,9 @@ impl Controller {
     pub(crate) fn settle(&mut self, now: Millis, events: &mut Events) {
         let mut ended: heapless::Vec<(OrderId, Option<OrderFault>), { MACHINES_MAX * 2 }> = heapless::Vec::new();
         for order in self.orders.iter_mut() {
+            let carried = || self.machines.iter().any(|m| m.task.is_some_and(|t| t.load == order.request.load));
             let verdict = match order.at {
+                _ if order.withdrawn && !carried() => Some(OrderFault::Withdrawn),
                 Some(here) => {
                     order.missing_since = None;
                     // What stands on the return conveyor has been through the cell, whether or not we heard the cell say so;

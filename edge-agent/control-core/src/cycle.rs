@@ -18,7 +18,7 @@ use crate::layout::Layout;
 use crate::limits::MACHINES_MAX;
 use crate::order::{OrderRequest, Orders};
 use crate::stock::Stock;
-use crate::units::{LoadId, MachineId, Millis, PosId};
+use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
 
 /// Times the core works with, milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,10 @@ impl Default for Settings {
 pub enum Request {
     /// A transport order.
     Order(OrderRequest),
+    /// An order is to be withdrawn: no new leg is begun for it, and it ends when no machine is busy with its load.
+    Withdraw(OrderId),
+    /// An order gets another class, 0 rush .. 3 bulk.
+    Reclass(OrderId, u8),
     /// A person says that machines that left AUTO may go on.
     Acknowledge,
     /// Bring what is moving to its end, start nothing, then withdraw authority.

@@ -41,6 +41,8 @@ pub enum OrderFault {
     TooManyAttempts,
     /// The load has left the plant.
     LeftPlant,
+    /// Somebody has withdrawn it.
+    Withdrawn,
     /// The load is on its way somewhere; it can be asked for when it stands in a bay.
     NotInBay,
 }

@@ -68,6 +68,8 @@ pub struct Order {
     pub attempts: u8,
     /// Not to be tried again before.
     pub retry_at: Millis,
+    /// Somebody has withdrawn it.
+    pub withdrawn: bool,
 }
 
 /// Where the load has to go next, in the large.
@@ -97,6 +99,7 @@ impl Order {
             started: false,
             attempts: 0,
             retry_at: now,
+            withdrawn: false,
         }
     }
 

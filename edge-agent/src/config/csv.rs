@@ -11,12 +11,11 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
-use super::values::Time;
+use super::values::{Spanned, Time};
 use std::ops::Range;
 use std::time::Duration;
-use toml::Spanned;
 
-const COLUMNS: [&str; 21] = [
+const COLUMNS: [&str; 22] = [
     "name",
     "address",
     "type",
@@ -31,6 +30,7 @@ const COLUMNS: [&str; 21] = [
     "deadband",
     "deadband_percent",
     "queue",
+    "priority",
     "write",
     "write_min",
     "write_max",
@@ -208,6 +208,7 @@ impl Row<'_> {
             deadband_percent: self.number("deadband_percent"),
             queue: self.parsed("queue", "a whole number", |t| t.parse().ok()),
             poll: None,
+            priority: self.text("priority"),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::machines::machine_name;
 use super::plan::{DevicePlan, DriverPlan, LinePlan, Role, device_topic, topic_level, within};
 use super::report::{Problem, Source, parse};
 use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
+use super::values::Spanned;
 use super::{csv, modbus, opcua, raw};
 use control_core::Layout;
 use device_drivers::block::COMMAND_WORDS;
@@ -13,7 +14,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use toml::Spanned;
 
 /// Profiles that have been read: a hundred devices may share one.
 type Profiles = HashMap<PathBuf, Option<Rc<(Source, raw::Profile)>>>;

@@ -11,6 +11,7 @@ mod csv;
 mod lines;
 mod machines;
 mod modbus;
+mod mqtt;
 pub mod opcua;
 pub mod plan;
 pub mod raw;
@@ -50,4 +51,9 @@ fn parts_of(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     files.retain(|p| p.extension().is_some_and(|e| e == "toml") && !p.is_dir());
     files.sort();
     Ok(files)
+}
+
+/// The JSON Schema of the configuration: the same types that read it.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(raw::Config)
 }

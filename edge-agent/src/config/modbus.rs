@@ -4,10 +4,10 @@ use super::lines::beside;
 use super::plan::{host_port, within};
 use super::raw;
 use super::report::{Problem, Source};
+use super::values::Spanned;
 use device_drivers::modbus::{DeviceSpec, Endpoint, LineSpec, Serial, Tls};
 use std::ops::Range;
 use std::time::Duration;
-use toml::Spanned;
 
 /// Most requests on their way at once.
 const PIPELINE_MAX: u8 = 32;
@@ -91,7 +91,11 @@ fn tls(source: &Source, line: &raw::Line, text: &Spanned<String>, problems: &mut
             .push(problem.help("add tls = { ca = \"ca.pem\", certificate = \"gateway.pem\", key = \"gateway.key\" }"));
         return None;
     };
-    let table = table.get_ref();
+    Some(tls_files(source, table.get_ref(), problems))
+}
+
+/// Certificates and key of a table, each file looked at.
+pub(super) fn tls_files(source: &Source, table: &raw::Tls, problems: &mut Vec<Problem>) -> Tls {
     let mut file = |path: &Spanned<String>| {
         let found = beside(source, path.get_ref());
         if let Err(e) = std::fs::metadata(&found) {
@@ -110,7 +114,7 @@ fn tls(source: &Source, line: &raw::Line, text: &Spanned<String>, problems: &mut
             None
         }
     };
-    Some(Tls { ca, own, name: table.name.clone() })
+    Tls { ca, own, name: table.name.clone() }
 }
 
 fn serial(source: &Source, line: &raw::Line, path: String, problems: &mut Vec<Problem>) -> Option<Serial> {

@@ -8,11 +8,11 @@
 use super::plan::{PointPlan, within};
 use super::raw;
 use super::report::{Problem, Source, closest};
+use super::values::Spanned;
 use device_drivers::opcua::{Deadband, Identity, Mode, NodeName, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::Spanned;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 /// How often a server looks for changes when nothing is said.
@@ -73,13 +73,11 @@ pub(super) fn keys_of_line(line: &raw::Line) -> Vec<Range<usize>> {
     texts.chain(others.into_iter().flatten()).collect()
 }
 
-/// Where the OPC UA keys of a tag stand.
+/// Where the keys of a tag stand that only OPC UA knows.
 pub(super) fn keys_of_tag(tag: &raw::Tag) -> Vec<Range<usize>> {
     let sampling = tag.sampling.as_ref().map(Spanned::span);
-    let deadband = tag.deadband.as_ref().map(Spanned::span);
-    let percent = tag.deadband_percent.as_ref().map(Spanned::span);
     let queue = tag.queue.as_ref().map(Spanned::span);
-    [sampling, deadband, percent, queue, tag.poll.as_ref().map(Spanned::span)].into_iter().flatten().collect()
+    [sampling, queue, tag.poll.as_ref().map(Spanned::span)].into_iter().flatten().collect()
 }
 
 /// Reads the keys of an OPC UA line.

@@ -2,19 +2,23 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
-use super::values::Time;
-use super::{lines, machines};
+use super::values::{Spanned, Time};
+use super::{lines, machines, mqtt};
+use crate::access::{AccessPlan, Role as UserRole};
+use crate::commands::CommandPlan;
 use crate::control::rt::RealTime;
+use crate::telemetry::mqtt::wire::Version;
+use crate::telemetry::payload::Encoding;
+use crate::telemetry::spool::{Replay, Retention, Stream};
 use control_core::Layout;
 use control_core::units::{MachineId, PosId};
-use device_drivers::modbus::LineSpec;
+use device_drivers::modbus::{LineSpec, Tls};
 use device_drivers::opcua::OpcUaSpec;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::Spanned;
 
 /// Everything the agent needs to start.
 #[derive(Clone, Debug)]
@@ -25,6 +29,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Keys and other things that outlive a run.
     pub state_dir: PathBuf,
+    /// Whether that folder was configured: else it is one that a restart of the machine empties.
+    pub is_kept: bool,
     /// How long a stop waits for machines to finish.
     pub drain: Duration,
     /// The control loop.
@@ -37,6 +43,8 @@ pub struct Plan {
     pub lines: Vec<LinePlan>,
     /// Addresses that were typed in another form than ours, for `check` to show.
     pub notes: Vec<String>,
+    /// Who may do what over HTTP.
+    pub access: AccessPlan,
 }
 
 /// The control loop.
@@ -55,10 +63,12 @@ pub struct ControlPlan {
 /// Telemetry.
 #[derive(Clone, Debug)]
 pub struct MqttPlan {
-    /// Broker host.
-    pub host: String,
-    /// Broker port.
-    pub port: u16,
+    /// Brokers, the preferred one first.
+    pub brokers: Vec<Broker>,
+    /// Certificates for brokers with TLS.
+    pub tls: Option<Tls>,
+    /// Version of the protocol.
+    pub version: Version,
     /// Client id.
     pub client_id: String,
     /// Topic of birth and last will.
@@ -73,10 +83,99 @@ pub struct MqttPlan {
     pub heartbeat: Duration,
     /// Messages on their way at once.
     pub window: u16,
-    /// Memory for samples that wait for the broker, bytes.
-    pub spool_bytes: usize,
+    /// How payloads are written.
+    pub encoding: Encoding,
+    /// Nobody wants a message any more that is older than this.
+    pub expiry: Option<Duration>,
+    /// User properties of every message.
+    pub properties: Vec<(String, String)>,
+    /// What goes first after an outage.
+    pub replay: Replay,
+    /// Messages a second that are sent of what waited, at most.
+    pub replay_rate: Option<f64>,
     /// User and password.
-    pub login: Option<(String, String)>,
+    pub login: Option<Login>,
+    /// Where messages wait.
+    pub spool: SpoolPlan,
+    /// Commands that are taken; `None`: none is.
+    pub commands: Option<CommandPlan>,
+}
+
+/// Where a broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Whether it is reached over TLS.
+    pub tls: bool,
+}
+
+impl Broker {
+    /// A broker without TLS.
+    pub fn plain(host: &str, port: u16) -> Broker {
+        Broker { host: host.into(), port, tls: false }
+    }
+}
+
+impl std::fmt::Display for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Broker { host, port, tls } = self;
+        write!(f, "{}{host}:{port}", if *tls { "mqtts://" } else { "" })
+    }
+}
+
+/// Who we are to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// User name.
+    pub user: String,
+    /// Password or token.
+    pub secret: Option<Secret>,
+}
+
+/// Where a secret is: read anew for every connection, so that a renewed token needs no restart. Never part of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// A credential that systemd hands over (systemd.exec(5), `LoadCredential=`).
+    Credential(String),
+}
+
+impl Secret {
+    /// Reads it; the text says what to do.
+    pub fn read(&self) -> Result<String, String> {
+        let path = match self {
+            Secret::File(path) => path.clone(),
+            Secret::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(dir) => PathBuf::from(dir).join(name),
+                None => {
+                    let what = "systemd hands no credentials over";
+                    return Err(format!("{what}: add `LoadCredential={name}:/path/of/the/file` to the unit"));
+                }
+            },
+        };
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|e| format!("cannot read the password from {}: {e}", path.display()))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_string())
+    }
+}
+
+/// Where messages wait for the broker.
+#[derive(Clone, Debug)]
+pub struct SpoolPlan {
+    /// Its folder; `None`: in memory.
+    pub directory: Option<PathBuf>,
+    /// Bytes.
+    pub capacity: u64,
+    /// Older messages are dropped.
+    pub age: Duration,
+    /// What goes first when it is full.
+    pub retention: Retention,
+    /// Bytes that are kept for the order journal.
+    pub reserve: u64,
 }
 
 /// What one message holds.
@@ -185,6 +284,10 @@ pub struct PointPlan {
     pub stale_after: Duration,
     /// Who may write it may write this; `None`: nobody.
     pub write: Option<Arc<WriteRule>>,
+    /// The stream of its messages.
+    pub stream: Stream,
+    /// A number that has changed by less is not reported; 0: every change is.
+    pub deadband: f64,
 }
 
 /// What may be written to a tag.
@@ -218,6 +321,16 @@ pub enum Role {
 pub struct FloorNames(Option<Layout>);
 
 impl FloorNames {
+    /// The names of a layout; without one, numbers.
+    pub fn of(layout: Option<Layout>) -> FloorNames {
+        FloorNames(layout)
+    }
+
+    /// Every machine of the floor.
+    pub fn machine_ids(&self) -> impl Iterator<Item = MachineId> + use<> {
+        self.0.into_iter().flat_map(|l| l.machine_ids())
+    }
+
     /// The name of a machine.
     pub fn machine(&self, id: MachineId) -> String {
         self.0.as_ref().map_or_else(|| format!("machine-{}", id.0), |l| machines::machine_name(l, id))
@@ -240,22 +353,21 @@ const PERIOD: Duration = Duration::from_millis(10);
 const PERIOD_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(100);
 const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
 const DEVICE_TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}";
-const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
+pub(super) const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
 /// An unchanged value is sent again after this long; more often than it is read it cannot be.
-const RESEND: Duration = Duration::from_secs(30);
-const RESEND_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
+pub(super) const RESEND: Duration = Duration::from_secs(30);
+pub(super) const RESEND_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
 /// How long a stop waits for machines. A supervisor that waits less kills us before the last word is out.
 const DRAIN: Duration = Duration::from_secs(10);
 const DRAIN_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
-/// Below five seconds the MQTT client library refuses to work.
-const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
 
 pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::Part)>) -> Result<Plan, Report> {
     let mut problems = Vec::new();
     let layout = raw.floor.as_ref().and_then(|f| floor(source, f, &mut problems));
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
-    let mqtt = raw.mqtt.as_ref().map(|m| mqtt(source, m, &raw, &mut problems));
+    let access = access(source, &raw, &gateway.1, &mut problems);
+    let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
     if raw.floor.is_some() && layout.is_none() {
         return Err(Report(problems));
     }
@@ -267,7 +379,9 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
         return Err(Report(problems));
     }
     let (listen, state_dir) = gateway;
-    Ok(Plan { gateway: raw.gateway.name.into_inner(), listen, state_dir, drain, control, mqtt, layout, lines, notes })
+    let is_kept = raw.gateway.state_dir.is_some();
+    let gateway = raw.gateway.name.into_inner();
+    Ok(Plan { gateway, listen, state_dir, is_kept, drain, control, mqtt, layout, lines, notes, access })
 }
 
 fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {
@@ -298,6 +412,26 @@ fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> 
     let beside = |dir: &str| source.path.parent().map_or_else(|| PathBuf::from(dir), |p| p.join(dir));
     let state_dir = raw.state_dir.as_deref().map_or_else(|| std::env::temp_dir().join("lightsout"), beside);
     (listen, state_dir)
+}
+
+fn access(source: &Source, raw: &raw::Config, state_dir: &std::path::Path, problems: &mut Vec<Problem>) -> AccessPlan {
+    let mut role = |given: &Option<Spanned<String>>, usual| {
+        let Some(text) = given else { return usual };
+        let named = UserRole::named(text.get_ref());
+        if named.is_none() && text.get_ref() != "none" {
+            let names = UserRole::ALL.map(|r| format!("\"{}\"", r.name())).join(", ");
+            let label = format!("found \"{}\", expected \"none\", {names}", text.get_ref());
+            problems.push(source.problem(text.span(), "there is no such role", label));
+        }
+        named
+    };
+    let http = &raw.http;
+    let (loopback, remote) = (role(&http.loopback, Some(UserRole::Viewer)), role(&http.remote, None));
+    let range = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
+    let session = within(source, &http.session, Duration::from_secs(12 * 3600), range, problems);
+    // The usual state folder is one that anybody may write to: no place for users.
+    let dir = raw.gateway.state_dir.is_some().then(|| state_dir.to_path_buf());
+    AccessPlan { loopback, remote, session, dir }
 }
 
 pub(super) fn topic_level(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) {
@@ -350,83 +484,6 @@ pub(super) fn within(
     time
 }
 
-fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: &mut Vec<Problem>) -> MqttPlan {
-    let payload = match m.payload.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
-        None | Some(("tag", _)) => Payload::Tag,
-        Some(("device", _)) => Payload::Device,
-        Some((other, span)) => {
-            let label = format!("found \"{other}\", expected \"tag\" or \"device\"");
-            problems.push(source.problem(span, "unknown payload", label));
-            Payload::Tag
-        }
-    };
-    let (host, port) = host_port(source, &m.broker, problems);
-    let keep_alive =
-        within(source, &m.keep_alive, KEEP_ALIVE_MIN, KEEP_ALIVE_MIN..=Duration::from_secs(3600), problems);
-    let window = m.window.as_ref().map_or(64, |w| *w.get_ref());
-    if window == 0 || window > 1000 {
-        let span = m.window.as_ref().map_or(0..0, Spanned::span);
-        problems.push(source.problem(span, "this window is out of range", "must be 1 to 1000"));
-    }
-    let spool = m.spool.as_ref().map_or(64 << 20, |s| s.get_ref().0);
-    if let Some(given) = &m.spool
-        && !((1 << 20)..=(16 << 30)).contains(&spool)
-    {
-        problems.push(source.problem(given.span(), "this spool is out of range", "must be 1MiB to 16GiB"));
-    }
-    if let Some(topic) = &m.topic {
-        match payload {
-            Payload::Tag => {
-                let levels = ["area", "line", "cell", "device", "tag", "gateway"];
-                check_template(source, topic, &levels, &["{device}", "{tag}"], problems);
-            }
-            Payload::Device => {
-                let levels = ["area", "line", "cell", "device", "gateway"];
-                check_template(source, topic, &levels, &["{device}"], problems);
-            }
-        }
-    }
-    if let Some(topic) = &m.status_topic {
-        check_template(source, topic, &["area", "line", "gateway"], &[], problems);
-    }
-    let status_template = m.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
-    let status_topic = expand(status_template, &levels(raw, "", "", ""));
-    let loss_topic = format!("{}/lost", status_topic.trim_end_matches("/status"));
-    MqttPlan {
-        host,
-        port,
-        client_id: raw.gateway.name.get_ref().clone(),
-        status_topic,
-        loss_topic,
-        payload,
-        keep_alive,
-        heartbeat: within(source, &m.heartbeat, RESEND, RESEND_RANGE, problems),
-        window,
-        spool_bytes: usize::try_from(spool).unwrap_or(usize::MAX),
-        login: login(source, m, problems),
-    }
-}
-
-fn login(source: &Source, m: &raw::Mqtt, problems: &mut Vec<Problem>) -> Option<(String, String)> {
-    let file = match (&m.username, &m.password_file) {
-        (None, None) => return None,
-        (Some(user), None) => return Some((user.clone(), String::new())),
-        (_, Some(file)) => file,
-    };
-    let Some(user) = m.username.clone() else {
-        problems.push(source.problem(file.span(), "a password without a user", "add `username = ..`"));
-        return None;
-    };
-    let path = source.path.parent().map_or_else(|| PathBuf::from(file.get_ref()), |dir| dir.join(file.get_ref()));
-    match std::fs::read_to_string(&path) {
-        Ok(password) => Some((user, password.trim_end().to_string())),
-        Err(e) => {
-            problems.push(source.problem(file.span(), "cannot read the password", format!("{}: {e}", path.display())));
-            None
-        }
-    }
-}
-
 /// `host:port`, neither empty.
 pub(super) fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) -> (String, u16) {
     let parsed = text.get_ref().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
@@ -469,7 +526,7 @@ pub(super) fn expand(template: &str, levels: &Levels<'_>) -> String {
     levels.iter().fold(template.to_string(), |topic, (name, value)| topic.replace(name, value))
 }
 
-fn check_template(
+pub(super) fn check_template(
     source: &Source,
     text: &Spanned<String>,
     known: &[&str],

@@ -1,11 +1,11 @@
 //! What the file says. Every key there is; unknown ones are refused.
 
-use super::values::{Size, Time};
+use super::values::{Size, Spanned, Time};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 /// `agent.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who and where this gateway is.
@@ -13,9 +13,15 @@ pub struct Config {
     /// The control loop.
     #[serde(default)]
     pub control: Control,
+    /// Who may do what over HTTP.
+    #[serde(default)]
+    pub http: Http,
     /// Telemetry; without it nothing is published.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
+    /// Where messages wait for the broker; without it in memory.
+    #[serde(default)]
+    pub spool: Option<Spanned<Spool>>,
     /// The floor it controls; without it the gateway gathers and forwards only.
     #[serde(default)]
     pub floor: Option<Floor>,
@@ -25,7 +31,7 @@ pub struct Config {
 }
 
 /// A file in `conf.d/`: more lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     /// The field lines.
@@ -34,7 +40,7 @@ pub struct Part {
 }
 
 /// `[gateway]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Its name: MQTT client id, and `{gateway}` in topics.
@@ -55,7 +61,7 @@ pub struct Gateway {
 }
 
 /// `[control]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
     /// Period of the control cycle.
@@ -78,12 +84,55 @@ pub struct Control {
     pub command_valid: Option<Spanned<Time>>,
 }
 
+/// `[http]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Role of those on this machine who have not signed in: `"none"`, `"viewer"`, `"operator"`, `"engineer"` or `"admin"`.
+    #[serde(default)]
+    pub loopback: Option<Spanned<String>>,
+    /// The same of those elsewhere.
+    #[serde(default)]
+    pub remote: Option<Spanned<String>>,
+    /// A session that is not used for this long is forgotten.
+    #[serde(default)]
+    pub session: Option<Spanned<Time>>,
+}
+
 /// `[mqtt]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// `host:port`.
-    pub broker: Spanned<String>,
+    /// `host:port`, `mqtts://host:port`.
+    #[serde(default)]
+    pub broker: Option<Spanned<String>>,
+    /// Several, the preferred one first.
+    #[serde(default)]
+    pub brokers: Vec<Spanned<String>>,
+    /// `"5"` or `"3.1.1"`.
+    #[serde(default)]
+    pub version: Option<Spanned<String>>,
+    /// Certificates for `mqtts://`.
+    #[serde(default)]
+    pub tls: Option<Spanned<Tls>>,
+    /// `"json"` or `"cbor"`.
+    #[serde(default)]
+    pub encoding: Option<Spanned<String>>,
+    /// Nobody wants a message any more that is older than this (MQTT 5).
+    #[serde(default)]
+    pub expiry: Option<Spanned<Time>>,
+    /// User properties of every message (MQTT 5).
+    #[serde(default)]
+    pub properties: std::collections::BTreeMap<String, Spanned<String>>,
+    /// Commands that are taken; without it none is.
+    #[serde(default)]
+    pub commands: Option<Spanned<Commands>>,
+    /// What goes first after an outage: `"live-first"` or `"in-order"`.
+    #[serde(default)]
+    pub replay: Option<Spanned<String>>,
+    /// Messages a second that are sent of what waited, at most.
+    #[serde(default)]
+    pub replay_rate: Option<Spanned<f64>>,
     /// What one message holds: `"tag"`, one value, or `"device"`, what changed in one poll of a device.
     #[serde(default)]
     pub payload: Option<Spanned<String>>,
@@ -108,13 +157,57 @@ pub struct Mqtt {
     /// User name.
     #[serde(default)]
     pub username: Option<String>,
-    /// File with the password.
+    /// File with the password or token.
     #[serde(default)]
     pub password_file: Option<Spanned<String>>,
+    /// Credential of systemd with the password or token: `LoadCredential=` in the unit.
+    #[serde(default)]
+    pub password_credential: Option<Spanned<String>>,
+}
+
+/// `[mqtt.commands]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Commands {
+    /// Topic before `/write` and `/order`.
+    #[serde(default)]
+    pub topic: Option<Spanned<String>>,
+    /// Tags that may be written, `device/tag` with `*`.
+    #[serde(default)]
+    pub allow: Vec<Spanned<String>>,
+    /// Whether orders are taken.
+    #[serde(default)]
+    pub orders: Option<Spanned<bool>>,
+    /// Commands a second, at most.
+    #[serde(default)]
+    pub rate: Option<Spanned<f64>>,
+}
+
+/// `[spool]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    /// Where it is, relative to this file.
+    pub directory: Spanned<String>,
+    /// Bytes on disk.
+    #[serde(default)]
+    pub size: Option<Spanned<Size>>,
+    /// Older messages are dropped.
+    #[serde(default)]
+    pub age: Option<Spanned<Time>>,
+    /// What goes first when it is full: `"oldest"`, `"thin"` or `"drop-low-priority"`.
+    #[serde(default)]
+    pub retention: Option<Spanned<String>>,
+    /// With `"thin"`, one record in so many is kept.
+    #[serde(default)]
+    pub keep: Option<Spanned<u32>>,
+    /// Bytes that are kept for the order journal.
+    #[serde(default)]
+    pub reserve: Option<Spanned<Size>>,
 }
 
 /// `[floor]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Floor {
     /// Tiers of the aisle.
@@ -124,7 +217,7 @@ pub struct Floor {
 }
 
 /// `[[line]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// Its name in logs and metrics.
@@ -183,7 +276,7 @@ pub struct Line {
 }
 
 /// `line.serial`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Serial {
     /// Bits a second.
@@ -197,7 +290,7 @@ pub struct Serial {
 }
 
 /// `line.tls`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Certificates that may sign the device's, PEM.
@@ -214,7 +307,7 @@ pub struct Tls {
 }
 
 /// `[[line.device]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// `{device}` in topics.
@@ -236,7 +329,7 @@ pub struct Device {
 }
 
 /// A profile file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// How often its tags are read, unless a tag says otherwise.
@@ -260,7 +353,7 @@ pub struct Profile {
 }
 
 /// `[limits]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Registers in one read.
@@ -287,7 +380,7 @@ pub struct Limits {
 }
 
 /// `[[machine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// `shuttle-1` .., `lift`, `cell`.
@@ -299,7 +392,7 @@ pub struct Machine {
 }
 
 /// `[sensors]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sensors {
     /// Register of position 0; each position has two.
@@ -310,7 +403,7 @@ pub struct Sensors {
 }
 
 /// `[[tag]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tag {
     /// `{tag}` in topics.
@@ -360,10 +453,13 @@ pub struct Tag {
     /// How often it is read.
     #[serde(default)]
     pub interval: Option<Spanned<Time>>,
+    /// The stream of its messages: `"high"`, `"normal"` or `"low"`.
+    #[serde(default)]
+    pub priority: Option<Spanned<String>>,
 }
 
 /// `tag.write`: without it nobody outside may write the tag.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Write {
     /// Smallest value taken.

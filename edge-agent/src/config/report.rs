@@ -101,6 +101,45 @@ impl Report {
     }
 }
 
+/// A problem for programs.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ProblemView {
+    /// Which file.
+    pub file: String,
+    /// Which line, from 1; missing when it is about the whole file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Which column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub title: String,
+    /// What was found, what was expected.
+    pub label: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+impl Report {
+    /// Everything that is wrong, for programs.
+    pub fn problems(&self) -> Vec<ProblemView> {
+        let view = |p: &Problem| {
+            let before = p.span.as_ref().and_then(|s| p.source.text.get(..s.start));
+            let start = |text: &str| text.rfind('\n').map_or(0, |n| n + 1);
+            ProblemView {
+                file: p.source.path.display().to_string(),
+                line: before.map(|text| text.matches('\n').count() + 1),
+                column: before.map(|text| text.get(start(text)..).map_or(1, |l| l.chars().count() + 1)),
+                title: p.title.clone(),
+                label: p.label.clone(),
+                help: p.help.clone(),
+            }
+        };
+        self.0.iter().map(view).collect()
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))

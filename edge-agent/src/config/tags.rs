@@ -2,7 +2,9 @@
 
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
+use super::values::Spanned;
 use super::{opcua, raw};
+use crate::telemetry::spool::Stream;
 use control_core::layout::Layout;
 use control_core::units::MachineId;
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
@@ -13,7 +15,6 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::Spanned;
 
 /// How often tags are read when nothing is said.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
@@ -216,6 +217,8 @@ impl DeviceReader<'_> {
             role,
             stale_after: (interval * 3).max(floor),
             write: None,
+            stream: Stream::Normal,
+            deadband: 0.0,
         });
         id
     }
@@ -330,6 +333,7 @@ impl DeviceReader<'_> {
         let mode = opcua::mode(self.profile, raw, publishing, self.problems);
         let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
         self.push_node(id, node, mode);
+        self.reporting(raw);
         self.write_rule(raw);
     }
 
@@ -361,6 +365,7 @@ impl DeviceReader<'_> {
         let format = Format { kind, order, scale };
         let writable = raw.write.is_some();
         self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
+        self.reporting(raw);
         self.write_rule(raw);
     }
 
@@ -432,6 +437,53 @@ impl DeviceReader<'_> {
         }
         let clamp = (raw.min.is_some() || raw.max.is_some()).then_some((min, max));
         Some(Box::new(Scale { factor, offset, clamp }))
+    }
+
+    /// How the point that was added last is reported.
+    fn reporting(&mut self, raw: &raw::Tag) {
+        // An OPC UA server does that itself, before it sends anything.
+        if self.is_modbus() {
+            let deadband = self.deadband(raw);
+            self.out.points.last_mut().into_iter().for_each(|point| point.deadband = deadband);
+        }
+        let stream = match raw.priority.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
+            None => return,
+            Some(("high", _)) => Stream::High,
+            Some(("normal", _)) => Stream::Normal,
+            Some(("low", _)) => Stream::Low,
+            Some((other, span)) => {
+                let label = format!("found \"{other}\", expected \"high\", \"normal\" or \"low\"");
+                return self.problem(span, "unknown priority", label);
+            }
+        };
+        if let Some(point) = self.out.points.last_mut() {
+            point.stream = stream;
+        }
+    }
+
+    /// In the unit of the value; percent are those of its range.
+    fn deadband(&mut self, raw: &raw::Tag) -> f64 {
+        if let (Some(percent), Some(_)) = (&raw.deadband_percent, &raw.deadband) {
+            let label = "`deadband` says it already, in the unit of the value";
+            self.problem(percent.span(), "this tag has two deadbands", label);
+        }
+        let Some(given) = raw.deadband.as_ref().or(raw.deadband_percent.as_ref()) else { return 0.0 };
+        let most = if raw.deadband.is_some() { f64::INFINITY } else { 100.0 };
+        if !(*given.get_ref() > 0.0 && *given.get_ref() < most) {
+            let label = format!("must be more than 0 and less than {most}");
+            self.problem(given.span(), "this deadband is out of range", label);
+        }
+        if raw.deadband.is_some() {
+            return *given.get_ref();
+        }
+        match (&raw.min, &raw.max) {
+            (Some(min), Some(max)) => (max.get_ref() - min.get_ref()) * given.get_ref() / 100.0,
+            _ => {
+                let help = "add `min` and `max`, or say `deadband` in the unit of the value".to_string();
+                self.problem_help(given.span(), "percent of what?", "this tag has no range".into(), help);
+                0.0
+            }
+        }
     }
 
     /// The rule of the point that was added last.

@@ -24,6 +24,11 @@ impl ImageStage {
         ImageStage(Arc::new(Mutex::new(Stage { image: InputImage::default(), out })))
     }
 
+    /// A copy of the image as it is now.
+    pub fn look(&self) -> InputImage {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).image.clone()
+    }
+
     /// Changes the image and hands it over whole.
     pub(super) fn change(&self, change: impl FnOnce(&mut InputImage)) {
         let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);

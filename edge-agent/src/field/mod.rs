@@ -9,14 +9,17 @@
 
 mod image;
 mod reporter;
+#[cfg(test)]
+mod reporting_tests;
 mod stats;
+pub mod view;
 
 pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
 
 use crate::clock::Clock;
-use crate::config::{LinePlan, Payload, PointPlan, Role};
-use crate::telemetry::Spool;
+use crate::config::{LinePlan, PointPlan, Role};
+use crate::telemetry::payload::Said;
 use control_core::OutputImage;
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
@@ -24,10 +27,12 @@ use device_drivers::block::{Owner, encode_command};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
 use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, PollReport};
 use image::into_image;
-use reporter::{Reporter, Said};
+pub use reporter::Publish;
+use reporter::Reporter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// How often points are looked at for staleness, at most and at least.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -65,11 +70,13 @@ pub struct FieldWires {
     /// What the control thread wants.
     pub output: triple_buffer::Output<OutputImage>,
     /// Where samples go, and what a message holds; `None`: nothing is published.
-    pub publish: Option<(Arc<Spool>, Payload)>,
+    pub publish: Option<Publish>,
     /// An unchanged value is sent again after this long.
     pub resend: Duration,
     /// Counters.
     pub stats: Arc<LineStats>,
+    /// Questions of those who want to see values.
+    pub looks: mpsc::Receiver<view::Look>,
 }
 
 /// One line's side of the agent.
@@ -99,7 +106,7 @@ impl FieldLine {
         let now = Instant::now();
         let (source_ms, cause) = (wall_clock_ms(), Cause::NotReadYet);
         let never = Last { value: None, quality: Quality::Bad, cause, source_ms, seen: 0, sent: 0 };
-        let payload = wires.publish.as_ref().map(|(_, payload)| *payload);
+        let publish = wires.publish.clone();
         let line = FieldLine {
             name: plan.name.clone(),
             points: plan.points.clone(),
@@ -115,7 +122,7 @@ impl FieldLine {
             last_told: None,
             told: Vec::new(),
             refused_block: false,
-            reporter: Reporter::new(payload, plan.devices.clone()),
+            reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
         };
         line.show_quality();
@@ -133,27 +140,23 @@ impl FieldLine {
     }
 
     fn deliver(&mut self) {
-        let samples = self.reporter.take();
-        if let Some((spool, _)) = &self.wires.publish {
-            spool.append(samples);
-        }
+        self.reporter.deliver();
     }
 
     /// Takes one reading over; a sample is made when value or quality changed, or nothing was sent for too long.
     fn take(&mut self, reading: &mut Reading, now: u32, resend: u32) {
         let n = reading.point.0 as usize;
         let (Some(point), Some(last)) = (self.points.get(n), self.last.get_mut(n)) else { return };
-        let other = |now: &Value| !last.value.as_ref().is_some_and(|then| then.same(now));
+        let other = |now: &Value| !last.value.as_ref().is_some_and(|then| same_within(then, now, point.deadband));
         let changed =
             last.quality != reading.quality || last.cause != reading.cause || reading.value.as_ref().is_some_and(other);
         if last.quality != reading.quality {
             move_between(&mut self.quality, last.quality, reading.quality);
         }
-        if reading.value.is_some() {
+        // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said.
+        if changed && reading.value.is_some() {
             last.source_ms = reading.source_ms;
-            if changed {
-                last.value.clone_from(&reading.value);
-            }
+            last.value.clone_from(&reading.value);
         }
         (last.quality, last.cause, last.seen) = (reading.quality, reading.cause, now);
         if changed || now.wrapping_sub(last.sent) >= resend {
@@ -211,6 +214,18 @@ impl FieldLine {
         self.show_quality();
         self.deliver();
     }
+}
+
+/// Whether two values are one as far as a deadband is concerned. What is no finite number has none.
+fn same_within(then: &Value, now: &Value, deadband: f64) -> bool {
+    if deadband > 0.0
+        && let (Some(a), Some(b)) = (then.as_f64(), now.as_f64())
+        && a.is_finite()
+        && b.is_finite()
+    {
+        return (a - b).abs() < deadband;
+    }
+    then.same(now)
 }
 
 const fn slot_of(quality: Quality) -> usize {
@@ -273,6 +288,7 @@ impl LineSink for FieldLine {
 
     fn link(&mut self, state: LinkState, cause: Option<&LinkError>) {
         self.wires.stats.set_state(state);
+        self.answer_looks();
         self.wires.stats.set_refusal(cause);
         match (state, cause) {
             (LinkState::Up, _) => {
@@ -392,6 +408,7 @@ impl LineSink for FieldLine {
         }
         self.show_quality();
         self.deliver();
+        self.answer_looks();
     }
 
     fn counters(&mut self, counters: LineCounters) {

@@ -1,108 +1,87 @@
-//! From points to samples: one value a message, or what changed in one poll of a device.
-//!
-//! ```text
-//!   payload "tag"      topic ../press-1/force     {"value":21.5,"quality":"good","source_time":"..","sequence":7}
-//!   payload "device"   topic ../press-1           {"sequence":7,"readings":[
-//!                                                   {"source_time":"..","values":{"force":21.5,"stroke":3}},
-//!                                                   {"source_time":"..","quality":"bad","cause":"..","values":{"oil":null}}]}
-//! ```
-//!
-//! In a device's message, readings with one source time, quality and cause stand together. The text is written once, when the readings
+//! From points to records: one value a message, or what changed in one poll of a device. The text is written once, when the readings
 //! come; no value is allocated on its own.
 
 use crate::config::{DevicePlan, Payload, PointPlan};
-use crate::telemetry::Sample;
-use crate::telemetry::sample::{Body, Topic, push_value, quality_name, rfc3339};
-use control_core::image::Quality;
-use device_drivers::value::{Cause, Value};
-use std::fmt::Write;
+use crate::telemetry::Spool;
+use crate::telemetry::payload::{self, DeviceMessage, Encoding, Said};
+use crate::telemetry::spool::{Records, STREAMS};
+use device_drivers::value::wall_clock_ms;
 use std::sync::Arc;
 
 /// Longest text of one message, bytes; more goes into the next one. Brokers take a quarter of a megabyte and more.
 const MESSAGE_MAX: usize = 128 * 1024;
 
-/// What is said of a point.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Said<'a> {
-    pub(super) value: Option<&'a Value>,
-    pub(super) quality: Quality,
-    pub(super) cause: Cause,
-    pub(super) source_ms: u64,
+/// Where records go, and what a message holds.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The spool.
+    pub spool: Arc<Spool>,
+    /// What one message holds.
+    pub payload: Payload,
+    /// How it is written.
+    pub encoding: Encoding,
 }
 
-/// Puts samples together for one line.
+/// Puts records together for one line.
 #[derive(Debug)]
 pub(super) struct Reporter {
     /// `None`: nothing is published.
-    payload: Option<Payload>,
+    publish: Option<Publish>,
     devices: Arc<[DevicePlan]>,
-    samples: Vec<Sample>,
-    text: String,
-    open: Option<(u32, Quality, Cause, u64)>,
-    count: u32,
+    records: Records,
+    /// Messages being written, by stream.
+    messages: [DeviceMessage; 3],
+    device: u32,
 }
 
 impl Reporter {
-    pub(super) fn new(payload: Option<Payload>, devices: Arc<[DevicePlan]>) -> Reporter {
-        Reporter { payload, devices, samples: Vec::new(), text: String::new(), open: None, count: 0 }
+    pub(super) fn new(publish: Option<Publish>, devices: Arc<[DevicePlan]>) -> Reporter {
+        Reporter { publish, devices, records: Records::default(), messages: Default::default(), device: 0 }
     }
 
     /// Says something of a point.
     pub(super) fn report(&mut self, point: &PointPlan, said: Said<'_>) {
-        if !point.publish {
-            return;
-        }
-        match self.payload {
-            None => {}
-            Some(Payload::Tag) => {
-                let topic = Topic { devices: self.devices.clone(), device: point.device, tag: Some(point.tag.clone()) };
-                let Said { value, quality, cause, source_ms } = said;
-                self.samples
-                    .push(Sample { topic, body: Body::One { value: value.cloned(), quality, cause, source_ms } });
+        let Some(publish) = self.publish.as_ref().filter(|_| point.publish) else { return };
+        let (encoding, stream) = (publish.encoding, point.stream);
+        match publish.payload {
+            Payload::Tag => {
+                let Some(device) = self.devices.get(point.device as usize) else { return };
+                let topic = [&*device.topic.0, &*point.tag, &*device.topic.1];
+                self.records.push((stream, encoding.kind()), &topic, (wall_clock_ms(), 1), |out| {
+                    payload::one(out, encoding, stream, &said)
+                });
             }
-            Some(Payload::Device) => self.device_report(point, said),
+            Payload::Device => {
+                if self.device != point.device {
+                    self.close();
+                    self.device = point.device;
+                }
+                let Some(message) = self.messages.get_mut(stream as usize) else { return };
+                message.say(encoding, stream, &point.tag, &said);
+                if message.len() > MESSAGE_MAX {
+                    self.close();
+                }
+            }
         }
     }
 
-    fn device_report(&mut self, point: &PointPlan, said: Said<'_>) {
-        let key = (point.device, said.quality, said.cause, said.source_ms);
-        if self.open.is_some_and(|(device, ..)| device != point.device) || self.text.len() > MESSAGE_MAX {
-            self.close();
-        }
-        if self.open == Some(key) {
-            self.text.push(',');
-        } else {
-            self.text.push_str(if self.open.is_some() { "}},{" } else { "\"readings\":[{" });
-            let _ = write!(self.text, "\"source_time\":\"{}\"", rfc3339(said.source_ms));
-            if said.quality != Quality::Good {
-                let _ =
-                    write!(self.text, ",\"quality\":\"{}\",\"cause\":\"{}\"", quality_name(said.quality), said.cause);
-            }
-            self.text.push_str(",\"values\":{");
-            self.open = Some(key);
-        }
-        // A tag's name is a level of a topic: nothing in it needs escaping but what JSON itself wants.
-        push_value(&mut self.text, Some(&Value::Text(point.tag.clone())));
-        self.text.push(':');
-        push_value(&mut self.text, said.value);
-        self.count += 1;
-    }
-
-    /// Ends the message that is being written.
+    /// Ends the messages that are being written.
     fn close(&mut self) {
-        let Some((device, ..)) = self.open.take() else { return };
-        self.text.push_str("}}]}");
-        let topic = Topic { devices: self.devices.clone(), device, tag: None };
-        let body = Body::Device { text: self.text.as_str().into(), count: self.count };
-        self.samples.push(Sample { topic, body });
-        self.text.clear();
-        self.count = 0;
+        let Some(publish) = &self.publish else { return };
+        let Some(device) = self.devices.get(self.device as usize) else { return };
+        let (encoding, topic) = (publish.encoding, [&*device.topic.0, &*device.topic.1]);
+        for (stream, message) in STREAMS.into_iter().zip(&mut self.messages).filter(|(_, m)| !m.is_empty()) {
+            let stamp = (wall_clock_ms(), message.count);
+            self.records.push((stream, encoding.kind()), &topic, stamp, |out| message.close(encoding, out));
+        }
     }
 
-    /// Everything that has been said since the last time.
-    pub(super) fn take(&mut self) -> &mut Vec<Sample> {
+    /// Promises everything that has been said since the last time.
+    pub(super) fn deliver(&mut self) {
         self.close();
-        &mut self.samples
+        if let Some(publish) = &self.publish {
+            publish.spool.append(&mut self.records);
+        }
     }
 }
 
@@ -110,39 +89,46 @@ impl Reporter {
 mod tests {
     use super::*;
     use crate::config::Role;
-    use std::time::Duration;
+    use crate::telemetry::spool::{Next, Outlet, Replay, Stream};
+    use control_core::image::Quality;
+    use device_drivers::value::{Cause, Value};
+    use std::time::{Duration, Instant};
 
     fn point(device: u32, tag: &str) -> PointPlan {
-        let stale_after = Duration::from_secs(1);
-        PointPlan { device, tag: tag.into(), publish: true, role: Role::Telemetry, stale_after, write: None }
+        let (stale_after, stream) = (Duration::from_secs(1), Stream::Normal);
+        PointPlan {
+            device,
+            tag: tag.into(),
+            publish: true,
+            role: Role::Telemetry,
+            stale_after,
+            write: None,
+            stream,
+            deadband: 0.0,
+        }
     }
 
     #[test]
-    fn what_changed_in_a_poll_is_one_message_a_device_and_nothing_is_lost_in_it() {
+    fn what_changed_in_a_poll_is_one_message_a_device_and_stream() {
         let device =
             |name: &str| DevicePlan { name: name.into(), unit: 1, topic: (format!("plant/{name}").into(), "".into()) };
-        let mut reporter = Reporter::new(Some(Payload::Device), vec![device("a"), device("b")].into());
-        let (one, text) = (Value::Single(21.5), Value::Text("\"x\"\n".into()));
-        let good = |value| Said { value: Some(value), quality: Quality::Good, cause: Cause::None, source_ms: 1000 };
-        reporter.report(&point(0, "t-1"), good(&one));
-        reporter.report(&point(0, "t-2"), good(&text));
-        let bad = Said { value: None, quality: Quality::Bad, cause: Cause::Exception(2), source_ms: 2000 };
-        reporter.report(&point(0, "t-3"), bad);
-        reporter.report(&point(1, "t-1"), good(&one));
-        let mut hidden = point(1, "t-2");
-        hidden.publish = false;
-        reporter.report(&hidden, good(&one));
-        let samples = std::mem::take(reporter.take());
-        assert_eq!(
-            samples.iter().map(|s| (s.topic.to_string(), s.count())).collect::<Vec<_>>(),
-            [("plant/a".to_string(), 3), ("plant/b".to_string(), 1)]
-        );
-        let json: serde_json::Value = serde_json::from_str(&samples[0].json(7)).unwrap();
-        let want = serde_json::json!({"sequence": 7, "readings": [
-            {"source_time": "1970-01-01T00:00:01.000Z", "values": {"t-1": 21.5, "t-2": "\"x\"\n"}},
-            {"source_time": "1970-01-01T00:00:02.000Z", "quality": "bad",
-             "cause": "Modbus exception 2 (illegal data address)", "values": {"t-3": null}},
-        ]});
-        assert_eq!(json, want);
+        let spool = Spool::in_memory(1 << 20);
+        let publish = Publish { spool: spool.clone(), payload: Payload::Device, encoding: Encoding::Json };
+        let mut reporter = Reporter::new(Some(publish), vec![device("a"), device("b")].into());
+        let one = Value::Single(21.5);
+        let good = Said { value: Some(&one), quality: Quality::Good, cause: Cause::None, source_ms: 1000 };
+        reporter.report(&point(0, "t-1"), good);
+        reporter.report(&point(0, "t-2"), good);
+        reporter.report(&PointPlan { stream: Stream::High, ..point(0, "alarm") }, good);
+        reporter.report(&point(1, "t-1"), good);
+        reporter.report(&PointPlan { publish: false, ..point(1, "t-2") }, good);
+        reporter.deliver();
+        let mut outlet = Outlet::new(spool, Replay::InOrder, None);
+        let mut seen = Vec::new();
+        while let Next::Record(ticket, topic) = outlet.next(Instant::now(), |_, r| Some(r.topic.to_string())) {
+            seen.push((topic, ticket.stream, ticket.values));
+        }
+        let want = [("plant/a", Stream::High, 1), ("plant/a", Stream::Normal, 2), ("plant/b", Stream::Normal, 1)];
+        assert_eq!(seen, want.map(|(topic, stream, count)| (topic.to_string(), stream, count)));
     }
 }

@@ -5,13 +5,15 @@
 
 pub mod histogram;
 
+use crate::alarms::AlarmDesk;
 use crate::clock::Clock;
+use crate::commands::{AuditStats, CommandStats, OUTCOMES, WriteDesk};
 use crate::control::ControlStats;
 use crate::desk::Desk;
 use crate::field::{DeviceStats, LineStats, Refusal};
+use crate::live::LiveStats;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::MqttStats;
-use crate::writes::{OUTCOMES, WriteDesk};
 use device_drivers::{Health, LinkState};
 use histogram::Histogram;
 use prometheus::core::{Collector, Desc};
@@ -39,6 +41,14 @@ pub struct Stages {
     pub desk: Arc<Desk>,
     /// The door for writes.
     pub writes: Arc<WriteDesk>,
+    /// The door for MQTT and Sparkplug.
+    pub commands: Arc<CommandStats>,
+    /// The audit record.
+    pub audit: Arc<AuditStats>,
+    /// Alarms.
+    pub alarms: Arc<AlarmDesk>,
+    /// Who looks.
+    pub live: Arc<LiveStats>,
 }
 
 /// How a figure behaves.
@@ -286,6 +296,26 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_write_seconds", "Time from a tag write's request to its outcome.", Distribution, |s, put| {
         put(None, Reading::Distribution(&s.writes.stats.took));
     }),
+    figure("lightsout_commands_received_total", "Commands that came over MQTT and Sparkplug.", Counter, |s, put| {
+        number(put, s.commands.received.load(Relaxed));
+    }),
+    figure("lightsout_commands_refused_total", "Those that were turned away at the gate.", Counter, |s, put| {
+        number(put, s.commands.refused.load(Relaxed));
+    }),
+    figure("lightsout_commands_retained_total", "Retained commands, which are ignored.", Counter, |s, put| {
+        number(put, s.commands.retained.load(Relaxed));
+    }),
+    figure("lightsout_audit_lines_total", "Lines of the audit record on disk.", Counter, |s, put| {
+        number(put, s.audit.lines.load(Relaxed));
+    }),
+    figure(
+        "lightsout_audit_failed_total",
+        "Lines of the audit record that the disk did not take.",
+        Counter,
+        |s, put| {
+            number(put, s.audit.failed.load(Relaxed));
+        },
+    ),
     figure("lightsout_tags_quarantined", "Tags a device refuses, asked for now and then.", Gauge, |s, put| {
         per_line(s, put, |l| l.quarantined.load(Relaxed))
     }),
@@ -304,14 +334,69 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_samples_delivered_total", "Values the broker has acknowledged.", Counter, |s, put| {
         number(put, s.spool.stats.delivered.load(Relaxed));
     }),
-    figure("lightsout_samples_lost_total", "Values dropped because the spool was full.", Counter, |s, put| {
-        number(put, s.spool.stats.lost.load(Relaxed));
-    }),
+    figure(
+        "lightsout_samples_lost_total",
+        "Values dropped: the spool was full, or they too old.",
+        Counter,
+        |s, put| {
+            number(put, s.spool.stats.lost.load(Relaxed));
+        },
+    ),
     figure("lightsout_samples_refused_total", "Values the broker refused.", Counter, |s, put| {
         number(put, s.spool.stats.refused.load(Relaxed));
     }),
     figure("lightsout_spool_samples", "Messages waiting for the broker.", Gauge, |s, put| {
         number(put, s.spool.stats.waiting.load(Relaxed));
+    }),
+    figure("lightsout_spool_bytes", "Bytes of messages waiting, on disk and in memory.", Gauge, |s, put| {
+        number(put, s.spool.status().used_bytes);
+    }),
+    figure("lightsout_spool_capacity_bytes", "Bytes the spool may take.", Gauge, |s, put| {
+        number(put, s.spool.status().capacity_bytes);
+    }),
+    figure(
+        "lightsout_spool_lasts_seconds",
+        "How long it lasts without a broker, at the present rate; +Inf: for ever.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().lasts_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure(
+        "lightsout_spool_full_seconds",
+        "Time until it is full, at the present rates; +Inf: never.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().full_in_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure(
+        "lightsout_spool_drained_seconds",
+        "Time until nothing waits, at the present rates; +Inf: never.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().drained_in_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure("lightsout_spool_damaged_total", "Records that the disk gave back damaged.", Counter, |s, put| {
+        number(put, s.spool.stats.damaged.load(Relaxed));
+    }),
+    figure("lightsout_spool_disk_faults_total", "Writes to the spool's disk that failed.", Counter, |s, put| {
+        number(put, s.spool.stats.disk_faults.load(Relaxed));
+    }),
+    figure(
+        "lightsout_spool_failing",
+        "1 while the spool's disk takes nothing: records wait in memory.",
+        Gauge,
+        |s, put| {
+            flag(put, s.spool.stats.is_failing.load(Relaxed));
+        },
+    ),
+    figure("lightsout_spool_written_bytes_total", "Bytes written to the spool's disk.", Counter, |s, put| {
+        number(put, s.spool.stats.written_bytes.load(Relaxed));
+    }),
+    figure("lightsout_spool_commit_seconds", "Time of a commit: one write and one fsync.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.spool.stats.commit));
     }),
     figure("lightsout_mqtt_connected", "1 while the broker is connected.", Gauge, |s, put| {
         flag(put, s.mqtt.connected.load(Relaxed))
@@ -327,9 +412,39 @@ pub const TABLE: &[Figure] = &[
             number(put, s.mqtt.failures.load(Relaxed));
         },
     ),
+    figure("lightsout_mqtt_broker", "Which broker is connected, by preference: 0 is the first.", Gauge, |s, put| {
+        number(put, s.mqtt.broker.load(Relaxed));
+    }),
     figure("lightsout_mqtt_published_total", "Messages published, those sent again included.", Counter, |s, put| {
         number(put, s.mqtt.published.load(Relaxed));
     }),
+    figure(
+        "lightsout_alarms_active",
+        "Alarms that are raised and not shelved, by row of the table.",
+        Gauge,
+        |s, put| {
+            for (alarm, [active, ..]) in s.alarms.counts() {
+                put(Some(("alarm", alarm)), Reading::Number(active as f64));
+            }
+        },
+    ),
+    figure("lightsout_alarms_unacknowledged", "Alarms that nobody has acknowledged.", Gauge, |s, put| {
+        number(put, s.alarms.counts().iter().map(|(_, [_, unacknowledged, _])| unacknowledged).sum());
+    }),
+    figure("lightsout_alarms_shelved", "Alarms that are shelved.", Gauge, |s, put| {
+        number(put, s.alarms.counts().iter().map(|(_, [.., shelved])| shelved).sum());
+    }),
+    figure("lightsout_live_clients", "Pages and programs that look on right now.", Gauge, |s, put| {
+        number(put, s.live.clients.load(Relaxed) as u64);
+    }),
+    figure(
+        "lightsout_live_frames_total",
+        "Live frames made; each is made once, however many look on.",
+        Counter,
+        |s, put| {
+            number(put, s.live.frames.load(Relaxed));
+        },
+    ),
 ];
 
 /// The exporter.

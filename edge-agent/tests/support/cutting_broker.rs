@@ -30,6 +30,8 @@ pub struct Seen {
     pub wills: usize,
     /// Retained messages: topic and payload.
     pub retained: Vec<(String, String)>,
+    /// Loss records.
+    pub losses: Vec<serde_json::Value>,
 }
 
 impl Seen {
@@ -37,6 +39,8 @@ impl Seen {
         let json: serde_json::Value = serde_json::from_str(&payload).unwrap_or_default();
         if retained {
             self.retained.push((topic, payload));
+        } else if json.get("lost").is_some() {
+            self.losses.push(json);
         } else if let Some(sequence) = json["sequence"].as_u64() {
             let times = self.sequences.entry(sequence).or_default();
             *times += 1;

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
 use device_drivers::modbus::Endpoint;
+use edge_agent::config::plan::Broker;
 use edge_agent::config::{DriverPlan, Plan};
 use plc_sim::faces::Keep;
 use plc_sim::{PlantConfig, Sim, SimAddresses};
@@ -42,7 +43,7 @@ pub fn demo_plan(plant: SimAddresses, broker: u16) -> Plan {
     plan.listen.set_port(0);
     plan.control.realtime.wanted = false;
     let mqtt = plan.mqtt.as_mut().expect("the demo publishes");
-    (mqtt.host, mqtt.port) = ("127.0.0.1".into(), broker);
+    mqtt.brokers = vec![Broker::plain("127.0.0.1", broker)];
     for line in &mut plan.lines {
         match &mut line.driver {
             DriverPlan::Modbus(spec) => spec.endpoint = Endpoint::Tcp(plant.modbus.to_string()),
@@ -176,9 +177,20 @@ pub async fn subscribe(broker: u16) -> Arc<Mutex<Received>> {
 
 /// One HTTP request on a connection of its own: status and body.
 pub async fn http(at: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    http_with(at, method, path, body, "").await
+}
+
+/// The same with more header lines, each with its line end.
+pub async fn http_with(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    more: &str,
+) -> std::io::Result<(u16, String)> {
     let mut stream = tokio::net::TcpStream::connect(at).await?;
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n{more}");
     let kind = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(format!("{head}{kind}").as_bytes()).await?;
     let mut answer = Vec::new();
@@ -192,6 +204,24 @@ pub async fn http(at: SocketAddr, method: &str, path: &str, body: &str) -> std::
         body.to_string()
     };
     Ok((status, body))
+}
+
+/// What comes back for these bytes, whatever they are.
+pub async fn http_raw(at: SocketAddr, request: String) -> String {
+    let mut stream = tokio::net::TcpStream::connect(at).await.expect("it listens");
+    stream.write_all(request.as_bytes()).await.expect("it takes bytes");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The head of an answer.
+pub async fn http_head(at: SocketAddr, method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
+    let kind = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    let answer = http_raw(at, head + &kind).await;
+    answer.split("\r\n\r\n").next().unwrap_or_default().to_string()
 }
 
 /// Waits until `done` says so; false when it never does.

@@ -1,13 +1,14 @@
-//! The door for writes from outside: what is not allowed by name, range and rate does not reach the wire.
+//! Tag writes: what is not allowed by name, range and rate does not reach the wire.
 //!
 //! ```text
-//!   HTTP ──> allowed? in range? not too often? known key? ──> line's queue ──> driver ──> device ──read back──> outcome
-//!              └── no: refused, counted, told in the log
+//!   form ──> allowed? in range? not too often? known key? ──> line's queue ──> driver ──> device ──read back──> outcome
+//!              └── no: refused, counted, written down
 //! ```
 //!
 //! A key makes a write idempotent: the same key again is answered with what came of it, and nothing is sent. A write whose
 //! answer was lost is `unknown`: whoever asked reads the tag and decides.
 
+use super::audit::{Audit, Line};
 use crate::config::{LinePlan, WriteRule};
 use crate::metrics::histogram::Histogram;
 use device_drivers::{PointId, TagWrite, Value, WriteOutcome};
@@ -29,8 +30,17 @@ const WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time for the answer after the write was begun, on top.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A write as it is handed in over HTTP.
-#[derive(Clone, Debug, Deserialize)]
+/// Where a command came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `http`, `mqtt` or `sparkplug`.
+    pub via: &'static str,
+    /// Who says to have sent it, or where it came in.
+    pub by: String,
+}
+
+/// A write as it is handed in.
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteForm {
     /// `device/tag`.
@@ -46,7 +56,7 @@ pub struct WriteForm {
 }
 
 /// What came of a write.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct WriteView {
     /// `device/tag`.
     pub tag: String,
@@ -83,6 +93,29 @@ struct Book {
     order: VecDeque<String>,
 }
 
+impl Book {
+    /// The keys of an earlier run: what was sent is not sent again.
+    fn recall(lines: &[Line]) -> Book {
+        let mut book = Book::default();
+        for line in lines.iter().rev().take(KEYS).rev() {
+            let named = line.what.strip_prefix("write ").and_then(|w| w.split_once(" = "));
+            let value = named.and_then(|(_, value)| serde_json::from_str(value).ok());
+            let outcome = OUTCOMES.iter().find(|o| **o == line.outcome && was_sent(o));
+            if let (Some((tag, _)), Some(value), Some(outcome), Some(key)) = (named, value, outcome, &line.key) {
+                let view = WriteView { tag: tag.into(), outcome, reason: line.reason.clone() };
+                book.keys.insert(key.clone(), Known { tag: tag.into(), value, view: Some(view) });
+                book.order.push_back(key.clone());
+            }
+        }
+        book
+    }
+}
+
+/// Whether a device has heard of a write with this outcome.
+fn was_sent(outcome: &str) -> bool {
+    matches!(outcome, "done" | "differs" | "refused" | "unknown")
+}
+
 /// A write that came with a key: what it was, and what came of it.
 struct Known {
     tag: String,
@@ -96,14 +129,20 @@ type PointKey = (usize, PointId);
 pub struct WriteDesk {
     targets: HashMap<String, Target>,
     lines: Vec<mpsc::Sender<TagWrite>>,
+    audit: Arc<Audit>,
     book: Mutex<Book>,
     /// Counters.
     pub stats: WriteStats,
 }
 
 impl WriteDesk {
-    /// A door to those tags that may be written; `queues` are those of the lines, in their order.
-    pub fn new(plans: &[LinePlan], queues: Vec<mpsc::Sender<TagWrite>>) -> WriteDesk {
+    /// A door to those tags that may be written; `queues` are those of the lines, in their order. Keys of `known` are not used again.
+    pub fn new(
+        plans: &[LinePlan],
+        queues: Vec<mpsc::Sender<TagWrite>>,
+        audit: Arc<Audit>,
+        known: &[Line],
+    ) -> WriteDesk {
         let mut targets = HashMap::new();
         for (n, line) in plans.iter().enumerate() {
             for (i, point) in line.points.iter().enumerate() {
@@ -113,7 +152,8 @@ impl WriteDesk {
                 }
             }
         }
-        WriteDesk { targets, lines: queues, book: Mutex::default(), stats: WriteStats::default() }
+        let book = Mutex::new(Book::recall(known));
+        WriteDesk { targets, lines: queues, audit, book, stats: WriteStats::default() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -121,15 +161,15 @@ impl WriteDesk {
     }
 
     /// Writes a tag and waits for what comes of it. It is brought to its end whether or not whoever asked goes on waiting.
-    pub async fn write(self: &Arc<Self>, form: WriteForm) -> WriteView {
+    pub async fn write(self: &Arc<Self>, form: WriteForm, origin: Origin) -> WriteView {
         if let Some(view) = self.known(&form) {
             return view;
         }
         let (desk, lost) = (self.clone(), say(&form, "unknown", "the gateway is stopping".into()));
-        tokio::spawn(async move { desk.to_its_end(form).await }).await.unwrap_or(lost)
+        tokio::spawn(async move { desk.to_its_end(form, origin).await }).await.unwrap_or(lost)
     }
 
-    async fn to_its_end(&self, form: WriteForm) -> WriteView {
+    async fn to_its_end(&self, form: WriteForm, origin: Origin) -> WriteView {
         let started = Instant::now();
         let view = self.decided(&form).await;
         if let Some(key) = &form.key {
@@ -139,14 +179,13 @@ impl WriteDesk {
         if let Some(counter) = n.and_then(|n| self.stats.outcomes.get(n)) {
             counter.fetch_add(1, Relaxed);
         }
-        if matches!(view.outcome, "done" | "differs" | "refused" | "unknown") {
+        if was_sent(view.outcome) {
             self.stats.took.record_ns(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
-        let (tag, value, outcome) = (&view.tag, &form.value, view.outcome);
-        match &view.reason {
-            None => tracing::info!(audit = true, "write {tag} = {value}: {outcome}"),
-            Some(reason) => tracing::warn!(audit = true, "write {tag} = {value}: {outcome}: {reason}"),
-        }
+        let (via, by) = (origin.via.into(), origin.by);
+        let what = format!("write {} = {}", view.tag, form.value);
+        let (outcome, reason) = (view.outcome.into(), view.reason.clone());
+        self.audit.write(Line { via, by, what, key: form.key, outcome, reason, ..Line::default() }).await;
         view
     }
 
@@ -171,7 +210,7 @@ impl WriteDesk {
     fn remember(&self, key: &str, view: &WriteView) {
         let mut book = self.book();
         // Where nothing was sent, the same write may be tried again under its key.
-        if !matches!(view.outcome, "done" | "differs" | "refused" | "unknown") {
+        if !was_sent(view.outcome) {
             book.keys.remove(key);
             return;
         }

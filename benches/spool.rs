@@ -1,0 +1,182 @@
+//! What keeping promises costs: durable appends of 256-byte records with group commit, beside two embedded databases that do the same.
+//!
+//! ```text
+//!   cargo bench -p benches --bench spool [-- --json] [--for 5s] [--dir DIR]
+//! ```
+//!
+//! All three write the same records into a folder on the same disk, one after the other, for the same time, and wait for the disk after each
+//! group of 256 KiB. The spool is used as the agent uses it: appends from one thread, commits from its own. Then what it holds is read back
+//! and acknowledged (drain), and opened anew (open).
+
+use edge_agent::telemetry::Spool;
+use edge_agent::telemetry::spool::{Kind, Next, Outlet, Records, Replay, SpoolOptions, Stream};
+use serde_json::json;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+const BYTES: usize = 256;
+/// Records in 256 KiB.
+const GROUP: usize = 1024;
+/// The producer waits while more than this is in memory: it would be faster than the disk otherwise.
+const AHEAD: u64 = 4 << 20;
+/// The target: as many records as redb, times this.
+const TARGET: f64 = 5.0;
+
+/// Records and seconds.
+#[derive(Clone, Copy)]
+struct Rate {
+    records: u64,
+    seconds: f64,
+}
+
+impl Rate {
+    fn records_per_s(self) -> f64 {
+        self.records as f64 / self.seconds
+    }
+
+    fn json(self) -> serde_json::Value {
+        let records = self.records_per_s();
+        json!({ "records_per_s": records.round(), "mib_per_s": (records * BYTES as f64 / f64::from(1 << 20) * 10.0).round() / 10.0 })
+    }
+}
+
+/// A record that no compression makes smaller.
+fn fill(record: &mut [u8], n: u64) {
+    let mut state = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    for chunk in record.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
+    }
+}
+
+fn options() -> SpoolOptions {
+    SpoolOptions::new(64 << 30, "lost")
+}
+
+fn ours(dir: &Path, length: Duration) -> Rate {
+    let handle = Spool::start(Some(dir), options()).expect("the spool opens");
+    let spool = &handle.spool;
+    let (mut records, mut record, mut n) = (Records::default(), [0; BYTES], 0u64);
+    let start = Instant::now();
+    while start.elapsed() < length {
+        for _ in 0..GROUP / 8 {
+            fill(&mut record, n);
+            records.push((Stream::Normal, Kind::Cbor), &[], (1, 1), |out| {
+                out.extend_from_slice(&record);
+                0
+            });
+            n += 1;
+        }
+        spool.append(&mut records);
+        while spool.stats.volatile_bytes.load(Relaxed) > AHEAD {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    spool.commit().expect("the disk takes it");
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(spool.stats.lost.load(Relaxed), 0);
+    assert_eq!(spool.durable(Stream::Normal), n + 1);
+    handle.stop();
+    Rate { records: n, seconds }
+}
+
+fn redb(dir: &Path, length: Duration) -> Rate {
+    const TABLE: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("q");
+    let db = redb::Database::create(dir.join("redb")).expect("redb opens");
+    let (mut record, mut n) = ([0; BYTES], 0u64);
+    let start = Instant::now();
+    while start.elapsed() < length {
+        let transaction = db.begin_write().expect("a transaction");
+        {
+            let mut table = transaction.open_table(TABLE).expect("a table");
+            for _ in 0..GROUP {
+                fill(&mut record, n);
+                table.insert(n, &record[..]).expect("an insert");
+                n += 1;
+            }
+        }
+        transaction.commit().expect("a commit");
+    }
+    Rate { records: n, seconds: start.elapsed().as_secs_f64() }
+}
+
+fn fjall(dir: &Path, length: Duration) -> Rate {
+    let db = fjall::Database::builder(dir.join("fjall")).open().expect("fjall opens");
+    let keyspace = db.keyspace("q", fjall::KeyspaceCreateOptions::default).expect("a keyspace");
+    let (mut record, mut n) = ([0; BYTES], 0u64);
+    let start = Instant::now();
+    while start.elapsed() < length {
+        let mut batch = db.batch();
+        for _ in 0..GROUP {
+            fill(&mut record, n);
+            batch.insert(&keyspace, n.to_be_bytes(), record);
+            n += 1;
+        }
+        batch.commit().expect("a batch");
+        db.persist(fjall::PersistMode::SyncData).expect("the disk takes it");
+    }
+    Rate { records: n, seconds: start.elapsed().as_secs_f64() }
+}
+
+/// Opens what was written; seconds per GiB.
+fn open(dir: &Path) -> f64 {
+    let start = Instant::now();
+    let handle = Spool::start(Some(dir), options()).expect("the spool opens");
+    let seconds = start.elapsed().as_secs_f64();
+    let gib = handle.spool.stats.disk_bytes.load(Relaxed) as f64 / f64::from(1 << 30);
+    handle.stop();
+    seconds / gib
+}
+
+/// Takes everything out, as a sender does.
+fn drain(dir: &Path) -> Rate {
+    let handle = Spool::start(Some(dir), options()).expect("the spool opens");
+    let mut outlet = Outlet::new(handle.spool.clone(), Replay::InOrder, None);
+    let (start, mut records, mut bytes) = (Instant::now(), 0, 0);
+    while let Next::Record(ticket, length) =
+        outlet.next_blocking(Instant::now(), |_, record| Some(record.payload.len()))
+    {
+        (records, bytes) = (records + 1, bytes + length);
+        outlet.acknowledge(&ticket);
+    }
+    assert_eq!(bytes, records as usize * BYTES);
+    let seconds = start.elapsed().as_secs_f64();
+    handle.stop();
+    Rate { records, seconds }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let value = |name: &str| args.iter().skip_while(|a| *a != name).nth(1).map(String::as_str);
+    let length = humantime::parse_duration(value("--for").unwrap_or("5s")).expect("--for takes a time, as in 5s");
+    let dir = match value("--dir") {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let dir = dir.expect("a folder");
+    let spool = dir.path().join("spool");
+    let (ours, redb, fjall) = (ours(&spool, length), redb(dir.path(), length), fjall(dir.path(), length));
+    let (open_s, drained) = (open(&spool), drain(&spool));
+    if args.iter().any(|a| a == "--json") {
+        let result = json!({
+            "ours": ours.json(),
+            "redb": redb.json(),
+            "fjall": fjall.json(),
+            "drain_records_per_s": drained.records_per_s().round(),
+            "open_s_per_gib": (open_s * 1000.0).round() / 1000.0,
+        });
+        println!("{result}");
+        return;
+    }
+    println!("durable appends of {BYTES} bytes, a group of {} KiB a commit, {length:?} each", (GROUP * BYTES) >> 10);
+    for (name, rate) in [("ours", ours), ("redb", redb), ("fjall", fjall)] {
+        println!("  {name:<8}{:>12.0} records/s", rate.records_per_s());
+    }
+    let times = ours.records_per_s() / redb.records_per_s();
+    println!("  ours / redb   {times:.1}   target >= {TARGET}   {}", if times >= TARGET { "pass" } else { "MISS" });
+    println!("  drain   {:>12.0} records/s", drained.records_per_s());
+    println!("  open    {open_s:>12.3} s per GiB   target <= 2   {}", if open_s <= 2.0 { "pass" } else { "MISS" });
+}

@@ -1,0 +1,418 @@
+//! The one table of alarms: what each means, how much it matters, what to do about it, and when it is raised. It feeds the page, the
+//! API, the metric, the README and `configs/prometheus/alerts.yml`.
+//!
+//! A row is here because a person has to do something (ISA-18.2, 3.1.7); what asks for nothing is a figure or a line in the log.
+
+use super::Watch;
+use control_core::event::RunState;
+use control_core::interlock::Hold;
+use device_drivers::{Health, LinkState};
+use serde::Serialize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::access::Role;
+use crate::field::Refusal;
+
+/// How soon somebody has to act (ISA-18.2, annex B; at most a twentieth of all rows should be critical when they are raised).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// At once: the floor stands, or nobody is in control of it.
+    Critical,
+    /// Within minutes: a part of the floor stands.
+    High,
+    /// Within the shift.
+    Medium,
+    /// When there is time.
+    Low,
+}
+
+impl Priority {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::Critical => "critical",
+            Priority::High => "high",
+            Priority::Medium => "medium",
+            Priority::Low => "low",
+        }
+    }
+}
+
+/// Takes one subject of which the row is true, and what is to be said of it.
+pub(super) type Raise<'a> = &'a mut dyn FnMut(&str, String);
+
+/// A row.
+pub struct Row {
+    /// Its name in API, metric and rules.
+    pub id: &'static str,
+    /// How soon.
+    pub priority: Priority,
+    /// What it means.
+    pub means: &'static str,
+    /// What to do.
+    pub action: &'static str,
+    /// It has to be true for this long before it is raised, and untrue for as long before it is cleared.
+    pub delay: Duration,
+    pub(super) when: fn(&Watch<'_>, Raise<'_>),
+}
+
+const fn row(
+    id: &'static str,
+    priority: Priority,
+    delay_s: u64,
+    (means, action): (&'static str, &'static str),
+    when: fn(&Watch<'_>, Raise<'_>),
+) -> Row {
+    Row { id, priority, means, action, delay: Duration::from_secs(delay_s), when }
+}
+
+fn held(w: &Watch<'_>, raise: Raise<'_>, which: fn(Hold) -> bool) {
+    for (machine, hold) in &w.held {
+        if which(*hold) {
+            raise(machine, crate::desk::hold_text(*hold));
+        }
+    }
+}
+
+fn running(w: &Watch<'_>) -> bool {
+    w.stages.has_floor && matches!(w.stages.control.run_state(), RunState::Running | RunState::Degraded)
+}
+
+use Priority::{Critical, High, Low, Medium};
+
+/// Every alarm there is.
+pub const TABLE: &[Row] = &[
+    row(
+        "beat-lost",
+        Critical,
+        0,
+        (
+            "No control cycle was completed for a second: machines hold at their watchdogs.",
+            "See the log for the reason; restart the service if it does not restart itself. Then read what machines report before acknowledging.",
+        ),
+        |w, raise| {
+            if !w.alive {
+                raise("control", "no control cycle was completed for a second".into());
+            }
+        },
+    ),
+    row(
+        "fenced",
+        Critical,
+        0,
+        (
+            "Another gateway has claimed the plant; this one commands nothing any more.",
+            "Find out which gateway owns the plant. Stop the one that should not run, then restart the one that should.",
+        ),
+        |w, raise| {
+            if w.stages.control.run_state() == RunState::Fenced {
+                raise("control", "a higher owner token was seen".into());
+            }
+        },
+    ),
+    row(
+        "emergency-stop",
+        Critical,
+        0,
+        (
+            "A machine is in emergency stop.",
+            "Go there. Release it at the machine when it is safe, switch to AUTO, then acknowledge here.",
+        ),
+        |w, raise| held(w, raise, |h| h == Hold::EmergencyStop),
+    ),
+    row(
+        "load-twice",
+        Critical,
+        0,
+        (
+            "Two positions report the same load: a sensor or a label is wrong, or a load was put by hand.",
+            "Look at both positions. Correct the label or the sensor; nothing is moved there before they differ.",
+        ),
+        |w, raise| {
+            for (load, place) in &w.twice {
+                raise(&format!("load-{load}"), format!("one of the positions is {place}"));
+            }
+        },
+    ),
+    row(
+        "machine-fault",
+        High,
+        0,
+        (
+            "A machine reports a fault and is not commanded.",
+            "Look the fault code up in the machine's manual, mend it, reset the fault at the machine.",
+        ),
+        |w, raise| held(w, raise, |h| matches!(h, Hold::Fault(_))),
+    ),
+    row(
+        "machine-lost",
+        High,
+        2,
+        (
+            "A machine's status cannot be seen: it is treated as occupying all it could have reached.",
+            "Check its controller's power and network; if its line is up, check the profile's status address.",
+        ),
+        |w, raise| {
+            if w.up_for > SETTLE {
+                held(w, raise, |h| h == Hold::NotSeen);
+            }
+        },
+    ),
+    row(
+        "line-down",
+        High,
+        5,
+        (
+            "A field line has no link: all its tags are Bad, what is behind it waits.",
+            "Check cable, switch and power of the peer; edge-agent check --connect says what it finds.",
+        ),
+        |w, raise| {
+            for (name, line) in &w.stages.lines {
+                if line.state() != LinkState::Up && line.refusal().is_none() {
+                    raise(name, "no link".into());
+                }
+            }
+        },
+    ),
+    row(
+        "line-untrusted",
+        High,
+        0,
+        (
+            "An OPC UA server's certificate is not trusted.",
+            "Compare the thumbprint with the server's own display. If it is the right one: edge-agent pki trust, or Field in the page.",
+        ),
+        |w, raise| {
+            for (name, line) in &w.stages.lines {
+                if line.refusal() == Some(Refusal::Untrusted) {
+                    raise(name, "its certificate is in quarantine".into());
+                }
+            }
+        },
+    ),
+    row(
+        "line-denied",
+        High,
+        5,
+        (
+            "An OPC UA server refuses our certificate, our user, or the security we want.",
+            "Trust this gateway's certificate at the server, check user and password, compare the security modes.",
+        ),
+        |w, raise| {
+            for (name, line) in &w.stages.lines {
+                if line.refusal() == Some(Refusal::Denied) {
+                    raise(name, "the server refuses us".into());
+                }
+            }
+        },
+    ),
+    row(
+        "beat-late",
+        High,
+        2,
+        (
+            "Cycles are late again and again: nothing new is started (DEGRADED).",
+            "Run edge-agent doctor. Grant real time, keep other work off the core, or lengthen control.period.",
+        ),
+        |w, raise| {
+            if w.stages.control.run_state() == RunState::Degraded {
+                raise("control", "three cycles in a row were late, or one by 100 ms".into());
+            }
+        },
+    ),
+    row(
+        "needs-acknowledge",
+        Medium,
+        0,
+        (
+            "A machine has left AUTO and is back; nothing moves it before a person says so.",
+            "Make sure that nobody is in there and nothing lies in the way, then acknowledge the machines.",
+        ),
+        |w, raise| {
+            if running(w) {
+                held(w, raise, |h| h == Hold::NeedsAcknowledge);
+            }
+        },
+    ),
+    row(
+        "machine-blocked",
+        Medium,
+        10,
+        (
+            "An interlock keeps a machine from moving: a guard is open, or an axis is blocked.",
+            "Close the guard, clear the way. The interlock's name is in the alarm.",
+        ),
+        |w, raise| held(w, raise, |h| matches!(h, Hold::Interlocked(_))),
+    ),
+    row(
+        "orders-failing",
+        Medium,
+        0,
+        (
+            "An order was given up in the last five minutes.",
+            "Open the order: its story says which machine failed and why. Mend that, then give the order again.",
+        ),
+        |w, raise| {
+            if let Some(count) = w.lately.orders_failed {
+                raise("orders", format!("{count} given up"));
+            }
+        },
+    ),
+    row(
+        "device-silent",
+        Medium,
+        10,
+        (
+            "A device does not answer; it is asked less often, its neighbours go on.",
+            "Check its power, address and cable; compare its unit id with the configuration.",
+        ),
+        |w, raise| {
+            for device in w.stages.lines.iter().flat_map(|(_, l)| &l.devices) {
+                if device.health() == Health::Demoted {
+                    raise(&device.name, "no answer".into());
+                }
+            }
+        },
+    ),
+    row(
+        "samples-lost",
+        Medium,
+        0,
+        (
+            "The spool was full and samples were dropped in the last five minutes; the stream says which.",
+            "Bring the broker back, or give the spool more room; the gap is announced on the topic `../lost`.",
+        ),
+        |w, raise| {
+            if let Some(count) = w.lately.samples_lost {
+                raise("spool", format!("{count} values dropped"));
+            }
+        },
+    ),
+    row(
+        "broker-lost",
+        Medium,
+        15,
+        (
+            "The broker is not connected; samples wait in the spool.",
+            "Check the broker, the network to it, user and password. Nothing is lost while the spool has room.",
+        ),
+        |w, raise| {
+            if w.publishes && !w.stages.mqtt.connected.load(Relaxed) {
+                raise("broker", format!("{} messages wait", w.stages.spool.stats.waiting.load(Relaxed)));
+            }
+        },
+    ),
+    row(
+        "spool-failing",
+        High,
+        5,
+        (
+            "The spool's disk takes nothing: records wait in memory, and are lost if the gateway ends now.",
+            "Look at the disk of state_dir: full, read-only, or broken? edge-agent doctor says what it finds.",
+        ),
+        |w, raise| {
+            if w.publishes && w.stages.spool.status().is_failing {
+                raise("spool", "writes fail".into());
+            }
+        },
+    ),
+    row(
+        "spool-filling",
+        Medium,
+        10,
+        (
+            "The spool is four fifths full: soon the oldest samples are dropped, as retention says.",
+            "Bring the broker back, or give the spool more room.",
+        ),
+        |w, raise| {
+            let spool = w.stages.spool.status();
+            if w.publishes && spool.used_bytes * 5 > spool.capacity_bytes * 4 {
+                let full = spool.full_in_s.map_or(String::new(), |s| format!(", full in {:.0} min", s / 60.0));
+                raise("spool", format!("{} of {} bytes{full}", spool.used_bytes, spool.capacity_bytes));
+            }
+        },
+    ),
+    row(
+        "configuration-refused",
+        Medium,
+        0,
+        (
+            "A reload was refused or taken back; the last good configuration is in force.",
+            "Run edge-agent check on the file, correct what it says, reload again.",
+        ),
+        |w, raise| {
+            if let Some(why) = &w.refused {
+                raise("configuration", why.clone());
+            }
+        },
+    ),
+    row(
+        "tags-refused",
+        Low,
+        60,
+        (
+            "A device refuses some of its tags; they are Bad, asked for now and then, and the others go on.",
+            "Field, quality Bad, shows which and why: correct the address or the type, or take them out.",
+        ),
+        |w, raise| {
+            for (name, line) in &w.stages.lines {
+                let count = line.quarantined.load(Relaxed);
+                if count > 0 {
+                    raise(name, format!("{count} tags"));
+                }
+            }
+        },
+    ),
+    row(
+        "no-real-time",
+        Low,
+        0,
+        (
+            "The host has not granted real time: the beat is kept as well as the host allows.",
+            "Run edge-agent doctor: it names the permission that is missing and the command that grants it.",
+        ),
+        |w, raise| {
+            if w.stages.has_floor && w.wants_realtime && !w.stages.control.realtime.load(Relaxed) {
+                raise("control", "running without full real time".into());
+            }
+        },
+    ),
+    row(
+        "line-insecure",
+        Low,
+        0,
+        (
+            "An OPC UA line runs without security: anyone on the network can read and write it.",
+            "Give the line `security`, and trust the server's certificate.",
+        ),
+        |w, raise| {
+            for (name, line) in &w.stages.lines {
+                if line.is_insecure {
+                    raise(name, "security = \"none\"".into());
+                }
+            }
+        },
+    ),
+    row(
+        "open-door",
+        Low,
+        0,
+        (
+            "Who has not signed in may change the plant.",
+            "Make users (edge-agent user add), then set `loopback` and `remote` in [http] to \"viewer\" or \"none\".",
+        ),
+        |w, raise| {
+            let open = |role: Option<Role>| role.is_some_and(|r| r > Role::Viewer);
+            for (place, role) in [("loopback", w.access.loopback), ("remote", w.access.remote)] {
+                if open(role) {
+                    raise(place, format!("is {} without signing in", role.map_or("", Role::name)));
+                }
+            }
+        },
+    ),
+];
+
+/// What has just started has not failed yet.
+const SETTLE: Duration = Duration::from_secs(10);

@@ -1,0 +1,341 @@
+//! The board: what the events of the core add up to, for people. Who is busy with what, who is held and why, and the story of
+//! every order.
+//!
+//! ```text
+//!   order desk ──each event──> [ board ] <── floor, orders and alarms look at it
+//! ```
+//!
+//! The desk keeps what an order is; the board keeps what happened to it and when. One lock, held for an event or a copy.
+
+use crate::config::plan::FloorNames;
+use crate::telemetry::payload;
+use control_core::command::Outcome;
+use control_core::event::{Event, EventKind, RunState};
+use control_core::image::CommandCode;
+use control_core::interlock::Hold;
+use control_core::order::ADOPTED;
+use control_core::units::{LoadId, MachineId, OrderId, PosId};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Stories kept; as many as the desk keeps orders.
+const STORIES: usize = crate::desk::HISTORY;
+/// Steps of one story; a load that is moved more often than this has a story of its own to tell.
+const STEPS: usize = 64;
+/// Commands remembered per machine.
+const COMMANDS: usize = 12;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Step {
+    /// When, RFC 3339.
+    pub time: String,
+    /// What, in words.
+    pub what: String,
+}
+
+/// When an order went through its states, and what happened on the way.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    /// Taken or refused, milliseconds since 1970.
+    pub taken_ms: Option<u64>,
+    /// A machine was put to it.
+    pub started_ms: Option<u64>,
+    /// Done, refused or given up.
+    pub ended_ms: Option<u64>,
+    /// What happened.
+    pub steps: Vec<Step>,
+}
+
+/// A machine as the events show it.
+#[derive(Clone, Debug, Default)]
+pub struct MachineSeen {
+    /// Why it is not commanded, if it is not.
+    pub hold: Option<Hold>,
+    /// Where its last command brought it.
+    pub at: Option<PosId>,
+    /// Where its command in flight takes it.
+    pub target: Option<PosId>,
+    /// The order that command is for.
+    pub order: Option<u32>,
+    /// Its last commands, oldest first.
+    pub commands: VecDeque<Step>,
+}
+
+#[derive(Default)]
+struct Inner {
+    run: RunState,
+    machines: BTreeMap<u8, MachineSeen>,
+    stories: BTreeMap<u32, Story>,
+    order_of: HashMap<u32, u32>,
+    /// Positions of which two hold the same load; forgotten when the load is seen to move.
+    twice: BTreeMap<u32, PosId>,
+}
+
+/// The board.
+pub struct Board {
+    names: FloorNames,
+    inner: Mutex<Inner>,
+}
+
+impl Board {
+    /// An empty board of a floor.
+    pub fn new(names: FloorNames) -> Board {
+        // Nothing has been seen before it was: all machines begin as not seen.
+        let unseen = |id: MachineId| (id.0, MachineSeen { hold: Some(Hold::NotSeen), ..MachineSeen::default() });
+        let machines = names.machine_ids().map(unseen).collect();
+        Board { names, inner: Mutex::new(Inner { machines, ..Inner::default() }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an event that happened at `now_ms`, milliseconds since 1970.
+    pub fn note(&self, event: &Event, now_ms: u64) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        match event.kind {
+            EventKind::Run(state) => inner.run = state,
+            EventKind::OrderAccepted(id, load) => inner.taken(id, Some(load), now_ms, "taken"),
+            EventKind::OrderAdopted(id, load, _) => {
+                inner.taken(id, Some(load), now_ms, "made: its load stood in the way")
+            }
+            EventKind::OrderStarted(id) => {
+                inner.story(id).started_ms = Some(now_ms);
+            }
+            EventKind::OrderCompleted(id) => inner.ended(id, now_ms, "done"),
+            EventKind::OrderRejected(id, why) => {
+                // A number that is in use is refused; the story is the other order's.
+                if !inner.stories.contains_key(&id.0) {
+                    inner.taken(id, None, now_ms, "");
+                    inner.ended(id, now_ms, &format!("refused: {}", crate::desk::fault_name(why)));
+                }
+            }
+            EventKind::OrderFailed(id, why) => {
+                inner.ended(id, now_ms, &format!("given up: {}", crate::desk::fault_name(why)));
+            }
+            EventKind::CommandIssued { machine, code, pos, load, .. } => {
+                let what = format!("{} {}", code_name(code), self.names.position(pos));
+                let order = inner.order_of.get(&load.get()).copied();
+                inner.tell(load, now_ms, &format!("{} is sent to {what}", self.names.machine(machine)));
+                if let Some(seen) = inner.machines.get_mut(&machine.0) {
+                    (seen.target, seen.order) = (Some(pos), order);
+                    if seen.commands.len() >= COMMANDS {
+                        seen.commands.pop_front();
+                    }
+                    let what = format!("{what}, load {}", load.get());
+                    seen.commands.push_back(Step { time: stamp(now_ms), what });
+                }
+            }
+            EventKind::CommandEnded { machine, outcome, .. } => {
+                let Some(seen) = inner.machines.get_mut(&machine.0) else { return };
+                if outcome == Outcome::Done {
+                    seen.at = seen.target;
+                }
+                seen.target = None;
+                let order = seen.order.take();
+                if let Some(last) = seen.commands.back_mut() {
+                    last.what += &format!(": {}", outcome_name(outcome));
+                }
+                if outcome != Outcome::Done
+                    && let Some(id) = order
+                {
+                    let what = format!("{}: {}", self.names.machine(machine), outcome_name(outcome));
+                    inner.story(OrderId(id)).step(now_ms, &what);
+                }
+            }
+            EventKind::MachineHeld(id, why) => inner.hold(id, Some(why)),
+            EventKind::MachineReleased(id) => inner.hold(id, None),
+            EventKind::LoadTwice(load, pos) => {
+                inner.twice.insert(load.get(), pos);
+            }
+            EventKind::LoadArrived(load, pos) | EventKind::LoadFound(load, pos) => {
+                inner.twice.remove(&load.get());
+                inner.tell(load, now_ms, &format!("its load is seen at {}", self.names.position(pos)));
+            }
+            EventKind::LoadMissing(load, pos) => {
+                inner.twice.remove(&load.get());
+                inner.tell(load, now_ms, &format!("its load is gone from {}", self.names.position(pos)));
+            }
+            EventKind::LoadLeft(load) => {
+                inner.twice.remove(&load.get());
+                inner.tell(load, now_ms, "its load has left the plant");
+            }
+            EventKind::MachineRebooted(_) => {}
+        }
+    }
+
+    /// A machine.
+    pub fn machine(&self, id: MachineId) -> MachineSeen {
+        self.lock().machines.get(&id.0).cloned().unwrap_or_default()
+    }
+
+    /// Every machine that is held, by name.
+    pub fn held(&self) -> Vec<(String, Hold)> {
+        let inner = self.lock();
+        let held = inner.machines.iter().filter_map(|(n, m)| m.hold.map(|h| (MachineId(*n), h)));
+        held.map(|(id, hold)| (self.names.machine(id), hold)).collect()
+    }
+
+    /// Loads that two positions report, with one of them.
+    pub fn twice(&self) -> Vec<(u32, String)> {
+        self.lock().twice.iter().map(|(load, pos)| (*load, self.names.position(*pos))).collect()
+    }
+
+    /// What happened to an order.
+    pub fn story(&self, order: u32) -> Option<Story> {
+        self.lock().stories.get(&order).cloned()
+    }
+
+    /// When orders were taken, started and ended; nothing for one that is not known.
+    pub fn times(&self, orders: impl Iterator<Item = u32>) -> Vec<[Option<u64>; 3]> {
+        let inner = self.lock();
+        let of = |id| inner.stories.get(&id).map_or([None; 3], |s| [s.taken_ms, s.started_ms, s.ended_ms]);
+        orders.map(of).collect()
+    }
+}
+
+impl Inner {
+    fn story(&mut self, id: OrderId) -> &mut Story {
+        if self.stories.len() >= STORIES
+            && let Some(oldest) = self.stories.iter().find(|(_, s)| s.ended_ms.is_some()).map(|(id, _)| *id)
+        {
+            self.stories.remove(&oldest);
+        }
+        self.stories.entry(id.0).or_default()
+    }
+
+    fn taken(&mut self, id: OrderId, load: Option<LoadId>, now_ms: u64, what: &str) {
+        if let Some(load) = load {
+            self.order_of.insert(load.get(), id.0);
+        }
+        let story = self.story(id);
+        story.taken_ms = Some(now_ms);
+        if !what.is_empty() {
+            story.step(now_ms, what);
+        }
+    }
+
+    fn ended(&mut self, id: OrderId, now_ms: u64, what: &str) {
+        self.order_of.retain(|_, order| *order != id.0);
+        let story = self.story(id);
+        story.ended_ms = Some(now_ms);
+        story.step(now_ms, what);
+    }
+
+    /// Adds a step to the story of whatever order has this load.
+    fn tell(&mut self, load: LoadId, now_ms: u64, what: &str) {
+        if let Some(id) = self.order_of.get(&load.get()).copied() {
+            self.story(OrderId(id)).step(now_ms, what);
+        }
+    }
+
+    fn hold(&mut self, id: MachineId, hold: Option<Hold>) {
+        if let Some(machine) = self.machines.get_mut(&id.0) {
+            machine.hold = hold;
+        }
+    }
+}
+
+impl Story {
+    fn step(&mut self, now_ms: u64, what: &str) {
+        if self.steps.len() < STEPS {
+            self.steps.push(Step { time: stamp(now_ms), what: what.into() });
+        }
+    }
+}
+
+fn code_name(code: CommandCode) -> &'static str {
+    match code {
+        CommandCode::None => "nothing at",
+        CommandCode::Pick => "pick up at",
+        CommandCode::Place => "put down at",
+        CommandCode::Start => "run its program at",
+    }
+}
+
+fn outcome_name(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Done => "done".into(),
+        Outcome::Failed(why) => format!("failed, {why:?}"),
+        Outcome::Rejected(why) => format!("rejected, {why:?}"),
+        Outcome::Expired => "came too late to be begun".into(),
+    }
+}
+
+/// A time of day as people and programs read it, RFC 3339.
+pub fn stamp(ms: u64) -> String {
+    payload::rfc3339(ms).to_string()
+}
+
+/// Whether the runtime made this order for itself.
+pub fn is_adopted(order: u32) -> bool {
+    order & ADOPTED != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_core::Layout;
+    use control_core::event::OrderFault;
+    use control_core::image::Reason;
+    use control_core::units::Millis;
+
+    fn board() -> Board {
+        Board::new(FloorNames::of(Layout::new(4, 20)))
+    }
+
+    fn note(board: &Board, ms: u64, kind: EventKind) {
+        board.note(&Event { at: Millis(0), kind }, ms);
+    }
+
+    #[test]
+    fn an_order_s_story_has_its_commands_in_it_and_ends() {
+        let (board, load) = (board(), LoadId::new(1001).unwrap());
+        let (id, machine) = (OrderId(7), MachineId(0));
+        note(&board, 1000, EventKind::OrderAccepted(id, load));
+        note(&board, 2000, EventKind::OrderStarted(id));
+        let issued = EventKind::CommandIssued { machine, seq: 1, code: CommandCode::Pick, pos: PosId(3), load };
+        note(&board, 2000, issued);
+        assert_eq!((board.machine(machine).target, board.machine(machine).order), (Some(PosId(3)), Some(7)));
+        note(&board, 3000, EventKind::CommandEnded { machine, seq: 1, outcome: Outcome::Failed(Reason::SourceEmpty) });
+        note(&board, 4000, EventKind::OrderFailed(id, OrderFault::LoadMissing));
+        let story = board.story(7).unwrap();
+        assert_eq!((story.taken_ms, story.started_ms, story.ended_ms), (Some(1000), Some(2000), Some(4000)));
+        let told: Vec<&str> = story.steps.iter().map(|s| s.what.as_str()).collect();
+        let want = [
+            "taken",
+            "shuttle-1 is sent to pick up at bay-1-left-04",
+            "shuttle-1: failed, SourceEmpty",
+            "given up: the load cannot be found",
+        ];
+        assert_eq!(told, want);
+        let seen = board.machine(machine);
+        assert_eq!((seen.at, seen.target), (None, None), "it is not known where a failed command has left it");
+    }
+
+    #[test]
+    fn a_refusal_of_a_number_in_use_does_not_end_the_other_order_s_story() {
+        let board = board();
+        note(&board, 1, EventKind::OrderAccepted(OrderId(1), LoadId::new(5).unwrap()));
+        note(&board, 2, EventKind::OrderRejected(OrderId(1), OrderFault::DuplicateId));
+        assert_eq!(board.story(1).unwrap().ended_ms, None);
+    }
+
+    #[test]
+    fn stories_and_steps_are_bounded() {
+        let (board, load) = (board(), LoadId::new(5).unwrap());
+        for n in 0..(STORIES as u32 + 50) {
+            note(&board, 1, EventKind::OrderAccepted(OrderId(n), load));
+            note(&board, 2, EventKind::OrderCompleted(OrderId(n)));
+        }
+        assert!(board.lock().stories.len() <= STORIES && board.lock().order_of.is_empty());
+        note(&board, 1, EventKind::OrderAccepted(OrderId(u32::MAX >> 1), load));
+        for n in 0..1000 {
+            note(&board, n, EventKind::LoadFound(load, PosId(1)));
+        }
+        assert_eq!(board.story(u32::MAX >> 1).unwrap().steps.len(), STEPS);
+    }
+}

@@ -1,0 +1,151 @@
+//! `edge-agent order submit|list|withdraw`.
+
+use super::client::Agent;
+use super::look::{self, FAINT, GOOD, Table, WARN};
+use super::{Done, Failure};
+use anstyle::Style;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+/// What to do with orders.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Give an order
+    Submit {
+        /// store, retrieve or process
+        kind: Kind,
+        /// The number on the load's label
+        load: u32,
+        /// Program of the robot cell, for process
+        #[arg(long)]
+        program: Option<u16>,
+        /// 0 rush, 1, 2, 3 bulk
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
+        class: Option<u8>,
+        /// How long a store order waits for its load, seconds
+        #[arg(long)]
+        wait_s: Option<u32>,
+        /// The same key again is the same order
+        #[arg(long)]
+        key: Option<String>,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Show the newest orders
+    List {
+        /// submitted, accepted, running, completed, rejected or failed
+        #[arg(long)]
+        state: Option<String>,
+        /// So many at most
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Show one order with its story
+    Show {
+        /// Its number
+        id: u32,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Change the class of an order: 0 goes before everything
+    Class {
+        /// Its number
+        id: u32,
+        /// 0 rush, 1, 2, 3 bulk
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=3))]
+        class: u8,
+        #[command(flatten)]
+        agent: Agent,
+    },
+    /// Withdraw an order: what a machine is doing for it is brought to its end, no more
+    #[command(visible_alias = "withdraw")]
+    Cancel {
+        /// Its number
+        id: u32,
+        #[command(flatten)]
+        agent: Agent,
+    },
+}
+
+/// What is wanted with the load.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Kind {
+    /// Into the rack
+    Store,
+    /// Out of the rack and the plant
+    Retrieve,
+    /// Through the robot cell and back
+    Process,
+}
+
+pub(super) fn run(command: &Command) -> Result<Done, Failure> {
+    match command {
+        Command::Submit { kind, load, program, class, wait_s, key, agent } => {
+            let mut order = json!({ "kind": format!("{kind:?}").to_lowercase(), "load": load });
+            let more =
+                [("program", json!(program)), ("class", json!(class)), ("wait_s", json!(wait_s)), ("key", json!(key))];
+            for (name, value) in more.into_iter().filter(|(_, v)| !v.is_null()) {
+                order[name] = value;
+            }
+            let made = agent.ask("POST", "/api/v1/orders", Some(&order))?;
+            Ok(Done::new(format!("order {} is {}\n", made["id"], word(&made["state"])), made))
+        }
+        Command::List { state, limit, agent } => {
+            let state = state.as_ref().map_or(String::new(), |s| format!("&state={s}"));
+            let all = agent.ask("GET", &format!("/api/v1/orders?limit={limit}{state}"), None)?;
+            Ok(Done::new(list(&all), all))
+        }
+        Command::Show { id, agent } => {
+            let order = agent.ask("GET", &format!("/api/v1/orders/{id}"), None)?;
+            let mut text = list(&json!([order]));
+            for step in order["story"].as_array().into_iter().flatten() {
+                text +=
+                    &format!("  {}  {}\n", look::styled(FAINT, time(&step["time"])), look::plain(word(&step["what"])));
+            }
+            Ok(Done::new(text, order))
+        }
+        Command::Class { id, class, agent } => {
+            let order = agent.ask("PATCH", &format!("/api/v1/orders/{id}"), Some(&json!({ "class": class })))?;
+            Ok(Done::new(format!("order {id} is class {class}\n"), order))
+        }
+        Command::Cancel { id, agent } => {
+            let order = agent.ask("DELETE", &format!("/api/v1/orders/{id}"), None)?;
+            Ok(Done::new(format!("order {id} will be withdrawn\n"), order))
+        }
+    }
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn time(value: &Value) -> &str {
+    word(value).get(11..19).unwrap_or_default()
+}
+
+fn list(all: &Value) -> String {
+    let mut table = Table::new(&["order", "what", "load", "class", "state", "taken", "ended", ""]);
+    for o in all.as_array().into_iter().flatten() {
+        let state = word(&o["state"]);
+        let style = match state {
+            "completed" | "running" => GOOD,
+            "failed" | "rejected" => WARN,
+            _ => Style::new(),
+        };
+        let late = if o["late"] == true { "late " } else { "" };
+        let plain = |text: String| (text, Style::new());
+        table.row(vec![
+            plain(o["id"].to_string()),
+            plain(word(&o["kind"]).into()),
+            plain(o["load"].to_string()),
+            plain(o["class"].to_string()),
+            (state.into(), style),
+            plain(time(&o["taken"]).into()),
+            plain(time(&o["ended"]).into()),
+            (format!("{late}{}", word(&o["reason"])), FAINT),
+        ]);
+    }
+    table.render(0)
+}

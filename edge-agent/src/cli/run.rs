@@ -1,0 +1,86 @@
+//! `edge-agent run FILE`: the daemon.
+
+use super::{Done, Failure, progress};
+use crate::Agent;
+use crate::config::{self, Plan};
+use clap::{Args, ValueEnum};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What to run.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Configuration, e.g. configs/demo/agent.toml
+    file: PathBuf,
+    /// How logs look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// One line a message, for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+pub(super) fn run(options: &Options) -> Result<Done, Failure> {
+    // A dead session's own complaints come to us as errors of the line; the library's are for those who ask.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("info,opcua_client=off,opcua_core=off,opcua_crypto=off,rumqttc=off")
+    });
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match options.log {
+        LogFormat::Text => subscriber.with_ansi(colour).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    let plan = config::load(&options.file).map_err(|report| Failure::config(&report))?;
+    config::opcua::warn_insecure(&plan);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let served = runtime.map_err(|e| e.to_string()).and_then(|r| r.block_on(serve(plan)));
+    served.map(|()| Done::new(String::new(), serde_json::Value::Null)).map_err(|why| {
+        tracing::error!("{why}");
+        Failure::new(1, String::new())
+    })
+}
+
+async fn serve(plan: Plan) -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let agent = Agent::start(plan).await?;
+    // Without systemd these do nothing. The watchdog is fed by completed control cycles, not by this task.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = ticks.tick() => {
+                if agent.alive() {
+                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let stages = agent.stages.clone();
+    let shown = tokio::spawn(async move { show_drain(&stages).await });
+    agent.stop().await;
+    shown.abort();
+    Ok(())
+}
+
+/// What still waits for the broker, while a person at a terminal waits for the end.
+async fn show_drain(stages: &crate::metrics::Stages) {
+    let waiting = || stages.spool.stats.waiting.load(Relaxed);
+    let bar = progress(Some(waiting()), "{bar:30} {pos} of {len} messages delivered, {elapsed}");
+    loop {
+        bar.set_position(bar.length().unwrap_or(0).saturating_sub(waiting()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,130 @@
+//! `edge-agent user add|list|remove|token`: on the gateway itself, on the file a running agent reads again by itself.
+
+use super::look::Table;
+use super::{Done, Failure};
+use crate::access::{Access, AccessPlan, Role};
+use crate::config;
+use anstyle::Style;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+/// What to do with users.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a user; the password is asked for, or read from standard input
+    Add {
+        /// Name
+        name: String,
+        /// What they may do
+        #[arg(long)]
+        role: Role,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Show users and tokens
+    List(Where),
+    /// Remove a user or token
+    Remove {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Make an API token; it is shown this once
+    Token {
+        /// Name of the program that will have it
+        name: String,
+        /// What it may do
+        #[arg(long)]
+        role: Role,
+        #[command(flatten)]
+        at: Where,
+    },
+}
+
+/// Whose users.
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    /// Configuration of the gateway
+    #[arg(long, default_value = "/etc/lightsout/agent.toml")]
+    config: PathBuf,
+}
+
+impl Where {
+    fn open(&self) -> Result<std::sync::Arc<Access>, Failure> {
+        let plan = config::load(&self.config).map_err(|report| Failure::config(&report))?;
+        if plan.access.dir.is_none() {
+            let text = "the configuration has no gateway.state_dir: users would be forgotten at once";
+            return Err(Failure::new(1, text.into()));
+        }
+        let plan = AccessPlan { ..plan.access };
+        Access::open(plan).map(|(access, _)| access).map_err(|why| Failure::new(1, why))
+    }
+}
+
+fn failed(why: impl std::fmt::Display) -> Failure {
+    Failure::new(1, why.to_string())
+}
+
+pub(super) fn run(command: &Command) -> Result<Done, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
+    match command {
+        Command::Add { name, role, at } => {
+            let access = at.open()?;
+            runtime.block_on(access.add_user(name, *role, password()?)).map_err(failed)?;
+            Ok(Done::new(format!("{name} may sign in as {}\n", role.name()), json!({ "name": name, "role": role })))
+        }
+        Command::List(at) => {
+            let all = at.open()?.list();
+            let mut table = Table::new(&["name", "role", "kind", "since"]);
+            for (name, role, token, since) in &all {
+                let kind = if *token { "token" } else { "user" };
+                table
+                    .row([name.as_str(), role.name(), kind, since.as_str()].map(|c| (c.into(), Style::new())).to_vec());
+            }
+            let rows = all.iter().map(
+                |(name, role, token, since)| json!({ "name": name, "role": role, "token": token, "since": since }),
+            );
+            Ok(Done::new(table.render(0), rows.collect()))
+        }
+        Command::Remove { name, at } => {
+            at.open()?.remove_user(name).map_err(failed)?;
+            Ok(Done::new(format!("{name} is removed\n"), json!({ "name": name })))
+        }
+        Command::Token { name, role, at } => {
+            let token = at.open()?.add_token(name, *role).map_err(failed)?;
+            Ok(Done::new(format!("{token}\n"), json!({ "name": name, "role": role, "token": token })))
+        }
+    }
+}
+
+/// From the terminal, unseen, twice; else a line of standard input.
+fn password() -> Result<String, Failure> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        let mut line = String::new();
+        input.lock().read_line(&mut line).map_err(failed)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_string());
+    }
+    let once = |prompt: &str| -> Result<String, Failure> {
+        eprint!("{prompt}");
+        let _ = std::io::stderr().flush();
+        let shown = rustix::termios::tcgetattr(&input).map_err(failed)?;
+        let mut hidden = shown.clone();
+        hidden.local_modes &= !rustix::termios::LocalModes::ECHO;
+        rustix::termios::tcsetattr(&input, rustix::termios::OptionalActions::Now, &hidden).map_err(failed)?;
+        let mut line = String::new();
+        let read = input.lock().read_line(&mut line);
+        let _ = rustix::termios::tcsetattr(&input, rustix::termios::OptionalActions::Now, &shown);
+        eprintln!();
+        read.map_err(failed)?;
+        Ok(line.trim_end_matches(['\r', '\n']).to_string())
+    };
+    let first = once("Password: ")?;
+    if once("Again: ")? != first {
+        return Err(failed("the two are not the same"));
+    }
+    Ok(first)
+}

@@ -1,0 +1,126 @@
+//! What is reported of a point, and when: changes beyond the deadband, every change of quality, and the heartbeat with the old source time.
+
+use super::*;
+use crate::config::{DevicePlan, DriverPlan, Payload};
+use crate::telemetry::Spool;
+use crate::telemetry::payload::Encoding;
+use crate::telemetry::spool::{Next, Outlet, Replay, Stream};
+use device_drivers::PointId;
+use device_drivers::modbus::{Endpoint, LineSpec};
+use triple_buffer::triple_buffer;
+
+fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, Outlet) {
+    let device = DevicePlan { name: "d".into(), unit: 1, topic: ("t/".into(), "".into()) };
+    let point = PointPlan {
+        device: 0,
+        tag: "v".into(),
+        publish: true,
+        role: Role::Telemetry,
+        stale_after,
+        write: None,
+        stream: Stream::Normal,
+        deadband,
+    };
+    let (endpoint, connect_timeout) = (Endpoint::Tcp("127.0.0.1:1".into()), Duration::from_secs(1));
+    let (timeout, pause, devices) = (connect_timeout, Duration::ZERO, Vec::new());
+    let spec = LineSpec { endpoint, connect_timeout, timeout, pipeline: 1, pause, devices };
+    let plan = LinePlan {
+        name: "l".into(),
+        driver: DriverPlan::Modbus(spec),
+        devices: vec![device].into(),
+        points: vec![point].into(),
+        machines: Vec::new(),
+        heartbeat: Duration::from_secs(1),
+    };
+    let spool = Spool::in_memory(1 << 20);
+    let wires = FieldWires {
+        clock: Clock::new(),
+        stage: ImageStage::new(triple_buffer(&Default::default()).0),
+        output: triple_buffer(&OutputImage::default()).1,
+        publish: Some(Publish { spool: spool.clone(), payload: Payload::Tag, encoding: Encoding::Json }),
+        resend,
+        stats: Arc::new(LineStats::new(std::iter::empty(), Duration::ZERO, false)),
+        looks: tokio::sync::mpsc::channel(1).1,
+    };
+    (FieldLine::new(&plan, wires), Outlet::new(spool, Replay::InOrder, None))
+}
+
+fn good(value: f64, source_ms: u64) -> Reading {
+    Reading {
+        point: PointId(0),
+        value: Some(Value::Float(value)),
+        quality: Quality::Good,
+        cause: Cause::None,
+        source_ms,
+    }
+}
+
+/// Value, quality and source time of everything that was reported since the last time.
+fn said(outlet: &mut Outlet) -> Vec<(f64, String, String)> {
+    let next = || match outlet.next(Instant::now(), |_, r| Some(String::from_utf8_lossy(r.payload).into_owned())) {
+        Next::Record(_, payload) => Some(payload),
+        _ => None,
+    };
+    std::iter::from_fn(next)
+        .map(|payload| {
+            let json: serde_json::Value =
+                serde_json::from_str(&payload.replace(":}", ":0}").replace(":,", ":0,")).unwrap();
+            let text = |key: &str| json[key].as_str().unwrap_or_default().to_string();
+            (json["value"].as_f64().unwrap_or(f64::NAN), text("quality"), text("source_time")[17..].to_string())
+        })
+        .collect()
+}
+
+fn row(value: f64, quality: &str, time: &str) -> (f64, String, String) {
+    (value, quality.into(), time.into())
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[test]
+fn changes_within_the_deadband_are_not_reported_and_do_not_creep() {
+    let (mut line, mut outlet) = line(1.0, LONG, LONG);
+    for (value, at) in
+        [(20.0, 1000), (20.9, 2000), (19.1, 3000), (20.99, 4000), (21.0, 5000), (20.1, 6000), (20.0, 7000)]
+    {
+        line.readings(PollReport::default(), &mut vec![good(value, at)]);
+    }
+    let want = [row(20.0, "good", "01.000Z"), row(21.0, "good", "05.000Z"), row(20.0, "good", "07.000Z")];
+    assert_eq!(said(&mut outlet), want);
+}
+
+#[test]
+fn a_change_of_quality_is_always_reported_whatever_the_deadband() {
+    let (mut line, mut outlet) = line(100.0, LONG, LONG);
+    let bad = Reading { value: None, quality: Quality::Bad, cause: Cause::NoAnswer, ..good(0.0, 9999) };
+    for reading in [good(20.0, 1000), bad.clone(), bad, good(20.5, 3000)] {
+        line.readings(PollReport::default(), &mut vec![reading]);
+    }
+    let want = [row(20.0, "good", "01.000Z"), row(20.0, "bad", "01.000Z"), row(20.5, "good", "03.000Z")];
+    assert_eq!(said(&mut outlet), want, "what turns Bad keeps the source time of its value");
+}
+
+#[test]
+fn the_heartbeat_says_the_last_value_with_its_old_source_time() {
+    let (mut line, mut outlet) = line(1.0, LONG, Duration::ZERO);
+    line.readings(PollReport::default(), &mut vec![good(20.0, 1000)]);
+    line.readings(PollReport::default(), &mut vec![good(20.5, 2000)]);
+    assert_eq!(said(&mut outlet), [row(20.0, "good", "01.000Z"), row(20.0, "good", "01.000Z")]);
+}
+
+#[test]
+fn what_is_silent_turns_uncertain_then_bad_and_is_never_stamped_anew() {
+    let (mut line, mut outlet) = line(0.0, Duration::from_millis(20), LONG);
+    line.readings(PollReport::default(), &mut vec![good(20.0, 1000)]);
+    line.sweep();
+    std::thread::sleep(Duration::from_millis(25));
+    line.sweep();
+    std::thread::sleep(Duration::from_millis(25));
+    line.sweep();
+    line.sweep();
+    let said = said(&mut outlet);
+    // On a machine that hesitates it may be Bad at once; it is never Good again, and never younger.
+    assert!(said.iter().all(|(value, _, time)| *value == 20.0 && time == "01.000Z"), "{said:?}");
+    assert_eq!((said[0].1.as_str(), said.last().unwrap().1.as_str()), ("good", "bad"));
+    assert!(said.len() <= 3, "{said:?}");
+}

@@ -1,0 +1,187 @@
+//! The field: lines, devices, and tags with value, quality and age.
+
+use super::Face;
+use super::guard::{As, VIEWER};
+use super::problem::{Asked, Problem};
+use crate::board::stamp;
+use crate::config::{DevicePlan, LinePlan, PointPlan};
+use crate::field::view::{Look, LookSender, PointSeen};
+use crate::live::frames::{self, LineView};
+use crate::telemetry::payload::{json_value, quality_name};
+use axum::Json;
+use axum::extract::State;
+use control_core::image::Quality;
+use device_drivers::value::wall_clock_ms;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use utoipa::{IntoParams, ToSchema};
+
+/// Tags in one answer.
+const TAGS_MAX: usize = 500;
+/// How long a line may take to say what it knows; it says so when it sweeps, once a second or more often.
+const LOOK_LIMIT: Duration = Duration::from_millis(1500);
+
+/// The tags, to be searched, and the lines to be asked.
+#[derive(Default)]
+pub struct FieldIndex {
+    lines: Vec<IndexedLine>,
+}
+
+struct IndexedLine {
+    name: Arc<str>,
+    devices: Arc<[DevicePlan]>,
+    points: Arc<[PointPlan]>,
+    looks: LookSender,
+}
+
+impl FieldIndex {
+    /// Adds a line; `looks` is where it is asked.
+    pub fn add(&mut self, plan: &LinePlan, looks: LookSender) {
+        let (name, devices, points) = (plan.name.clone(), plan.devices.clone(), plan.points.clone());
+        self.lines.push(IndexedLine { name, devices, points, looks });
+    }
+}
+
+/// Lines with their devices.
+#[utoipa::path(get, path = "/api/v1/field", tag = "field", responses((status = 200, body = Vec<LineView>)))]
+pub(super) async fn lines(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Json<Vec<LineView>> {
+    Json(frames::field(&face.stages))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct TagQuery {
+    /// Only tags in whose `device/tag` this text stands.
+    q: Option<String>,
+    /// Only tags of this line.
+    line: Option<String>,
+    /// Only tags that are not Good: bad, uncertain and refused ones, with the reason.
+    bad: Option<bool>,
+    /// So many at most; 100 when nothing is said.
+    limit: Option<u32>,
+}
+
+/// A tag.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TagView {
+    /// Its line.
+    line: String,
+    /// `device/tag`.
+    tag: String,
+    /// The last value known; a number, a text, true or false, a list of words, or nothing.
+    value: serde_json::Value,
+    /// good, uncertain, bad.
+    quality: &'static str,
+    /// Why not further.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    /// When it was true at its source, RFC 3339.
+    source_time: String,
+    /// Since then, seconds.
+    age_s: f64,
+    /// Whether it may be written, and from what to what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write: Option<WriteRange>,
+}
+
+/// What may be written.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WriteRange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<f64>,
+}
+
+/// Tags, and how many there are that match.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Tags {
+    /// How many match; with `bad`, how many are shown.
+    total: usize,
+    /// The first of them.
+    tags: Vec<TagView>,
+}
+
+/// Tags with value, quality and age. What nobody asks for costs nothing; what is asked for is asked of its line's own task.
+#[utoipa::path(get, path = "/api/v1/tags", tag = "field", params(TagQuery), responses((status = 200, body = Tags)))]
+pub(super) async fn tags(
+    _: As<VIEWER>,
+    State(face): State<Arc<Face>>,
+    Asked(query): Asked<TagQuery>,
+) -> Result<Json<Tags>, Problem> {
+    let limit = query.limit.map_or(100, |n| usize::try_from(n).unwrap_or(TAGS_MAX)).min(TAGS_MAX);
+    let needle = query.q.unwrap_or_default().to_lowercase();
+    let mut all = Tags { total: 0, tags: Vec::new() };
+    for line in &face.field.lines {
+        if query.line.as_deref().is_some_and(|l| l != &*line.name) {
+            continue;
+        }
+        if query.bad == Some(true) {
+            let seen = line.look(Vec::new(), Some(crate::field::view::POINTS_MAX)).await.unwrap_or_default();
+            let fits = |p: &&PointSeen| needle.is_empty() || line.tag(p.point).to_lowercase().contains(&needle);
+            let room = limit - all.tags.len().min(limit);
+            all.tags.extend(seen.iter().filter(fits).take(room).map(|p| line.view(p.point, Some(p))));
+            all.total = all.tags.len();
+            continue;
+        }
+        let found = line.find(&needle);
+        all.total += found.len();
+        let room = limit - all.tags.len().min(limit);
+        let wanted: Vec<u32> = found.into_iter().take(room).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let seen = line.look(wanted.clone(), None).await.unwrap_or_default();
+        let by_point: HashMap<u32, &PointSeen> = seen.iter().map(|p| (p.point, p)).collect();
+        all.tags.extend(wanted.into_iter().map(|n| line.view(n, by_point.get(&n).copied())));
+    }
+    Ok(Json(all))
+}
+
+impl IndexedLine {
+    fn tag(&self, point: u32) -> String {
+        let Some(p) = self.points.get(point as usize) else { return String::new() };
+        let device = self.devices.get(p.device as usize).map_or("?", |d| &*d.name);
+        format!("{device}/{}", p.tag)
+    }
+
+    /// Points that are published and whose name contains a text.
+    fn find(&self, needle: &str) -> Vec<u32> {
+        let points = self.points.iter().enumerate().filter(|(_, p)| p.publish).map(|(n, _)| n as u32);
+        points.filter(|n| needle.is_empty() || self.tag(*n).to_lowercase().contains(needle)).collect()
+    }
+
+    /// Asks the line; `None` when it does not answer in time.
+    async fn look(&self, points: Vec<u32>, bad: Option<usize>) -> Option<Vec<PointSeen>> {
+        let (reply, answer) = oneshot::channel();
+        self.looks.try_send(Look { points, bad, reply }).ok()?;
+        tokio::time::timeout(LOOK_LIMIT, answer).await.ok()?.ok()
+    }
+
+    fn view(&self, point: u32, seen: Option<&PointSeen>) -> TagView {
+        let rule = self.points.get(point as usize).and_then(|p| p.write.as_ref());
+        let write = rule.map(|r| WriteRange { min: r.min, max: r.max });
+        let (line, tag) = (self.name.to_string(), self.tag(point));
+        let Some(seen) = seen else {
+            let cause = Some("the line does not answer right now".into());
+            let (value, source_time) = (serde_json::Value::Null, stamp(0));
+            return TagView { line, tag, value, quality: "bad", cause, source_time, age_s: 0.0, write };
+        };
+        let mut text = Vec::new();
+        json_value(&mut text, seen.value.as_ref());
+        TagView {
+            line,
+            tag,
+            value: serde_json::from_slice(&text).unwrap_or(serde_json::Value::Null),
+            quality: quality_name(seen.quality),
+            cause: (seen.quality != Quality::Good).then(|| seen.cause.to_string()),
+            source_time: stamp(seen.source_ms),
+            age_s: wall_clock_ms().saturating_sub(seen.source_ms) as f64 / 1000.0,
+            write,
+        }
+    }
+}

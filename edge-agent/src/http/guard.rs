@@ -1,0 +1,180 @@
+//! Who asks, and whether they may: `As<OPERATOR>` in a handler's arguments lets nobody below in.
+//!
+//! A browser must not be made to act for somebody by another site's page: what changes anything and comes from another origin is
+//! refused, and who has not signed in is trusted as "on this machine" only under a name that no foreign page can have.
+
+use super::Face;
+use super::problem::Problem;
+use crate::access::{Denied, Role, Shown, Who};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Name of the session cookie.
+pub(super) const COOKIE: &str = "lightsout_session";
+
+/// Where a connection comes from; put there by the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub SocketAddr);
+
+/// Somebody who may do at least this; the number is the role's.
+#[derive(Debug)]
+pub(super) struct As<const ROLE: u8>(pub Who);
+
+pub(super) const VIEWER: u8 = Role::Viewer as u8;
+pub(super) const OPERATOR: u8 = Role::Operator as u8;
+pub(super) const ENGINEER: u8 = Role::Engineer as u8;
+pub(super) const ADMIN: u8 = Role::Admin as u8;
+
+/// Anybody, and who they are.
+#[derive(Debug)]
+pub(super) struct Anybody(pub Who);
+
+impl<const ROLE: u8> FromRequestParts<Arc<Face>> for As<ROLE> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Problem> {
+        let Anybody(who) = Anybody::from_request_parts(parts, face).await?;
+        if who.role.is_some_and(|r| r as u8 >= ROLE) {
+            return Ok(As(who));
+        }
+        let needed = Role::ALL.into_iter().find(|r| *r as u8 == ROLE).map_or("", Role::name);
+        if parts.method != Method::GET {
+            face.access.audit.note(&who, &format!("{} {}", parts.method, parts.uri.path()), "", "denied");
+        }
+        Err(if who.signed_in {
+            let has = who.role.map_or("nothing", Role::name);
+            let detail = format!("this needs the role {needed}; {} is {has}", who.name);
+            Problem::new(StatusCode::FORBIDDEN, "not-allowed", "your role does not allow this", detail)
+        } else {
+            let detail = format!("this needs the role {needed}: sign in, or send Authorization: Bearer TOKEN");
+            Problem::new(StatusCode::UNAUTHORIZED, "sign-in", "sign in first", detail)
+        })
+    }
+}
+
+impl FromRequestParts<Arc<Face>> for Anybody {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Problem> {
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            same_origin(&parts.headers)?;
+        }
+        let from = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |Peer(at)| at.ip());
+        let proxied =
+            ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|h| parts.headers.contains_key(*h))
+                || !is_plain_host(&parts.headers);
+        let shown = Shown { bearer: bearer(&parts.headers), cookie: cookie(&parts.headers), from, proxied };
+        match face.access.who(shown) {
+            Ok(who) => Ok(Anybody(who)),
+            Err(why) => Err(denied(why)),
+        }
+    }
+}
+
+/// What a refusal looks like.
+pub(super) fn denied(why: Denied) -> Problem {
+    let (status, kind, detail) = match why {
+        Denied::BadToken => (StatusCode::UNAUTHORIZED, "bad-token", "the token is not known, or no longer"),
+        Denied::BadPassword => (StatusCode::UNAUTHORIZED, "bad-password", "name or password is wrong"),
+        Denied::BadFirst => (
+            StatusCode::FORBIDDEN,
+            "bad-token",
+            "the one-time token is wrong, or was used; the newest is in the log of the last start",
+        ),
+        Denied::Wait => (StatusCode::TOO_MANY_REQUESTS, "wait", "too many wrong passwords; try again in half a minute"),
+        Denied::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "too many are signing in; try again in some seconds"),
+    };
+    Problem::new(status, kind, "you are not let in", detail)
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = text(headers, header::AUTHORIZATION)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The session token of the cookie, if there is one.
+pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
+    all.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// Whether the host asked for is an address or this machine's own name: a name of somebody else's that was made to point here is not.
+fn is_plain_host(headers: &HeaderMap) -> bool {
+    let Some(host) = text(headers, header::HOST) else { return true };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let own = rustix::system::uname();
+    name == "localhost" || name.parse::<IpAddr>().is_ok() || own.nodename().to_str().is_ok_and(|own| own == name)
+}
+
+/// A page of another site must not change anything here.
+fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = text(headers, header::ORIGIN) else { return Ok(()) };
+    let host = text(headers, header::HOST).unwrap_or_default();
+    if origin.split_once("://").is_some_and(|(_, at)| at == host) {
+        return Ok(());
+    }
+    let detail = format!("a page of {origin} may not change anything at {host}");
+    Err(Problem::new(StatusCode::FORBIDDEN, "other-origin", "this came from another site's page", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(rows: &[(&'static str, &'static str)]) -> HeaderMap {
+        rows.iter().map(|(n, v)| (header::HeaderName::from_static(n), header::HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn only_addresses_and_this_machine_s_names_are_here() {
+        let rows = [
+            ("127.0.0.1:9464", true),
+            ("localhost:9464", true),
+            ("[::1]:9464", true),
+            ("localhost", true),
+            ("evil.example:9464", false),
+            ("localhost.evil.example", false),
+            ("", false),
+        ];
+        for (host, want) in rows {
+            assert_eq!(is_plain_host(&headers(&[("host", host)])), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn another_site_s_page_changes_nothing() {
+        let rows = [
+            (None, true),
+            (Some("http://127.0.0.1:9464"), true),
+            (Some("https://127.0.0.1:9464"), true),
+            (Some("http://evil.example"), false),
+            (Some("null"), false),
+            (Some("http://127.0.0.1:80"), false),
+        ];
+        for (origin, want) in rows {
+            let mut all = headers(&[("host", "127.0.0.1:9464")]);
+            if let Some(origin) = origin {
+                all.insert(header::ORIGIN, header::HeaderValue::from_static(origin));
+            }
+            assert_eq!(same_origin(&all).is_ok(), want, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn the_session_is_found_among_other_cookies() {
+        assert_eq!(cookie(&headers(&[("cookie", "a=b; lightsout_session=xyz; c=d")])), Some("xyz"));
+        assert_eq!(cookie(&headers(&[("cookie", "lightsout_session_2=xyz")])), None);
+        assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])), Some("abc"));
+        assert_eq!(bearer(&headers(&[("authorization", "Basic abc")])), None);
+    }
+}

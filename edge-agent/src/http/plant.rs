@@ -1,0 +1,44 @@
+//! What reaches the plant beside orders: writes of tags, and a person's word that machines may go on.
+
+use super::Face;
+use super::guard::{As, OPERATOR};
+use super::problem::{Body, Problem};
+use crate::commands::{Origin, WriteForm, WriteView};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use control_core::cycle::Request;
+use std::sync::Arc;
+
+/// Writes a tag that may be written, and waits for what comes of it.
+#[utoipa::path(post, path = "/api/v1/writes", tag = "plant", request_body = WriteForm, responses(
+    (status = 200, body = WriteView, description = "Written and read back"),
+))]
+pub(super) async fn write(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    Body(form): Body<WriteForm>,
+) -> Result<Json<WriteView>, Problem> {
+    let what = format!("{} = {}", form.tag, form.value);
+    let view = face.stages.writes.write(form, Origin { via: "http", by: who.name.to_string() }).await;
+    face.access.audit.note(&who, "tag.write", &what, view.outcome);
+    let status = match view.outcome {
+        "done" => return Ok(Json(view)),
+        "not_allowed" => StatusCode::FORBIDDEN,
+        "invalid" => StatusCode::UNPROCESSABLE_ENTITY,
+        "too_often" => StatusCode::TOO_MANY_REQUESTS,
+        "link_down" | "busy" => StatusCode::SERVICE_UNAVAILABLE,
+        "expired" | "unknown" => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::CONFLICT,
+    };
+    let detail = view.reason.clone().unwrap_or_default();
+    Err(Problem::new(status, &format!("write-{}", view.outcome), "the tag was not written", detail).of_write(view))
+}
+
+/// A person says that machines that left AUTO may go on.
+#[utoipa::path(post, path = "/api/v1/acknowledge", tag = "plant", responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Face>>) -> Result<StatusCode, Problem> {
+    let done = face.desk.request(Request::Acknowledge);
+    face.access.audit.note(&who, "plant.acknowledge", "machines that left AUTO", if done { "done" } else { "busy" });
+    if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
+}

@@ -1,0 +1,48 @@
+//! What is said over a connection: the gateway's own messages, or those of a Sparkplug edge node. The session below keeps the promises of
+//! delivery and knows nothing of topics.
+
+use super::session::Out;
+use super::wire::{Message, Received};
+use crate::telemetry::spool::Stream;
+use crate::telemetry::spool::record::Record;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How a message of the spool is sent.
+#[derive(Debug)]
+pub enum Sending {
+    /// QoS 1: done at its PUBACK.
+    Acknowledged(Message),
+    /// QoS 0, as Sparkplug wants its data: done when the broker answers a ping that was sent after it. MQTT keeps the order of a
+    /// connection, so by then it has been taken.
+    Pinged(Message),
+    /// Nothing to be sent: it is done.
+    Nothing,
+}
+
+/// What is said over a connection.
+pub trait Face: Send {
+    /// A connection is about to be made: its last will.
+    fn will(&mut self) -> Message;
+    /// What is to be subscribed to, and whether retained messages are wanted.
+    fn subscriptions(&self) -> (Vec<String>, bool);
+    /// The connection is there.
+    fn connected(&mut self, out: &mut Out<'_>);
+    /// What a record of the spool becomes; `None`: not now.
+    fn sending(&mut self, stream: Stream, record: &Record<'_>) -> Option<Sending>;
+    /// A message came in.
+    fn received(&mut self, message: Received, out: &mut Out<'_>);
+    /// Something happened elsewhere, or time has passed: once in 50 ms at most.
+    fn look(&mut self, out: &mut Out<'_>);
+    /// Rings when [`Face::look`] is wanted at once.
+    fn nudge(&self) -> Arc<Notify> {
+        Arc::default()
+    }
+    /// How often [`Face::look`] is wanted anyway.
+    fn look_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+    /// The last message before DISCONNECT, and whether the broker is to publish the will (MQTT 5).
+    fn farewell(&mut self) -> (Option<Message>, bool);
+}

@@ -1,0 +1,85 @@
+//! The gateway's own messages: JSON or CBOR on topics of its own, a retained birth and last will.
+
+use super::face::{Face, Sending};
+use super::session::Out;
+use super::wire::{Message, Properties, Received};
+use crate::commands::Commands;
+use crate::config::plan::MqttPlan;
+use crate::telemetry::payload::{rfc3339, with_sequence};
+use crate::telemetry::spool::record::Record;
+use crate::telemetry::spool::{Kind, Stream};
+use device_drivers::value::wall_clock_ms;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The gateway's own messages.
+pub struct Plain {
+    status_topic: String,
+    expiry: Option<Duration>,
+    properties: Vec<(String, String)>,
+    commands: Option<Arc<Commands>>,
+}
+
+impl Plain {
+    /// What a configuration wants; commands go to that door.
+    pub fn new(plan: &MqttPlan, commands: Option<Arc<Commands>>) -> Plain {
+        Plain {
+            status_topic: plan.status_topic.clone(),
+            expiry: plan.expiry,
+            properties: plan.properties.clone(),
+            commands,
+        }
+    }
+
+    fn status(&self, state: &str, reason: &str) -> Message {
+        let (version, time) = (env!("CARGO_PKG_VERSION"), rfc3339(wall_clock_ms()));
+        let text =
+            format!("{{\"state\":\"{state}\",\"reason\":\"{reason}\",\"version\":\"{version}\",\"time\":\"{time}\"}}");
+        let properties = Properties { content_type: Some("application/json"), ..Properties::default() };
+        Message { topic: self.status_topic.clone(), payload: text.into_bytes(), retain: true, properties }
+    }
+}
+
+impl Face for Plain {
+    fn will(&mut self) -> Message {
+        self.status("offline", "connection lost")
+    }
+
+    fn subscriptions(&self) -> (Vec<String>, bool) {
+        (self.commands.as_ref().map_or_else(Vec::new, |c| c.topics()), false)
+    }
+
+    fn connected(&mut self, out: &mut Out<'_>) {
+        out.say(self.status("online", "connected"));
+    }
+
+    fn sending(&mut self, _stream: Stream, record: &Record<'_>) -> Option<Sending> {
+        let content_type = match record.kind {
+            Kind::Json | Kind::Loss => "application/json",
+            Kind::Cbor => "application/cbor",
+            // Written by a run that was a Sparkplug edge node: nobody here would understand it.
+            Kind::Sparkplug | Kind::Skip => return Some(Sending::Nothing),
+        };
+        let mut payload = Vec::with_capacity(record.payload.len() + 20);
+        with_sequence(&mut payload, record.kind, record.payload, record.hole, record.sequence);
+        let expiry_s = self.expiry.map(|expiry| {
+            let age = Duration::from_millis(wall_clock_ms().saturating_sub(record.at_ms));
+            u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX)
+        });
+        let user = self.properties.clone();
+        let properties = Properties { content_type: Some(content_type), expiry_s, correlation: None, user };
+        Some(Sending::Acknowledged(Message { topic: record.topic.into(), payload, retain: false, properties }))
+    }
+
+    fn received(&mut self, message: Received, _out: &mut Out<'_>) {
+        if let Some(commands) = &self.commands {
+            commands.take(message);
+        }
+    }
+
+    fn look(&mut self, _out: &mut Out<'_>) {}
+
+    fn farewell(&mut self) -> (Option<Message>, bool) {
+        (Some(self.status("offline", "stopped")), false)
+    }
+}

@@ -1,0 +1,508 @@
+//! MQTT 3.1.1 and 5 as one face: bytes in and out of one connection, and what was agreed at its beginning.
+//!
+//! rumqttc's packets are used; its client and event loop are not, because they accept what they may lose, hold a copy that counts for
+//! nothing, flush after every message, end the connection over one message that is too large, and cannot say DISCONNECT with a reason.
+//! What is left to do here is little: read, write, remember when something was last heard.
+
+use bytes::{Bytes, BytesMut};
+use rumqttc::mqttbytes::v4;
+use rumqttc::v5::mqttbytes::v5;
+use rumqttc::v5::mqttbytes::{Error as Error5, QoS as QoS5};
+use rumqttc::{mqttbytes::Error as Error4, mqttbytes::QoS as QoS4};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// Largest packet taken from a broker: commands and acknowledgements are small.
+pub const INCOMING_MAX: u32 = 256 * 1024;
+/// Bytes on their way out; more are not made before these have gone.
+pub const OUT_MAX: usize = 1 << 20;
+/// Topic aliases used at most: each is a topic that the broker has to remember.
+const ALIASES_MAX: u16 = 1000;
+
+/// A connection: TCP, or TLS over it.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Version of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    V311,
+    /// MQTT 5.
+    #[default]
+    V5,
+}
+
+/// A message that goes out.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// Where it goes.
+    pub topic: String,
+    /// What it says.
+    pub payload: Vec<u8>,
+    /// The broker keeps it.
+    pub retain: bool,
+    /// The rest.
+    pub properties: Properties,
+}
+
+/// What MQTT 5 says of a message beside the message. Nothing of it goes out over 3.1.1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// MIME type of the payload.
+    pub content_type: Option<&'static str>,
+    /// Nobody wants it any more after so many seconds.
+    pub expiry_s: Option<u32>,
+    /// Tells the asker which question is answered.
+    pub correlation: Option<Bytes>,
+    /// Names and values.
+    pub user: Vec<(String, String)>,
+}
+
+/// A message that came in.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Where it went.
+    pub topic: String,
+    /// What it says.
+    pub payload: Bytes,
+    /// The broker had kept it: it was not sent just now.
+    pub retain: bool,
+    /// Where an answer is wanted.
+    pub response_topic: Option<String>,
+    /// Belongs into the answer.
+    pub correlation: Option<Bytes>,
+    /// Seconds for which it is worth something.
+    pub expiry_s: Option<u32>,
+    /// Names and values.
+    pub user: Vec<(String, String)>,
+}
+
+/// What comes from the broker.
+#[derive(Debug)]
+pub enum Incoming {
+    /// It has taken a message; a reason when it does not want it.
+    PubAck(u16, Option<String>),
+    /// A message, acknowledged already.
+    Publish(Box<Received>),
+    /// The answer to a subscription: whether it is refused.
+    SubAck(bool),
+    /// It is alive.
+    PingResp,
+    /// It wants to end the connection.
+    Disconnect(String),
+    /// Nothing that concerns us.
+    Other,
+}
+
+/// Who connects, and what is to be said when the connection is lost.
+#[derive(Clone, Debug)]
+pub struct Hello<'a> {
+    /// Version of the protocol.
+    pub version: Version,
+    /// Client id.
+    pub client_id: &'a str,
+    /// The broker may take us for dead after one and a half of this.
+    pub keep_alive: Duration,
+    /// User and password.
+    pub login: Option<(String, String)>,
+    /// Last will: QoS 1.
+    pub will: &'a Message,
+}
+
+/// A message that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Its size as a packet, bytes.
+    pub size: usize,
+    /// What the broker takes.
+    pub max: u32,
+}
+
+/// One connection.
+pub struct Wire {
+    io: Box<dyn Io>,
+    version: Version,
+    inbox: BytesMut,
+    outbox: BytesMut,
+    /// TLS holds bytes back until it is told to flush.
+    is_held: bool,
+    packet_max: Option<u32>,
+    aliases: std::collections::HashMap<String, u16>,
+    aliases_max: u16,
+    /// Messages the broker takes without an acknowledgement.
+    pub receive_max: u16,
+    /// How often something has to be said.
+    pub keep_alive: Duration,
+    /// When something was last sent.
+    pub sent_at: Instant,
+}
+
+impl Wire {
+    /// Says hello and waits for the answer.
+    pub async fn open(io: Box<dyn Io>, hello: Hello<'_>) -> Result<Wire, String> {
+        let mut wire = Wire {
+            io,
+            version: hello.version,
+            inbox: BytesMut::with_capacity(8 * 1024),
+            outbox: BytesMut::with_capacity(8 * 1024),
+            is_held: false,
+            packet_max: None,
+            aliases: std::collections::HashMap::new(),
+            aliases_max: 0,
+            receive_max: u16::MAX,
+            keep_alive: hello.keep_alive,
+            sent_at: Instant::now(),
+        };
+        wire.put_connect(hello)?;
+        wire.flush().await.map_err(|e| e.to_string())?;
+        loop {
+            match wire.conn_ack()? {
+                Some(()) => return Ok(wire),
+                None => {
+                    let n = wire.io.read_buf(&mut wire.inbox).await.map_err(|e| e.to_string())?;
+                    if n == 0 {
+                        return Err("the broker hung up instead of answering; is this its MQTT port?".into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_connect(&mut self, hello: Hello<'_>) -> Result<(), String> {
+        let keep_alive = u16::try_from(hello.keep_alive.as_secs()).unwrap_or(u16::MAX);
+        let (topic, payload) = (Bytes::from(hello.will.topic.clone()), Bytes::from(hello.will.payload.clone()));
+        let retain = hello.will.retain;
+        let packet = match self.version {
+            Version::V5 => {
+                let properties =
+                    v5::ConnectProperties { max_packet_size: Some(INCOMING_MAX), ..v5::ConnectProperties::new() };
+                let connect = v5::Connect {
+                    keep_alive,
+                    client_id: hello.client_id.into(),
+                    clean_start: true,
+                    properties: Some(properties),
+                };
+                let will = v5::LastWill { topic, message: payload, qos: QoS5::AtLeastOnce, retain, properties: None };
+                let login = hello.login.map(|(username, password)| v5::Login { username, password });
+                Packet::V5(v5::Packet::Connect(connect, Some(will), login))
+            }
+            Version::V311 => {
+                let topic = hello.will.topic.clone();
+                let connect = v4::Connect {
+                    protocol: rumqttc::mqttbytes::Protocol::V4,
+                    keep_alive,
+                    client_id: hello.client_id.into(),
+                    clean_session: true,
+                    last_will: Some(v4::LastWill { topic, message: payload, qos: QoS4::AtLeastOnce, retain }),
+                    login: hello.login.map(|(username, password)| v4::Login { username, password }),
+                };
+                Packet::V311(v4::Packet::Connect(connect))
+            }
+        };
+        self.put(&packet)
+    }
+
+    /// The answer to CONNECT, once it is there.
+    fn conn_ack(&mut self) -> Result<Option<()>, String> {
+        match self.packet()? {
+            None => Ok(None),
+            Some(Packet::V5(v5::Packet::ConnAck(ack))) => {
+                if ack.code != v5::ConnectReturnCode::Success {
+                    return Err(refusal(&format!("{:?}", ack.code)));
+                }
+                if let Some(properties) = ack.properties {
+                    self.packet_max = properties.max_packet_size;
+                    self.aliases_max = properties.topic_alias_max.unwrap_or(0).min(ALIASES_MAX);
+                    self.receive_max = properties.receive_max.unwrap_or(u16::MAX).max(1);
+                    let own = self.keep_alive;
+                    let told = properties.server_keep_alive.map(|s| Duration::from_secs(u64::from(s.max(1))));
+                    self.keep_alive = told.map_or(own, |told| own.min(told));
+                    if properties.max_qos == Some(0) {
+                        return Err("the broker takes no message that it has to acknowledge (maximum QoS 0)".into());
+                    }
+                }
+                Ok(Some(()))
+            }
+            Some(Packet::V311(v4::Packet::ConnAck(ack))) => match ack.code {
+                v4::ConnectReturnCode::Success => Ok(Some(())),
+                code => Err(refusal(&format!("{code:?}"))),
+            },
+            Some(_) => Err("the broker answered CONNECT with something else".into()),
+        }
+    }
+
+    fn packet(&mut self) -> Result<Option<Packet>, String> {
+        let before = self.inbox.len();
+        // Asking for more after taking bytes away is a length inside a packet that does not fit the packet.
+        let malformed = |e: String| format!("the broker sent what is no MQTT packet: {e}");
+        match self.version {
+            Version::V5 => match v5::Packet::read(&mut self.inbox, Some(INCOMING_MAX)) {
+                Ok(packet) => Ok(Some(Packet::V5(packet))),
+                Err(Error5::InsufficientBytes(_)) if self.inbox.len() == before => Ok(None),
+                Err(e) => Err(malformed(e.to_string())),
+            },
+            Version::V311 => match v4::Packet::read(&mut self.inbox, INCOMING_MAX as usize) {
+                Ok(packet) => Ok(Some(Packet::V311(packet))),
+                Err(Error4::InsufficientBytes(_)) if self.inbox.len() == before => Ok(None),
+                Err(e) => Err(malformed(e.to_string())),
+            },
+        }
+    }
+
+    fn put(&mut self, packet: &Packet) -> Result<(), String> {
+        self.sent_at = Instant::now();
+        match packet {
+            Packet::V5(packet) => packet.write(&mut self.outbox, None).map(drop).map_err(|e| e.to_string()),
+            Packet::V311(packet) => packet.write(&mut self.outbox, usize::MAX).map(drop).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Something that has come, if it is there whole. Messages are acknowledged on the way.
+    pub fn take(&mut self) -> Result<Option<Incoming>, String> {
+        let Some(packet) = self.packet()? else { return Ok(None) };
+        Ok(Some(match packet {
+            Packet::V5(packet) => self.incoming_v5(packet)?,
+            Packet::V311(packet) => self.incoming_v311(packet)?,
+        }))
+    }
+
+    fn incoming_v5(&mut self, packet: v5::Packet) -> Result<Incoming, String> {
+        Ok(match packet {
+            v5::Packet::PubAck(ack) => {
+                let taken = matches!(ack.reason, v5::PubAckReason::Success | v5::PubAckReason::NoMatchingSubscribers);
+                Incoming::PubAck(ack.pkid, (!taken).then(|| format!("{:?}", ack.reason)))
+            }
+            v5::Packet::Publish(publish) => {
+                if publish.qos == QoS5::AtLeastOnce {
+                    self.put(&Packet::V5(v5::Packet::PubAck(v5::PubAck::new(publish.pkid, None))))?;
+                }
+                let properties = publish.properties.unwrap_or_default();
+                Incoming::Publish(Box::new(Received {
+                    // We allow no aliases: an empty topic is an error of the broker, and nobody's command.
+                    topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                    payload: publish.payload,
+                    retain: publish.retain,
+                    response_topic: properties.response_topic,
+                    correlation: properties.correlation_data,
+                    expiry_s: properties.message_expiry_interval,
+                    user: properties.user_properties,
+                }))
+            }
+            v5::Packet::SubAck(ack) => {
+                let taken = |c: &v5::SubscribeReasonCode| matches!(c, v5::SubscribeReasonCode::Success(_));
+                Incoming::SubAck(!ack.return_codes.iter().all(taken))
+            }
+            v5::Packet::PingResp(_) => Incoming::PingResp,
+            v5::Packet::Disconnect(end) => {
+                let why = end.properties.and_then(|p| p.reason_string).map_or(String::new(), |why| format!(": {why}"));
+                Incoming::Disconnect(format!("the broker ends the connection, {:?}{why}", end.reason_code))
+            }
+            _ => Incoming::Other,
+        })
+    }
+
+    fn incoming_v311(&mut self, packet: v4::Packet) -> Result<Incoming, String> {
+        Ok(match packet {
+            v4::Packet::PubAck(ack) => Incoming::PubAck(ack.pkid, None),
+            v4::Packet::Publish(publish) => {
+                if publish.qos == QoS4::AtLeastOnce {
+                    self.put(&Packet::V311(v4::Packet::PubAck(v4::PubAck::new(publish.pkid))))?;
+                }
+                let (topic, payload, retain) = (publish.topic, publish.payload, publish.retain);
+                Incoming::Publish(Box::new(Received { topic, payload, retain, ..Received::default() }))
+            }
+            v4::Packet::SubAck(ack) => {
+                let refused = |c: &v4::SubscribeReasonCode| *c == v4::SubscribeReasonCode::Failure;
+                Incoming::SubAck(ack.return_codes.iter().any(refused))
+            }
+            v4::Packet::PingResp => Incoming::PingResp,
+            _ => Incoming::Other,
+        })
+    }
+
+    /// Puts a message on its way; `id` for QoS 1, none for QoS 0.
+    pub fn publish(&mut self, message: Message, id: Option<u16>) -> Result<(), TooLarge> {
+        let pkid = id.unwrap_or(0);
+        self.sent_at = Instant::now();
+        match self.version {
+            Version::V5 => {
+                let properties = &message.properties;
+                let mut wanted = v5::PublishProperties {
+                    content_type: properties.content_type.map(String::from),
+                    message_expiry_interval: properties.expiry_s,
+                    correlation_data: properties.correlation.clone(),
+                    user_properties: properties.user.clone(),
+                    ..v5::PublishProperties::default()
+                };
+                let (alias, known) = if message.retain { (None, false) } else { self.alias(&message.topic) };
+                wanted.topic_alias = alias;
+                let plain = wanted == v5::PublishProperties::default();
+                let mut publish = v5::Publish {
+                    dup: false,
+                    qos: if id.is_some() { QoS5::AtLeastOnce } else { QoS5::AtMostOnce },
+                    retain: message.retain,
+                    topic: if known { Bytes::new() } else { Bytes::copy_from_slice(message.topic.as_bytes()) },
+                    pkid,
+                    payload: Bytes::from(message.payload),
+                    properties: (!plain).then_some(wanted),
+                };
+                if let Some(max) = self.packet_max.filter(|max| publish.size() > *max as usize) {
+                    if let (Some(_), false) = (alias, known) {
+                        self.aliases.remove(&message.topic);
+                    }
+                    return Err(TooLarge { size: publish.size(), max });
+                }
+                publish.dup = false;
+                let _ = publish.write(&mut self.outbox);
+            }
+            Version::V311 => {
+                let publish = v4::Publish {
+                    dup: false,
+                    qos: if id.is_some() { QoS4::AtLeastOnce } else { QoS4::AtMostOnce },
+                    retain: message.retain,
+                    topic: message.topic,
+                    pkid,
+                    payload: Bytes::from(message.payload),
+                };
+                let _ = publish.write(&mut self.outbox);
+            }
+        }
+        Ok(())
+    }
+
+    /// The alias of a topic, and whether the broker knows it already. When there are no more, topics go out in full.
+    fn alias(&mut self, topic: &str) -> (Option<u16>, bool) {
+        if let Some(alias) = self.aliases.get(topic) {
+            return (Some(*alias), true);
+        }
+        let next = self.aliases.len() as u16 + 1;
+        if next > self.aliases_max {
+            return (None, false);
+        }
+        self.aliases.insert(topic.to_string(), next);
+        (Some(next), false)
+    }
+
+    /// Asks for messages, QoS 1; what was retained is not wanted where the protocol can say so.
+    pub fn subscribe(&mut self, filters: &[String], with_retained: bool, id: u16) -> Result<(), String> {
+        let packet = match self.version {
+            Version::V5 => {
+                let rule =
+                    if with_retained { v5::RetainForwardRule::OnEverySubscribe } else { v5::RetainForwardRule::Never };
+                let filter = |path: &String| {
+                    let mut filter = v5::Filter::new(path, QoS5::AtLeastOnce);
+                    filter.retain_forward_rule = rule.clone();
+                    filter
+                };
+                let filters = filters.iter().map(filter).collect();
+                Packet::V5(v5::Packet::Subscribe(v5::Subscribe { pkid: id, filters, properties: None }))
+            }
+            Version::V311 => {
+                let filter = |path: &String| v4::SubscribeFilter { path: path.clone(), qos: QoS4::AtLeastOnce };
+                let filters = filters.iter().map(filter).collect();
+                Packet::V311(v4::Packet::Subscribe(v4::Subscribe { pkid: id, filters }))
+            }
+        };
+        self.put(&packet)
+    }
+
+    /// Asks whether the broker is alive.
+    pub fn ping(&mut self) -> Result<(), String> {
+        self.put(&match self.version {
+            Version::V5 => Packet::V5(v5::Packet::PingReq(v5::PingReq)),
+            Version::V311 => Packet::V311(v4::Packet::PingReq),
+        })
+    }
+
+    /// Says goodbye; `with_will` asks the broker to publish the last will (5 only: 0x04).
+    pub fn disconnect(&mut self, with_will: bool) -> Result<(), String> {
+        self.put(&match self.version {
+            Version::V5 => {
+                let reason_code = match with_will {
+                    true => v5::DisconnectReasonCode::DisconnectWithWillMessage,
+                    false => v5::DisconnectReasonCode::NormalDisconnection,
+                };
+                Packet::V5(v5::Packet::Disconnect(v5::Disconnect { reason_code, properties: None }))
+            }
+            Version::V311 => Packet::V311(v4::Packet::Disconnect),
+        })
+    }
+
+    /// Bytes on their way out.
+    pub fn pending(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Moves bytes in either direction; returns when some have moved. May be dropped at any time without losing any.
+    pub async fn turn(&mut self) -> io::Result<()> {
+        let Wire { io, inbox, outbox, is_held, .. } = self;
+        let (mut read, mut write) = tokio::io::split(io);
+        let (is_writing, may_read) = (!outbox.is_empty() || *is_held, outbox.len() < 2 * OUT_MAX);
+        let put = async {
+            if outbox.is_empty() {
+                write.flush().await?;
+                *is_held = false;
+            } else if write.write_buf(outbox).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            } else {
+                *is_held = true;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            done = put, if is_writing => done,
+            n = read.read_buf(inbox), if may_read => match n? {
+                0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker hung up")),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        while !self.outbox.is_empty() {
+            if self.io.write_buf(&mut self.outbox).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        self.io.flush().await
+    }
+
+    /// Flushes what is left, and closes.
+    pub async fn close(mut self) {
+        let _ = self.flush().await;
+        let _ = self.io.shutdown().await;
+    }
+}
+
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for a moment")]
+enum Packet {
+    V5(v5::Packet),
+    V311(v4::Packet),
+}
+
+fn refusal(code: &str) -> String {
+    format!("the broker does not let us in: {code}; are user, password and client id right?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_from_a_broker_are_read_without_panic(bytes: Vec<u8>, kind in 0u8..16) {
+            // Like a packet of this kind with a fitting length, so that its inside is reached; and as it is.
+            let framed = [&[kind << 4 | 2, bytes.len().min(127) as u8][..], &bytes[..bytes.len().min(127)]].concat();
+            for bytes in [framed, bytes] {
+                let mut inbox = BytesMut::from(&bytes[..]);
+                while v5::Packet::read(&mut inbox, Some(INCOMING_MAX)).is_ok() {}
+                let mut inbox = BytesMut::from(&bytes[..]);
+                while v4::Packet::read(&mut inbox, INCOMING_MAX as usize).is_ok() {}
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! How values look on the wire: JSON or CBOR, one value a message or what changed in one poll of a device.
+//!
+//! ```text
+//!   {"value":21.5,"quality":"good","source_time":"2026-11-22T22:00:00.000Z","sequence":7}          with "cause" when it is not good
+//!   {"sequence":7,"readings":[{"source_time":"..","values":{"force":21.5,"stroke":3}},
+//!                             {"source_time":"..","quality":"bad","cause":"..","values":{"oil":null}}]}
+//! ```
+//!
+//! CBOR (RFC 8949) has the same names; times are milliseconds since 1970, `source_time_ms`. The sequence is left open: each function gives
+//! the place where it goes. A record of another stream than `normal` names its stream, since streams count apart.
+
+use super::spool::{Kind, Stream};
+use control_core::image::Quality;
+use device_drivers::value::{Cause, Value};
+use minicbor::Encoder;
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What is said of a point.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// The value, or the last one known; `None` when there never was one.
+    pub value: Option<&'a Value>,
+    /// How far it can be trusted.
+    pub quality: Quality,
+    /// Why not further.
+    pub cause: Cause,
+    /// When the value was true at its source, milliseconds since 1970 UTC. Never the time of sending.
+    pub source_ms: u64,
+}
+
+/// How payloads are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON (RFC 8259).
+    #[default]
+    Json,
+    /// CBOR (RFC 8949).
+    Cbor,
+}
+
+impl Encoding {
+    /// The kind of record it makes.
+    pub fn kind(self) -> Kind {
+        match self {
+            Encoding::Json => Kind::Json,
+            Encoding::Cbor => Kind::Cbor,
+        }
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds, whatever the host's time zone.
+pub fn rfc3339(ms: u64) -> impl std::fmt::Display {
+    // The library refuses years beyond 9999: a device with such a clock gets the last instant it can show.
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_999)))
+}
+
+/// The name of a quality on the wire.
+pub fn quality_name(quality: Quality) -> &'static str {
+    match quality {
+        Quality::Good => "good",
+        Quality::Uncertain => "uncertain",
+        Quality::Bad => "bad",
+    }
+}
+
+/// Appends a text as JSON.
+pub fn json_text(out: &mut Vec<u8>, text: &str) {
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Appends a value as JSON.
+pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
+    let _ = match value {
+        None => out.write_all(b"null"),
+        Some(Value::Bool(b)) => write!(out, "{b}"),
+        Some(Value::Int(i)) => write!(out, "{i}"),
+        Some(Value::Uint(u)) => write!(out, "{u}"),
+        // JSON has no number for what is not finite; the quality says what it is worth.
+        Some(Value::Float(f)) if !f.is_finite() => write!(out, "\"{f}\""),
+        Some(Value::Single(f)) if !f.is_finite() => write!(out, "\"{f}\""),
+        Some(Value::Float(f)) if f.abs() < 1e16 => write!(out, "{f}"),
+        Some(Value::Float(f)) => write!(out, "{f:e}"),
+        Some(Value::Single(f)) if f.abs() < 1e16 => write!(out, "{f}"),
+        Some(Value::Single(f)) => write!(out, "{f:e}"),
+        Some(Value::Words(words)) => write!(out, "{words:?}"),
+        Some(Value::Text(text)) => {
+            json_text(out, text);
+            Ok(())
+        }
+    };
+}
+
+type Cbor<'a> = Encoder<&'a mut Vec<u8>>;
+
+fn cbor_value(cbor: &mut Cbor<'_>, value: Option<&Value>) {
+    let _ = match value {
+        None => cbor.null(),
+        Some(Value::Bool(b)) => cbor.bool(*b),
+        Some(Value::Int(i)) => cbor.i64(*i),
+        Some(Value::Uint(u)) => cbor.u64(*u),
+        Some(Value::Float(f)) => cbor.f64(*f),
+        Some(Value::Single(f)) => cbor.f32(*f),
+        Some(Value::Text(text)) => cbor.str(text),
+        Some(Value::Words(words)) => {
+            let _ = cbor.array(words.len() as u64);
+            words.iter().for_each(|word| drop(cbor.u16(*word)));
+            Ok(cbor)
+        }
+    };
+}
+
+/// One value; where the sequence goes.
+pub fn one(out: &mut Vec<u8>, encoding: Encoding, stream: Stream, said: &Said<'_>) -> usize {
+    let start = out.len();
+    let quality = quality_name(said.quality);
+    match encoding {
+        Encoding::Json => {
+            out.extend_from_slice(b"{\"value\":");
+            json_value(out, said.value);
+            let time = rfc3339(said.source_ms);
+            let _ = write!(out, ",\"quality\":\"{quality}\",\"source_time\":\"{time}\",\"sequence\":");
+            let hole = out.len() - start;
+            json_stream(out, stream);
+            if said.quality != Quality::Good {
+                let _ = write!(out, ",\"cause\":\"{}\"", said.cause);
+            }
+            out.push(b'}');
+            hole
+        }
+        Encoding::Cbor => {
+            let bad = said.quality != Quality::Good;
+            let mut cbor = Encoder::new(&mut *out);
+            let _ = cbor.map(4 + u64::from(bad) + u64::from(stream != Stream::Normal)).and_then(|c| c.str("value"));
+            cbor_value(&mut cbor, said.value);
+            let _ = cbor.str("quality").and_then(|c| c.str(quality));
+            let _ = cbor.str("source_time_ms").and_then(|c| c.u64(said.source_ms));
+            cbor_stream(&mut cbor, stream);
+            if bad {
+                let _ = cbor.str("cause");
+                cbor_display(&mut cbor, &said.cause);
+            }
+            let _ = cbor.str("sequence");
+            out.len() - start
+        }
+    }
+}
+
+fn cbor_display(cbor: &mut Cbor<'_>, shown: &impl std::fmt::Display) {
+    let _ = cbor.str(&shown.to_string());
+}
+
+fn json_stream(out: &mut Vec<u8>, stream: Stream) {
+    if stream != Stream::Normal {
+        let _ = write!(out, ",\"stream\":\"{}\"", stream.name());
+    }
+}
+
+fn cbor_stream(cbor: &mut Cbor<'_>, stream: Stream) {
+    if stream != Stream::Normal {
+        let _ = cbor.str("stream").and_then(|c| c.str(stream.name()));
+    }
+}
+
+/// The message of a device while it is being written: readings with one source time, quality and cause stand together.
+#[derive(Debug, Default)]
+pub struct DeviceMessage {
+    text: Vec<u8>,
+    open: Option<(Quality, Cause, u64)>,
+    hole: usize,
+    /// Values in it.
+    pub count: u32,
+}
+
+impl DeviceMessage {
+    /// Its length so far, bytes.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Says something of a tag.
+    pub fn say(&mut self, encoding: Encoding, stream: Stream, tag: &str, said: &Said<'_>) {
+        let key = (said.quality, said.cause, said.source_ms);
+        match encoding {
+            Encoding::Json => self.say_json(stream, tag, said, key),
+            Encoding::Cbor => self.say_cbor(stream, tag, said, key),
+        }
+        self.open = Some(key);
+        self.count += 1;
+    }
+
+    fn say_json(&mut self, stream: Stream, tag: &str, said: &Said<'_>, key: (Quality, Cause, u64)) {
+        let out = &mut self.text;
+        if self.count == 0 {
+            out.extend_from_slice(b"{\"sequence\":");
+            self.hole = out.len();
+            json_stream(out, stream);
+            out.extend_from_slice(b",\"readings\":[{");
+        } else if self.open != Some(key) {
+            out.extend_from_slice(b"}},{");
+        }
+        if self.open == Some(key) {
+            out.push(b',');
+        } else {
+            let _ = write!(out, "\"source_time\":\"{}\"", rfc3339(said.source_ms));
+            if said.quality != Quality::Good {
+                let _ = write!(out, ",\"quality\":\"{}\",\"cause\":\"{}\"", quality_name(said.quality), said.cause);
+            }
+            out.extend_from_slice(b",\"values\":{");
+        }
+        json_text(out, tag);
+        out.push(b':');
+        json_value(out, said.value);
+    }
+
+    fn say_cbor(&mut self, stream: Stream, tag: &str, said: &Said<'_>, key: (Quality, Cause, u64)) {
+        let (is_first, is_same) = (self.count == 0, self.open == Some(key));
+        let mut cbor = Encoder::new(&mut self.text);
+        if is_first {
+            // Indefinite lengths: how many there will be is not known yet.
+            let _ = cbor.begin_map();
+            cbor_stream(&mut cbor, stream);
+            let _ = cbor.str("readings").and_then(Encoder::begin_array);
+        } else if !is_same {
+            let _ = cbor.end(); // of its values: the reading itself has a definite length
+        }
+        if !is_same {
+            let bad = said.quality != Quality::Good;
+            let _ = cbor.map(if bad { 4 } else { 2 });
+            let _ = cbor.str("source_time_ms").and_then(|c| c.u64(said.source_ms));
+            if bad {
+                let _ =
+                    cbor.str("quality").and_then(|c| c.str(quality_name(said.quality))).and_then(|c| c.str("cause"));
+                cbor_display(&mut cbor, &said.cause);
+            }
+            let _ = cbor.str("values").and_then(Encoder::begin_map);
+        }
+        let _ = cbor.str(tag);
+        cbor_value(&mut cbor, said.value);
+    }
+
+    /// Ends it: writes the payload to `out`, gives the place where the sequence goes, and is empty again.
+    pub fn close(&mut self, encoding: Encoding, out: &mut Vec<u8>) -> usize {
+        match encoding {
+            Encoding::Json => self.text.extend_from_slice(b"}}]}"),
+            Encoding::Cbor => {
+                let mut cbor = Encoder::new(&mut self.text);
+                let _ = cbor.end().and_then(Encoder::end).and_then(|c| c.str("sequence"));
+                self.hole = self.text.len();
+                self.text.push(0xFF); // ends the outer map, behind the sequence
+            }
+        }
+        out.extend_from_slice(&self.text);
+        self.text.clear();
+        self.text.shrink_to(256 << 10);
+        (self.open, self.count) = (None, 0);
+        self.hole
+    }
+}
+
+/// The payload with its sequence in it.
+pub fn with_sequence(out: &mut Vec<u8>, kind: Kind, payload: &[u8], hole: usize, sequence: u64) {
+    let (before, after) = payload.split_at_checked(hole).unwrap_or((payload, &[]));
+    out.extend_from_slice(before);
+    match kind {
+        Kind::Json | Kind::Loss => drop(write!(out, "{sequence}")),
+        Kind::Cbor => {
+            out.push(0x1B); // unsigned, eight bytes
+            out.extend_from_slice(&sequence.to_be_bytes());
+        }
+        Kind::Sparkplug | Kind::Skip => {}
+    }
+    out.extend_from_slice(after);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(value: Option<&Value>) -> Said<'_> {
+        Said { value, quality: Quality::Good, cause: Cause::None, source_ms: 1_795_386_896_123 }
+    }
+
+    fn json(stream: Stream, said: &Said<'_>) -> serde_json::Value {
+        let (mut body, mut whole) = (Vec::new(), Vec::new());
+        let hole = one(&mut body, Encoding::Json, stream, said);
+        with_sequence(&mut whole, Kind::Json, &body, hole, 7);
+        serde_json::from_slice(&whole).unwrap()
+    }
+
+    #[test]
+    fn payloads_are_json_whatever_the_value() {
+        let rows = [
+            (Some(Value::Bool(true)), "true"),
+            (Some(Value::Int(-7)), "-7"),
+            (Some(Value::Uint(u64::MAX)), "18446744073709551615"),
+            (Some(Value::Float(21.5)), "21.5"),
+            (Some(Value::Single(0.1)), "0.1"),
+            (Some(Value::Float(1e300)), "1e+300"),
+            (Some(Value::Text("a\"b".into())), "\"a\\\"b\""),
+            (Some(Value::Float(f64::NAN)), "\"NaN\""),
+            (Some(Value::Float(f64::INFINITY)), "\"inf\""),
+            (Some(Value::Words([1, 2].into())), "[1,2]"),
+            (None, "null"),
+        ];
+        for (value, want) in rows {
+            let json = json(Stream::Normal, &said(value.as_ref()));
+            assert_eq!(json["value"].to_string(), want);
+            assert_eq!(json["sequence"], 7);
+            assert_eq!(json["quality"], "good");
+            assert_eq!(json["source_time"], "2026-11-22T22:34:56.123Z");
+            assert!(json.get("cause").is_none() && json.get("stream").is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_not_good_says_why_and_other_streams_say_their_name() {
+        let bad = Said { quality: Quality::Bad, cause: Cause::Exception(2), ..said(None) };
+        let json = json(Stream::High, &bad);
+        assert_eq!(json["cause"], "Modbus exception 2 (illegal data address)");
+        assert_eq!(json["stream"], "high");
+    }
+
+    #[test]
+    fn a_device_with_an_absurd_clock_does_not_stop_anything() {
+        assert_eq!(rfc3339(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+    }
+
+    fn device(encoding: Encoding) -> Vec<u8> {
+        let (one, text) = (Value::Single(21.5), Value::Text("\"x\"\n".into()));
+        let mut message = DeviceMessage::default();
+        let at = |value, source_ms| Said { source_ms, ..said(value) };
+        message.say(encoding, Stream::Normal, "t-1", &at(Some(&one), 1000));
+        message.say(encoding, Stream::Normal, "t-2", &at(Some(&text), 1000));
+        let bad = Said { quality: Quality::Bad, cause: Cause::Exception(2), ..at(None, 2000) };
+        message.say(encoding, Stream::Normal, "t-3", &bad);
+        assert_eq!(message.count, 3);
+        let (mut body, mut whole) = (Vec::new(), Vec::new());
+        let hole = message.close(encoding, &mut body);
+        assert!(message.is_empty());
+        with_sequence(&mut whole, encoding.kind(), &body, hole, 7);
+        whole
+    }
+
+    #[test]
+    fn what_changed_in_a_poll_is_one_message_and_nothing_is_lost_in_it() {
+        let json: serde_json::Value = serde_json::from_slice(&device(Encoding::Json)).unwrap();
+        let want = serde_json::json!({"sequence": 7, "readings": [
+            {"source_time": "1970-01-01T00:00:01.000Z", "values": {"t-1": 21.5, "t-2": "\"x\"\n"}},
+            {"source_time": "1970-01-01T00:00:02.000Z", "quality": "bad",
+             "cause": "Modbus exception 2 (illegal data address)", "values": {"t-3": null}},
+        ]});
+        assert_eq!(json, want);
+    }
+
+    /// RFC 8949's diagnostic notation says what the bytes are.
+    #[test]
+    fn cbor_says_the_same() {
+        let shown = minicbor::display(&device(Encoding::Cbor)).to_string();
+        let want = "{_ \"readings\": [_ {\"source_time_ms\": 1000, \"values\": {_ \"t-1\": 2.15e1, \"t-2\": \"\"x\"\n\"}}, \
+                    {\"source_time_ms\": 2000, \"quality\": \"bad\", \"cause\": \"Modbus exception 2 (illegal data address)\", \
+                    \"values\": {_ \"t-3\": null}}], \"sequence\": 7}";
+        assert_eq!(shown, want);
+        let (mut body, mut whole) = (Vec::new(), Vec::new());
+        let value = Value::Uint(9);
+        let hole = one(&mut body, Encoding::Cbor, Stream::Low, &said(Some(&value)));
+        with_sequence(&mut whole, Kind::Cbor, &body, hole, u64::MAX);
+        let shown = minicbor::display(&whole).to_string();
+        let want = "{\"value\": 9, \"quality\": \"good\", \"source_time_ms\": 1795386896123, \"stream\": \"low\", \
+                    \"sequence\": 18446744073709551615}";
+        assert_eq!(shown, want);
+    }
+}

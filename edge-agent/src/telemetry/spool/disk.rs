@@ -1,0 +1,192 @@
+//! Where segments live: a folder, or memory. The spool sees this face only, so that a test can crash between any two writes, and let
+//! a disk be full or broken.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A folder of files. Calls block for as long as the disk takes.
+pub trait Disk: Send + Sync + 'static {
+    /// Names and lengths of its files.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Makes a new, empty file; one of this name that was there is emptied.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file that is there.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes what was created and removed durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file of a [`Disk`].
+pub trait DiskFile: Send + Sync {
+    /// Writes all of `bytes` at an offset.
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Reads at an offset; 0 at the end.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// Makes what was written durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts the file, or fills it up with zeros that take room on the disk.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+}
+
+/// A folder on a real disk.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes the folder, and makes that durable.
+    pub fn new(path: &Path) -> io::Result<Folder> {
+        std::fs::create_dir_all(path)?;
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(Folder(path.to_path_buf()))
+    }
+}
+
+impl Disk for Folder {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.0)? {
+            let (entry, name) = entry.map(|e| (e.metadata(), e.file_name()))?;
+            let meta = entry?;
+            if let (true, Some(name)) = (meta.is_file(), name.to_str()) {
+                files.push((name.to_string(), meta.len()));
+            }
+        }
+        Ok(files)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        Ok(Box::new(options.open(self.0.join(name))?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.0.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(self, into, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let now = self.metadata()?.len();
+        File::set_len(self, length)?;
+        if length > now {
+            rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), now, length - now)?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder in memory: what a gateway has that was given none. It outlives a broker, not the process.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<BTreeMap<String, Page>>>);
+
+#[derive(Clone, Debug, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Disk for Memory {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        Ok(lock(&self.0).iter().map(|(name, page)| (name.clone(), lock(&page.0).len() as u64)).collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let page = Page::default();
+        lock(&self.0).insert(name.into(), page.clone());
+        Ok(Box::new(page))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let page = lock(&self.0).get(name).cloned();
+        page.map(|p| Box::new(p) as Box<dyn DiskFile>).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        lock(&self.0).remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for Page {
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let (mut page, at) = (lock(&self.0), usize::try_from(at).map_err(|_| io::ErrorKind::StorageFull)?);
+        if page.len() < at + bytes.len() {
+            page.resize(at + bytes.len(), 0);
+        }
+        if let Some(place) = page.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let page = lock(&self.0);
+        let there = usize::try_from(at).ok().and_then(|at| page.get(at..)).unwrap_or_default();
+        let count = there.len().min(into.len());
+        if let (Some(to), Some(from)) = (into.get_mut(..count), there.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        Ok(count)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        lock(&self.0).resize(usize::try_from(length).map_err(|_| io::ErrorKind::StorageFull)?, 0);
+        Ok(())
+    }
+}
+
+/// Reads up to `most` bytes at an offset; fewer at the end of the file.
+pub fn read_up_to(file: &dyn DiskFile, at: u64, most: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    into.resize(most, 0);
+    let mut filled = 0;
+    while let Some(rest) = into.get_mut(filled..).filter(|r| !r.is_empty()) {
+        match file.read_at(at + filled as u64, rest) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                into.truncate(filled);
+                return Err(e);
+            }
+        }
+    }
+    into.truncate(filled);
+    Ok(())
+}

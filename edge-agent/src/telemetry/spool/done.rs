@@ -1,0 +1,90 @@
+//! Which sequences of a stream are done: delivered, or told as lost.
+//!
+//! ```text
+//!   1 ................ first            islands
+//!   ######################....####......##.....
+//!                         ^ the oldest that is not done
+//! ```
+
+/// Islands kept at most: with more, replay goes in order until they are fewer.
+pub const ISLANDS_MAX: usize = 64;
+
+/// Sequences that are done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Everything below is done, and this is not.
+    pub first: u64,
+    /// Stretches above that are done, both ends included, in order, none touching another.
+    pub islands: Vec<(u64, u64)>,
+}
+
+impl Default for Done {
+    fn default() -> Self {
+        Done { first: 1, islands: Vec::new() }
+    }
+}
+
+impl Done {
+    /// Marks a stretch, both ends included.
+    pub fn add(&mut self, from: u64, to: u64) {
+        if to < from || to < self.first {
+            return;
+        }
+        let (mut from, mut to) = (from.max(self.first), to);
+        let start = self.islands.partition_point(|(_, end)| end.saturating_add(1) < from);
+        let end = self.islands.partition_point(|(begin, _)| *begin <= to.saturating_add(1));
+        if start < end {
+            from = from.min(self.islands.get(start).map_or(from, |i| i.0));
+            to = to.max(self.islands.get(end - 1).map_or(to, |i| i.1));
+        }
+        self.islands.splice(start..end.max(start), [(from, to)]);
+        if from == self.first {
+            self.first = to + 1;
+            self.islands.remove(0);
+        }
+    }
+
+    /// The lowest sequence from `at` on that is not done.
+    pub fn open_from(&self, at: u64) -> u64 {
+        let at = at.max(self.first);
+        let near = self.islands.partition_point(|(_, end)| *end < at);
+        match self.islands.get(near) {
+            Some((begin, end)) if *begin <= at => end + 1,
+            _ => at,
+        }
+    }
+
+    /// Whether a sequence is done.
+    pub fn has(&self, sequence: u64) -> bool {
+        self.open_from(sequence) != sequence
+    }
+
+    /// Whether there is room for another island.
+    pub fn is_ragged(&self) -> bool {
+        self.islands.len() >= ISLANDS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn it_is_the_set_of_what_was_added(stretches: Vec<(u64, u64)>) {
+            let (mut done, mut all) = (Done::default(), BTreeSet::new());
+            for (from, length) in stretches {
+                let (from, length) = (from % 60, length % 9);
+                done.add(from, from + length);
+                all.extend(from..=from + length);
+                for n in 1..80 {
+                    prop_assert_eq!(done.has(n), all.contains(&n), "{} in {:?}", n, done);
+                }
+                prop_assert!(done.islands.windows(2).all(|w| w[0].1 + 1 < w[1].0), "{:?}", done);
+                prop_assert!(done.islands.iter().all(|i| i.0 > done.first), "{:?}", done);
+            }
+        }
+    }
+}

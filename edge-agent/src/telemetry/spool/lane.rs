@@ -1,0 +1,211 @@
+//! What is known of one stream, under the spool's lock: records in memory, segments on disk, and what is done.
+//!
+//! ```text
+//!        segments (disk)              blocks (memory)            open
+//!   [ 1..900 ][ 901..1800 ]   [ 1801..1840 durable ][ ..1880 ]  1881 ..
+//!                                └ kept while the reader is near     └ a commit closes it
+//! ```
+
+use super::done::Done;
+use super::record::{self, Record};
+use super::segment::Segment;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Memory for records that are on disk already and that the reader has not passed: it need not read them back. Bytes.
+const HOT: usize = 1 << 20;
+
+/// Records in memory that are numbered.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) durable: bool,
+}
+
+/// A block, and what of it has to be written.
+pub(super) type Part = (Arc<Vec<u8>>, Vec<Range<usize>>);
+
+/// What a commit takes: blocks that are not durable, and which parts of each have to be written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) parts: Vec<Part>,
+    /// Last sequence of the blocks.
+    pub(super) last: u64,
+}
+
+impl Batch {
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().flat_map(|(_, ranges)| ranges).map(ExactSizeIterator::len).sum()
+    }
+}
+
+/// Where a reader stands in memory: block and offset, to go on from there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hint {
+    block: u64,
+    sequence: u64,
+    offset: usize,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// The next sequence.
+    pub(super) next: u64,
+    pub(super) done: Done,
+    /// Below this, sequences are on disk or done.
+    pub(super) durable_next: u64,
+    open: Vec<u8>,
+    open_first: u64,
+    pub(super) blocks: VecDeque<Block>,
+    pub(super) segments: VecDeque<Segment>,
+    /// Records that are not done.
+    pub(super) waiting: u64,
+    /// A buffer to be used again.
+    spare: Vec<u8>,
+    /// Where the reader of what is new stands: blocks before it need not be kept.
+    pub(super) read_to: u64,
+}
+
+impl Lane {
+    pub(super) fn new(next: u64, done: Done, segments: VecDeque<Segment>, waiting: u64) -> Lane {
+        let (open, spare, blocks) = (Vec::new(), Vec::new(), VecDeque::new());
+        Lane { next, done, durable_next: next, open, open_first: next, blocks, segments, waiting, spare, read_to: next }
+    }
+
+    /// Takes encoded records over and numbers them; how many there were.
+    pub(super) fn append(&mut self, records: &[u8]) -> u64 {
+        let (start, before) = (self.open.len(), self.next);
+        self.open.extend_from_slice(records);
+        let mut at = start;
+        while let Some(record) = self.open.get_mut(at..).filter(|r| !r.is_empty()) {
+            record::number(record, self.next);
+            let length = record::length(record);
+            if length == 0 {
+                break;
+            }
+            at += length;
+            self.next += 1;
+        }
+        self.waiting += self.next - before;
+        self.next - before
+    }
+
+    /// Bytes that no disk holds yet.
+    pub(super) fn volatile(&self) -> usize {
+        self.open.len() + self.blocks.iter().filter(|b| !b.durable).map(|b| b.bytes.len()).sum::<usize>()
+    }
+
+    pub(super) fn open_bytes(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.length).sum()
+    }
+
+    /// The first sequence in memory.
+    fn memory_first(&self) -> u64 {
+        self.blocks.front().map_or(self.open_first, |b| b.first)
+    }
+
+    /// Closes the open block, and gives what has to be written: what is not done yet.
+    pub(super) fn take_batch(&mut self) -> Batch {
+        if !self.open.is_empty() {
+            let spare = std::mem::take(&mut self.spare);
+            let bytes = Arc::new(std::mem::replace(&mut self.open, spare));
+            self.blocks.push_back(Block { first: self.open_first, last: self.next - 1, bytes, durable: false });
+            self.open_first = self.next;
+        }
+        let mut batch = Batch::default();
+        for block in self.blocks.iter().filter(|b| !b.durable) {
+            let mut ranges: Vec<Range<usize>> = Vec::new();
+            // A block that the broker has acknowledged whole is not walked through, and never written.
+            if self.done.open_from(block.first) <= block.last {
+                for (range, _) in record::walk(&block.bytes).filter(|(_, r)| !self.done.has(r.sequence)) {
+                    match ranges.last_mut() {
+                        Some(last) if last.end == range.start => last.end = range.end,
+                        _ => ranges.push(range),
+                    }
+                }
+            }
+            batch.last = block.last;
+            batch.parts.push((block.bytes.clone(), ranges));
+        }
+        batch
+    }
+
+    /// Everything up to and with `last` is on disk, or was done before.
+    pub(super) fn committed(&mut self, last: u64) {
+        self.blocks.iter_mut().filter(|b| b.last <= last).for_each(|b| b.durable = true);
+        self.durable_next = self.durable_next.max(last + 1);
+        self.tidy();
+    }
+
+    /// Lets go of blocks that nobody needs in memory.
+    pub(super) fn tidy(&mut self) {
+        let hot = |lane: &Lane| lane.blocks.iter().map(|b| b.bytes.len()).sum::<usize>() > HOT;
+        while let Some(block) = self.blocks.front() {
+            let passed = self.read_to > block.last || self.done.open_from(block.first) > block.last;
+            if !(block.durable && (passed || hot(self))) {
+                break;
+            }
+            if let Some(block) = self.blocks.pop_front()
+                && let Ok(mut bytes) = Arc::try_unwrap(block.bytes)
+                && self.spare.capacity() < bytes.capacity()
+            {
+                bytes.clear();
+                self.spare = bytes;
+            }
+        }
+    }
+
+    /// The record with this sequence, or the next one after it in memory; `None` when it is not in memory.
+    pub(super) fn in_memory(&self, sequence: u64, hint: &mut Hint) -> Option<(Record<'_>, usize)> {
+        if sequence < self.memory_first() || sequence >= self.next {
+            return None;
+        }
+        let (first, bytes): (u64, &[u8]) = if sequence >= self.open_first {
+            (self.open_first, &self.open)
+        } else {
+            let n = self.blocks.partition_point(|b| b.last < sequence);
+            let block = self.blocks.get(n)?;
+            (block.first, &block.bytes)
+        };
+        let mut at = if hint.block == first && hint.sequence <= sequence { hint.offset } else { 0 };
+        loop {
+            let rest = bytes.get(at..)?;
+            let record = record::peek(rest)?;
+            let length = record::length(rest);
+            if record.sequence >= sequence {
+                *hint = Hint { block: first, sequence: record.sequence + 1, offset: at + length };
+                return Some((record, length));
+            }
+            at += length;
+        }
+    }
+
+    /// The lowest sequence in memory that is `at` or above, and whether anything is on disk before it.
+    pub(super) fn memory_from(&self, at: u64) -> u64 {
+        self.memory_first().max(at)
+    }
+
+    /// The segment in which a sequence is, or the next one after it.
+    pub(super) fn segment_for(&self, sequence: u64) -> Option<Segment> {
+        self.segments.iter().find(|s| s.last >= sequence && s.last > 0).copied()
+    }
+
+    /// Marks a stretch as done; gives back how many records of it were waiting, as far as the caller says so.
+    pub(super) fn finish(&mut self, from: u64, to: u64, records: u64) {
+        self.done.add(from, to);
+        self.waiting = self.waiting.saturating_sub(records);
+    }
+
+    /// Blocks that are not durable, the oldest first.
+    pub(super) fn oldest_volatile(&self) -> Option<Block> {
+        self.blocks.iter().find(|b| !b.durable).cloned()
+    }
+}

@@ -1,0 +1,431 @@
+//! The way out: which record is sent next, and what its acknowledgement moves.
+//!
+//! ```text
+//!   done ...........|  what waited           | what is new            next
+//!                   first                    split (at the connection)
+//!                   └─ track Backlog ──>     └─ track Live ──>
+//!
+//!   order:  live of high, normal, low; then the backlog of high, normal, low, no faster than its rate
+//! ```
+//!
+//! With replay in order there is one track: it begins at the first record that is not done. The outlet holds no lock between calls, and
+//! reads no disk itself: it asks for a [`Load`], which blocks and can be run elsewhere.
+
+use super::disk::{Disk, read_up_to};
+use super::lane::Hint;
+use super::record::{self, Found, Kind, Record};
+use super::segment::{SEGMENT_HEADER, Segment};
+use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Read from a segment at once.
+const CHUNK: usize = 256 << 10;
+/// The rate of a backlog may run ahead by so much of a second.
+const BURST: f64 = 0.1;
+
+/// How what waited is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// What is new goes first.
+    #[default]
+    LiveFirst,
+    /// What is old goes first.
+    InOrder,
+}
+
+/// Which record an acknowledgement is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Its stream.
+    pub stream: Stream,
+    /// Sequences from here on are done with it.
+    pub from: u64,
+    /// Its sequence.
+    pub sequence: u64,
+    /// Values in it.
+    pub values: u32,
+    /// Its bytes.
+    pub bytes: u32,
+    /// Whether it waited.
+    pub is_backlog: bool,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// A record, as the caller's closure made it.
+    Record(Ticket, T),
+    /// Nothing waits: the bell rings.
+    Empty,
+    /// The backlog goes on then.
+    Wait(Instant),
+    /// A piece has to be read from disk first.
+    Load(Load),
+}
+
+/// A piece of a segment to be read.
+#[derive(Debug)]
+pub struct Load {
+    stream: usize,
+    track: usize,
+    /// Of which connection: what comes too late is thrown away.
+    turn: u64,
+    disk: DiskOf,
+    segment: Segment,
+    at: u64,
+    bytes: Vec<u8>,
+    /// The file ends here, whatever was expected.
+    at_end: bool,
+    result: Option<io::Result<()>>,
+}
+
+#[derive(Clone)]
+struct DiskOf(Arc<dyn Disk>);
+
+impl std::fmt::Debug for DiskOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
+impl Load {
+    /// Reads it. Blocks.
+    pub fn run(mut self) -> Load {
+        self.result = Some(self.read());
+        self
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let file = self.disk.0.open(&self.segment.name())?;
+        let rest = usize::try_from(self.segment.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let mut most = rest.min(CHUNK);
+        read_up_to(&*file, self.at, most, &mut self.bytes)?;
+        if let Found::Part(length) = record::read(&self.bytes)
+            && length > most
+        {
+            most = rest.min(length);
+            read_up_to(&*file, self.at, most, &mut self.bytes)?;
+        }
+        self.at_end = self.bytes.len() < most || most == rest;
+        Ok(())
+    }
+}
+
+/// What was read of a segment.
+#[derive(Debug, Default)]
+struct Chunk {
+    /// Number and level of the segment: a thinned one is another file.
+    segment: (u64, u32),
+    /// Where `bytes` begins in the file.
+    at: u64,
+    bytes: Vec<u8>,
+    used: usize,
+    at_end: bool,
+}
+
+#[derive(Debug, Default)]
+struct Track {
+    next: u64,
+    /// Not beyond; `None`: to the end.
+    end: Option<u64>,
+    hint: Hint,
+    chunk: Option<Chunk>,
+    is_loading: bool,
+    /// Something between `next` and what comes is damaged.
+    is_damaged: bool,
+}
+
+const LIVE: usize = 0;
+const BACKLOG: usize = 1;
+
+/// The way out.
+#[derive(Debug)]
+pub struct Outlet {
+    spool: Arc<Spool>,
+    replay: Replay,
+    tracks: [[Track; 2]; 3],
+    /// Connections so far.
+    turn: u64,
+    /// Records of the backlog a second.
+    rate: Option<f64>,
+    credit: f64,
+    refilled: Instant,
+}
+
+impl Outlet {
+    /// The one way out of a spool; `rate` limits the backlog, in records a second.
+    pub fn new(spool: Arc<Spool>, replay: Replay, rate: Option<f64>) -> Outlet {
+        let mut outlet =
+            Outlet { spool, replay, tracks: Default::default(), turn: 0, rate, credit: 0.0, refilled: Instant::now() };
+        outlet.restart();
+        outlet
+    }
+
+    /// A new connection: everything that is not done has to be sent, and waited.
+    pub fn restart(&mut self) {
+        let mut state = lock(&self.spool.state);
+        for (stream, [live, backlog]) in STREAMS.into_iter().zip(&mut self.tracks) {
+            let lane = state.lane_mut(stream);
+            let in_order = self.replay == Replay::InOrder || lane.done.is_ragged();
+            let split = if in_order { lane.done.first } else { lane.next };
+            *live = Track { next: split, ..Track::default() };
+            *backlog = Track { next: lane.done.first, end: Some(split), ..Track::default() };
+            lane.read_to = split;
+        }
+        self.turn += 1;
+        self.credit = 0.0;
+        self.refilled = Instant::now();
+    }
+
+    /// Below these sequences records were promised before the last [`Outlet::restart`], stream by stream.
+    pub fn splits(&self) -> [u64; 3] {
+        let [high, normal, low] = &self.tracks;
+        [high, normal, low].map(|[_, backlog]| backlog.end.unwrap_or(0))
+    }
+
+    /// The next record, given to `make` under the spool's lock; what `make` does not take yet stays next in its stream. Does not
+    /// block on a disk.
+    pub fn next<T>(&mut self, now: Instant, mut make: impl FnMut(Stream, &Record<'_>) -> Option<T>) -> Next<T> {
+        let mut waits = None;
+        for track in [LIVE, BACKLOG] {
+            for stream in STREAMS {
+                let limited = track == BACKLOG && self.rate.is_some();
+                if limited && let Some(until) = self.limit(now) {
+                    waits = Some(until);
+                    continue;
+                }
+                match self.fetch(stream, track, &mut make) {
+                    Next::Empty | Next::Wait(_) => {}
+                    found => {
+                        if limited && matches!(found, Next::Record(..)) {
+                            self.credit -= 1.0;
+                        }
+                        return found;
+                    }
+                }
+            }
+        }
+        match waits.filter(|_| self.has_backlog()) {
+            Some(until) => Next::Wait(until),
+            None => Next::Empty,
+        }
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.tracks.iter().any(|[_, b]| b.end.is_some_and(|end| b.next < end))
+    }
+
+    /// When the next record of the backlog may go; `None`: now.
+    fn limit(&mut self, now: Instant) -> Option<Instant> {
+        let rate = self.rate?;
+        self.credit += now.saturating_duration_since(self.refilled).as_secs_f64() * rate;
+        self.credit = self.credit.min((rate * BURST).max(1.0));
+        self.refilled = now;
+        (self.credit < 1.0).then(|| now + Duration::from_secs_f64((1.0 - self.credit) / rate.max(0.001)))
+    }
+
+    fn fetch<T>(
+        &mut self,
+        stream: Stream,
+        track: usize,
+        make: &mut impl FnMut(Stream, &Record<'_>) -> Option<T>,
+    ) -> Next<T> {
+        let (spool, turn) = (self.spool.clone(), self.turn);
+        let Some(own) = self.tracks.get_mut(stream.index()).and_then(|t| t.get_mut(track)) else { return Next::Empty };
+        loop {
+            let mut state = lock(&spool.state);
+            let lane = state.lane_mut(stream);
+            let want = lane.done.open_from(own.next);
+            if want >= own.end.unwrap_or(u64::MAX).min(lane.next) {
+                own.next = want.max(own.next).min(own.end.unwrap_or(u64::MAX));
+                own.chunk = None;
+                return Next::Empty;
+            }
+            // Memory first: the newest is there.
+            let (before, mut hint) = (own.next, own.hint);
+            if let Some((record, length)) = lane.in_memory(want, &mut hint) {
+                if own.end.is_some_and(|end| record.sequence >= end) {
+                    own.next = own.end.unwrap_or(own.next);
+                    return Next::Empty;
+                }
+                if lane.done.has(record.sequence) {
+                    own.next = record.sequence + 1;
+                    continue;
+                }
+                let Some(made) = make(stream, &record) else { return Next::Empty };
+                let ticket = ticket(stream, before, &record, length, track);
+                own.next = record.sequence + 1;
+                (own.chunk, own.hint) = (None, hint);
+                if track == LIVE {
+                    lane.read_to = own.next;
+                }
+                return Next::Record(ticket, made);
+            }
+            let segment = lane.segment_for(want);
+            let Some(segment) = segment.filter(|s| s.first < own.end.unwrap_or(u64::MAX)) else {
+                // Not on disk, not in memory: it was thinned out or lost, and told then.
+                own.next = lane.memory_from(want + 1);
+                continue;
+            };
+            let done = &lane.done;
+            let Some(chunk) = own.chunk.as_mut().filter(|c| c.segment == (segment.id, segment.level)) else {
+                if own.is_loading {
+                    return Next::Empty;
+                }
+                own.is_loading = true;
+                return Next::Load(load(&spool, (stream, track, turn), segment, SEGMENT_HEADER, Vec::new()));
+            };
+            let rest = chunk.bytes.get(chunk.used..).unwrap_or_default();
+            // The segment may have grown since it was read.
+            let end = chunk.at + chunk.bytes.len() as u64;
+            let more_on_disk = !chunk.at_end || end < segment.length && rest.is_empty() && chunk.used > 0;
+            match record::read(rest) {
+                Found::Record(record, length) => {
+                    chunk.used += length;
+                    if record.kind == Kind::Skip {
+                        own.next = own.next.max(record.sequence + 1);
+                        continue;
+                    }
+                    if record.sequence < want || done.has(record.sequence) {
+                        continue;
+                    }
+                    if own.end.is_some_and(|end| record.sequence >= end) {
+                        own.next = own.end.unwrap_or(own.next);
+                        return Next::Empty;
+                    }
+                    if std::mem::take(&mut own.is_damaged) && record.sequence > want {
+                        let (from, to, reason) = (want, record.sequence - 1, Reason::Damaged);
+                        let loss = Loss { stream, from, to, records: to + 1 - from, values: 0, reason };
+                        chunk.used -= length; // it is looked at again
+                        spool.lose(&mut state, &[loss]);
+                        continue;
+                    }
+                    let Some(made) = make(stream, &record) else {
+                        chunk.used -= length;
+                        return Next::Empty;
+                    };
+                    let ticket = ticket(stream, before, &record, length, track);
+                    own.next = record.sequence + 1;
+                    return Next::Record(ticket, made);
+                }
+                _ if own.is_loading => return Next::Empty,
+                Found::Part(_) if more_on_disk => return more(&spool, (stream, track, turn), segment, own),
+                // The last bytes of what was read may be the beginning of a record.
+                Found::Damage if more_on_disk && rest.len() < record::HEAD => {
+                    return more(&spool, (stream, track, turn), segment, own);
+                }
+                Found::Damage if !rest.is_empty() => {
+                    own.is_damaged = true;
+                    let skipped = record::damage(rest);
+                    let keep = if more_on_disk && skipped == rest.len() { record::HEAD - 1 } else { 0 };
+                    chunk.used += skipped.saturating_sub(keep).max(1);
+                }
+                Found::Part(_) if !rest.is_empty() => {
+                    own.is_damaged = true; // cut off
+                    chunk.used = chunk.bytes.len();
+                }
+                _ => {
+                    // The segment is at its end, and what was wanted is not in it.
+                    let (from, to) = (want, segment.last.min(own.end.map_or(u64::MAX, |end| end - 1)));
+                    own.chunk = None;
+                    own.next = to + 1;
+                    if std::mem::take(&mut own.is_damaged) && to >= from {
+                        let records = to + 1 - from;
+                        let loss = Loss { stream, from, to, records, values: 0, reason: Reason::Damaged };
+                        spool.lose(&mut state, &[loss]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes back what was read.
+    pub fn loaded(&mut self, load: Load) {
+        if load.turn != self.turn {
+            return;
+        }
+        let Some(track) = self.tracks.get_mut(load.stream).and_then(|t| t.get_mut(load.track)) else { return };
+        track.is_loading = false;
+        match load.result {
+            Some(Ok(())) => {
+                let segment = (load.segment.id, load.segment.level);
+                track.is_damaged |= load.bytes.is_empty() && load.at < load.segment.length;
+                track.chunk = Some(Chunk { segment, at: load.at, bytes: load.bytes, used: 0, at_end: load.at_end });
+            }
+            // Gone meanwhile, or not to be read: then it is damage, found at the end of the segment.
+            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => {
+                track.is_damaged = true;
+                let segment = (load.segment.id, load.segment.level);
+                track.chunk = Some(Chunk { segment, at_end: true, ..Chunk::default() });
+            }
+            _ => track.chunk = None,
+        }
+    }
+
+    /// Like [`Outlet::next`], and reads the disk itself. Blocks.
+    pub fn next_blocking<T>(
+        &mut self,
+        now: Instant,
+        mut make: impl FnMut(Stream, &Record<'_>) -> Option<T>,
+    ) -> Next<T> {
+        loop {
+            match self.next(now, &mut make) {
+                Next::Load(load) => self.loaded(load.run()),
+                other => return other,
+            }
+        }
+    }
+
+    /// The broker has acknowledged it.
+    pub fn acknowledge(&self, ticket: &Ticket) {
+        self.finish(ticket);
+        self.spool.stats.delivered.fetch_add(u64::from(ticket.values), Relaxed);
+    }
+
+    /// The broker has refused it, and it is not sent again.
+    pub fn refuse(&self, ticket: &Ticket) {
+        self.finish(ticket);
+        self.spool.stats.refused.fetch_add(u64::from(ticket.values), Relaxed);
+    }
+
+    /// The broker takes no message of this size: it is lost, and told.
+    pub fn too_large(&self, ticket: &Ticket) {
+        let mut state = lock(&self.spool.state);
+        let (stream, from, to) = (ticket.stream, ticket.sequence, ticket.sequence);
+        let values = u64::from(ticket.values);
+        let loss = Loss { stream, from, to, records: 1, values, reason: Reason::TooLarge };
+        self.spool.lose(&mut state, &[loss]);
+        drop(state);
+        self.spool.wake.notify_one();
+    }
+
+    fn finish(&self, ticket: &Ticket) {
+        let mut state = lock(&self.spool.state);
+        let lane = state.lane_mut(ticket.stream);
+        if !lane.done.has(ticket.sequence) {
+            lane.finish(ticket.from.min(ticket.sequence), ticket.sequence, 1);
+        }
+        self.spool.stats.rates.went(u64::from(ticket.bytes));
+        self.spool.stats.waiting.store(state.lanes.iter().map(|l| l.waiting).sum(), Relaxed);
+    }
+}
+
+fn ticket(stream: Stream, from: u64, record: &Record<'_>, length: usize, track: usize) -> Ticket {
+    let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+    Ticket { stream, from, sequence: record.sequence, values: record.values, bytes, is_backlog: track == BACKLOG }
+}
+
+fn load(spool: &Spool, (stream, track, turn): (Stream, usize, u64), segment: Segment, at: u64, bytes: Vec<u8>) -> Load {
+    let disk = DiskOf(spool.disk(stream));
+    Load { stream: stream.index(), track, turn, disk, segment, at, bytes, at_end: false, result: None }
+}
+
+/// The piece that follows what was read.
+fn more<T>(spool: &Spool, whose: (Stream, usize, u64), segment: Segment, own: &mut Track) -> Next<T> {
+    let Some(chunk) = &mut own.chunk else { return Next::Empty };
+    own.is_loading = true;
+    Next::Load(load(spool, whose, segment, chunk.at + chunk.used as u64, std::mem::take(&mut chunk.bytes)))
+}

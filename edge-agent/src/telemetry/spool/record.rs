@@ -1,0 +1,274 @@
+//! One record: how a message stands in memory and on disk. All numbers are little-endian.
+//!
+//! ```text
+//!    0  magic  "LR"       2     16  sequence            8     44  topic      topic_len
+//!    2  kind              1     24  promised at, ms     8         payload    the rest
+//!    3  reserved          1     32  hole                4
+//!    4  length, all of it 4     36  values              4
+//!    8  CRC32C            4     40  topic_len           2
+//!   12  CRC32C of 0..12   4     42  reserved            2
+//! ```
+//!
+//! The length has a checksum of its own: a flipped bit in it must not hide the records behind it. The payload is ready to be sent but
+//! for its own sequence, which is only known at the end: `hole` says where that goes.
+
+use std::ops::Range;
+
+/// Bytes before the topic.
+pub const HEADER: usize = 44;
+/// Bytes of the head, which have a checksum of their own.
+pub const HEAD: usize = 16;
+/// Longest record, bytes: more than any broker takes. A length beyond it is damage.
+pub const RECORD_MAX: usize = 32 << 20;
+const MAGIC: [u8; 2] = *b"LR";
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A JSON payload.
+    Json,
+    /// A CBOR payload.
+    Cbor,
+    /// Readings that a Sparkplug edge node turns into DDATA when it sends them.
+    Sparkplug,
+    /// A JSON payload that tells of a loss: never lost with what it lies beside.
+    Loss,
+    /// No message: the sequences up to and with its own were delivered before they had to be written, or thinned out.
+    Skip,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Kind::Json => 1,
+            Kind::Cbor => 2,
+            Kind::Sparkplug => 3,
+            Kind::Loss => 4,
+            Kind::Skip => 16,
+        }
+    }
+
+    fn of(code: u8) -> Option<Kind> {
+        [Kind::Json, Kind::Cbor, Kind::Sparkplug, Kind::Loss, Kind::Skip].into_iter().find(|k| k.code() == code)
+    }
+}
+
+/// A record, seen in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// Its number in its stream.
+    pub sequence: u64,
+    /// When it was promised, milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// Values in it.
+    pub values: u32,
+    /// Where it goes.
+    pub topic: &'a str,
+    /// Where in the payload the sequence goes.
+    pub hole: usize,
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+/// What stands at the beginning of some bytes.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// A whole record, and its length.
+    Record(Record<'a>, usize),
+    /// The beginning of a record of this length, or of one whose length is not yet there (0).
+    Part(usize),
+    /// No record.
+    Damage,
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// Writes a record behind `out`; `fill` writes the payload and says where the hole is. The sequence and both checksums are left
+/// open: see [`number`] and [`seal`]. Nothing is allocated but what `out` needs to grow.
+pub fn push(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    topic: &[&str],
+    (at_ms, values): (u64, u32),
+    fill: impl FnOnce(&mut Vec<u8>) -> usize,
+) {
+    let start = out.len();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&[kind.code(), 0]);
+    out.extend_from_slice(&[0; 20]); // length, checksums and sequence come later
+    out.extend_from_slice(&at_ms.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&values.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    topic.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    let topic_len = out.len() - start - HEADER;
+    let payload = out.len();
+    let hole = fill(out).min(out.len() - payload);
+    let length = out.len() - start;
+    let Some(record) = out.get_mut(start..) else { return };
+    put(record, 4, &(u32::try_from(length).unwrap_or(u32::MAX)).to_le_bytes());
+    put(record, 32, &(u32::try_from(hole).unwrap_or(u32::MAX)).to_le_bytes());
+    put(record, 40, &(u16::try_from(topic_len).unwrap_or(u16::MAX)).to_le_bytes());
+}
+
+fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = record.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+/// The length of the record at the beginning of bytes that this process wrote; 0 at their end.
+pub fn length(bytes: &[u8]) -> usize {
+    u32_at(bytes, 4) as usize
+}
+
+/// The sequence of the record at the beginning of bytes that this process wrote.
+pub fn sequence(bytes: &[u8]) -> u64 {
+    u64_at(bytes, 16)
+}
+
+/// Gives the record at the beginning of `bytes` its number.
+pub fn number(bytes: &mut [u8], sequence: u64) {
+    put(bytes, 16, &sequence.to_le_bytes());
+}
+
+/// Puts the checksums into the record that `bytes` holds.
+pub fn seal(bytes: &mut [u8]) {
+    let body = bytes.get(16..).map_or(0, crc32c::crc32c);
+    put(bytes, 8, &body.to_le_bytes());
+    let head = bytes.get(..12).map_or(0, crc32c::crc32c);
+    put(bytes, 12, &head.to_le_bytes());
+}
+
+/// Writes a sealed [`Kind::Skip`]: everything up to and with `sequence` is not here, and that is no loss.
+pub fn push_skip(out: &mut Vec<u8>, sequence: u64) {
+    let start = out.len();
+    push(out, Kind::Skip, &[], (0, 0), |_| 0);
+    if let Some(record) = out.get_mut(start..) {
+        number(record, sequence);
+        seal(record);
+    }
+}
+
+/// Reads a record of this process, which has no checksum yet.
+pub fn peek(bytes: &[u8]) -> Option<Record<'_>> {
+    let bytes = bytes.get(..length(bytes))?;
+    let topic_end = HEADER + usize::from(u16_at(bytes, 40));
+    let payload = bytes.get(topic_end..)?;
+    Some(Record {
+        kind: Kind::of(*bytes.get(2)?)?,
+        sequence: u64_at(bytes, 16),
+        at_ms: u64_at(bytes, 24),
+        values: u32_at(bytes, 36),
+        topic: std::str::from_utf8(bytes.get(HEADER..topic_end)?).ok()?,
+        hole: (u32_at(bytes, 32) as usize).min(payload.len()),
+        payload,
+    })
+}
+
+/// Reads a record that comes from outside: nothing of it is believed before its checksums.
+pub fn read(bytes: &[u8]) -> Found<'_> {
+    let Some(head) = bytes.get(..16) else {
+        let looks_right = MAGIC.iter().zip(bytes).all(|(a, b)| a == b);
+        return if looks_right { Found::Part(0) } else { Found::Damage };
+    };
+    if head.get(..2) != Some(&MAGIC[..]) || head.get(..12).map(crc32c::crc32c) != Some(u32_at(head, 12)) {
+        return Found::Damage;
+    }
+    let length = length(bytes);
+    if !(HEADER..=RECORD_MAX).contains(&length) {
+        return Found::Damage;
+    }
+    let Some(whole) = bytes.get(..length) else { return Found::Part(length) };
+    if whole.get(16..).map(crc32c::crc32c) != Some(u32_at(whole, 8)) {
+        return Found::Damage;
+    }
+    peek(whole).map_or(Found::Damage, |record| Found::Record(record, length))
+}
+
+/// How far damage reaches from the beginning of `bytes`: to the next place where a record's head stands, or to their end.
+pub fn damage(bytes: &[u8]) -> usize {
+    let is_head = |at: usize| {
+        let Some(head) = bytes.get(at..at + 16) else { return false };
+        head.starts_with(&MAGIC) && head.get(..12).map(crc32c::crc32c) == Some(u32_at(head, 12))
+    };
+    // A sound head tells where the next record is: whatever its own payload looks like is not taken for one.
+    let next = length(bytes);
+    if is_head(0) && next >= HEADER && (next == bytes.len() || is_head(next)) {
+        return next;
+    }
+    // The last 15 bytes may be the beginning of one.
+    let end = bytes.len().saturating_sub(15).max(1);
+    (1..end).find(|at| is_head(*at)).unwrap_or(bytes.len())
+}
+
+/// The records of bytes that this process wrote: where each stands.
+pub fn walk(bytes: &[u8]) -> impl Iterator<Item = (Range<usize>, Record<'_>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let record = peek(bytes.get(at..)?)?;
+        let range = at..at + length(bytes.get(at..)?);
+        at = range.end;
+        Some((range, record))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(sequence: u64, topic: &str, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        push(&mut out, Kind::Json, &[topic], (77, 3), |out| {
+            out.extend_from_slice(payload);
+            payload.len() / 2
+        });
+        number(&mut out, sequence);
+        seal(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_went_in() {
+        let bytes = record(9, "a/b", b"{}");
+        let Found::Record(r, length) = read(&bytes) else { panic!() };
+        assert_eq!((r.sequence, r.at_ms, r.values, r.topic, r.hole, r.payload), (9, 77, 3, "a/b", 1, &b"{}"[..]));
+        assert_eq!(length, bytes.len());
+    }
+
+    #[test]
+    fn checksums_are_crc32c() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283, "RFC 3720, B.4 and the usual check value");
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_seen_wherever_it_is(payload: Vec<u8>, at: prop::sample::Index, bit in 0u8..8) {
+            let mut bytes = record(1, "topic", &payload);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(!matches!(read(&bytes), Found::Record(..)), "byte {} bit {}", at, bit);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic_and_damage_ends(bytes: Vec<u8>) {
+            let _ = read(&bytes);
+            let skipped = damage(&bytes);
+            prop_assert!(skipped >= 1 || bytes.is_empty());
+            prop_assert!(skipped <= bytes.len());
+        }
+    }
+}

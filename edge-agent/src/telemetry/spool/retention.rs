@@ -1,0 +1,241 @@
+//! What goes when the spool is full or records are too old.
+//!
+//! | retention | what goes first |
+//! |---|---|
+//! | `oldest` | the oldest segment, whichever stream it is of |
+//! | `drop-low-priority` | the oldest segment of `low`, then of `normal`, then of `high` |
+//! | `thin` | of the oldest segments of `low`, then of `normal`, all but every n-th record of each series, up to three times; then as above |
+//!
+//! A loss record is not lost with the segment it lies in: it is told again.
+
+use super::done::Done;
+use super::lane::Lane;
+use super::record::{self, Kind};
+use super::segment::{self, Segment};
+use super::writer::LaneWriter;
+use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How often a segment is thinned before it is dropped.
+const LEVEL_MAX: u32 = 3;
+
+/// What goes first when the spool is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// The oldest.
+    Oldest,
+    /// Of the less important streams all but every n-th record of a series.
+    Thin(u32),
+    /// The less important streams.
+    DropLowPriority,
+}
+
+/// Losses in some bytes that this process wrote or has checked: every stretch that is not done, apart from others.
+pub(super) fn losses_of(bytes: &[u8], stream: Stream, done: &Done, reason: Reason) -> Vec<Loss> {
+    let mut stretches = Stretches::new(stream, reason);
+    record::walk(bytes).for_each(|(_, r)| stretches.take(&r, done));
+    stretches.losses
+}
+
+/// Puts lost records together to stretches. Records between which something was delivered are apart.
+struct Stretches {
+    stream: Stream,
+    reason: Reason,
+    losses: Vec<Loss>,
+}
+
+impl Stretches {
+    fn new(stream: Stream, reason: Reason) -> Stretches {
+        Stretches { stream, reason, losses: Vec::new() }
+    }
+
+    fn take(&mut self, record: &record::Record<'_>, done: &Done) {
+        let sequence = record.sequence;
+        if record.kind == Kind::Skip || done.has(sequence) {
+            return;
+        }
+        let values = u64::from(record.values);
+        // Sequences that are not there and were not delivered have been thinned out, and told then.
+        let joined = |loss: &&mut Loss| done.islands.iter().all(|(from, to)| *to <= loss.to || *from >= sequence);
+        match self.losses.last_mut().filter(joined) {
+            Some(loss) => (loss.to, loss.records, loss.values) = (sequence, loss.records + 1, loss.values + values),
+            None => {
+                let (stream, reason) = (self.stream, self.reason);
+                self.losses.push(Loss { stream, from: sequence, to: sequence, records: 1, values, reason });
+            }
+        }
+    }
+}
+
+/// What is to be done to make room.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Drop(Stream, Segment),
+    Thin(Stream, Segment, u32),
+}
+
+impl Spool {
+    /// Drops what is too old, and what does not fit.
+    pub(super) fn keep_to_limits(&self, writers: &mut [LaneWriter; 3]) {
+        let now = (self.wall)();
+        let age = u64::try_from(self.options.age_max.as_millis()).unwrap_or(u64::MAX);
+        for stream in STREAMS {
+            let too_old = |s: &Segment| s.span_ms.1 > 0 && s.span_ms.1.saturating_add(age) < now;
+            loop {
+                let old = lock(&self.state).lane(stream).segments.front().copied().filter(too_old);
+                let (Some(old), Some(writer)) = (old, writers.get_mut(stream.index())) else { break };
+                self.drop_segment(writer, stream, old, Reason::Age);
+            }
+        }
+        loop {
+            let step = {
+                let state = lock(&self.state);
+                let used: u64 = state.lanes.iter().map(Lane::disk_bytes).sum();
+                if used <= self.options.capacity {
+                    return;
+                }
+                STREAMS.iter().any(|s| !state.lane(*s).segments.is_empty()).then(|| self.step(&state.lanes)).flatten()
+            };
+            match step {
+                None => return,
+                Some(Step::Drop(stream, segment)) => {
+                    let Some(writer) = writers.get_mut(stream.index()) else { return };
+                    self.drop_segment(writer, stream, segment, Reason::Full);
+                }
+                Some(Step::Thin(stream, segment, keep)) => {
+                    let Some(writer) = writers.get_mut(stream.index()) else { return };
+                    if !self.thin(writer, stream, segment, keep) {
+                        self.drop_segment(writer, stream, segment, Reason::Full);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The disk is full although the spool is not: the oldest segment of this stream goes. False when there is none.
+    pub(super) fn make_room(&self, writer: &mut LaneWriter, stream: Stream) -> bool {
+        let oldest = lock(&self.state).lane(stream).segments.front().copied();
+        oldest.is_some_and(|segment| self.drop_segment(writer, stream, segment, Reason::Full))
+    }
+
+    fn step(&self, lanes: &[Lane; 3]) -> Option<Step> {
+        let streams = || STREAMS.into_iter().zip(lanes);
+        let front = |(stream, lane): (Stream, &Lane)| lane.segments.front().map(|s| (stream, *s));
+        let least = || streams().rev().find_map(front).map(|(stream, s)| Step::Drop(stream, s));
+        match self.options.retention {
+            Retention::Oldest => {
+                let oldest = streams().filter_map(front).min_by_key(|(_, s)| s.span_ms.0);
+                oldest.map(|(stream, s)| Step::Drop(stream, s))
+            }
+            Retention::DropLowPriority => least(),
+            Retention::Thin(keep) => {
+                let thinner =
+                    streams().rev().filter(|(stream, _)| *stream != Stream::High).find_map(|(stream, lane)| {
+                        // The newest is still being written.
+                        let closed = lane.segments.len().saturating_sub(1);
+                        let least =
+                            lane.segments.iter().take(closed).map(|s| s.level).min().filter(|l| *l < LEVEL_MAX)?;
+                        let segment = lane.segments.iter().find(|s| s.level == least)?;
+                        Some(Step::Thin(stream, *segment, keep))
+                    });
+                thinner.or_else(least)
+            }
+        }
+    }
+
+    /// Drops a segment: what is not done in it is counted and told.
+    fn drop_segment(&self, writer: &mut LaneWriter, stream: Stream, segment: Segment, reason: Reason) -> bool {
+        if writer.active_id() == Some(segment.id) {
+            writer.rotate();
+        }
+        let done = lock(&self.state).lane(stream).done.clone();
+        let (mut stretches, mut told) = (Stretches::new(stream, reason), Vec::new());
+        if let Ok(file) = writer.disk.open(&segment.name()) {
+            let _ = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
+                if record.kind == Kind::Loss && !done.has(record.sequence) {
+                    told.extend_from_slice(bytes);
+                } else {
+                    stretches.take(&record, &done);
+                }
+            });
+        }
+        let mut state = lock(&self.state);
+        let repeated = record::walk(&told).count() as u64;
+        if repeated > 0 {
+            state.lane_mut(Stream::High).append(&told);
+        }
+        let lane = state.lane_mut(stream);
+        lane.segments.retain(|s| s.id != segment.id);
+        lane.waiting = lane.waiting.saturating_sub(repeated);
+        self.lose(&mut state, &stretches.losses);
+        state.lane_mut(stream).finish(segment.first, segment.last, 0);
+        let (done, next) = (state.lane(stream).done.clone(), state.lane(stream).next);
+        self.show(&state);
+        drop(state);
+        let _ = writer.save_cursor(done, next, true, false);
+        writer.disk.remove(&segment.name()).is_ok()
+    }
+
+    /// Keeps every n-th record of each series in a segment; false when that is not possible.
+    fn thin(&self, writer: &mut LaneWriter, stream: Stream, segment: Segment, keep: u32) -> bool {
+        let done = lock(&self.state).lane(stream).done.clone();
+        let Ok(file) = writer.disk.open(&segment.name()) else { return false };
+        let mut series: HashMap<String, u32> = HashMap::new();
+        let mut thinned = Segment { level: segment.level + 1, ..Segment::empty(segment.id) };
+        let (mut out, mut expected) = (segment::header(segment.id), 0);
+        let mut loss = Loss {
+            stream,
+            from: segment.first,
+            to: segment.last,
+            records: 0,
+            values: 0,
+            reason: Reason::Thinned(keep),
+        };
+        let read = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
+            if record.kind == Kind::Skip || done.has(record.sequence) {
+                return;
+            }
+            let nth = match series.get_mut(record.topic) {
+                Some(nth) => nth,
+                None => series.entry(record.topic.to_string()).or_default(),
+            };
+            *nth += 1;
+            // The newest of a stretch says most: it is the one that is kept.
+            if *nth % keep != 0 {
+                loss.records += 1;
+                loss.values += u64::from(record.values);
+                return;
+            }
+            if record.sequence > expected {
+                record::push_skip(&mut out, record.sequence - 1);
+            }
+            out.extend_from_slice(bytes);
+            thinned.note(&record);
+            expected = record.sequence + 1;
+        });
+        if read.is_err() || thinned.last == 0 {
+            return false;
+        }
+        record::push_skip(&mut out, segment.last);
+        thinned.length = out.len() as u64;
+        let written = writer.disk.create(&thinned.name()).and_then(|file| {
+            file.write_at(0, &out)?;
+            file.sync()?;
+            writer.disk.sync()
+        });
+        if written.is_err() {
+            let _ = writer.disk.remove(&thinned.name());
+            return false;
+        }
+        let mut state = lock(&self.state);
+        let lane = state.lane_mut(stream);
+        lane.segments.iter_mut().filter(|s| s.id == segment.id).for_each(|s| *s = thinned);
+        lane.waiting = lane.waiting.saturating_sub(loss.records);
+        self.stats.lost.fetch_add(loss.values, Relaxed);
+        self.tell(&mut state, &loss);
+        drop(state);
+        let _ = writer.disk.remove(&segment.name());
+        true
+    }
+}

@@ -1,0 +1,129 @@
+//! How full the spool is, how long it lasts, and when it will be empty: for metrics and `edge-agent status`.
+
+use super::SpoolStats;
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+/// How much of a new measurement a rate takes over each second: a tenth, so it follows within some ten seconds.
+const SHARE: f64 = 0.1;
+
+/// Rates, smoothed.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    came_bytes: AtomicU64,
+    came_values: AtomicU64,
+    went_bytes: AtomicU64,
+    last: std::sync::Mutex<Option<(Instant, [u64; 3])>>,
+    /// Bytes in, values in, bytes out a second: bits of f64.
+    smooth: [AtomicU64; 3],
+    used: AtomicU64,
+}
+
+impl Rates {
+    pub(super) fn came(&self, bytes: u64, values: u64) {
+        self.came_bytes.fetch_add(bytes, Relaxed);
+        self.came_values.fetch_add(values, Relaxed);
+    }
+
+    pub(super) fn went(&self, bytes: u64) {
+        self.went_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn look(&self, now: Instant, used: u64, _capacity: u64) {
+        self.used.store(used, Relaxed);
+        let counts = [&self.came_bytes, &self.came_values, &self.went_bytes].map(|c| c.load(Relaxed));
+        let Ok(mut last) = self.last.lock() else { return };
+        if let Some((then, before)) = *last {
+            let seconds = (now - then).as_secs_f64();
+            if seconds < 0.5 {
+                return;
+            }
+            for ((smooth, now), before) in self.smooth.iter().zip(counts).zip(before) {
+                let (rate, old) = ((now - before) as f64 / seconds, f64::from_bits(smooth.load(Relaxed)));
+                let new = if old == 0.0 { rate } else { old + (rate - old) * SHARE };
+                smooth.store(new.to_bits(), Relaxed);
+            }
+        }
+        *last = Some((now, counts));
+    }
+
+    fn rate(&self, n: usize) -> f64 {
+        self.smooth.get(n).map_or(0.0, |r| f64::from_bits(r.load(Relaxed)))
+    }
+}
+
+/// What the spool looks like.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SpoolStatus {
+    /// Messages waiting for the broker.
+    pub waiting: u64,
+    /// Bytes used, on disk and in memory.
+    pub used_bytes: u64,
+    /// Bytes there are.
+    pub capacity_bytes: u64,
+    /// Bytes that come in a second.
+    pub in_bytes_per_s: f64,
+    /// Bytes that the broker acknowledges a second.
+    pub out_bytes_per_s: f64,
+    /// At this rate it is full after so long; `None`: never.
+    pub full_in_s: Option<f64>,
+    /// At this rate nothing waits any more after so long; 0: nothing waits; `None`: never.
+    pub drained_in_s: Option<f64>,
+    /// Without a broker it would last so long.
+    pub lasts_s: Option<f64>,
+    /// Values lost.
+    pub lost: u64,
+    /// Records that damage took.
+    pub damaged: u64,
+    /// The disk takes nothing.
+    pub is_failing: bool,
+}
+
+/// Waiting messages that are no backlog: they are on their way.
+const AFLOAT: u64 = 100;
+
+impl SpoolStatus {
+    pub(super) fn of(stats: &SpoolStats, capacity_bytes: u64) -> SpoolStatus {
+        let rates = &stats.rates;
+        let waiting = stats.waiting.load(Relaxed);
+        let used_bytes = stats.disk_bytes.load(Relaxed) + stats.volatile_bytes.load(Relaxed);
+        let (in_bytes_per_s, out_bytes_per_s) = (rates.rate(0), rates.rate(2));
+        let room = capacity_bytes.saturating_sub(used_bytes) as f64;
+        let after = |bytes: f64, rate: f64| (rate > 0.0).then(|| bytes / rate);
+        let drained = if waiting <= AFLOAT { Some(0.0) } else { None };
+        SpoolStatus {
+            waiting,
+            used_bytes,
+            capacity_bytes,
+            in_bytes_per_s,
+            out_bytes_per_s,
+            full_in_s: if waiting <= AFLOAT { None } else { after(room, in_bytes_per_s - out_bytes_per_s) },
+            drained_in_s: drained.or_else(|| after(used_bytes as f64, out_bytes_per_s - in_bytes_per_s)),
+            lasts_s: after(room, in_bytes_per_s),
+            lost: stats.lost.load(Relaxed),
+            damaged: stats.damaged.load(Relaxed),
+            is_failing: stats.is_failing.load(Relaxed),
+        }
+    }
+
+    /// One line for people: `1,204 messages wait, 12.3 of 512.0 MiB; at the present rate it lasts 3days 4h`.
+    pub fn line(&self) -> String {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let used = format!(
+            "{} messages wait, {:.1} of {:.1} MiB",
+            self.waiting,
+            mib(self.used_bytes),
+            mib(self.capacity_bytes)
+        );
+        let span = |s: f64| humantime::format_duration(std::time::Duration::from_secs(s.clamp(0.0, 3e9) as u64));
+        let outlook = match (self.drained_in_s, self.full_in_s) {
+            (Some(s), _) if s > 0.0 => format!("; drained in {}", span(s)),
+            (None, Some(s)) => format!("; full in {}", span(s)),
+            _ => String::new(),
+        };
+        let lasts = self.lasts_s.map_or(String::new(), |s| format!("; without a broker it lasts {}", span(s)));
+        let failing = if self.is_failing { "; THE DISK TAKES NOTHING" } else { "" };
+        format!("{used}{outlook}{lasts}{failing}")
+    }
+}

@@ -1,0 +1,308 @@
+//! The disk's side of one stream: appends batches to a segment, begins new ones, and never trusts a file again that has failed once.
+//!
+//! After a failed fsync the kernel may have forgotten which pages were not written, and a second fsync may say that all is well (the
+//! PostgreSQL project's "fsync errors", 2018). So the file is left, and what is not done in it is written anew into another.
+
+use super::cursor::{Cursor, CursorFile};
+use super::disk::{Disk, DiskFile};
+use super::done::Done;
+use super::lane::Batch;
+use super::record;
+use super::segment::{self, Scan, Segment};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+/// Sequences reserved ahead: so many may be sent before the next cursor says so.
+pub(super) const RESERVE: u64 = 1 << 20;
+
+struct Active {
+    segment: Segment,
+    file: Box<dyn DiskFile>,
+    is_new: bool,
+}
+
+/// The writer of one stream.
+pub(super) struct LaneWriter {
+    pub(super) disk: Arc<dyn Disk>,
+    active: Option<Active>,
+    /// Segments left after an error, whose records have to be written anew.
+    left: Vec<Segment>,
+    pub(super) cursor: CursorFile,
+    last_cursor: Cursor,
+    pub(super) reserved: u64,
+    next_id: u64,
+    /// The sequence that follows the last one on disk.
+    expected: u64,
+    segment_bytes: u64,
+    buffer: Vec<u8>,
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The segment as it is now; `None` when nothing had to be written.
+    pub(super) segment: Option<Segment>,
+    /// Segments whose records are in that one now.
+    pub(super) replaced: Vec<Segment>,
+}
+
+/// What is found when a stream is opened.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) done: Done,
+    pub(super) next: u64,
+    /// Records that are not done, and the values in them.
+    pub(super) waiting: (u64, u64),
+    /// Stretches that damage has taken, both ends included.
+    pub(super) damaged: Vec<(u64, u64)>,
+    /// Damage with nothing behind it that would say how much is missing.
+    pub(super) torn: u64,
+    /// Sequences that were reserved by a run that was not stopped.
+    pub(super) unused: Option<(u64, u64)>,
+}
+
+impl LaneWriter {
+    /// Opens a stream: reads every byte of it, cuts a torn tail, and counts what is damaged.
+    pub(super) fn open(disk: Arc<dyn Disk>, segment_bytes: u64) -> io::Result<(LaneWriter, Found)> {
+        let names = segment::names(&*disk)?;
+        let (mut cursor_file, cursor) = CursorFile::open(&*disk)?;
+        let known = cursor.clone().unwrap_or_default();
+        let mut found = Found {
+            segments: VecDeque::new(),
+            done: known.done.clone(),
+            next: known.next.max(1),
+            waiting: (0, 0),
+            damaged: Vec::new(),
+            torn: 0,
+            unused: None,
+        };
+        let mut last = 0;
+        for (n, (id, level)) in names.iter().enumerate() {
+            let segment = Segment { level: *level, ..Segment::empty(*id) };
+            read_segment(&*disk, segment, n + 1 == names.len(), &mut last, &mut found)?;
+        }
+        // Without a cursor nobody knows which sequences were used after the last one on disk.
+        let lost_cursor = cursor.is_none() && last > 0;
+        let clean = known.clean || cursor.is_none() && last == 0;
+        let known_reserved = if lost_cursor { last + 1 + RESERVE } else { known.reserved };
+        found.next = found.next.max(last + 1);
+        if clean && last + 1 < found.next {
+            // Whatever is between was done before the stop, or damage took it from the end.
+            missing(&found.done.clone(), last.max(found.done.first.saturating_sub(1)) + 1, found.next - 1, &mut found);
+        }
+        if !clean && known_reserved > last + 1 {
+            let from = found.done.open_from(last + 1).min(known_reserved);
+            found.unused = (from < known_reserved).then_some((from, known_reserved - 1));
+            found.next = found.next.max(known_reserved);
+            found.done.add(last + 1, known_reserved - 1);
+        }
+        let reserved = found.next + RESERVE;
+        let cursor = Cursor { done: found.done.clone(), next: found.next, reserved, clean: false };
+        cursor_file.write(&cursor, true)?;
+        let next_id = names.last().map_or(1, |(id, _)| id + 1);
+        let writer = LaneWriter {
+            disk,
+            active: None,
+            left: Vec::new(),
+            cursor: cursor_file,
+            last_cursor: cursor,
+            reserved,
+            next_id,
+            expected: last + 1,
+            segment_bytes,
+            buffer: Vec::new(),
+        };
+        Ok((writer, found))
+    }
+
+    /// Writes a batch and waits for the disk. An error leaves the segment for good; the batch is then tried in a new one, once.
+    pub(super) fn write(&mut self, batch: &Batch, done: &Done) -> (io::Result<Written>, Option<io::Error>) {
+        let first = match self.try_write(batch, done) {
+            Err(e) if e.kind() != io::ErrorKind::StorageFull => e,
+            result => return (result, None),
+        };
+        self.leave();
+        (self.try_write(batch, done), Some(first))
+    }
+
+    /// Never writes to the segment again.
+    fn leave(&mut self) {
+        match self.active.take() {
+            Some(active) if active.segment.last > 0 => self.left.push(active.segment),
+            Some(active) => drop(self.disk.remove(&active.segment.name())), // nothing in it was ever promised
+            None => {}
+        }
+    }
+
+    /// Ends the segment that is being written: the next batch begins a new one.
+    pub(super) fn rotate(&mut self) {
+        self.active = None;
+    }
+
+    pub(super) fn active_id(&self) -> Option<u64> {
+        self.active.as_ref().map(|a| a.segment.id)
+    }
+
+    fn try_write(&mut self, batch: &Batch, done: &Done) -> io::Result<Written> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let result = self.fill_and_write(batch, done, &mut buffer);
+        buffer.shrink_to(1 << 20);
+        self.buffer = buffer;
+        result
+    }
+
+    fn fill_and_write(&mut self, batch: &Batch, done: &Done, buffer: &mut Vec<u8>) -> io::Result<Written> {
+        let (mut expected, mut note) = (self.expected, Segment::empty(0));
+        if !self.left.is_empty() {
+            expected = self.salvage(done, buffer, &mut note);
+        }
+        for (bytes, ranges) in &batch.parts {
+            for part in ranges.iter().filter_map(|r| bytes.get(r.clone())) {
+                for (range, record) in record::walk(part) {
+                    if record.sequence < expected {
+                        continue; // salvaged
+                    }
+                    if record.sequence > expected {
+                        record::push_skip(buffer, record.sequence - 1);
+                    }
+                    let at = buffer.len();
+                    buffer.extend_from_slice(part.get(range).unwrap_or_default());
+                    buffer.get_mut(at..).into_iter().for_each(record::seal);
+                    note.note(&record);
+                    expected = record.sequence + 1;
+                }
+            }
+        }
+        if buffer.is_empty() {
+            return Ok(Written::default());
+        }
+        let full = |a: &Active| a.segment.last > 0 && a.segment.length + buffer.len() as u64 > self.segment_bytes;
+        if self.active.as_ref().is_none_or(full) {
+            self.begin()?;
+        }
+        let Some(active) = &mut self.active else { return Err(io::ErrorKind::NotFound.into()) };
+        active.file.write_at(active.segment.length, buffer)?;
+        active.file.sync()?;
+        if std::mem::take(&mut active.is_new) {
+            self.disk.sync().inspect_err(|_| active.is_new = true)?;
+        }
+        let segment = &mut active.segment;
+        segment.length += buffer.len() as u64;
+        segment.first = if segment.first == 0 { note.first } else { segment.first.min(note.first) };
+        segment.last = segment.last.max(note.last);
+        segment.span_ms = (segment.span_ms.0.min(note.span_ms.0), segment.span_ms.1.max(note.span_ms.1));
+        self.expected = expected;
+        Ok(Written { segment: Some(*segment), replaced: std::mem::take(&mut self.left) })
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        self.active = None;
+        let segment = Segment::empty(self.next_id);
+        let file = self.disk.create(&segment.name())?;
+        self.next_id += 1;
+        let begun = file.write_at(0, &segment::header(segment.id));
+        begun.inspect_err(|_| drop(self.disk.remove(&segment.name())))?;
+        self.active = Some(Active { segment, file, is_new: true });
+        Ok(())
+    }
+
+    /// Reads back what is not done of the segments that were left. What cannot be read back is damage, and found as such later.
+    fn salvage(&self, done: &Done, buffer: &mut Vec<u8>, note: &mut Segment) -> u64 {
+        let mut expected = 0;
+        for segment in &self.left {
+            let Ok(file) = self.disk.open(&segment.name()) else { continue };
+            let _ = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
+                expected = expected.max(record.sequence + 1);
+                if record.kind == record::Kind::Skip || !done.has(record.sequence) {
+                    buffer.extend_from_slice(bytes);
+                    if record.kind != record::Kind::Skip {
+                        note.note(&record);
+                    }
+                }
+            });
+        }
+        // Everything before was in files that are whole.
+        if expected == 0 { self.expected } else { expected }
+    }
+
+    /// Writes the cursor if it has changed. Waits for the disk when sequences have to be reserved, or when it is asked to.
+    pub(super) fn save_cursor(&mut self, done: Done, next: u64, durably: bool, clean: bool) -> io::Result<()> {
+        let reserve = self.reserved < next.saturating_add(RESERVE / 2);
+        let reserved = if reserve { next + RESERVE } else { self.reserved };
+        let cursor = Cursor { done, next, reserved, clean };
+        if cursor == self.last_cursor && !durably {
+            return Ok(());
+        }
+        // A cursor without news but the next sequence need not be written.
+        if !durably && !reserve && cursor.done == self.last_cursor.done {
+            return Ok(());
+        }
+        self.cursor.write(&cursor, durably || reserve || clean)?;
+        self.reserved = reserved;
+        self.last_cursor = cursor;
+        Ok(())
+    }
+}
+
+/// Sequences from..=to of which nothing was found.
+fn missing(done: &Done, from: u64, to: u64, found: &mut Found) {
+    let mut at = done.open_from(from);
+    while at <= to {
+        let island = done.islands.iter().find(|(begin, _)| *begin > at).map_or(u64::MAX, |(begin, _)| *begin);
+        let end = to.min(island - 1);
+        found.damaged.push((at, end));
+        at = done.open_from(end + 1);
+    }
+}
+
+fn read_segment(
+    disk: &dyn Disk,
+    mut segment: Segment,
+    is_newest: bool,
+    last: &mut u64,
+    found: &mut Found,
+) -> io::Result<()> {
+    let file = disk.open(&segment.name())?;
+    let done = found.done.clone();
+    let mut gaps: Vec<(u64, u64)> = Vec::new();
+    let (mut waiting, mut end, mut behind) = ((0, 0), 0, *last);
+    let Scan { damaged, end: good } = segment::scan(&*file, (0, u64::MAX), |record, _, _| {
+        if record.kind == record::Kind::Skip {
+            behind = behind.max(record.sequence);
+            return;
+        }
+        if record.sequence <= behind {
+            return; // written anew after an error, and both are there
+        }
+        if behind > 0 && record.sequence > behind + 1 {
+            gaps.push((behind + 1, record.sequence - 1));
+        }
+        behind = record.sequence;
+        end = record.sequence;
+        segment.note(&record);
+        if !done.has(record.sequence) {
+            waiting.0 += 1;
+            waiting.1 += u64::from(record.values);
+        }
+    })?;
+    *last = behind;
+    gaps.iter().for_each(|(from, to)| missing(&done, *from, *to, found));
+    found.waiting.0 += waiting.0;
+    found.waiting.1 += waiting.1;
+    segment.length = good;
+    if is_newest && damaged > 0 {
+        // A tail that was torn by a crash is cut, so that nothing is taken for a record later.
+        file.set_len(good)?;
+        file.sync()?;
+        found.torn += u64::from(gaps.is_empty());
+    }
+    if end > 0 {
+        found.segments.push_back(segment);
+    } else {
+        disk.remove(&segment.name())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! What a disk does to a spool: flipped bits, files cut off, an fdatasync that fails, no room; and the order journal on the same disk.
+//!
+//! `SPOOL_SEED=<seed>` runs one round again.
+
+mod support {
+    pub mod fault_disk;
+    pub mod sending;
+}
+
+use edge_agent::telemetry::Spool;
+use edge_agent::telemetry::spool::{
+    Disk, Folder, Journal, Kind, Next, Outlet, Records, Replay, STREAMS, SpoolOptions, Stream,
+};
+use std::collections::{BTreeSet, HashSet};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use support::fault_disk::FaultDisk;
+use support::sending::append;
+
+fn open(disks: &[FaultDisk; 3], options: SpoolOptions) -> Arc<Spool> {
+    let disk = |n: usize| Arc::new(disks[n].clone()) as Arc<dyn Disk>;
+    Spool::open([disk(0), disk(1), disk(2)], options).unwrap()
+}
+
+fn options() -> SpoolOptions {
+    SpoolOptions::new(1 << 30, "lost")
+}
+
+/// Takes everything out of a spool: sequence and payload of the stream `normal`, and what was told as lost of it.
+fn drain(spool: &Arc<Spool>) -> (Vec<(u64, String)>, BTreeSet<u64>) {
+    let mut outlet = Outlet::new(spool.clone(), Replay::InOrder, None);
+    let (mut came, mut told) = (Vec::new(), BTreeSet::new());
+    loop {
+        let next = outlet.next_blocking(Instant::now(), |stream, r| {
+            Some((stream, r.kind, r.sequence, String::from_utf8_lossy(r.payload).into_owned()))
+        });
+        let Next::Record(ticket, (stream, kind, sequence, payload)) = next else { break };
+        outlet.acknowledge(&ticket);
+        if kind == Kind::Loss {
+            let json: serde_json::Value = serde_json::from_str(&payload.replace(":}", ":0}")).unwrap();
+            if json["lost"] != 0 && json["stream"] == "normal" {
+                told.extend(json["from_sequence"].as_u64().unwrap()..=json["to_sequence"].as_u64().unwrap());
+            }
+        } else if stream == Stream::Normal {
+            came.push((sequence, payload));
+        }
+    }
+    (came, told)
+}
+
+fn rounds(count: u64, round: impl Fn(u64)) {
+    let one = std::env::var("SPOOL_SEED").ok().and_then(|s| s.parse().ok());
+    for seed in one.map_or(1..=count, |seed| seed..=seed) {
+        if let Err(why) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| round(seed))) {
+            eprintln!("seed {seed}: run it again with SPOOL_SEED={seed}");
+            std::panic::resume_unwind(why);
+        }
+    }
+}
+
+/// FIELD fault 22: 1,000 rounds.
+#[test]
+fn no_damaged_record_is_delivered_and_what_is_missing_is_counted_and_told() {
+    const COUNT: u64 = 200;
+    let pristine: [FaultDisk; 3] = Default::default();
+    let spool = open(&pristine, SpoolOptions::new(2 << 20, "lost")); // segments of 32 KiB
+    for n in (1..=COUNT).step_by(20) {
+        append(&spool, Stream::Normal, n..n + 20);
+        spool.commit().unwrap();
+    }
+    let whole: HashSet<(u64, String)> = {
+        let mut outlet = Outlet::new(spool.clone(), Replay::InOrder, None);
+        let take = |_: Stream, r: &edge_agent::telemetry::spool::record::Record<'_>| {
+            Some((r.sequence, String::from_utf8_lossy(r.payload).into_owned()))
+        };
+        let next = std::iter::from_fn(|| match outlet.next_blocking(Instant::now(), take) {
+            Next::Record(_, record) => Some(record),
+            _ => None,
+        });
+        next.collect()
+    };
+    assert_eq!(whole.len() as u64, COUNT);
+    spool.close();
+
+    rounds(1000, |seed| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disks: [FaultDisk; 3] = std::array::from_fn(|n| pristine[n].after_kill());
+        let segments: Vec<(String, Vec<u8>)> =
+            disks[1].files().into_iter().filter(|(name, _)| name.ends_with(".seg")).collect();
+        let (name, mut bytes) = segments[rng.usize(0..segments.len())].clone();
+        if rng.bool() {
+            bytes.truncate(rng.usize(0..bytes.len()));
+        } else {
+            for _ in 0..rng.usize(1..6) {
+                let at = rng.usize(0..bytes.len());
+                bytes[at] ^= 1 << rng.u8(0..8);
+            }
+        }
+        let late = rng.bool();
+        let spool;
+        if late {
+            // Damage that comes while it runs: found when it is read for the broker.
+            spool = open(&disks, options());
+            disks[1].overwrite(&name, bytes);
+        } else {
+            disks[1].overwrite(&name, bytes);
+            spool = open(&disks, options());
+        }
+        let (came, told) = drain(&spool);
+        // What is found while draining is told behind what is drained.
+        let told: BTreeSet<u64> = told.into_iter().chain(drain(&spool).1).collect();
+        for record in &came {
+            assert!(whole.contains(record), "{record:?} was never written");
+        }
+        assert!(came.windows(2).all(|w| w[0].0 < w[1].0), "in order, none twice");
+        let missing: BTreeSet<u64> =
+            (1..=COUNT).filter(|n| came.binary_search_by_key(n, |(sequence, _)| *sequence).is_err()).collect();
+        assert_eq!(missing, told, "what is missing is told, and nothing else (late: {late})");
+        assert!(spool.stats.damaged.load(Relaxed) >= missing.len() as u64);
+        assert!(spool.is_empty());
+    });
+}
+
+/// FIELD fault 23.
+#[test]
+fn an_fdatasync_that_fails_promises_nothing_and_its_file_is_left() {
+    let disks: [FaultDisk; 3] = Default::default();
+    let spool = open(&disks, options());
+    append(&spool, Stream::Normal, 1..11);
+    spool.commit().unwrap();
+    let first = disks[1].files().into_iter().find(|(name, _)| name.ends_with(".seg")).unwrap();
+    disks[1].fail_syncs(100);
+    append(&spool, Stream::Normal, 11..21);
+    assert!(spool.commit().is_err());
+    assert_eq!(spool.durable(Stream::Normal), 11, "what was not written durably is not promised");
+    assert!(spool.stats.is_failing.load(Relaxed) && spool.stats.disk_faults.load(Relaxed) > 0, "and that is shown");
+    let left = disks[1].files().into_iter().find(|(name, _)| *name == first.0).unwrap();
+    disks[1].fail_syncs(0);
+    append(&spool, Stream::Normal, 21..31);
+    spool.commit().unwrap();
+    assert_eq!(spool.durable(Stream::Normal), 31);
+    assert!(!spool.stats.is_failing.load(Relaxed));
+    let now = disks[1].files();
+    assert!(now.iter().all(|(name, bytes)| *name != left.0 || *bytes == left.1), "nobody writes to it again");
+
+    // The power fails: what the failed fsync forgot is gone, what was promised is there.
+    let mut rng = fastrand::Rng::with_seed(1);
+    let disks: [FaultDisk; 3] = std::array::from_fn(|n| disks[n].after_power_failure(&mut rng));
+    let (came, _) = drain(&open(&disks, options()));
+    assert_eq!(came.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (1..31).collect::<Vec<_>>());
+}
+
+/// Mounts a tmpfs of so many bytes; says why it cannot.
+fn tmpfs(bytes: u64) -> Option<(tempfile::TempDir, impl Drop)> {
+    struct Mounted(std::path::PathBuf);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(&self.0).status();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(dir.path());
+    let output = mount.output();
+    if !output.as_ref().is_ok_and(|o| o.status.success()) {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED a_full_disk: this user may not mount a tmpfs (the model of it runs everywhere): {output:?}"
+        );
+        return None;
+    }
+    let mounted = Mounted(dir.path().into());
+    Some((dir, mounted))
+}
+
+/// FIELD fault 24.
+#[test]
+fn a_full_disk_drops_telemetry_by_its_rule_and_the_order_journal_still_writes() {
+    let Some((dir, mounted)) = tmpfs(3 << 20) else { return };
+    let (journal, none) = Journal::start(&dir.path().join("journal"), 256 << 10).unwrap();
+    assert!(none.is_empty());
+    let handle = Spool::start(Some(&dir.path().join("spool")), options()).unwrap();
+    let spool = handle.spool.clone();
+    let mut records = Records::default();
+    for n in 0..400u64 {
+        for _ in 0..20 {
+            records.push((Stream::Normal, Kind::Json), &["t"], (1, 1), |out| {
+                out.extend_from_slice(&[b'x'; 1000]);
+                0
+            });
+        }
+        spool.append(&mut records);
+        spool.commit().unwrap();
+        journal.append(&n.to_le_bytes()).unwrap_or_else(|e| panic!("order {n}: {e}"));
+    }
+    let (lost, waiting) = (spool.stats.lost.load(Relaxed), spool.stats.waiting.load(Relaxed));
+    assert!(lost > 1000, "the disk was full: {lost} lost, {waiting} wait");
+    let (came, told) = drain(&spool);
+    let told: BTreeSet<u64> = told.into_iter().chain(drain(&spool).1).collect();
+    assert_eq!((came.len() + told.len()) as u64, 8000, "each was delivered or told");
+    assert!(journal.reserve.load(Relaxed) > 0, "the reserve lasts");
+    drop((handle, journal));
+    let (journal, entries) = Journal::start(&dir.path().join("journal"), 256 << 10).unwrap();
+    assert_eq!(entries.len(), 400);
+    drop((journal, spool));
+    drop(mounted);
+}
+
+#[test]
+fn the_journal_gives_back_what_was_appended_and_survives_a_crash_between_any_two_calls() {
+    rounds(300, |seed| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut disk = FaultDisk::default();
+        let (mut accepted, mut n): (Vec<u32>, u32) = (Vec::new(), 0);
+        // What a compaction that was interrupted wanted to keep: then either is right.
+        let mut wanted: Option<Vec<u32>> = None;
+        for _ in 0..4 {
+            let Ok((journal, entries)) = Journal::open(Arc::new(disk.clone()), 1 << 16) else {
+                disk = disk.after_power_failure(&mut rng);
+                continue;
+            };
+            let entries: Vec<u32> =
+                entries.iter().map(|e| u32::from_le_bytes(e.as_slice().try_into().unwrap())).collect();
+            // What was on its way when the power failed may be there or not.
+            let has = |all: &[u32]| all.iter().all(|e| entries.contains(e));
+            let compacted = wanted.take().is_some_and(|wanted| has(&wanted) && entries.len() <= wanted.len() + 1);
+            assert!(has(&accepted) || compacted, "{accepted:?} was accepted, {entries:?} is there");
+            assert!(entries.windows(2).all(|w| w[0] < w[1]), "in order");
+            accepted = entries;
+            disk.die_after(Some(rng.u64(0..60)));
+            if rng.bool() {
+                disk.fail_syncs(rng.u32(0..3));
+            }
+            while !disk.is_dead() {
+                n += 1;
+                if rng.u8(0..8) == 0 {
+                    let live: Vec<u32> = accepted.iter().copied().filter(|_| rng.bool()).collect();
+                    let bytes: Vec<Vec<u8>> = live.iter().map(|n| n.to_le_bytes().to_vec()).collect();
+                    if journal.compact(&bytes).is_ok() {
+                        accepted = live;
+                    } else {
+                        wanted = Some(live);
+                        break;
+                    }
+                } else if journal.append(&n.to_le_bytes()).is_ok() {
+                    accepted.push(n);
+                }
+            }
+            disk = if rng.bool() { disk.after_kill() } else { disk.after_power_failure(&mut rng) };
+        }
+    });
+}
+
+#[test]
+fn two_gateways_cannot_use_one_spool_and_a_newer_format_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Spool::start(Some(dir.path()), options()).unwrap();
+    append(&first.spool, Stream::Normal, 1..5);
+    let why = Spool::start(Some(dir.path()), options()).unwrap_err();
+    assert!(why.contains("another gateway uses it"), "{why}");
+    first.stop();
+
+    let normal = dir.path().join("normal");
+    let segment =
+        std::fs::read_dir(&normal).unwrap().flatten().find(|e| e.path().extension().is_some_and(|e| e == "seg"));
+    let path = segment.unwrap().path();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[6] = 9;
+    std::fs::write(&path, &bytes).unwrap();
+    let why = Spool::start(Some(dir.path()), options()).unwrap_err();
+    assert!(why.contains("newer version"), "{why}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing was changed");
+}
+
+#[test]
+fn a_stop_is_exact_and_a_folder_remembers_what_waited_and_what_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spool::start(Some(dir.path()), options()).unwrap();
+    append(&handle.spool, Stream::Normal, 1..101);
+    let mut outlet = Outlet::new(handle.spool.clone(), Replay::InOrder, None);
+    for _ in 0..40 {
+        let Next::Record(ticket, ()) = outlet.next_blocking(Instant::now(), |_, _| Some(())) else { panic!() };
+        outlet.acknowledge(&ticket);
+    }
+    drop(outlet);
+    handle.stop();
+    let handle = Spool::start(Some(dir.path()), options()).unwrap();
+    assert_eq!(handle.spool.next_sequence(Stream::Normal), 101, "a stop leaves no hole in the numbers");
+    assert_eq!(handle.spool.stats.waiting.load(Relaxed), 60);
+    let (came, told) = drain(&handle.spool);
+    assert_eq!(came.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (41..101).collect::<Vec<_>>());
+    assert!(told.is_empty());
+    handle.stop();
+    let left: u64 = STREAMS
+        .iter()
+        .flat_map(|s| Folder::new(&dir.path().join(s.name())).unwrap().list().unwrap())
+        .filter(|(name, _)| name.ends_with(".seg"))
+        .map(|(_, length)| length)
+        .sum();
+    assert!(left < 64 << 10, "segments that are done are removed: {left} bytes are left");
+}
+
+#[test]
+fn what_the_broker_acknowledges_before_a_commit_is_never_written() {
+    let spool = Spool::in_memory(1 << 20);
+    append(&spool, Stream::Normal, 1..1001);
+    let mut outlet = Outlet::new(spool.clone(), Replay::LiveFirst, None);
+    while let Next::Record(ticket, ()) = outlet.next(Instant::now(), |_, _| Some(())) {
+        if ticket.sequence <= 990 {
+            outlet.acknowledge(&ticket);
+        }
+    }
+    spool.commit().unwrap();
+    assert!(spool.stats.written_bytes.load(Relaxed) < 1500, "{}", spool.stats.written_bytes.load(Relaxed));
+    assert_eq!(spool.durable(Stream::Normal), 1001);
+}
