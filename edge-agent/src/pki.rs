@@ -6,7 +6,6 @@
 //! ```
 
 use crate::config;
-use crate::telemetry::sample::rfc3339;
 use clap::{Args, Subcommand};
 use device_drivers::opcua::pki::{Certificate, Pki, Place, RevocationList};
 use std::fmt::Write;
@@ -90,18 +89,18 @@ fn line(certificate: &Certificate) -> String {
     plain(&format!("{}  {}  {uri}  valid {from} to {until}", certificate.thumbprint, certificate.subject))
 }
 
+/// The last second that can be shown: that of the year 9999.
+const LAST_S: u64 = 253_402_300_799;
+
 fn list_line(list: &RevocationList) -> String {
     let count = match list.count {
         1 => "1 certificate".to_string(),
         n => format!("{n} certificates"),
     };
-    let next = match list.next_s.and_then(|s| u64::try_from(s).ok()) {
-        Some(s) if UNIX_EPOCH + Duration::from_secs(s) < SystemTime::now() => {
-            "; there should be a newer list".to_string()
-        }
-        Some(s) => {
-            format!("; the next is due {}", rfc3339(s.saturating_mul(1000)).split('T').next().unwrap_or_default())
-        }
+    let due = list.next_s.and_then(|s| u64::try_from(s).ok()).filter(|s| *s <= LAST_S);
+    let next = match due.map(|s| UNIX_EPOCH + Duration::from_secs(s)) {
+        Some(due) if due < SystemTime::now() => "; there should be a newer list".to_string(),
+        Some(due) => format!("; the next is due {:.10}", humantime::format_rfc3339_seconds(due).to_string()),
         None => String::new(),
     };
     plain(&format!("{} has revoked {count}{next}", list.issuer))
