@@ -11,7 +11,7 @@ use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::{Audit, Commands, QUEUE, WriteDesk};
 use crate::config::Plan;
-use crate::config::plan::{DriverPlan, MqttPlan};
+use crate::config::plan::{DriverPlan, LinePlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::{Desk, OrderView};
 use crate::field::view::LOOKS;
@@ -20,11 +20,12 @@ use crate::http::{self, Face, FaceParts, FieldIndex};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
 use crate::scene::{Aisle, Source};
-use crate::telemetry::Spool;
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
 use crate::telemetry::payload::rfc3339;
+use crate::telemetry::sparkplug::{FIRST_DEVICE_ALIAS, Hub, Node};
 use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
+use crate::telemetry::{self, Spool};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
 use device_drivers::TagWrite;
@@ -88,7 +89,8 @@ impl Agent {
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
         let desk = Desk::new(request_tx);
-        let (spool, publish) = start_spool(plan.mqtt.as_ref())?;
+        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines)?;
+        let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let (image_in, image_out) = triple_buffer(&InputImage::default());
         let stage = ImageStage::new(image_in);
         let (outputs, line_outputs): (Vec<_>, Vec<_>) =
@@ -152,7 +154,10 @@ impl Agent {
         let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
         let telling = tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
         let mqtt = plan.mqtt.clone().map(|m| {
-            let face = Box::new(Plain::new(&m, commands));
+            let face: Box<dyn telemetry::mqtt::face::Face> = match (m.sparkplug.clone(), hub) {
+                (Some(node), Some(hub)) => Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands)),
+                _ => Box::new(Plain::new(&m, commands)),
+            };
             let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));
             tokio::spawn(edge.run(mqtt_stopped))
         });
@@ -314,7 +319,7 @@ fn order_change(out: &mut Vec<u8>, view: &OrderView) -> usize {
 }
 
 /// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.
-fn start_spool(mqtt: Option<&MqttPlan>) -> Result<(SpoolHandle, Option<Publish>), String> {
+fn start_spool(mqtt: Option<&MqttPlan>, lines: &[LinePlan]) -> Result<(SpoolHandle, Option<Publish>), String> {
     let Some(plan) = mqtt else {
         return Ok((Spool::start(None, SpoolOptions::new(0, ""))?, None));
     };
@@ -326,7 +331,8 @@ fn start_spool(mqtt: Option<&MqttPlan>) -> Result<(SpoolHandle, Option<Publish>)
     };
     let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
     let (payload, encoding) = (plan.payload, plan.encoding);
-    let publish = Publish { spool: handle.spool.clone(), payload, encoding };
+    let hub = plan.sparkplug.as_ref().map(|_| Hub::new(lines, FIRST_DEVICE_ALIAS));
+    let publish = Publish { spool: handle.spool.clone(), payload, encoding, hub };
     Ok((handle, Some(publish)))
 }
 

@@ -2,7 +2,7 @@
 
 use super::plan::{
     Broker, Login, MqttPlan, Payload, RESEND, RESEND_RANGE, STATUS_TOPIC, Secret, SpoolPlan, check_template, expand,
-    host_port, levels, within,
+    host_port, levels, topic_level, within,
 };
 use super::raw;
 use super::report::{Problem, Source};
@@ -11,6 +11,7 @@ use super::values::Spanned;
 use crate::commands::CommandPlan;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
+use crate::telemetry::sparkplug::NodePlan;
 use crate::telemetry::spool::{Replay, Retention};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,7 +102,32 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
         replay_rate: m.replay_rate.as_ref().map(|r| *r.get_ref()),
         login: login(source, m, problems),
         spool: spool(source, m, raw, problems),
+        sparkplug: m.sparkplug.as_ref().map(|s| sparkplug(source, s.get_ref(), m, raw, problems)),
         commands: m.commands.as_ref().map(|c| commands(source, c.get_ref(), m, raw, problems)),
+    }
+}
+
+fn sparkplug(
+    source: &Source,
+    table: &raw::Sparkplug,
+    m: &raw::Mqtt,
+    raw: &raw::Config,
+    problems: &mut Vec<Problem>,
+) -> NodePlan {
+    for id in [Some(&table.group), table.node.as_ref(), table.primary_host.as_ref()].into_iter().flatten() {
+        topic_level(source, id, problems);
+    }
+    let ours = [&m.payload, &m.encoding, &m.topic, &m.status_topic].into_iter().flatten().next();
+    if let Some(given) = ours {
+        let label = "Sparkplug has topics and payloads of its own";
+        problems.push(source.problem(given.span(), "this key has no effect", label));
+    }
+    let beside = |dir: &str| source.path.parent().map_or_else(|| PathBuf::from(dir), |p| p.join(dir));
+    NodePlan {
+        group: table.group.get_ref().clone(),
+        node: table.node.as_ref().unwrap_or(&raw.gateway.name).get_ref().clone(),
+        primary_host: table.primary_host.as_ref().map(|h| h.get_ref().clone()),
+        memory: raw.gateway.state_dir.as_deref().map(|dir| beside(dir).join("sparkplug-bdseq")),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::commands::CommandPlan;
 use crate::control::rt::RealTime;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
+use crate::telemetry::sparkplug::NodePlan;
 use crate::telemetry::spool::{Replay, Retention, Stream};
 use control_core::Layout;
 use control_core::units::{MachineId, PosId};
@@ -99,6 +100,8 @@ pub struct MqttPlan {
     pub spool: SpoolPlan,
     /// Commands that are taken; `None`: none is.
     pub commands: Option<CommandPlan>,
+    /// A Sparkplug edge node, in place of our own messages.
+    pub sparkplug: Option<NodePlan>,
 }
 
 /// Where a broker is.

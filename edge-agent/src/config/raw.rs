@@ -124,6 +124,9 @@ pub struct Mqtt {
     /// User properties of every message (MQTT 5).
     #[serde(default)]
     pub properties: std::collections::BTreeMap<String, Spanned<String>>,
+    /// A Sparkplug B edge node, in place of our own messages.
+    #[serde(default)]
+    pub sparkplug: Option<Spanned<Sparkplug>>,
     /// Commands that are taken; without it none is.
     #[serde(default)]
     pub commands: Option<Spanned<Commands>>,
@@ -163,6 +166,20 @@ pub struct Mqtt {
     /// Credential of systemd with the password or token: `LoadCredential=` in the unit.
     #[serde(default)]
     pub password_credential: Option<Spanned<String>>,
+}
+
+/// `[mqtt.sparkplug]`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sparkplug {
+    /// Group id.
+    pub group: Spanned<String>,
+    /// Edge node id; the gateway's name when nothing is said.
+    #[serde(default)]
+    pub node: Option<Spanned<String>>,
+    /// Primary host: without its word nothing is published.
+    #[serde(default)]
+    pub primary_host: Option<Spanned<String>>,
 }
 
 /// `[mqtt.commands]`

@@ -213,6 +213,7 @@ impl FieldLine {
         self.quality = [0, 0, self.points.len() as u64];
         self.show_quality();
         self.deliver();
+        (0..self.wires.stats.devices.len()).for_each(|device| self.reporter.gone(device));
     }
 }
 
@@ -322,6 +323,7 @@ impl LineSink for FieldLine {
         let line = &*self.name;
         match (before, health) {
             (_, Health::Demoted) => {
+                self.reporter.gone(device);
                 tracing::warn!(line, "device {name} is asked less often now, its tags are Bad: {cause}");
             }
             (Health::Demoted, Health::Healthy) => tracing::info!(line, "device {name} answers again"),

@@ -4,7 +4,9 @@
 use crate::config::{DevicePlan, Payload, PointPlan};
 use crate::telemetry::Spool;
 use crate::telemetry::payload::{self, DeviceMessage, Encoding, Said};
-use crate::telemetry::spool::{Records, STREAMS};
+use crate::telemetry::sparkplug::Hub;
+use crate::telemetry::sparkplug::hub::push_reading;
+use crate::telemetry::spool::{Kind, Records, STREAMS};
 use device_drivers::value::wall_clock_ms;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ pub struct Publish {
     pub payload: Payload,
     /// How it is written.
     pub encoding: Encoding,
+    /// A Sparkplug edge node is told instead.
+    pub hub: Option<Arc<Hub>>,
 }
 
 /// Puts records together for one line.
@@ -32,17 +36,28 @@ pub(super) struct Reporter {
     /// Messages being written, by stream.
     messages: [DeviceMessage; 3],
     device: u32,
+    /// Numbers of the devices in the hub.
+    in_hub: Vec<usize>,
+    /// Readings of a Sparkplug record being written, by stream, and how many.
+    readings: [(Vec<u8>, u32); 3],
 }
 
 impl Reporter {
     pub(super) fn new(publish: Option<Publish>, devices: Arc<[DevicePlan]>) -> Reporter {
-        Reporter { publish, devices, records: Records::default(), messages: Default::default(), device: 0 }
+        let hub = publish.as_ref().and_then(|p| p.hub.as_ref());
+        let number = |hub: &Arc<Hub>| devices.iter().map(|d| hub.number(&d.name).unwrap_or(usize::MAX)).collect();
+        let in_hub = hub.map_or_else(Vec::new, number);
+        let (records, messages, readings) = Default::default();
+        Reporter { publish, devices, records, messages, device: 0, in_hub, readings }
     }
 
     /// Says something of a point.
     pub(super) fn report(&mut self, point: &PointPlan, said: Said<'_>) {
         let Some(publish) = self.publish.as_ref().filter(|_| point.publish) else { return };
         let (encoding, stream) = (publish.encoding, point.stream);
+        if let Some(hub) = publish.hub.clone() {
+            return self.tell_hub(&hub, point, &said);
+        }
         match publish.payload {
             Payload::Tag => {
                 let Some(device) = self.devices.get(point.device as usize) else { return };
@@ -65,11 +80,43 @@ impl Reporter {
         }
     }
 
+    fn tell_hub(&mut self, hub: &Hub, point: &PointPlan, said: &Said<'_>) {
+        if self.device != point.device {
+            self.close();
+            self.device = point.device;
+        }
+        let number = self.in_hub.get(point.device as usize).copied().unwrap_or(usize::MAX);
+        hub.say(number, &point.tag, said);
+        if let Some((readings, count)) = self.readings.get_mut(point.stream as usize) {
+            push_reading(readings, &point.tag, said);
+            *count += 1;
+            if readings.len() > MESSAGE_MAX {
+                self.close();
+            }
+        }
+    }
+
+    /// A device does not answer any more.
+    pub(super) fn gone(&self, device: usize) {
+        if let (Some(hub), Some(number)) = (self.publish.as_ref().and_then(|p| p.hub.as_ref()), self.in_hub.get(device))
+        {
+            hub.gone(*number);
+        }
+    }
+
     /// Ends the messages that are being written.
     fn close(&mut self) {
         let Some(publish) = &self.publish else { return };
         let Some(device) = self.devices.get(self.device as usize) else { return };
         let (encoding, topic) = (publish.encoding, [&*device.topic.0, &*device.topic.1]);
+        for (stream, (readings, count)) in STREAMS.into_iter().zip(&mut self.readings).filter(|(_, r)| r.1 > 0) {
+            let stamp = (wall_clock_ms(), std::mem::take(count));
+            self.records.push((stream, Kind::Sparkplug), &[&*device.name], stamp, |out| {
+                out.extend_from_slice(readings);
+                0
+            });
+            readings.clear();
+        }
         for (stream, message) in STREAMS.into_iter().zip(&mut self.messages).filter(|(_, m)| !m.is_empty()) {
             let stamp = (wall_clock_ms(), message.count);
             self.records.push((stream, encoding.kind()), &topic, stamp, |out| message.close(encoding, out));
@@ -113,7 +160,7 @@ mod tests {
         let device =
             |name: &str| DevicePlan { name: name.into(), unit: 1, topic: (format!("plant/{name}").into(), "".into()) };
         let spool = Spool::in_memory(1 << 20);
-        let publish = Publish { spool: spool.clone(), payload: Payload::Device, encoding: Encoding::Json };
+        let publish = Publish { spool: spool.clone(), payload: Payload::Device, encoding: Encoding::Json, hub: None };
         let mut reporter = Reporter::new(Some(publish), vec![device("a"), device("b")].into());
         let one = Value::Single(21.5);
         let good = Said { value: Some(&one), quality: Quality::Good, cause: Cause::None, source_ms: 1000 };

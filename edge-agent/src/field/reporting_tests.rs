@@ -37,7 +37,7 @@ fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, O
         clock: Clock::new(),
         stage: ImageStage::new(triple_buffer(&Default::default()).0),
         output: triple_buffer(&OutputImage::default()).1,
-        publish: Some(Publish { spool: spool.clone(), payload: Payload::Tag, encoding: Encoding::Json }),
+        publish: Some(Publish { spool: spool.clone(), payload: Payload::Tag, encoding: Encoding::Json, hub: None }),
         resend,
         stats: Arc::new(LineStats::new(std::iter::empty(), Duration::ZERO, false)),
         looks: tokio::sync::mpsc::channel(1).1,

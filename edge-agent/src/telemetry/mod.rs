@@ -10,10 +10,12 @@
 //! |---|---|
 //! | [`spool`] | keeps what was promised, on disk, and says what had to go |
 //! | [`payload`] | how values look on the wire |
+//! | [`sparkplug`] | a Sparkplug B edge node, in place of our own messages |
 //! | [`mqtt`] | brings it to a broker, over connections that may break at any time |
 
 pub mod mqtt;
 pub mod payload;
+pub mod sparkplug;
 pub mod spool;
 
 pub use spool::Spool;

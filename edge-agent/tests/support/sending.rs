@@ -38,6 +38,7 @@ pub fn plan(port: u16) -> MqttPlan {
             reserve: 0,
         },
         commands: None,
+        sparkplug: None,
     }
 }
 

@@ -438,7 +438,7 @@ impl<'a> Session<'a> {
 
     /// Says DISCONNECT.
     pub(super) fn disconnect(&mut self) {
-        let _ = self.wire.disconnect(self.shared.with_will.load(Relaxed));
+        self.wire.disconnect(self.shared.with_will.load(Relaxed));
     }
 }
 

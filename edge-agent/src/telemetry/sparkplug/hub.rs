@@ -1,0 +1,315 @@
+//! What an edge node knows of its devices: the last value of every tag, for births; which device lives; and readings as records of the spool.
+//!
+//! ```text
+//!   field lines ──say──> hub ──> [ last value, quality, source time ] ──> NBIRTH, DBIRTH
+//!                         └────> record (names, values) ──> spool ──> DDATA, when it is sent: aliases are those of that session
+//! ```
+//!
+//! A record holds names, not aliases: it may be sent by a later run, with another configuration.
+
+use super::payload::{DataType, Metric, metric_value, quality, quality_property};
+use crate::config::LinePlan;
+use crate::telemetry::payload::Said;
+use control_core::image::Quality;
+use device_drivers::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// A device that has come up waits this long for values of all its tags before its birth says that some have none.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// A tag.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The last value.
+    pub value: Option<Value>,
+    /// The type that births say.
+    pub datatype: DataType,
+    quality: u32,
+    source_ms: u64,
+    was_read: bool,
+    /// Quality and source time that the last birth said.
+    born: Option<(u32, u64)>,
+    /// Whether a host may write it.
+    pub writable: bool,
+}
+
+impl Tag {
+    /// Whether the last birth has said this reading already.
+    pub fn was_born_with(&self, reading: &Reading<'_>) -> bool {
+        self.born == Some((reading.quality, reading.source_ms))
+    }
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its name: the device id.
+    pub name: Arc<str>,
+    /// Alias of its first tag.
+    pub first_alias: u64,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    index: HashMap<Arc<str>, usize>,
+    /// Since when it answers; `None`: it does not.
+    alive_since: Option<Instant>,
+    /// A type has changed: it has to be born again.
+    pub has_changed: bool,
+}
+
+impl Device {
+    /// Whether it answers, and has said what it has to say.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.alive_since.is_some_and(|since| now >= since + GATHER || self.tags.iter().all(|t| t.was_read))
+    }
+
+    /// Whether it answers.
+    pub fn is_alive(&self) -> bool {
+        self.alive_since.is_some()
+    }
+
+    /// Its tags as a birth says them.
+    pub fn birth(&mut self) -> Vec<Metric> {
+        self.tags.iter_mut().for_each(|tag| tag.born = Some((tag.quality, tag.source_ms)));
+        let metric = |(n, tag): (usize, &Tag)| Metric {
+            name: Some(tag.name.to_string()),
+            alias: Some(self.first_alias + n as u64),
+            timestamp: Some(tag.source_ms),
+            datatype: Some(tag.datatype as u32),
+            is_null: tag.value.is_none().then_some(true),
+            properties: Some(quality_property(tag.quality)),
+            value: tag.value.as_ref().map(metric_value),
+            ..Metric::default()
+        };
+        self.tags.iter().enumerate().map(metric).collect()
+    }
+
+    /// A tag and its alias, by name.
+    pub fn tag(&self, name: &str) -> Option<(&Tag, u64)> {
+        let n = *self.index.get(name)?;
+        Some((self.tags.get(n)?, self.first_alias + n as u64))
+    }
+
+    /// A tag by alias.
+    pub fn by_alias(&self, alias: u64) -> Option<&Tag> {
+        self.tags.get(usize::try_from(alias.checked_sub(self.first_alias)?).ok()?)
+    }
+}
+
+/// What an edge node knows.
+#[derive(Debug)]
+pub struct Hub {
+    devices: Mutex<Vec<Device>>,
+    /// Rings when a device has come up, gone, or changed.
+    pub nudge: Arc<Notify>,
+}
+
+impl Hub {
+    /// The devices of these lines; aliases begin at `first_alias`.
+    pub fn new(lines: &[LinePlan], first_alias: u64) -> Arc<Hub> {
+        let (mut devices, mut next) = (Vec::new(), first_alias);
+        for line in lines {
+            for (n, device) in line.devices.iter().enumerate() {
+                let mine = line.points.iter().filter(|p| p.device as usize == n && p.publish);
+                let tags: Vec<Tag> = mine
+                    .map(|p| Tag {
+                        name: p.tag.clone(),
+                        value: None,
+                        datatype: DataType::Double,
+                        quality: quality::BAD,
+                        source_ms: device_drivers::value::wall_clock_ms(),
+                        was_read: false,
+                        born: None,
+                        writable: p.write.is_some(),
+                    })
+                    .collect();
+                let index = tags.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
+                let (first_alias, count) = (next, tags.len() as u64);
+                let name = device.name.clone();
+                devices.push(Device { name, first_alias, tags, index, alive_since: None, has_changed: false });
+                next += count;
+            }
+        }
+        Arc::new(Hub { devices: Mutex::new(devices), nudge: Arc::default() })
+    }
+
+    /// All devices, for as long as they are held: nothing is said meanwhile.
+    pub fn devices(&self) -> MutexGuard<'_, Vec<Device>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of a device.
+    pub fn number(&self, name: &str) -> Option<usize> {
+        self.devices().iter().position(|d| &*d.name == name)
+    }
+
+    /// Something is said of a tag.
+    pub fn say(&self, device: usize, tag: &str, said: &Said<'_>) {
+        let mut devices = self.devices();
+        let Some(device) = devices.get_mut(device) else { return };
+        let Some(tag) = device.index.get(tag).copied().and_then(|n| device.tags.get_mut(n)) else { return };
+        let mut changed = false;
+        if let Some(value) = said.value {
+            let datatype = DataType::of(value);
+            changed = tag.was_read && tag.datatype != datatype;
+            tag.datatype = datatype;
+            tag.value = Some(value.clone());
+        }
+        (tag.quality, tag.source_ms, tag.was_read) = (quality_of(said.quality), said.source_ms, true);
+        device.has_changed |= changed;
+        let comes = said.quality == Quality::Good && device.alive_since.is_none();
+        if comes {
+            device.alive_since = Some(Instant::now());
+        }
+        if changed || comes {
+            self.nudge.notify_one();
+        }
+    }
+
+    /// A device does not answer any more.
+    pub fn gone(&self, device: usize) {
+        if let Some(device) = self.devices().get_mut(device) {
+            device.alive_since = None;
+        }
+        self.nudge.notify_one();
+    }
+}
+
+/// A quality of ours as the property says it.
+pub fn quality_of(quality: Quality) -> u32 {
+    match quality {
+        Quality::Good => quality::GOOD,
+        Quality::Uncertain => quality::STALE,
+        Quality::Bad => quality::BAD,
+    }
+}
+
+/// Writes a reading behind others of a record: name, time, quality, value. Allocates nothing but what `out` needs to grow.
+pub fn push_reading(out: &mut Vec<u8>, tag: &str, said: &Said<'_>) {
+    put_bytes(out, tag.as_bytes());
+    out.extend_from_slice(&said.source_ms.to_le_bytes());
+    out.extend_from_slice(&(quality_of(said.quality) as u16).to_le_bytes());
+    match said.value {
+        None => out.push(0),
+        Some(Value::Bool(b)) => out.extend_from_slice(&[1, u8::from(*b)]),
+        Some(Value::Int(i)) => put_number(out, 2, i.to_le_bytes()),
+        Some(Value::Uint(u)) => put_number(out, 3, u.to_le_bytes()),
+        Some(Value::Float(f)) => put_number(out, 4, f.to_le_bytes()),
+        Some(Value::Single(f)) => {
+            out.push(5);
+            out.extend_from_slice(&f.to_le_bytes());
+        }
+        Some(Value::Text(text)) => {
+            out.push(6);
+            put_bytes(out, text.as_bytes());
+        }
+        Some(Value::Words(words)) => {
+            out.push(7);
+            out.extend_from_slice(&(words.len() as u32 * 2).to_le_bytes());
+            words.iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
+        }
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, kind: u8, bytes: [u8; 8]) {
+    out.push(kind);
+    out.extend_from_slice(&bytes);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// A reading as it stands in a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading<'a> {
+    /// Its tag.
+    pub tag: &'a str,
+    /// When it was true.
+    pub source_ms: u64,
+    /// How far it can be trusted, as the property says it.
+    pub quality: u32,
+    /// The value.
+    pub value: Option<Value>,
+}
+
+/// The readings of a record; ends at the first that is none.
+pub fn readings(mut bytes: &[u8]) -> impl Iterator<Item = Reading<'_>> {
+    std::iter::from_fn(move || {
+        let tag = std::str::from_utf8(take_bytes(&mut bytes)?).ok()?;
+        let source_ms = u64::from_le_bytes(take(&mut bytes)?);
+        let quality = u32::from(u16::from_le_bytes(take(&mut bytes)?));
+        let [kind] = take(&mut bytes)?;
+        let value = match kind {
+            0 => None,
+            1 => Some(Value::Bool(take::<1>(&mut bytes)? == [1])),
+            2 => Some(Value::Int(i64::from_le_bytes(take(&mut bytes)?))),
+            3 => Some(Value::Uint(u64::from_le_bytes(take(&mut bytes)?))),
+            4 => Some(Value::Float(f64::from_le_bytes(take(&mut bytes)?))),
+            5 => Some(Value::Single(f32::from_le_bytes(take(&mut bytes)?))),
+            6 => Some(Value::Text(std::str::from_utf8(take_bytes(&mut bytes)?).ok()?.into())),
+            7 => {
+                let words = take_bytes(&mut bytes)?.chunks_exact(2);
+                Some(Value::Words(words.map(|w| u16::from_le_bytes([w[0], w[1]])).collect()))
+            }
+            _ => return None,
+        };
+        Some(Reading { tag, source_ms, quality, value })
+    })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(u32::from_le_bytes(take(bytes)?)).ok()?;
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use device_drivers::value::Cause;
+    use proptest::prelude::*;
+
+    #[test]
+    fn readings_come_back_as_they_went_in() {
+        let values = [
+            None,
+            Some(Value::Bool(true)),
+            Some(Value::Int(-5)),
+            Some(Value::Uint(u64::MAX)),
+            Some(Value::Float(2.5)),
+            Some(Value::Single(0.1)),
+            Some(Value::Text("ä".into())),
+            Some(Value::Words([1, 65535].into())),
+        ];
+        let mut bytes = Vec::new();
+        for (n, value) in values.iter().enumerate() {
+            let said =
+                Said { value: value.as_ref(), quality: Quality::Uncertain, cause: Cause::Stale, source_ms: n as u64 };
+            push_reading(&mut bytes, &format!("t{n}"), &said);
+        }
+        let back: Vec<_> = readings(&bytes).map(|r| (r.tag.to_string(), r.source_ms, r.quality, r.value)).collect();
+        let want: Vec<_> =
+            values.into_iter().enumerate().map(|(n, v)| (format!("t{n}"), n as u64, quality::STALE, v)).collect();
+        assert_eq!(back, want);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
+            assert!(readings(&bytes).count() <= bytes.len());
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! A Sparkplug B 3.0 edge node: births with aliases, data by exception, a death that is announced before it comes, commands from hosts.
+//!
+//! | file | in one line |
+//! |---|---|
+//! | [`payload`] | the protobuf message, by hand |
+//! | [`hub`] | the last value of every tag, and which device lives |
+//! | [`node`] | what is said when |
+
+pub mod hub;
+pub mod node;
+pub mod payload;
+
+pub use hub::Hub;
+pub use node::{FIRST_DEVICE_ALIAS, Node, NodePlan};

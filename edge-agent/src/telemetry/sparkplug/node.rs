@@ -1,0 +1,439 @@
+//! The edge node: what is said over a connection, and when (Sparkplug 3.0.0, chapters 5 and 6).
+//!
+//! ```text
+//!   CONNECT (will: NDEATH, bdSeq + 1) ──> Waiting ──STATE online, or no primary host──> Born ──> NDATA, DDATA
+//!                                           ^                                            │ STATE offline: NDEATH, DISCONNECT,
+//!                                           └───────────── next broker <─────────────────┘ the next broker
+//!   Born:  NBIRTH (seq 0), a DBIRTH for every device that answers, then data;
+//!          a device comes: DBIRTH; goes: DDEATH; a host asks for a rebirth: all births again, bdSeq stays
+//! ```
+//!
+//! Data of the spool that was promised before the birth is historical. Data goes out at QoS 0, as the specification wants it, and is done
+//! when the broker has answered a ping that followed it.
+
+use super::hub::{Hub, readings};
+use super::payload::{DataType, Metric, MetricValue, Payload, metric_value, quality, quality_property, wanted};
+use crate::commands::Commands;
+use crate::telemetry::Spool;
+use crate::telemetry::mqtt::Out;
+use crate::telemetry::mqtt::face::{Face, Sending};
+use crate::telemetry::mqtt::wire::{Message, Received, Version};
+use crate::telemetry::spool::record::Record;
+use crate::telemetry::spool::{Kind, STREAMS, Stream};
+use device_drivers::value::wall_clock_ms;
+use prost::Message as _;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Aliases below this are the node's own.
+pub const FIRST_DEVICE_ALIAS: u64 = 16;
+/// Births at the wish of hosts: one in so long. A host that has lost its memory asks again and again.
+const REBIRTH_EVERY: Duration = Duration::from_secs(2);
+/// A device that does not answer, and that was born for the sake of what waited, is dead again after this long without any.
+const LINGER: Duration = Duration::from_secs(5);
+const REBIRTH: &str = "Node Control/Rebirth";
+
+/// Who an edge node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Group id.
+    pub group: String,
+    /// Edge node id.
+    pub node: String,
+    /// Primary host: without its word nothing is published.
+    pub primary_host: Option<String>,
+    /// Where bdSeq is remembered; `None`: it begins at 0 each time.
+    pub memory: Option<PathBuf>,
+}
+
+/// What a node is doing on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Born,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    is_born: bool,
+    /// Data wants to be sent although the device is not born.
+    wants_birth: bool,
+    last_data: Option<Instant>,
+    /// Sequences below were promised before its birth, stream by stream.
+    historical: [u64; 3],
+}
+
+/// The edge node.
+pub struct Node {
+    plan: NodePlan,
+    version: Version,
+    hub: Arc<Hub>,
+    spool: Arc<Spool>,
+    commands: Option<Arc<Commands>>,
+    state: State,
+    /// That of the present connection.
+    bd_seq: u64,
+    next_bd_seq: u64,
+    seq: u8,
+    told: Vec<Told>,
+    /// What NDATA said last: devices that are born, values lost.
+    figures: Option<(u64, u64)>,
+    /// Newest time of a STATE.
+    host_time: Option<u64>,
+    last_birth: Option<Instant>,
+    rebirth: bool,
+}
+
+impl Node {
+    /// A node that is not connected.
+    pub fn new(
+        plan: NodePlan,
+        version: Version,
+        hub: Arc<Hub>,
+        spool: Arc<Spool>,
+        commands: Option<Arc<Commands>>,
+    ) -> Node {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let last = plan.memory.as_ref().and_then(read);
+        let told = vec![Told::default(); hub.devices().len()];
+        Node {
+            plan,
+            version,
+            hub,
+            spool,
+            commands,
+            state: State::Waiting,
+            bd_seq: 0,
+            next_bd_seq: last.map_or(0, |n| (n + 1) % 256),
+            seq: 0,
+            told,
+            figures: None,
+            host_time: None,
+            last_birth: None,
+            rebirth: false,
+        }
+    }
+
+    fn topic(&self, kind: &str, device: Option<&str>) -> String {
+        let NodePlan { group, node, .. } = &self.plan;
+        match device {
+            Some(device) => format!("spBv1.0/{group}/{kind}/{node}/{device}"),
+            None => format!("spBv1.0/{group}/{kind}/{node}"),
+        }
+    }
+
+    fn message(&mut self, kind: &str, device: Option<&str>, metrics: Vec<Metric>) -> Message {
+        let seq = self.seq;
+        self.seq = self.seq.wrapping_add(1);
+        let timestamp = Some(wall_clock_ms());
+        let payload = Payload { timestamp, metrics, seq: Some(u64::from(seq)), ..Payload::default() };
+        Message { topic: self.topic(kind, device), payload: payload.encode_to_vec(), ..Message::default() }
+    }
+
+    fn bd_seq_metric(&self, alias: Option<u64>) -> Metric {
+        Metric {
+            name: Some("bdSeq".into()),
+            alias,
+            timestamp: Some(wall_clock_ms()),
+            datatype: Some(DataType::Int64 as u32),
+            value: Some(MetricValue::Long(self.bd_seq)),
+            ..Metric::default()
+        }
+    }
+
+    fn death(&self) -> Message {
+        let metrics = vec![self.bd_seq_metric(None)];
+        let payload = Payload { timestamp: Some(wall_clock_ms()), metrics, ..Payload::default() };
+        Message { topic: self.topic("NDEATH", None), payload: payload.encode_to_vec(), ..Message::default() }
+    }
+
+    /// The node's own figures: devices online, values lost.
+    fn own(&self) -> (u64, u64) {
+        let online = self.told.iter().filter(|t| t.is_born).count() as u64;
+        (online, self.spool.stats.lost.load(Relaxed))
+    }
+
+    /// Those figures as metrics: all of them, or those that have changed.
+    fn own_metrics((online, lost): (u64, u64), before: Option<(u64, u64)>) -> Vec<Metric> {
+        let in_birth = before.is_none();
+        let metric = |name: &str, alias, value| Metric {
+            name: in_birth.then(|| name.into()),
+            alias: Some(alias),
+            timestamp: Some(wall_clock_ms()),
+            datatype: in_birth.then_some(DataType::UInt64 as u32),
+            value: Some(MetricValue::Long(value)),
+            ..Metric::default()
+        };
+        let changed = |now, then: fn((u64, u64)) -> u64| before.is_none_or(|before| now != then(before));
+        let online = changed(online, |b| b.0).then(|| metric("Devices/Online", 1, online));
+        let lost = changed(lost, |b| b.1).then(|| metric("Spool/Values Lost", 2, lost));
+        online.into_iter().chain(lost).collect()
+    }
+
+    /// NBIRTH, and a DBIRTH for every device that answers.
+    fn give_birth(&mut self, out: &mut Out<'_>) {
+        (self.seq, self.rebirth, self.last_birth) = (0, false, Some(Instant::now()));
+        self.told.iter_mut().for_each(|t| *t = Told::default());
+        let figures = self.own();
+        self.figures = Some(figures);
+        let now = wall_clock_ms();
+        let mut metrics = vec![
+            self.bd_seq_metric(Some(0)),
+            Metric {
+                name: Some(REBIRTH.into()),
+                timestamp: Some(now),
+                datatype: Some(DataType::Boolean as u32),
+                value: Some(MetricValue::Boolean(false)),
+                ..Metric::default()
+            },
+            Metric {
+                name: Some("Properties/Version".into()),
+                alias: Some(3),
+                timestamp: Some(now),
+                datatype: Some(DataType::Text as u32),
+                value: Some(MetricValue::Text(env!("CARGO_PKG_VERSION").into())),
+                ..Metric::default()
+            },
+        ];
+        metrics.extend(Node::own_metrics(figures, None));
+        let birth = self.message("NBIRTH", None, metrics);
+        out.mention(birth);
+        self.state = State::Born;
+        self.tend_devices(out);
+    }
+
+    /// Births and deaths of devices that are due.
+    fn tend_devices(&mut self, out: &mut Out<'_>) {
+        let now = Instant::now();
+        let mut due: Vec<(usize, Arc<str>, Option<Vec<Metric>>)> = Vec::new();
+        for (n, device) in self.hub.devices().iter_mut().enumerate() {
+            let Some(told) = self.told.get_mut(n) else { continue };
+            let recent = told.last_data.is_some_and(|at| now < at + LINGER);
+            if !told.is_born && (device.is_ready(now) || told.wants_birth)
+                || told.is_born && std::mem::take(&mut device.has_changed)
+            {
+                device.has_changed = false;
+                let historical = STREAMS.map(|stream| self.spool.next_sequence(stream));
+                let last_data = told.wants_birth.then_some(now);
+                *told = Told { is_born: true, wants_birth: false, last_data, historical };
+                due.push((n, device.name.clone(), Some(device.birth())));
+            } else if told.is_born && !device.is_alive() && !recent {
+                *told = Told::default();
+                due.push((n, device.name.clone(), None));
+            }
+        }
+        for (_, name, birth) in due {
+            let message = match birth {
+                Some(metrics) => self.message("DBIRTH", Some(&name), metrics),
+                None => self.message("DDEATH", Some(&name), Vec::new()),
+            };
+            out.mention(message);
+        }
+    }
+
+    /// A record of the spool as DDATA.
+    fn data(&mut self, stream: Stream, record: &Record<'_>) -> Option<Sending> {
+        let hub = self.hub.clone();
+        let devices = hub.devices();
+        let Some((n, device)) = devices.iter().enumerate().find(|(_, d)| &*d.name == record.topic) else {
+            return Some(Sending::Nothing); // no longer part of this gateway
+        };
+        let told = self.told.get_mut(n)?;
+        if !told.is_born {
+            // What only says that the device has gone is said by its death.
+            if !device.is_alive() && readings(record.payload).all(|r| r.quality == quality::BAD) {
+                return Some(Sending::Nothing);
+            }
+            // A device that has come up is born when its values are together; for one that is away, now.
+            if !device.is_alive() && !std::mem::replace(&mut told.wants_birth, true) {
+                hub.nudge.notify_one();
+            }
+            return None;
+        }
+        let is_historical = told.historical.get(stream as usize).is_some_and(|split| record.sequence < *split);
+        if !device.is_alive() {
+            told.last_data = Some(Instant::now());
+        }
+        if device.has_changed {
+            return None; // born again first
+        }
+        let mut metrics = Vec::new();
+        for reading in readings(record.payload) {
+            let Some((tag, alias)) = device.tag(reading.tag) else { continue };
+            if !is_historical && tag.was_born_with(&reading) {
+                continue;
+            }
+            metrics.push(Metric {
+                alias: Some(alias),
+                timestamp: Some(reading.source_ms),
+                is_historical: is_historical.then_some(true),
+                is_null: reading.value.is_none().then_some(true),
+                properties: (reading.quality != quality::GOOD).then(|| quality_property(reading.quality)),
+                value: reading.value.as_ref().map(metric_value),
+                ..Metric::default()
+            });
+        }
+        let name = device.name.clone();
+        drop(devices);
+        if metrics.is_empty() {
+            return Some(Sending::Nothing);
+        }
+        Some(Sending::Pinged(self.message("DDATA", Some(&name), metrics)))
+    }
+
+    /// Remembers bdSeq before anybody hears of it.
+    fn remember(&self) {
+        let Some(path) = &self.plan.memory else { return };
+        let fresh = path.with_extension("new");
+        let write = || {
+            let mut file = std::fs::File::create(&fresh)?;
+            writeln!(file, "{}", self.bd_seq)?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, path)?;
+            path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+        };
+        if let Err(e) = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| write()) {
+            tracing::warn!("bdSeq cannot be kept in {}: {e}; after a restart it begins anew", path.display());
+        }
+    }
+
+    /// The word of the primary host: online or offline, and when; `None` when it is not that.
+    fn host_state(&mut self, message: &Received) -> Option<bool> {
+        let host = self.plan.primary_host.as_ref()?;
+        if message.topic == format!("spBv1.0/STATE/{host}") {
+            let json: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
+            let (online, time) = (json["online"].as_bool()?, json["timestamp"].as_u64()?);
+            if self.host_time.is_some_and(|last| time < last) {
+                return None; // said before what we know already
+            }
+            self.host_time = Some(time);
+            return Some(online);
+        }
+        // The older form has no time: whoever speaks the newer one is not listened to in the older.
+        if message.topic == format!("STATE/{host}") && self.host_time.is_none() {
+            return match &*message.payload {
+                b"ONLINE" => Some(true),
+                b"OFFLINE" => Some(false),
+                _ => None,
+            };
+        }
+        None
+    }
+
+    fn command(&mut self, message: &Received, out: &mut Out<'_>) {
+        if message.retain {
+            return;
+        }
+        let Ok(payload) = Payload::decode(&message.payload[..]) else {
+            tracing::warn!("a command on {} is no Sparkplug payload", message.topic);
+            return;
+        };
+        if message.topic == self.topic("NCMD", None) {
+            let wants = |m: &Metric| m.name.as_deref() == Some(REBIRTH) && m.value == Some(MetricValue::Boolean(true));
+            if payload.metrics.iter().any(wants) && self.state == State::Born {
+                self.rebirth = true;
+                self.look(out);
+            }
+            return;
+        }
+        let prefix = self.topic("DCMD", Some(""));
+        let Some(name) = message.topic.strip_prefix(&prefix) else { return };
+        let Some(commands) = &self.commands else {
+            tracing::warn!("a host wants to write to {name}: [mqtt.commands] allows nothing");
+            return;
+        };
+        let devices = self.hub.devices();
+        let Some(device) = devices.iter().find(|d| &*d.name == name) else { return };
+        for metric in &payload.metrics {
+            let by_name = metric.name.as_deref().and_then(|n| device.tag(n)).map(|(tag, _)| tag);
+            let tag = by_name.or_else(|| metric.alias.and_then(|a| device.by_alias(a)));
+            let value = tag.zip(metric.value.as_ref()).and_then(|(tag, value)| wanted(value, tag.datatype));
+            if let (Some(tag), Some(value)) = (tag, value) {
+                commands.sparkplug_write(format!("{name}/{}", tag.name), value, message.topic.clone());
+            }
+        }
+    }
+}
+
+impl Face for Node {
+    fn will(&mut self) -> Message {
+        self.bd_seq = self.next_bd_seq;
+        self.next_bd_seq = (self.bd_seq + 1) % 256;
+        self.remember();
+        (self.state, self.host_time, self.rebirth) = (State::Waiting, None, false);
+        self.death()
+    }
+
+    fn subscriptions(&self) -> (Vec<String>, bool) {
+        let mut filters = vec![self.topic("NCMD", None)];
+        let devices = self.hub.devices();
+        let writable = devices.iter().filter(|d| d.tags.iter().any(|t| t.writable));
+        filters.extend(writable.map(|d| self.topic("DCMD", Some(&d.name))));
+        if let Some(host) = &self.plan.primary_host {
+            filters.extend([format!("spBv1.0/STATE/{host}"), format!("STATE/{host}")]);
+        }
+        (filters, self.plan.primary_host.is_some())
+    }
+
+    fn connected(&mut self, out: &mut Out<'_>) {
+        if self.plan.primary_host.is_none() {
+            self.give_birth(out);
+        }
+    }
+
+    fn sending(&mut self, stream: Stream, record: &Record<'_>) -> Option<Sending> {
+        match record.kind {
+            _ if self.state == State::Waiting || self.rebirth => None,
+            Kind::Sparkplug => self.data(stream, record),
+            // A loss shows in the node's own figure; messages of a run without Sparkplug have no place here.
+            _ => Some(Sending::Nothing),
+        }
+    }
+
+    fn received(&mut self, message: Received, out: &mut Out<'_>) {
+        match self.host_state(&message) {
+            Some(true) if self.state == State::Waiting => self.give_birth(out),
+            Some(false) if self.state == State::Born => out.leave = Some("the primary host is offline".into()),
+            Some(false) => out.leave = Some("the primary host is offline here".into()),
+            Some(true) => {}
+            None => self.command(&message, out),
+        }
+    }
+
+    fn look(&mut self, out: &mut Out<'_>) {
+        if self.state != State::Born {
+            return;
+        }
+        if self.rebirth {
+            if self.last_birth.is_none_or(|at| at.elapsed() >= REBIRTH_EVERY) {
+                self.give_birth(out);
+            }
+            return;
+        }
+        self.tend_devices(out);
+        let figures = self.own();
+        if self.figures != Some(figures) {
+            let metrics = Node::own_metrics(figures, Some(self.figures.replace(figures).unwrap_or_default()));
+            let message = self.message("NDATA", None, metrics);
+            out.mention(message);
+        }
+    }
+
+    fn nudge(&self) -> Arc<Notify> {
+        self.hub.nudge.clone()
+    }
+
+    fn look_every(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+
+    fn farewell(&mut self) -> (Option<Message>, bool) {
+        let death = (self.state == State::Born).then(|| self.death());
+        self.state = State::Waiting;
+        (death, self.version == Version::V5)
+    }
+}

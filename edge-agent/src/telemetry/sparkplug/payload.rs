@@ -1,0 +1,225 @@
+//! The Sparkplug B payload (Sparkplug 3.0.0, 6.4), wire-compatible: the fields of the specification by number and kind, written by hand so that
+//! no protoc is needed. DataSets and Templates are not used, and kept as bytes.
+
+use device_drivers::Value;
+
+/// A message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Payload {
+    /// When it was sent, milliseconds since 1970 UTC.
+    #[prost(uint64, optional, tag = "1")]
+    pub timestamp: Option<u64>,
+    /// What it says.
+    #[prost(message, repeated, tag = "2")]
+    pub metrics: Vec<Metric>,
+    /// 0 to 255, one more than in the message before.
+    #[prost(uint64, optional, tag = "3")]
+    pub seq: Option<u64>,
+    /// Not used.
+    #[prost(string, optional, tag = "4")]
+    pub uuid: Option<String>,
+    /// Not used.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub body: Option<Vec<u8>>,
+}
+
+/// One value.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Metric {
+    /// Its name; in births, and where there is no alias.
+    #[prost(string, optional, tag = "1")]
+    pub name: Option<String>,
+    /// A number that stands for the name.
+    #[prost(uint64, optional, tag = "2")]
+    pub alias: Option<u64>,
+    /// When the value was true at its source.
+    #[prost(uint64, optional, tag = "3")]
+    pub timestamp: Option<u64>,
+    /// One of [`DataType`]; in births.
+    #[prost(uint32, optional, tag = "4")]
+    pub datatype: Option<u32>,
+    /// It is not the newest value.
+    #[prost(bool, optional, tag = "5")]
+    pub is_historical: Option<bool>,
+    /// Not used.
+    #[prost(bool, optional, tag = "6")]
+    pub is_transient: Option<bool>,
+    /// There is no value.
+    #[prost(bool, optional, tag = "7")]
+    pub is_null: Option<bool>,
+    /// Not used.
+    #[prost(bytes = "vec", optional, tag = "8")]
+    pub metadata: Option<Vec<u8>>,
+    /// Its quality.
+    #[prost(message, optional, tag = "9")]
+    pub properties: Option<PropertySet>,
+    /// The value.
+    #[prost(oneof = "MetricValue", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    pub value: Option<MetricValue>,
+}
+
+/// The value of a metric.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum MetricValue {
+    /// Up to 32 bits; a signed one as its two's complement.
+    #[prost(uint32, tag = "10")]
+    Int(u32),
+    /// 64 bits; a signed one as its two's complement.
+    #[prost(uint64, tag = "11")]
+    Long(u64),
+    /// Single precision.
+    #[prost(float, tag = "12")]
+    Float(f32),
+    /// Double precision.
+    #[prost(double, tag = "13")]
+    Double(f64),
+    /// A truth.
+    #[prost(bool, tag = "14")]
+    Boolean(bool),
+    /// A text.
+    #[prost(string, tag = "15")]
+    Text(String),
+    /// Bytes, arrays among them.
+    #[prost(bytes = "vec", tag = "16")]
+    Bytes(Vec<u8>),
+    /// Not used.
+    #[prost(bytes = "vec", tag = "17")]
+    Dataset(Vec<u8>),
+    /// Not used.
+    #[prost(bytes = "vec", tag = "18")]
+    Template(Vec<u8>),
+    /// Not used.
+    #[prost(bytes = "vec", tag = "19")]
+    Extension(Vec<u8>),
+}
+
+/// Names and values beside a value.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PropertySet {
+    /// Names.
+    #[prost(string, repeated, tag = "1")]
+    pub keys: Vec<String>,
+    /// As many values.
+    #[prost(message, repeated, tag = "2")]
+    pub values: Vec<PropertyValue>,
+}
+
+/// The value of a property.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PropertyValue {
+    /// One of [`DataType`].
+    #[prost(uint32, optional, tag = "1")]
+    pub kind: Option<u32>,
+    /// There is no value.
+    #[prost(bool, optional, tag = "2")]
+    pub is_null: Option<bool>,
+    /// The value, if it is an integer of up to 32 bits.
+    #[prost(uint32, optional, tag = "3")]
+    pub int_value: Option<u32>,
+}
+
+/// Types of values (6.4.16): those that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the specification's names")]
+pub enum DataType {
+    Int32 = 3,
+    Int64 = 4,
+    UInt64 = 8,
+    Float = 9,
+    Double = 10,
+    Boolean = 11,
+    Text = 12,
+    UInt16Array = 24,
+}
+
+/// Qualities (6.4.15): the value of the property `Quality`.
+pub mod quality {
+    /// Not to be believed.
+    pub const BAD: u32 = 0;
+    /// As it should be.
+    pub const GOOD: u32 = 192;
+    /// It was right some time ago.
+    pub const STALE: u32 = 500;
+}
+
+impl DataType {
+    /// The type of a value of ours.
+    pub fn of(value: &Value) -> DataType {
+        match value {
+            Value::Bool(_) => DataType::Boolean,
+            Value::Int(_) => DataType::Int64,
+            Value::Uint(_) => DataType::UInt64,
+            Value::Float(_) => DataType::Double,
+            Value::Single(_) => DataType::Float,
+            Value::Text(_) => DataType::Text,
+            Value::Words(_) => DataType::UInt16Array,
+        }
+    }
+}
+
+/// A value of ours as one of a metric.
+pub fn metric_value(value: &Value) -> MetricValue {
+    match value {
+        Value::Bool(b) => MetricValue::Boolean(*b),
+        Value::Int(i) => MetricValue::Long(i.cast_unsigned()),
+        Value::Uint(u) => MetricValue::Long(*u),
+        Value::Float(f) => MetricValue::Double(*f),
+        Value::Single(f) => MetricValue::Float(*f),
+        Value::Text(text) => MetricValue::Text(text.to_string()),
+        Value::Words(words) => MetricValue::Bytes(words.iter().flat_map(|w| w.to_le_bytes()).collect()),
+    }
+}
+
+/// What a host wants to write, as JSON; the datatype of the birth decides how bits are meant.
+pub fn wanted(value: &MetricValue, datatype: DataType) -> Option<serde_json::Value> {
+    Some(match value {
+        MetricValue::Boolean(b) => (*b).into(),
+        MetricValue::Text(text) => text.as_str().into(),
+        MetricValue::Float(f) => f64::from(*f).into(),
+        MetricValue::Double(f) => (*f).into(),
+        MetricValue::Int(n) if datatype == DataType::Int64 => i64::from(n.cast_signed()).into(),
+        MetricValue::Int(n) => (*n).into(),
+        MetricValue::Long(n) if datatype == DataType::Int64 => n.cast_signed().into(),
+        MetricValue::Long(n) => (*n).into(),
+        _ => return None,
+    })
+}
+
+/// A quality as a property.
+pub fn quality_property(quality: u32) -> PropertySet {
+    let value = PropertyValue { kind: Some(DataType::Int32 as u32), is_null: None, int_value: Some(quality) };
+    PropertySet { keys: vec!["Quality".into()], values: vec![value] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    /// Bytes by hand from the field numbers and wire types of the specification.
+    #[test]
+    fn the_bytes_are_those_of_the_specification() {
+        let metric = Metric {
+            name: Some("a".into()),
+            alias: Some(7),
+            datatype: Some(DataType::Boolean as u32),
+            value: Some(MetricValue::Boolean(true)),
+            ..Metric::default()
+        };
+        let payload = Payload { timestamp: Some(1), metrics: vec![metric], seq: Some(0), ..Payload::default() };
+        let want = [
+            0x08, 1, // timestamp
+            0x12, 9, 0x0A, 1, b'a', 0x10, 7, 0x20, 11, 0x70, 1, // metric: name, alias, datatype, boolean_value
+            0x18, 0, // seq, present although 0
+        ];
+        assert_eq!(payload.encode_to_vec(), want);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_from_a_host_are_decoded_without_panic(bytes: Vec<u8>) {
+            let _ = Payload::decode(&bytes[..]);
+        }
+    }
+}

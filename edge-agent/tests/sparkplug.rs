@@ -1,0 +1,264 @@
+//! A checker of Sparkplug 3.0.0 for an edge node: it watches the wire from the broker's side while an agent lives through what can happen to
+//! it, and judges every assertion by id: pass, fail, not exercised. `cargo test -p edge-agent --test sparkplug -- --nocapture` prints the list;
+//! the ids and the rule that judges each are in `tests/sparkplug/assertions.txt`.
+
+#[path = "sparkplug/rules.rs"]
+mod rules;
+mod support;
+#[path = "support/wire_broker.rs"]
+mod wire_broker;
+
+use edge_agent::Agent;
+use edge_agent::telemetry::sparkplug::payload::{Metric, MetricValue, Payload};
+use plc_sim::bank::{Bank, BankConfig, Fault, FaultScript, Kind};
+use prost::Message;
+use rules::{Scene, Verdict, World};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use support::eventually;
+use wire_broker::{Event, Trace, WireBroker, now_ms};
+
+/// Three devices: `m1` and `m2` move, `still` does not; `speed` of m1 may be written.
+async fn agent(
+    bank: &Bank,
+    brokers: &[&WireBroker],
+    node: &str,
+    more: &str,
+    bd_seq: Option<u64>,
+) -> (tempfile::TempDir, Agent) {
+    let dir = tempfile::tempdir().unwrap();
+    let list: Vec<String> = brokers.iter().map(|b| format!("\"127.0.0.1:{}\"", b.port)).collect();
+    let (version, host) = more.split_once(',').unwrap_or((more, ""));
+    let mut text = format!(
+        "[gateway]\nname = \"{node}\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\nstate_dir = \"state\"\n\
+         [mqtt]\nbrokers = [{}]\nversion = \"{version}\"\n\
+         [mqtt.sparkplug]\ngroup = \"plant\"\n{host}\n[mqtt.commands]\nallow = [\"m1/*\"]\n\
+         [[line]]\nname = \"bank\"\nmodbus = \"{}\"\ntimeout = \"200ms\"\n",
+        list.join(", "),
+        bank.addr
+    );
+    for (n, name) in ["m1", "m2", "still"].iter().enumerate() {
+        let profile = if n == 2 { "still.toml" } else { "moving.toml" };
+        text +=
+            &format!("[[line.device]]\nname = \"{name}\"\ncell = \"c\"\nunit = {}\nprofile = \"{profile}\"\n", n + 1);
+    }
+    let tag = |name: &str, address: &str, more: &str| {
+        format!("[[tag]]\nname = \"{name}\"\naddress = \"{address}\"\ntype = \"u16\"\n{more}")
+    };
+    let moving = "interval = \"20ms\"\n".to_string() + &tag("a", "input:0", "") + &tag("b", "input:1", "");
+    std::fs::write(dir.path().join("moving.toml"), moving + &tag("speed", "holding:100", "write = {}\n")).unwrap();
+    std::fs::write(dir.path().join("still.toml"), tag("x", "holding:110", "deadband = 65536.0\n")).unwrap();
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    if let Some(n) = bd_seq {
+        std::fs::create_dir_all(dir.path().join("state")).unwrap();
+        std::fs::write(dir.path().join("state/sparkplug-bdseq"), n.to_string()).unwrap();
+    }
+    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    (dir, Agent::start(plan).await.unwrap())
+}
+
+async fn bank() -> Bank {
+    let rate = Duration::from_millis(20);
+    Bank::start(BankConfig { units: 3, registers: 200, rate, ..BankConfig::default() }).await.unwrap()
+}
+
+fn count(trace: &Trace, kind: &str) -> usize {
+    let part = format!("/{kind}/");
+    let is = |e: &&wire_broker::Entry| matches!(&e.event, Event::Publish(p) if String::from_utf8_lossy(&p.topic).contains(&part));
+    trace.lock().unwrap().iter().filter(is).count()
+}
+
+async fn until(trace: &Trace, kind: &str, more: usize) {
+    after(trace, kind, more, || ()).await;
+}
+
+/// Does something and waits for so many more messages of a kind than there were before.
+async fn after(trace: &Trace, kind: &str, more: usize, act: impl FnOnce()) {
+    let before = count(trace, kind);
+    act();
+    let came = eventually(Duration::from_secs(20), async || count(trace, kind) >= before + more).await;
+    assert!(came, "{more} more {kind}: {} after {before}", count(trace, kind));
+}
+
+fn command(name: Option<&str>, alias: Option<u64>, value: MetricValue) -> Vec<u8> {
+    let metric = Metric {
+        name: name.map(String::from),
+        alias,
+        timestamp: Some(now_ms()),
+        value: Some(value),
+        ..Metric::default()
+    };
+    Payload { timestamp: Some(now_ms()), metrics: vec![metric], ..Payload::default() }.encode_to_vec()
+}
+
+fn state(online: bool, timestamp: u64) -> Vec<u8> {
+    format!("{{\"online\":{online},\"timestamp\":{timestamp}}}").into_bytes()
+}
+
+/// Everything that happens to a node without a primary host.
+async fn alone(version: &str) -> Scene {
+    let trace = Trace::default();
+    let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
+    let bank = bank().await;
+    // Close to the end of the circle, so that 255 wraps.
+    let (dir, agent) = agent(&bank, &[&broker], "gw", version, Some(252)).await;
+    assert!(eventually(Duration::from_secs(20), async || count(&trace, "DBIRTH") == 3).await);
+    until(&trace, "DDATA", 300).await;
+    let rebirth = || command(Some("Node Control/Rebirth"), None, MetricValue::Boolean(true));
+    tokio::time::sleep(Duration::from_secs(2)).await; // the first birth was just now
+    let births = count(&trace, "NBIRTH");
+    after(&trace, "DBIRTH", 3, || broker.tell("spBv1.0/plant/NCMD/gw", rebirth(), false)).await;
+    (0..5).for_each(|_| broker.tell("spBv1.0/plant/NCMD/gw", rebirth(), false));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(count(&trace, "NBIRTH") <= births + 1, "a storm of wishes is no storm of births");
+    assert!(eventually(Duration::from_secs(10), async || count(&trace, "NBIRTH") == births + 2).await, "but one more");
+    until(&trace, "DDATA", 20).await;
+    broker.tell("spBv1.0/plant/NCMD/gw", rebirth(), true); // retained: ignored
+
+    broker.tell("spBv1.0/plant/DCMD/gw/m1", command(Some("speed"), None, MetricValue::Long(777)), false);
+    let wrote = async || {
+        let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
+        text.contains("write m1/speed = 777") && text.contains("\"outcome\":\"done\"")
+    };
+    assert!(eventually(Duration::from_secs(10), wrote).await, "the DCMD is written, read back and written down");
+
+    after(&trace, "DDEATH", 1, || bank.set_faults(Fault::new(Kind::Silent).units(&[2])).unwrap()).await;
+    after(&trace, "DBIRTH", 1, || bank.set_faults(FaultScript::default()).unwrap()).await;
+
+    for _ in 0..4 {
+        after(&trace, "NBIRTH", 1, || broker.cut()).await;
+        until(&trace, "DDATA", 5).await;
+    }
+    agent.stop().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let entries = trace.lock().unwrap().clone();
+    Scene { name: "alone", version: if version == "5" { 5 } else { 4 }, primary_host: None, entries }
+}
+
+/// A node with a primary host and two brokers.
+async fn with_host() -> Scene {
+    let trace = Trace::default();
+    let first = WireBroker::start(1, trace.clone(), Vec::new()).await;
+    let second = WireBroker::start(2, trace.clone(), Vec::new()).await;
+    let bank = bank().await;
+    let (_dir, agent) = agent(&bank, &[&first, &second], "gw2", "3.1.1,primary_host = \"scada\"", None).await;
+    let subscribed = |n: usize| {
+        let trace = trace.clone();
+        async move || trace.lock().unwrap().iter().any(|e| e.broker == n && matches!(e.event, Event::Subscribe(_)))
+    };
+    assert!(eventually(Duration::from_secs(10), subscribed(1)).await);
+    let quiet = async |what: &str| {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(count(&trace, "NBIRTH"), 0, "{what}: no birth");
+    };
+    quiet("no STATE").await;
+    let now = now_ms();
+    first.tell("spBv1.0/STATE/other", state(true, now), false);
+    quiet("another host").await;
+    after(&trace, "DBIRTH", 3, || first.tell("spBv1.0/STATE/scada", state(true, now), false)).await;
+    until(&trace, "DDATA", 10).await;
+    first.tell("spBv1.0/STATE/scada", state(false, now - 1000), false);
+    until(&trace, "DDATA", 10).await;
+    first.tell("spBv1.0/STATE/scada", state(false, now + 1000), false);
+    assert!(eventually(Duration::from_secs(15), subscribed(2)).await, "the next broker is asked");
+    let births = count(&trace, "NBIRTH");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(count(&trace, "NBIRTH"), births, "no birth without STATE at the second broker");
+    // An offline here sends it back to the first, which says offline, then something older, then online.
+    second.tell("spBv1.0/STATE/scada", state(false, now + 2000), false);
+    let at_first = async || {
+        let trace = trace.lock().unwrap();
+        trace.iter().rev().find(|e| matches!(e.event, Event::Subscribe(_))).is_some_and(|e| e.broker == 1)
+    };
+    assert!(eventually(Duration::from_secs(15), at_first).await);
+    after(&trace, "NBIRTH", 1, || first.tell("spBv1.0/STATE/scada", state(true, now + 5000), false)).await;
+    // The older form, on a connection of its own: it has no time.
+    agent.stop().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let entries = trace.lock().unwrap().clone();
+    Scene { name: "with a host", version: 4, primary_host: Some("scada"), entries }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_assertion_that_binds_an_edge_node_holds_or_is_named_with_the_reason() {
+    let (five, three, host) = tokio::join!(alone("5"), alone("3.1.1"), with_host());
+    let world = World::new(vec![five, three, host]);
+    let list = include_str!("sparkplug/assertions.txt");
+    let (mut verdicts, mut counts) = (Vec::new(), BTreeMap::<&str, usize>::new());
+    for line in list.lines().filter(|l| !l.starts_with('#')) {
+        let (id, rule) = line.split_once(' ').unwrap();
+        let verdict = world.judge(rule);
+        let name = match &verdict {
+            Verdict::Pass => "pass",
+            Verdict::Fail(_) => "FAIL",
+            Verdict::NotExercised(_) => "not exercised",
+        };
+        *counts.entry(name).or_default() += 1;
+        verdicts.push((id, name, verdict));
+    }
+    for (id, name, verdict) in &verdicts {
+        let why = match verdict {
+            Verdict::Pass => String::new(),
+            Verdict::Fail(why) => format!("  {why}"),
+            Verdict::NotExercised(why) => format!("  {why}"),
+        };
+        println!("{name:<14} {id}{why}");
+    }
+    println!("{counts:?}");
+    assert_eq!(verdicts.len(), 200);
+    let failed: Vec<_> = verdicts.iter().filter(|(_, name, _)| *name == "FAIL").map(|(id, _, v)| (id, v)).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(counts["pass"] >= 160, "{counts:?}");
+    let unexplained = verdicts.iter().filter(|(_, name, v)| {
+        *name == "not exercised" && *v != Verdict::NotExercised("no DataSets and no Templates are used".into())
+    });
+    let unexplained: Vec<_> = unexplained.map(|(id, _, v)| (id, v)).collect();
+    assert!(unexplained.is_empty(), "only what is not used may stay out: {unexplained:#?}");
+}
+
+/// A host of before Sparkplug 3 says ONLINE and OFFLINE on STATE/id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_speaks_the_older_form_is_understood() {
+    let trace = Trace::default();
+    let broker = WireBroker::start(1, trace.clone(), vec![("STATE/scada".into(), b"ONLINE".to_vec())]).await;
+    let bank = bank().await;
+    let (_dir, agent) = agent(&bank, &[&broker], "gw3", "3.1.1,primary_host = \"scada\"", None).await;
+    assert!(eventually(Duration::from_secs(20), async || count(&trace, "DBIRTH") == 3).await);
+    after(&trace, "NDEATH", 1, || broker.tell("STATE/scada", "OFFLINE", false)).await;
+    agent.stop().await;
+}
+
+/// What waited while the broker was away comes as historical, with its own times, and every value comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_is_replayed_as_historical() {
+    let trace = Trace::default();
+    let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
+    let bank = bank().await;
+    let (_dir, agent) = agent(&bank, &[&broker], "gw4", "5,primary_host = \"scada\"", None).await;
+    tokio::time::sleep(Duration::from_secs(2)).await; // connected, and not allowed to speak
+    after(&trace, "DDATA", 50, || broker.tell("spBv1.0/STATE/scada", state(true, now_ms()), false)).await;
+    let stages = agent.stages.clone();
+    agent.stop().await;
+    let (mut historical, mut live, mut values) = (0, 0, 0);
+    let mut birth = 0;
+    for entry in trace.lock().unwrap().iter() {
+        let Event::Publish(p) = &entry.event else { continue };
+        let payload = Payload::decode(&p.payload[..]).unwrap();
+        if String::from_utf8_lossy(&p.topic).contains("/NBIRTH/") {
+            birth = payload.timestamp.unwrap();
+        }
+        for metric in payload.metrics.iter().filter(|_| String::from_utf8_lossy(&p.topic).contains("/DDATA/")) {
+            values += 1;
+            match metric.is_historical {
+                Some(true) => {
+                    historical += 1;
+                    assert!(metric.timestamp.unwrap() <= birth, "older than the birth");
+                }
+                _ => live += 1,
+            }
+        }
+    }
+    assert!(historical > 50 && live > 10, "{historical} historical, {live} live");
+    assert_eq!(values, stages.spool.stats.produced.load(std::sync::atomic::Ordering::Relaxed), "every value came");
+}
