@@ -16,9 +16,11 @@ pub mod bank;
 pub mod closed_loop;
 pub mod config;
 pub mod faces;
+pub mod floors;
 pub mod modbus;
 pub mod plant;
 pub mod plc;
+pub mod yard;
 
 pub use config::PlantConfig;
 pub use faces::{Sim, SimAddresses};

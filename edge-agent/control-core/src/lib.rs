@@ -44,6 +44,8 @@ pub mod order;
 mod recover;
 pub mod shuttle;
 pub mod stock;
+pub mod storage;
+pub mod traffic;
 pub mod units;
 
 pub use cycle::{Controller, Inputs, Outputs, Settings};
