@@ -114,6 +114,30 @@ pub async fn start_broker() -> u16 {
     panic!("the broker did not come up on port {port}");
 }
 
+/// A way to a port that can be cut: while the sender says false, connections are closed and none is let through.
+pub async fn gate(to: u16) -> (u16, tokio::sync::watch::Sender<bool>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let (open, is_open) = tokio::sync::watch::channel(true);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut is_open = is_open.clone();
+            if !*is_open.borrow() {
+                continue;
+            }
+            tokio::spawn(async move {
+                let Ok(mut peer) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { return };
+                let _ = (stream.set_nodelay(true), peer.set_nodelay(true));
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut stream, &mut peer) => {}
+                    _ = is_open.wait_for(|open| !*open) => {}
+                }
+            });
+        }
+    });
+    (port, open)
+}
+
 /// What a subscriber of our own has received.
 #[derive(Debug, Default)]
 pub struct Received {
