@@ -96,8 +96,10 @@ impl Browser {
     /// A picture at this size, in this theme.
     async fn picture(&self, name: &str, (width, height): (u32, u32), theme: &str) {
         self.client.set_window_size(width, height).await.unwrap();
-        self.js(&format!("if (document.documentElement.dataset.theme !== '{theme}') document.getElementById('theme').click()"))
-            .await;
+        self.js(&format!(
+            "if (document.documentElement.dataset.theme !== '{theme}') document.getElementById('theme').click()"
+        ))
+        .await;
         tokio::time::sleep(Duration::from_millis(1300)).await;
         let png = self.client.screenshot().await.unwrap();
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/page");
@@ -110,7 +112,8 @@ impl Browser {
         self.client.find(Locator::Css("dialog input[name=name]")).await.unwrap().send_keys(name).await.unwrap();
         self.client.find(Locator::Css("dialog input[name=password]")).await.unwrap().send_keys(password).await.unwrap();
         self.click("dialog button[type=submit]").await;
-        self.until("signed in", &format!("return document.getElementById('who').textContent.startsWith('{name}')")).await;
+        self.until("signed in", &format!("return document.getElementById('who').textContent.startsWith('{name}')"))
+            .await;
     }
 
     async fn end(mut self) {
@@ -188,7 +191,9 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
     browser.click("#orders .primary").await;
     browser.client.find(Locator::Css("dialog input[name=load]")).await.unwrap().send_keys("1001").await.unwrap();
     browser.click("dialog button[type=submit]").await;
-    browser.until("its story is told", "return document.querySelector('#orders .story')?.textContent.includes('taken')").await;
+    browser
+        .until("its story is told", "return document.querySelector('#orders .story')?.textContent.includes('taken')")
+        .await;
     browser.tab("floor").await;
     let first = browser.js("return window.lightsoutFloor.positions()").await;
     let moved = async || browser.js("return window.lightsoutFloor.positions()").await != first;
@@ -200,7 +205,9 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
     // Every view, at a desk and on a tablet, light and dark, can be read and used by everybody.
     for tab in ["floor", "orders", "field", "beat", "alarms"] {
         browser.tab(tab).await;
-        for (theme, size) in [("light", (1366, 1000)), ("dark", (1366, 1000)), ("light", (1024, 900)), ("dark", (800, 1100))] {
+        for (theme, size) in
+            [("light", (1366, 1000)), ("dark", (1366, 1000)), ("light", (1024, 900)), ("dark", (800, 1100))]
+        {
             browser.picture(tab, size, theme).await;
             let wide = "return document.documentElement.scrollWidth <= innerWidth";
             assert_eq!(browser.js(wide).await, true, "{tab} is wider than {size:?}");
@@ -211,7 +218,12 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
     // The keyboard alone gets from view to view.
     browser.js("document.getElementById('tab-alarms').focus()").await;
     browser.client.active_element().await.unwrap().send_keys("\u{e014}").await.unwrap();
-    browser.until("arrow keys change the view", "return document.activeElement.id === 'tab-floor' && !document.getElementById('floor').hidden").await;
+    browser
+        .until(
+            "arrow keys change the view",
+            "return document.activeElement.id === 'tab-floor' && !document.getElementById('floor').hidden",
+        )
+        .await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.end().await;
     agent.stop().await;
@@ -223,7 +235,8 @@ async fn a_killed_agent_is_shown_as_lost_and_found_again() {
     let Some(browser) = Browser::start("a_killed_agent_is_shown_as_lost").await else { return };
     let dir = tempfile::tempdir().unwrap();
     let at = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
-    let text = format!("[gateway]\nname = \"gw-7\"\narea = \"a\"\nline = \"l\"\nlisten = \"{at}\"\nstate_dir = \"state\"\n");
+    let text =
+        format!("[gateway]\nname = \"gw-7\"\narea = \"a\"\nline = \"l\"\nlisten = \"{at}\"\nstate_dir = \"state\"\n");
     let file = dir.path().join("agent.toml");
     std::fs::write(&file, text).unwrap();
     let run = || {
@@ -274,8 +287,18 @@ impl Source for Synthetic {
             PlaceView { name: format!("p{n}"), x_m: column + x, y_m: row + y, tier: 0, kind: PlaceKind::Road }
         };
         let road = |n: usize| RoadView { from: n as u32, to: (n - n % 4 + (n + 1) % 4) as u32, both: false };
-        let hall = AreaView { name: "hall".into(), kind: AreaKind::Zone, x_m: -1.0, y_m: -1.0, width_m: 121.0, depth_m: 76.0, tier: 0, to_tier: 0 };
-        let robot = |n| VehicleView { name: format!("robot-{n}"), kind: VehicleKind::Robot, length_m: 1.0, width_m: 0.7 };
+        let hall = AreaView {
+            name: "hall".into(),
+            kind: AreaKind::Zone,
+            x_m: -1.0,
+            y_m: -1.0,
+            width_m: 121.0,
+            depth_m: 76.0,
+            tier: 0,
+            to_tier: 0,
+        };
+        let robot =
+            |n| VehicleView { name: format!("robot-{n}"), kind: VehicleKind::Robot, length_m: 1.0, width_m: 0.7 };
         Scene {
             tiers: vec![TierView { name: "Ground".into(), elevation_m: 0.0 }],
             places: (0..ROBOTS * 4).map(corner).collect(),
@@ -290,7 +313,13 @@ impl Source for Synthetic {
         let seconds = self.start.elapsed().as_secs_f64();
         let now = |n: usize| {
             let (x, y, heading_deg) = Synthetic::at(n, seconds);
-            let state = if n % 97 == 5 { State::Fault } else if n % 53 == 7 { State::Waiting } else { State::Busy };
+            let state = if n % 97 == 5 {
+                State::Fault
+            } else if n % 53 == 7 {
+                State::Waiting
+            } else {
+                State::Busy
+            };
             VehicleNow {
                 x_mm: (x * 1000.0) as i32,
                 y_mm: (y * 1000.0) as i32,
@@ -312,7 +341,14 @@ impl Source for Synthetic {
 
     fn vehicle(&self, index: usize) -> Option<VehicleDetail> {
         let commands = vec![Step { time: "2026-11-24T00:00:00.000Z".into(), what: "round again".into() }];
-        Some(VehicleDetail { name: format!("robot-{index}"), state: State::Busy, why: None, load: None, order: None, commands })
+        Some(VehicleDetail {
+            name: format!("robot-{index}"),
+            state: State::Busy,
+            why: None,
+            load: None,
+            order: None,
+            commands,
+        })
     }
 }
 
@@ -321,13 +357,16 @@ async fn a_thousand_vehicles_glide_between_the_frames_they_are_told_in() {
     let Some(browser) = Browser::start("a_thousand_vehicles").await else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent.toml");
-    std::fs::write(&file, "[gateway]\nname = \"hall\"\narea = \"a\"\nline = \"l\"\nlisten = \"127.0.0.1:0\"\n").unwrap();
+    std::fs::write(&file, "[gateway]\nname = \"hall\"\narea = \"a\"\nline = \"l\"\nlisten = \"127.0.0.1:0\"\n")
+        .unwrap();
     let plan = edge_agent::config::load(&file).unwrap();
     let source = Arc::new(Synthetic { start: Instant::now() });
     let bytes = serde_json::to_vec(&source.moment()).unwrap().len();
     let agent = Agent::start_with(plan, Some(source)).await.unwrap();
     browser.open(agent.http, "floor").await;
-    browser.until("a thousand", "return window.lightsoutFloor?.count() === 1000 && window.lightsoutFloor.stats.frames > 3").await;
+    browser
+        .until("a thousand", "return window.lightsoutFloor?.count() === 1000 && window.lightsoutFloor.stats.frames > 3")
+        .await;
     browser.js("Object.assign(window.lightsoutFloor.stats, { draws: 0, frames: 0, drawMs: 0, worstMs: 0 })").await;
     // Where a robot is at each draw: it has to move at nearly every one, not only when a frame comes.
     let watch = "window.seen = []; const look = () => { window.seen.push(window.lightsoutFloor.positions()[500]); if (window.seen.length < 120) requestAnimationFrame(look); }; look();";
@@ -347,7 +386,9 @@ async fn a_thousand_vehicles_glide_between_the_frames_they_are_told_in() {
     assert!(steps.as_f64().unwrap() > 80.0, "it moves at nearly every draw: {steps}");
     assert!(bytes < 80_000, "a frame of a thousand stays small: {bytes}");
     browser.click(".vehicles tbody button").await;
-    browser.until("one is chosen", "return document.querySelector('#vehicle-detail h2')?.textContent.startsWith('robot-')").await;
+    browser
+        .until("one is chosen", "return document.querySelector('#vehicle-detail h2')?.textContent.startsWith('robot-')")
+        .await;
     browser.picture("thousand", (1366, 1000), "light").await;
     browser.picture("thousand", (1366, 1000), "dark").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
