@@ -326,7 +326,7 @@ impl Source for Synthetic {
                 tier: 0,
                 heading_deg,
                 state: state as u8,
-                load: if n % 3 == 0 { 7000 + n as u32 } else { 0 },
+                load: if n.is_multiple_of(3) { 7000 + n as u32 } else { 0 },
                 battery: (n % 100) as i8,
                 order: 0,
                 path: (0..4).map(|k| (n * 4 + k) as u32).collect(),
