@@ -1,5 +1,5 @@
 //! What a reading is: value + quality + source time, and the cause when the quality is not Good.
-//! Numbers are held in place; only a text or a run of registers is shared from the heap.
+//! Numbers are held in place; only a text, a run of registers or a row is shared from the heap.
 
 pub use control_core::image::Quality;
 use std::sync::Arc;
@@ -29,10 +29,12 @@ pub enum Value {
     Words(Arc<[u16]>),
     /// A text.
     Text(Arc<str>),
+    /// A row of values, and rows of rows where it has several dimensions.
+    List(Arc<[Value]>),
 }
 
 impl Value {
-    /// The value as a number; `None` for a run of registers or a text.
+    /// The value as a number; `None` for a run of registers, a text or a row.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Bool(b) => Some(f64::from(u8::from(*b))),
@@ -40,7 +42,7 @@ impl Value {
             Value::Uint(u) => Some(*u as f64),
             Value::Float(f) => Some(*f),
             Value::Single(f) => Some(f64::from(*f)),
-            Value::Words(_) | Value::Text(_) => None,
+            Value::Words(_) | Value::Text(_) | Value::List(_) => None,
         }
     }
 
@@ -49,6 +51,7 @@ impl Value {
         match (self, other) {
             (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
             (Value::Single(a), Value::Single(b)) => a.to_bits() == b.to_bits(),
+            (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.same(b)),
             (a, b) => a == b,
         }
     }
@@ -73,6 +76,13 @@ impl std::fmt::Display for Value {
             Value::Single(v) => write!(f, "{v}"),
             Value::Words(words) => write!(f, "{words:?}"),
             Value::Text(text) => write!(f, "{text:?}"),
+            Value::List(values) => {
+                f.write_str("[")?;
+                for (n, value) in values.iter().enumerate() {
+                    write!(f, "{}{value}", if n > 0 { ", " } else { "" })?;
+                }
+                f.write_str("]")
+            }
         }
     }
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use support::{Line, ms, point, spec};
 
 const NAMESPACE: &str = "urn:lightsout:peer";
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 18] = [
     "Count", "Double", "Float", "Byte", "Flag", "Text", "Label", "Moment", "Guid", "Bytes", "Words", "Matrix", "Later",
-    "Tick",
+    "Tick", "Names", "Flags", "Table", "Range",
 ];
 
 /// The server's clock is behind by almost a year.
@@ -73,11 +73,11 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
     let port = ready.strip_prefix("ready ").expect("ready");
     let url = format!("opc.tcp://127.0.0.1:{port}/peer/");
 
-    // Every kind of value, by subscription; one array has no place in a value, one node is not there yet.
+    // Every kind of value, by subscription; a structure has no place in a value, one node is not there yet.
     let points: Vec<_> = (0..).zip(NAMES).map(|(id, n)| point(id, &format!("nsu={NAMESPACE};s={n}"))).collect();
     let plain = spec(url.clone(), dir.path(), points);
     let line = Line::run(OpcUa::new(plain.clone()), false);
-    line.told.until("all", |r| (0..12).all(|n| r.last(n).is_some()).then_some(())).await;
+    line.told.until("all", |r| (0..18).all(|n| r.last(n).is_some()).then_some(())).await;
     let text = |t: &str| Value::Text(t.into());
     let wanted = [
         Value::Float(0.1),
@@ -91,11 +91,19 @@ async fn asyncua_is_read_written_browsed_and_trusted() {
         text("00ff7f"),
         Value::Words([1, 2, 3].into()),
     ];
-    for (n, wanted) in (1u32..).zip(wanted) {
+    let row = |values: &[Value]| Value::List(values.into());
+    let floats = |values: &[f64]| Value::List(values.iter().map(|f| Value::Float(*f)).collect());
+    let rows = [
+        (11, floats(&[1.0, 2.0])),
+        (14, row(&[text("links"), text("rechts")])),
+        (15, row(&[Value::Bool(true), Value::Bool(false), Value::Bool(true)])),
+        (16, row(&[floats(&[1.5, 2.5]), floats(&[3.5, 4.5]), floats(&[5.5, 6.5])])),
+    ];
+    for (n, wanted) in (1u32..).zip(wanted).chain(rows) {
         assert_eq!(line.told.look().good(n), Some(wanted), "{}", NAMES[n as usize]);
     }
-    let matrix = line.told.look().last(11).map(|r| (r.quality, r.cause));
-    assert_eq!(matrix, Some((Quality::Bad, Cause::WrongType)));
+    let range = line.told.look().last(17).map(|r| (r.quality, r.cause));
+    assert_eq!(range, Some((Quality::Bad, Cause::WrongType)), "a structure");
     line.told.until("a count", |r| r.good(0).filter(|v| matches!(v, Value::Int(n) if *n > 3))).await;
 
     // Source time and server time, each without the other.

@@ -5,7 +5,7 @@ mod support;
 use device_drivers::opcua::pki::{Pki, Place};
 use device_drivers::opcua::{Identity, OpcUa, OpcUaSpec, Policy, Security};
 use device_drivers::{LinkState, Value};
-use opcua::crypto::{CertificateStore, SecurityPolicy, X509, X509Data};
+use opcua::crypto::{CertificateStore, PrivateKey, SecurityPolicy, X509, X509Data};
 use opcua::server::{ServerEndpoint, ServerUserToken};
 use opcua::types::MessageSecurityMode;
 use plc_sim::faces::opcua_bank::{self, OpcuaBank, OpcuaBankConfig};
@@ -230,10 +230,10 @@ async fn five_thousand_encrypted_values_are_all_good_and_go_on_changing() {
         .until("all good", |r| (r.readings.len() >= 5000 && (0..5000).all(|n| r.good(n).is_some())).then_some(()))
         .await;
     let (first, tick) = (line.told.look().readings.len(), bank.tick());
-    line.told.until("two changes of each", |r| (r.readings.len() >= first + 10_000).then_some(())).await;
+    let changed = |r: &support::Record| r.readings.len() >= first + 10_000 && bank.tick() > tick;
+    line.told.until("two changes of each", |r| changed(r).then_some(())).await;
     let told = line.told.look();
     assert_eq!(told.ups(), 1, "{:?}", told.links);
-    assert!(bank.tick() > tick);
 }
 
 /// A server that answers the first bytes of every client with these, and then goes on with zeros.
@@ -364,4 +364,124 @@ fn a_key_that_others_can_read_is_not_used_and_a_certificate_without_its_key_neit
     assert_eq!(again.application_uri, own.application_uri);
     std::fs::remove_file(&key).unwrap();
     assert!(pki.own().unwrap_err().contains("restore the key"));
+}
+
+/// `ACK` with usual limits, and an `OPN` that claims this policy, certificate and body.
+fn opening(policy: &str, certificate: Option<&[u8]>, thumbprint: Option<&[u8]>, body: &[u8]) -> Vec<u8> {
+    let text = |bytes: Option<&[u8]>| match bytes {
+        None => (-1i32).to_le_bytes().to_vec(),
+        Some(bytes) => [&(bytes.len() as i32).to_le_bytes()[..], bytes].concat(),
+    };
+    let ack: Vec<u8> = [28u32, 0, 65_536, 65_536, 0, 0].iter().skip(1).flat_map(|n| n.to_le_bytes()).collect();
+    let mut out = [b"ACKF".to_vec(), 28u32.to_le_bytes().to_vec(), ack].concat();
+    let rest =
+        [7u32.to_le_bytes().to_vec(), text(Some(policy.as_bytes())), text(certificate), text(thumbprint)].concat();
+    out.extend(b"OPNF");
+    out.extend((8 + rest.len() as u32 + body.len() as u32).to_le_bytes());
+    out.extend(rest);
+    out.extend(body);
+    out
+}
+
+/// A server that says this to every client, and then nothing more.
+async fn says(answer: Vec<u8>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("opc.tcp://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut heard = [0u8; 64];
+                let _ = stream.read(&mut heard).await;
+                let _ = stream.write_all(&answer).await;
+                while stream.read(&mut heard).await.is_ok_and(|n| n > 0) {}
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_opens_the_channel_in_another_way_than_was_asked_for_is_left() {
+    let cert = std::fs::read(SERVER_KEYS.path().join("own/cert.der")).unwrap();
+    let basic = SecurityPolicy::Basic256Sha256.to_uri();
+    let answer = opening(basic, Some(&cert), Some(&[0; 20]), &[0; 256]);
+    let dir = tempfile::tempdir().unwrap();
+    let line = Line::run(OpcUa::new(spec(says(answer).await, dir.path(), test_points(&["X"]))), false);
+    let text = error(&line, "Protocol").await;
+    assert!(text.contains("it opens the channel with security Basic256Sha256, and None was asked for"), "{text}");
+}
+
+/// Between us and a good server: the answers to the second connection, the one with security, come from here.
+async fn taken_over(server: &str, answer: Vec<u8>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("opc.tcp://{}/", listener.local_addr().unwrap());
+    let (good, bad) = (server.to_string(), says(answer).await);
+    let host = |url: &str| url.trim_start_matches("opc.tcp://").trim_end_matches('/').to_string();
+    let ends = [host(&good), host(&bad)];
+    tokio::spawn(async move {
+        for n in 0.. {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let end = ends[n % 2].clone();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(end).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stands_between_us_and_a_trusted_server_can_do_no_more_than_end_the_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let bank = bank(dir.path(), |_| {}).await;
+    trusted(dir.path());
+    let pki = Pki::open(&dir.path().join("client")).unwrap();
+    pki.own().unwrap();
+    let own_der = std::fs::read(dir.path().join("client/own/cert.der")).unwrap();
+    let own = X509::from_der(&own_der).unwrap();
+    let thumbprint = own.thumbprint().value().to_vec();
+    let cert = std::fs::read(SERVER_KEYS.path().join("own/cert.der")).unwrap();
+    let policy = SecurityPolicy::Basic256Sha256;
+    // Anyone can encrypt to us: our certificate is no secret.
+    let encrypted = |plain: &[u8]| {
+        let key = own.public_key().unwrap();
+        let mut out = vec![0; policy.calculate_cipher_text_size(plain.len(), &key)];
+        let length = policy.asymmetric_encrypt(&key, plain, &mut out).unwrap();
+        out.truncate(length);
+        out
+    };
+    let open = |policy: SecurityPolicy, cert: &[u8], thumbprint: &[u8], body: &[u8]| {
+        opening(policy.to_uri(), Some(cert), Some(thumbprint), body)
+    };
+    // Not even the server itself, with its own key: as many bytes of padding as there are not.
+    let padded = |padding: u8| {
+        let key = PrivateKey::read_pem_file(&SERVER_KEYS.path().join("private/private.pem")).unwrap();
+        let (body, mut signature) = (vec![padding; 100], vec![0; 256]);
+        let mut head = open(policy, &cert, &thumbprint, &[])[28..].to_vec();
+        let size = head.len() + policy.calculate_cipher_text_size(356, &own.public_key().unwrap());
+        head[4..8].copy_from_slice(&(size as u32).to_le_bytes());
+        policy.asymmetric_sign(&key, &[&head[..], &body].concat(), &mut signature).unwrap();
+        open(policy, &cert, &thumbprint, &encrypted(&[body, signature].concat()))
+    };
+    let rows: [(Vec<u8>, &str); 9] = [
+        (open(SecurityPolicy::None, &[], &[], &[0; 100]), "with security None, and Basic256Sha256 was asked for"),
+        (open(SecurityPolicy::Aes128Sha256RsaOaep, &cert, &thumbprint, &[0; 256]), "and Basic256Sha256 was asked for"),
+        (open(policy, &own_der, &thumbprint, &[0; 256]), "another certificate than it has shown"),
+        (open(policy, &cert, &[7; 20], &[0; 256]), "for another certificate than ours"),
+        (open(policy, &cert, &thumbprint, &[0; 100]), "not made of whole blocks"),
+        (open(policy, &cert, &thumbprint, &[]), "not made of whole blocks"),
+        (open(policy, &cert, &thumbprint, &encrypted(b"short")), "no room for its signature"),
+        (open(policy, &cert, &thumbprint, &encrypted(&[9; 600])), "not signed by the server"),
+        (padded(92), "claims more padding than it is long"),
+    ];
+    for (answer, want) in rows {
+        let mut spec = secure(taken_over(&bank.url(), answer).await, dir.path(), ENCRYPTED);
+        spec.security.check_host = false;
+        let line = Line::run(OpcUa::new(spec), false);
+        let text = error(&line, "Protocol").await;
+        assert!(text.contains(want), "{text}");
+        line.stop().await;
+    }
 }

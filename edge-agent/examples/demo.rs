@@ -3,6 +3,7 @@
 //! ```text
 //!   cargo run --release --example demo                       until Ctrl-C
 //!   cargo run --release --example demo -- --for 30s --json   ends by itself, prints one JSON object
+//!   cargo run --release --example demo -- --for 40s --outage 10s   cuts the broker off on the way, and loses nothing
 //! ```
 //!
 //! An MQTT broker, the plant and the real agent in one process, joined by real sockets: Modbus TCP, OPC UA, MQTT, HTTP.
@@ -32,6 +33,9 @@ struct Options {
     /// Print one JSON object at the end and nothing else
     #[arg(long)]
     json: bool,
+    /// Cut the broker off after a third of the time (10 s without --for) for this long, as in 10s, and lose nothing
+    #[arg(long, value_parser = humantime::parse_duration)]
+    outage: Option<Duration>,
     /// Decides where the first loads are and which orders come
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -60,7 +64,12 @@ async fn run(options: &Options) -> Result<bool, String> {
     let broker = support::start_broker().await;
     let received = support::subscribe(broker).await;
     let sim = support::start_plant(options.seed).await;
-    let mut plan = support::demo_plan(sim.addresses, broker);
+    let (gate, open) = support::gate(broker).await;
+    let mut plan = support::demo_plan(sim.addresses, gate);
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    if let Some(mqtt) = &mut plan.mqtt {
+        mqtt.spool.directory = Some(folder.path().join("spool"));
+    }
     plan.control.realtime.wanted = true;
     let preferred = std::net::SocketAddr::from(([127, 0, 0, 1], 9464));
     if std::net::TcpListener::bind(preferred).is_ok() {
@@ -86,9 +95,12 @@ async fn run(options: &Options) -> Result<bool, String> {
         }
     };
     let mut over = std::pin::pin!(over);
+    let outage = cut(options, open);
+    let mut outage = std::pin::pin!(outage);
     loop {
         tokio::select! {
             () = &mut over => break,
+            () = &mut outage => {}
             _ = tokio::signal::ctrl_c() => break,
             _ = ticks.tick() => {
                 feeder.feed(&agent, &sim).await;
@@ -104,6 +116,24 @@ async fn run(options: &Options) -> Result<bool, String> {
     finish(options, agent, &sim, &received).await
 }
 
+/// Cuts the broker off once, if that is wanted; never ends.
+async fn cut(options: &Options, open: tokio::sync::watch::Sender<bool>) {
+    if let Some(length) = options.outage {
+        tokio::time::sleep(options.limit.map_or(Duration::from_secs(10), |l| l / 3)).await;
+        if !options.json {
+            println!("\nthe broker is cut off for {length:?}: samples wait in the spool ..\n");
+        }
+        let _ = open.send(false);
+        tokio::time::sleep(length).await;
+        if !options.json {
+            println!("\nthe broker is back\n");
+        }
+        let _ = open.send(true);
+    }
+    std::future::pending::<()>().await;
+    drop(open);
+}
+
 /// Stops the agent, waits for the last samples, asks the plant, and prints the result.
 async fn finish(options: &Options, agent: Agent, sim: &Sim, received: &Mutex<Received>) -> Result<bool, String> {
     let stages = agent.stages.clone();
@@ -116,7 +146,7 @@ async fn finish(options: &Options, agent: Agent, sim: &Sim, received: &Mutex<Rec
     let control = &stages.control;
     let counter = |n: usize| control.counters[n].load(Relaxed);
     let us = |ns: u64| ns / 1000;
-    let polled: u64 = stages.lines.iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
+    let polled: u64 = stages.lines.all().iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
     let result = serde_json::json!({
         "orders_completed": counter(2),
         "orders_failed": counter(3),
@@ -211,7 +241,7 @@ struct StatusLine {
 impl StatusLine {
     fn show(&mut self, agent: &Agent, sim: &Sim, running: Duration) {
         let stages: &Arc<edge_agent::metrics::Stages> = &agent.stages;
-        let polled: u64 = stages.lines.iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
+        let polled: u64 = stages.lines.all().iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
         let delivered = stages.spool.stats.delivered.load(Relaxed);
         let now = Instant::now();
         let terminal = std::io::stdout().is_terminal();

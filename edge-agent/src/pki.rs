@@ -1,25 +1,34 @@
-//! `edge-agent pki list|trust|reject`: whom the OPC UA lines trust.
+//! `edge-agent pki list|trust|reject|crl`: whom the OPC UA lines trust.
 //!
 //! ```text
-//!   a server nobody knows ──> quarantine ── pki trust ──> trusted
-//!                                  ^─────── pki reject ──────┘
+//!   a server nobody knows ──> quarantine ── pki trust ──> trusted          pki trust authority.der ──> all that it has signed,
+//!                                  ^─────── pki reject ──────┘             pki crl list.crl        ──> but not what is on this list
 //! ```
 
 use crate::config;
 use clap::{Args, Subcommand};
-use device_drivers::opcua::pki::{Certificate, Pki, Place};
+use device_drivers::opcua::pki::{Certificate, Pki, Place, RevocationList};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What to do with certificates.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show our own certificate, those that are trusted, and those in quarantine
     List(Where),
-    /// Trust a server's certificate
+    /// Trust a server's certificate; or that of an authority, and with it all servers whose certificates it has signed
     Trust {
-        /// The beginning of its thumbprint, or a certificate file
+        /// The beginning of its thumbprint, or a certificate file (DER or PEM)
         which: String,
+        /// Which folder
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Keep a list of what an authority has revoked; it takes the place of the one before
+    Crl {
+        /// The list, DER or PEM
+        file: PathBuf,
         /// Which folder
         #[command(flatten)]
         at: Where,
@@ -63,27 +72,56 @@ impl Where {
 /// Does it, and says what was done.
 pub fn run(command: &Command) -> Result<String, String> {
     match command {
-        Command::List(at) => Ok(table(&at.open()?.list())),
+        Command::List(at) => at.open().map(|pki| table(&pki.list(), pki.lists())),
+        Command::Crl { file, at } => at.open()?.revoke(file).map(|l| format!("kept: {}", list_line(&l))),
         Command::Trust { which, at } => at.open()?.trust(which).map(|c| format!("trusted {}", line(&c))),
         Command::Reject { which, at } => at.open()?.reject(which).map(|c| format!("no longer trusted {}", line(&c))),
     }
 }
 
 fn line(certificate: &Certificate) -> String {
-    let uri = certificate.application_uri.as_deref().unwrap_or("no application URI");
+    let uri = match &certificate.application_uri {
+        Some(uri) => uri,
+        None if certificate.is_authority => "signs others",
+        None => "no application URI",
+    };
     let (from, until) = &certificate.valid;
     plain(&format!("{}  {}  {uri}  valid {from} to {until}", certificate.thumbprint, certificate.subject))
 }
 
-fn table(all: &[(Place, Certificate)]) -> String {
+/// The last second that can be shown: that of the year 9999.
+const LAST_S: u64 = 253_402_300_799;
+
+fn list_line(list: &RevocationList) -> String {
+    let count = match list.count {
+        1 => "1 certificate".to_string(),
+        n => format!("{n} certificates"),
+    };
+    let due = list.next_s.and_then(|s| u64::try_from(s).ok()).filter(|s| *s <= LAST_S);
+    let next = match due.map(|s| UNIX_EPOCH + Duration::from_secs(s)) {
+        Some(due) if due < SystemTime::now() => "; there should be a newer list".to_string(),
+        Some(due) => format!("; the next is due {:.10}", humantime::format_rfc3339_seconds(due).to_string()),
+        None => String::new(),
+    };
+    plain(&format!("{} has revoked {count}{next}", list.issuer))
+}
+
+fn table(all: &[(Place, Certificate)], (lists, unreadable): (Vec<RevocationList>, Option<String>)) -> String {
     let mut text = String::new();
     for (place, certificate) in all {
         let place = match place {
             Place::Own => "own",
+            Place::Trusted if certificate.is_authority => "authority",
             Place::Trusted => "trusted",
             Place::Rejected => "rejected",
         };
         let _ = writeln!(text, "{place:9} {}", line(certificate)); // into a String: cannot fail
+    }
+    for list in &lists {
+        let _ = writeln!(text, "list      {}", list_line(list));
+    }
+    if let Some(why) = unreadable {
+        let _ = writeln!(text, "{why}");
     }
     if text.is_empty() {
         text.push_str("no certificates here yet\n");

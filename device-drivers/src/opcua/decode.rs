@@ -6,17 +6,26 @@
 //! | SByte, Int16, Int32, Int64, and so every enumeration | `Int` |
 //! | Byte, UInt16, UInt32, UInt64, StatusCode | `Uint` |
 //! | Float, Double | `Float` |
-//! | String, LocalizedText (its text), QualifiedName (its name), Guid, NodeId | `Text` |
+//! | String, LocalizedText (its text), QualifiedName (its name), Guid, NodeId | `Text`, up to 64 KiB |
 //! | ByteString | `Text` in hexadecimal, up to 1 KiB |
 //! | DateTime | `Int`, milliseconds since 1970 UTC |
 //! | array of up to 64 UInt16 | `Words` |
+//! | any other array of these, up to 1024 elements and 64 KiB of text | `List`; rows of rows for several dimensions |
 //! | anything else, and no value at all | Bad, wrong type |
 
 use crate::value::{Cause, PointId, Quality, Reading, Value, WORDS_MAX, wall_clock_ms};
-use opcua::types::{ByteString, DataValue, DateTime, Guid, LocalizedText, StatusCode, Variant, VariantScalarTypeId};
+use opcua::types::{
+    Array, ByteString, DataValue, DateTime, Guid, LocalizedText, StatusCode, Variant, VariantScalarTypeId,
+};
 use std::fmt::Write;
 use std::str::FromStr;
 
+/// Most bytes of text in one value. Nothing a person looks at is longer, and a value has to fit into a message.
+const TEXT_MAX: usize = 64 * 1024;
+/// Most elements of an array.
+const ARRAY_MAX: usize = 1024;
+/// Most dimensions of an array.
+const DIMENSIONS_MAX: usize = 8;
 /// The longest ByteString that is shown.
 const BYTES_MAX: usize = 1024;
 /// Above this a 64-bit floating point number no longer tells every whole number from the next.
@@ -60,7 +69,7 @@ fn ms_of(time: &DateTime, skew: i64) -> i64 {
 }
 
 pub(super) fn value_of(variant: &Variant, skew: i64) -> Option<Value> {
-    let text = |text: &str| Some(Value::Text(text.into()));
+    let text = |text: &str| (text.len() <= TEXT_MAX).then(|| Value::Text(text.into()));
     Some(match variant {
         Variant::Boolean(b) => Value::Bool(*b),
         Variant::SByte(v) => Value::Int(i64::from(*v)),
@@ -89,15 +98,49 @@ pub(super) fn value_of(variant: &Variant, skew: i64) -> Option<Value> {
             }
             return text(&hex);
         }
-        Variant::Array(array) => {
-            if array.values.len() > WORDS_MAX {
-                return None;
-            }
-            let word = |v: &Variant| if let Variant::UInt16(word) = v { Some(*word) } else { None };
-            Value::Words(array.values.iter().map(word).collect::<Option<Vec<u16>>>()?.into())
-        }
+        Variant::Array(array) => return words_of(array).or_else(|| list_of(array, skew)),
         _ => return None,
     })
+}
+
+/// A status block, or something like it.
+fn words_of(array: &Array) -> Option<Value> {
+    let word = |v: &Variant| if let Variant::UInt16(word) = v { Some(*word) } else { None };
+    let one_row = array.dimensions.as_ref().is_none_or(|d| d.len() < 2);
+    let short = Some(&array.values).filter(|values| values.len() <= WORDS_MAX && one_row)?;
+    Some(Value::Words(short.iter().map(word).collect::<Option<Vec<u16>>>()?.into()))
+}
+
+fn list_of(array: &Array, skew: i64) -> Option<Value> {
+    if array.values.len() > ARRAY_MAX {
+        return None;
+    }
+    let element = |v: &Variant| if matches!(v, Variant::Array(_)) { None } else { value_of(v, skew) };
+    let values: Vec<Value> = array.values.iter().map(element).collect::<Option<_>>()?;
+    let bytes = |v: &Value| if let Value::Text(text) = v { text.len() } else { 0 };
+    if values.iter().map(bytes).sum::<usize>() > TEXT_MAX {
+        return None;
+    }
+    let dimensions = array.dimensions.as_deref().unwrap_or_default();
+    let product = dimensions.iter().try_fold(1usize, |all, d| all.checked_mul(*d as usize));
+    match dimensions.len() {
+        // What the dimensions say has to be what is there; an empty array has no rows to speak of.
+        2..=DIMENSIONS_MAX if product == Some(values.len()) && !values.is_empty() => Some(rows_of(&values, dimensions)),
+        0 | 1 => Some(Value::List(values.into())),
+        _ if values.is_empty() => Some(Value::List([].into())),
+        _ => None,
+    }
+}
+
+/// Rows of rows, the last dimension innermost (OPC 10000-6, 5.2.2.16). No dimension is 0.
+fn rows_of(values: &[Value], dimensions: &[u32]) -> Value {
+    match dimensions {
+        [first, rest @ ..] if !rest.is_empty() => {
+            let row = values.len() / (*first).max(1) as usize;
+            Value::List(values.chunks(row.max(1)).map(|row| rows_of(row, rest)).collect())
+        }
+        _ => Value::List(values.into()),
+    }
 }
 
 /// What a node takes.
@@ -114,7 +157,7 @@ impl Kind {
     pub(super) fn of(variant: &Variant) -> Option<Kind> {
         match variant {
             Variant::Empty => None,
-            Variant::Array(_) => Some(if value_of(variant, 0).is_some() { Kind::Words } else { Kind::Other }),
+            Variant::Array(array) => Some(words_of(array).map_or(Kind::Other, |_| Kind::Words)),
             scalar => Some(scalar.scalar_type_id().map_or(Kind::Other, Kind::Scalar)),
         }
     }
@@ -140,7 +183,7 @@ impl Kind {
             Value::Float(v) => v.to_string(),
             Value::Single(v) => v.to_string(),
             Value::Text(v) => format!("\"{v}\""),
-            Value::Words(_) => "a row of words".into(),
+            Value::Words(_) | Value::List(_) => "a row of values".into(),
         };
         let no = || misfit(&shown);
         let whole = || whole(value).ok_or_else(no);
@@ -226,6 +269,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use opcua::types::UAString;
 
     #[test]
     fn a_bad_status_is_forwarded_with_its_code_and_without_a_value() {
@@ -258,10 +302,38 @@ mod tests {
     }
 
     #[test]
-    fn an_array_too_long_for_a_block_is_refused_and_not_cut() {
-        assert!(value_of(&Variant::from(vec![1u16; 64]), 0).is_some());
-        assert_eq!(value_of(&Variant::from(vec![1u16; 65]), 0), None);
-        assert_eq!(value_of(&Variant::from(vec![1i32; 2]), 0), None);
+    fn arrays_are_rows_of_what_they_hold() {
+        let row = |values: &[Value]| Some(Value::List(values.into()));
+        let ints = |from: i64, to: i64| Value::List((from..=to).map(Value::Int).collect());
+        assert_eq!(value_of(&Variant::from(vec![1u16; 64]), 0), Some(Value::Words([1; 64].into())), "a block");
+        assert_eq!(value_of(&Variant::from(vec![1u16; 65]), 0), row(&vec![Value::Uint(1); 65]));
+        assert_eq!(value_of(&Variant::from(vec![-1i32, 2]), 0), row(&[Value::Int(-1), Value::Int(2)]));
+        assert_eq!(value_of(&Variant::from(vec![0.5f32]), 0), row(&[Value::Single(0.5)]));
+        assert_eq!(value_of(&Variant::from(vec![true, false]), 0), row(&[Value::Bool(true), Value::Bool(false)]));
+        let texts = vec![UAString::from("a"), UAString::null()];
+        assert_eq!(value_of(&Variant::from(texts), 0), row(&[Value::Text("a".into()), Value::Text("".into())]));
+        let table = |dimensions: Vec<u32>| {
+            let values: Vec<Variant> = (1..=6).map(Variant::Int32).collect();
+            Array { value_type: VariantScalarTypeId::Int32, values, dimensions: Some(dimensions) }
+        };
+        let shown = |dimensions| value_of(&Variant::Array(Box::new(table(dimensions))), 0);
+        assert_eq!(shown(vec![2, 3]), row(&[ints(1, 3), ints(4, 6)]));
+        assert_eq!(shown(vec![3, 1, 2]).unwrap().to_string(), "[[[1, 2]], [[3, 4]], [[5, 6]]]");
+        assert_eq!(shown(vec![6]), Some(ints(1, 6)));
+        // Dimensions that are not those of the values, or more of them than anyone has.
+        assert_eq!((shown(vec![2, 2]), shown(vec![0, 3])), (None, None));
+        assert_eq!(shown([vec![6], vec![1; 8]].concat()), None);
+        assert_eq!(shown(vec![u32::MAX, u32::MAX, u32::MAX]), None);
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_message_is_refused_and_not_cut() {
+        assert!(value_of(&Variant::from(vec![1i32; ARRAY_MAX]), 0).is_some());
+        assert_eq!(value_of(&Variant::from(vec![1i32; ARRAY_MAX + 1]), 0), None);
+        let text = |bytes: usize| Variant::from("x".repeat(bytes).as_str());
+        assert!(value_of(&text(TEXT_MAX), 0).is_some());
+        assert_eq!(value_of(&text(TEXT_MAX + 1), 0), None);
+        assert_eq!(value_of(&Variant::from(vec![UAString::from("x".repeat(100).as_str()); 1000]), 0), None);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   TcpStream ──> Guard ──> async-opcua's codec, which waits for as many bytes as a header claims, and keeps them all
-//!                   └── reads each header as it passes: a claim beyond CHUNK_MAX ends the connection
+//!                   ├── reads each header before it passes: a claim beyond CHUNK_MAX ends the connection
+//!                   └── an OPN passes as a whole, and only if it is the one that was asked for: see [`super::opening`]
 //! ```
 //!
 //! A chunk may not be longer than the receive buffer of our `Hello` (OPC 10000-6, 7.1.2), but the codec of the library does not ask.
 //! Without the guard a hostile server could claim 4 GiB and fill the memory of the gateway. How many chunks make a message is limited
 //! by the settings of the client.
 
+use super::opening::{Keys, Opening};
 use opcua::client::ConnectionSource;
 use opcua::client::transport::{
     Connector, RequestRecv, SecureChannelState, StreamConnection, StreamConnector, StreamTransport,
@@ -31,6 +33,9 @@ pub(super) const CHUNK_MAX: u32 = 256 * 1024;
 /// Message type, chunk type and size.
 const HEADER: usize = 8;
 
+/// Bytes taken from the socket at once.
+const CHUNK: usize = 16 * 1024;
+
 /// OPC UA's own port, when the endpoint names none.
 const PORT: u16 = 4840;
 
@@ -39,20 +44,22 @@ const PORT: u16 = 4840;
 pub(super) enum Note {
     /// No connection, and what to look at.
     NoConnection(String),
-    /// A header claimed so many bytes.
-    Oversize(u32),
+    /// What the server sent cannot be, or is not what was asked for.
+    Wrong(String),
 }
 
 /// Makes connections to one endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Door {
     url: String,
+    keys: Option<Arc<Keys>>,
+    opening: Opening,
     note: Arc<OnceLock<Note>>,
 }
 
 impl Door {
-    pub(super) fn new(url: &str) -> Door {
-        Door { url: url.to_string(), note: Arc::default() }
+    pub(super) fn new(url: &str, keys: Option<Arc<Keys>>) -> Door {
+        Door { url: url.to_string(), keys, opening: Opening::PLAIN, note: Arc::default() }
     }
 
     /// Why the connection failed, if it did so here.
@@ -64,8 +71,8 @@ impl Door {
 impl ConnectionSource for Door {
     type Builder = Door;
 
-    fn get_connector(&self, _endpoint: &EndpointDescription) -> Result<Door, Error> {
-        Ok(self.clone())
+    fn get_connector(&self, endpoint: &EndpointDescription) -> Result<Door, Error> {
+        Ok(Door { opening: Opening::of(endpoint, self.keys.as_ref()), ..self.clone() })
     }
 }
 
@@ -78,8 +85,8 @@ impl Connector for Door {
         outgoing: RequestRecv,
         config: opcua::client::transport::TransportConfiguration,
     ) -> Result<Self::Transport, Error> {
-        let note = self.note.clone();
-        let open = move |url, options| open(url, options, note.clone());
+        let (note, opening) = (self.note.clone(), self.opening.clone());
+        let open = move |url, options| open(url, options, opening.clone(), note.clone());
         StreamConnector::new(open, self.url.clone()).connect(channel, outgoing, config).await
     }
 
@@ -90,7 +97,12 @@ impl Connector for Door {
 
 type Connection = StreamConnection<Guard<OwnedReadHalf>, OwnedWriteHalf>;
 
-async fn open(url: String, options: DecodingOptions, note: Arc<OnceLock<Note>>) -> Result<Connection, Error> {
+async fn open(
+    url: String,
+    options: DecodingOptions,
+    opening: Opening,
+    note: Arc<OnceLock<Note>>,
+) -> Result<Connection, Error> {
     let (host, port) =
         hostname_port_from_url(&url, PORT).map_err(|e| Error::new(e, format!("{url} is no OPC UA endpoint")))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
@@ -105,7 +117,7 @@ async fn open(url: String, options: DecodingOptions, note: Arc<OnceLock<Note>>) 
     };
     let _ = stream.set_nodelay(true); // a delay is no reason to have no connection
     let (read, write) = stream.into_split();
-    let guard = Guard { inner: read, header: [0; HEADER], have: 0, left: 0, note };
+    let guard = Guard { inner: read, inbox: Vec::new(), start: 0, judged: 0, left: 0, opening, note };
     Ok(StreamConnection::new(FramedRead::new(guard, TcpCodec::new(options)), write, url))
 }
 
@@ -121,96 +133,177 @@ fn advice(error: &io::Error) -> String {
     }
 }
 
-/// Lets bytes through as long as the headers among them claim no more than [`CHUNK_MAX`].
-#[derive(Debug)]
+/// Lets bytes through as long as the headers among them claim no more than [`CHUNK_MAX`], and channels are opened as they should be.
 pub(super) struct Guard<R> {
     inner: R,
-    header: [u8; HEADER],
-    /// Bytes of the present header that have passed.
-    have: usize,
-    /// Bytes of the present message that are still to come.
+    /// What has come and not been handed on begins at `start`; of that, so many bytes may pass.
+    inbox: Vec<u8>,
+    start: usize,
+    judged: usize,
+    /// Bytes of the present message that are still to come, and may pass when they do.
     left: usize,
+    opening: Opening,
     note: Arc<OnceLock<Note>>,
 }
 
 impl<R> Guard<R> {
-    /// Looks at bytes that pass; the claim if one is too large or too small to be one.
-    fn look(&mut self, mut bytes: &[u8]) -> Result<(), u32> {
-        while !bytes.is_empty() {
+    /// Looks at what has come, and lets pass what may.
+    fn judge(&mut self) -> Result<(), String> {
+        loop {
+            let rest = self.inbox.get(self.start + self.judged..).unwrap_or_default();
             if self.left > 0 {
-                let passed = self.left.min(bytes.len());
-                self.left -= passed;
-                bytes = bytes.get(passed..).unwrap_or_default();
+                let passes = self.left.min(rest.len());
+                if passes == 0 {
+                    return Ok(());
+                }
+                self.left -= passes;
+                self.judged += passes;
                 continue;
             }
-            let wanted = (HEADER - self.have).min(bytes.len());
-            let (now, rest) = bytes.split_at_checked(wanted).unwrap_or((bytes, &[]));
-            for (slot, byte) in self.header.iter_mut().skip(self.have).zip(now) {
-                *slot = *byte;
+            let Some((&[a, b, c, _, size @ ..], _)) = rest.split_first_chunk::<HEADER>() else { return Ok(()) };
+            let claim = u32::from_le_bytes(size);
+            let size = usize::try_from(claim).unwrap_or(usize::MAX);
+            if claim > CHUNK_MAX || size < HEADER {
+                return Err(format!("a message that claims {claim} bytes, {CHUNK_MAX} at most were agreed"));
             }
-            self.have += wanted;
-            bytes = rest;
-            if self.have == HEADER {
-                let [_, _, _, _, a, b, c, d] = self.header;
-                let claim = u32::from_le_bytes([a, b, c, d]);
-                let body = (claim as usize).checked_sub(HEADER).filter(|_| claim <= CHUNK_MAX).ok_or(claim)?;
-                (self.have, self.left) = (0, body);
+            match &[a, b, c] {
+                b"OPN" => {
+                    let Some(message) = rest.get(..size) else { return Ok(()) };
+                    self.opening.check(message)?;
+                }
+                b"MSG" | b"CLO" if !self.opening.takes(size) => {
+                    return Err(format!("a message of {size} bytes, too short or uneven for the security of the line"));
+                }
+                _ => {}
             }
+            self.left = size;
         }
-        Ok(())
     }
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Guard<R> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let guard = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut guard.inner).poll_read(cx, buf))?;
-        let looked = guard.look(buf.filled().get(before..).unwrap_or_default());
-        Poll::Ready(looked.map_err(|claim| {
-            let _ = guard.note.set(Note::Oversize(claim));
-            io::Error::new(io::ErrorKind::InvalidData, format!("a message that claims {claim} bytes"))
-        }))
+        loop {
+            if guard.judged > 0 {
+                let passes = guard.judged.min(buf.remaining());
+                buf.put_slice(guard.inbox.get(guard.start..guard.start + passes).unwrap_or_default());
+                guard.start += passes;
+                guard.judged -= passes;
+                return Poll::Ready(Ok(()));
+            }
+            guard.inbox.drain(..guard.start);
+            guard.start = 0;
+            let had = guard.inbox.len();
+            guard.inbox.resize(had + CHUNK, 0);
+            let mut more = ReadBuf::new(guard.inbox.get_mut(had..).unwrap_or_default());
+            let read = Pin::new(&mut guard.inner).poll_read(cx, &mut more);
+            let came = more.filled().len();
+            guard.inbox.truncate(had + came);
+            ready!(read)?;
+            if came == 0 {
+                return Poll::Ready(Ok(())); // the end; what is left is no message
+            }
+            if let Err(what) = guard.judge() {
+                let error = io::Error::new(io::ErrorKind::InvalidData, what.clone());
+                let _ = guard.note.set(Note::Wrong(what));
+                return Poll::Ready(Err(error));
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
 
-    fn guard() -> Guard<()> {
-        Guard { inner: (), header: [0; HEADER], have: 0, left: 0, note: Arc::default() }
+    /// What passes of a stream that comes in pieces of this size, and what is said of the rest.
+    async fn passes(stream: &[u8], cut: usize) -> (Vec<u8>, Option<String>) {
+        let note = Arc::default();
+        let (mut near, far) = tokio::io::duplex(cut);
+        let mut guard = Guard {
+            inner: far,
+            inbox: Vec::new(),
+            start: 0,
+            judged: 0,
+            left: 0,
+            opening: Opening::PLAIN,
+            note: Arc::clone(&note),
+        };
+        let stream = stream.to_vec();
+        let sends = tokio::spawn(async move {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut near, &stream).await;
+        });
+        let mut passed = Vec::new();
+        let _ = guard.read_to_end(&mut passed).await;
+        sends.abort();
+        let said = note.get().map(|note| if let Note::Wrong(what) = note { what.clone() } else { String::new() });
+        (passed, said)
     }
 
-    fn message(size: u32, body: usize) -> Vec<u8> {
-        let mut bytes = b"MSGF".to_vec();
+    fn message(kind: &[u8; 4], size: u32, body: usize) -> Vec<u8> {
+        let mut bytes = kind.to_vec();
         bytes.extend(size.to_le_bytes());
         bytes.extend(std::iter::repeat_n(0xff, body));
         bytes
     }
 
-    #[test]
-    fn messages_pass_however_they_are_cut() {
-        let stream: Vec<u8> = [message(8, 0), message(20, 12), message(9, 1)].concat();
+    /// An `OPN` without security.
+    fn plain_opening() -> Vec<u8> {
+        let uri = SecurityPolicy::None.to_uri().as_bytes();
+        let fields = [&[0; 4][..], &(uri.len() as u32).to_le_bytes(), uri, &[0xFF; 8], &[7; 20]].concat();
+        let mut bytes = message(b"OPNF", 8 + fields.len() as u32, 0);
+        bytes.extend(fields);
+        bytes
+    }
+
+    use opcua::crypto::SecurityPolicy;
+
+    #[tokio::test]
+    async fn messages_pass_however_they_are_cut() {
+        let stream: Vec<u8> = [
+            message(b"MSGF", 8, 0),
+            message(b"MSGF", 20, 12),
+            plain_opening(),
+            message(b"MSGC", 9, 1),
+            plain_opening(),
+            message(b"ACKF", 28, 20),
+        ]
+        .concat();
         for cut in 1..=stream.len() {
-            let mut guard = guard();
-            for piece in stream.chunks(cut) {
-                assert_eq!(guard.look(piece), Ok(()), "cut into pieces of {cut}");
-            }
-            assert_eq!((guard.have, guard.left), (0, 0));
+            assert_eq!(passes(&stream, cut).await, (stream.clone(), None), "cut into pieces of {cut}");
         }
     }
 
-    #[test]
-    fn a_claim_too_large_or_too_small_is_stopped_at_its_last_byte() {
+    #[tokio::test]
+    async fn a_claim_too_large_or_too_small_is_stopped_and_what_came_before_is_not() {
         for (claim, stopped) in [(u32::MAX, true), (CHUNK_MAX + 1, true), (CHUNK_MAX, false), (7, true), (0, true)] {
-            let mut guard = guard();
-            let (first, last) = (message(20, 12), message(claim, 0));
-            assert_eq!(guard.look(&first), Ok(()));
-            for byte in &last[..7] {
-                assert_eq!(guard.look(&[*byte]), Ok(()));
+            let first = message(b"MSGF", 20, 12);
+            for cut in [1, 7, 1000] {
+                let (passed, said) = passes(&[first.clone(), message(b"MSGF", claim, 0)].concat(), cut).await;
+                assert_eq!(said.is_some(), stopped, "{claim}: {said:?}");
+                assert!(!stopped || first.starts_with(&passed), "{claim}");
             }
-            assert_eq!(guard.look(&last[7..]).is_err(), stopped, "{claim}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_is_opened_in_another_way_is_not_seen_by_the_library() {
+        let good = plain_opening();
+        let mut other = good.clone();
+        let at = good.windows(4).position(|w| w == b"None").expect("the policy");
+        other[at..at + 4].copy_from_slice(b"Lone");
+        let rows = [
+            (other, "it opens the channel with security Lone, and None was asked for"),
+            (message(b"OPNF", 10, 2), "too short"),
+            (message(b"OPNF", 20, 12), "ends in the middle"),
+            ([message(b"OPNF", 40, 4), 900u32.to_le_bytes().to_vec(), vec![0; 24]].concat(), "ends in the middle"),
+        ];
+        for (stream, want) in rows {
+            let (passed, said) = passes(&stream, 1000).await;
+            assert!(passed.is_empty());
+            assert!(said.as_ref().is_some_and(|said| said.contains(want)), "{said:?}");
         }
     }
 }

@@ -15,7 +15,7 @@
 //! | [`spec`] | what a line is to do |
 //! | [`pki`] | keys, certificates, whom we trust |
 //! | `security` | before the first word: is this the server, does it offer what we ask for |
-//! | `guard` | how large a message may claim to be |
+//! | `guard`, `opening` | how large a message may claim to be, how a channel may be opened |
 //! | `session` | one session and its calls |
 //! | [`limits`] | how much a server takes |
 //! | `watch` | which point comes how |
@@ -30,6 +30,7 @@ pub(crate) mod fuzz_doors;
 mod guard;
 pub mod limits;
 mod node;
+mod opening;
 pub mod pki;
 mod security;
 mod session;

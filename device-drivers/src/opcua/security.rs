@@ -20,6 +20,7 @@ use opcua::client::{Client, ClientBuilder, IdentityToken};
 use opcua::core::comms::url::hostname_from_url;
 use opcua::crypto::SecurityPolicy;
 use opcua::types::{EndpointDescription, MessageSecurityMode, StatusCode, UserTokenType};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -73,13 +74,14 @@ pub(super) async fn prepare(spec: &OpcUaSpec) -> Result<Prepared, LinkError> {
     // Making a key takes seconds: on a thread that may.
     let opened = tokio::task::spawn_blocking(move || {
         let pki = Pki::open(&folder)?;
-        let own = if secure { Some(pki.own()?) } else { None };
+        let own = if secure { Some((pki.own()?, Arc::new(pki.keys()?))) } else { None };
         Ok::<_, String>((pki, own))
     });
     let (pki, own) = opened.await.map_err(|e| no_link(spec, e.to_string()))?.map_err(|e| no_link(spec, e))?;
+    let (own, keys) = own.unzip();
     let uri = own.as_ref().and_then(|c| c.application_uri.clone()).unwrap_or_else(|| APPLICATION_URI.into());
     let client = client(spec, &uri)?;
-    let door = Door::new(&spec.endpoint);
+    let door = Door::new(&spec.endpoint, keys);
 
     let asked = timeout(spec.timeout, client.get_server_endpoints_from_url(door.clone())).await;
     let offers = match asked {
@@ -114,11 +116,14 @@ pub(super) async fn prepare(spec: &OpcUaSpec) -> Result<Prepared, LinkError> {
 }
 
 fn client(spec: &OpcUaSpec, uri: &str) -> Result<Client, LinkError> {
+    let folder = std::path::absolute(&spec.pki_dir).map_err(|e| no_link(spec, e.to_string()))?;
     ClientBuilder::new()
         .application_name("Lightsout edge-agent")
         .application_uri(uri)
         .product_uri("urn:lightsout:edge-agent")
-        .pki_dir(&spec.pki_dir)
+        .pki_dir(folder.join("library"))
+        .certificate_path(folder.join("own/cert.der"))
+        .private_key_path(folder.join("private/private.pem"))
         .create_sample_keypair(false)
         .trust_server_certs(false)
         // Whether it is trusted is asked once more; time, application and host have been checked above.
@@ -144,10 +149,7 @@ pub(super) fn at_the_door(spec: &OpcUaSpec, door: &Door) -> Option<LinkError> {
     let peer = spec.endpoint.clone();
     Some(match door.note()? {
         Note::NoConnection(why) => LinkError::Connect { peer, why },
-        Note::Oversize(claim) => LinkError::Protocol {
-            peer,
-            what: format!("a message that claims {claim} bytes, {} at most were agreed", super::guard::CHUNK_MAX),
-        },
+        Note::Wrong(what) => LinkError::Protocol { peer, what },
     })
 }
 

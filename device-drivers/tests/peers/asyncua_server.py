@@ -76,6 +76,10 @@ async def main(certificate, key):
         "Words": ([1, 2, 3], ua.VariantType.UInt16),
         "Matrix": ([1.0, 2.0], ua.VariantType.Double),
         "Tick": (0, ua.VariantType.Int64),
+        "Names": (["links", "rechts"], ua.VariantType.String),
+        "Flags": ([True, False, True], ua.VariantType.Boolean),
+        "Table": ([[1.5, 2.5], [3.5, 4.5], [5.5, 6.5]], ua.VariantType.Double),
+        "Range": (ua.Range(0.0, 1.0), ua.VariantType.ExtensionObject),
     }
     folder = await server.nodes.objects.add_object(ua.NodeId("Peer", index), ua.QualifiedName("Peer", index))
 

@@ -84,11 +84,27 @@ pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
         Some(Value::Single(f)) if f.abs() < 1e16 => write!(out, "{f}"),
         Some(Value::Single(f)) => write!(out, "{f:e}"),
         Some(Value::Words(words)) => write!(out, "{words:?}"),
+        Some(Value::List(values)) => {
+            out.push(b'[');
+            for (n, value) in values.iter().enumerate() {
+                out.extend_from_slice(if n > 0 { b"," } else { b"" });
+                json_value(out, Some(value));
+            }
+            out.push(b']');
+            Ok(())
+        }
         Some(Value::Text(text)) => {
             json_text(out, text);
             Ok(())
         }
     };
+}
+
+/// A value as a text of JSON.
+pub fn json_of(value: &Value) -> String {
+    let mut out = Vec::new();
+    json_value(&mut out, Some(value));
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 type Cbor<'a> = Encoder<&'a mut Vec<u8>>;
@@ -105,6 +121,11 @@ fn cbor_value(cbor: &mut Cbor<'_>, value: Option<&Value>) {
         Some(Value::Words(words)) => {
             let _ = cbor.array(words.len() as u64);
             words.iter().for_each(|word| drop(cbor.u16(*word)));
+            Ok(cbor)
+        }
+        Some(Value::List(values)) => {
+            let _ = cbor.array(values.len() as u64);
+            values.iter().for_each(|value| cbor_value(cbor, Some(value)));
             Ok(cbor)
         }
     };
@@ -306,6 +327,12 @@ mod tests {
             (Some(Value::Float(f64::NAN)), "\"NaN\""),
             (Some(Value::Float(f64::INFINITY)), "\"inf\""),
             (Some(Value::Words([1, 2].into())), "[1,2]"),
+            (
+                Some(Value::List(
+                    [Value::Text("a\"b".into()), Value::Bool(true), Value::List([Value::Single(0.5)].into())].into(),
+                )),
+                "[\"a\\\"b\",true,[0.5]]",
+            ),
             (None, "null"),
         ];
         for (value, want) in rows {

@@ -114,6 +114,30 @@ pub async fn start_broker() -> u16 {
     panic!("the broker did not come up on port {port}");
 }
 
+/// A way to a port that can be cut: while the sender says false, connections are closed and none is let through.
+pub async fn gate(to: u16) -> (u16, tokio::sync::watch::Sender<bool>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let (open, is_open) = tokio::sync::watch::channel(true);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut is_open = is_open.clone();
+            if !*is_open.borrow() {
+                continue;
+            }
+            tokio::spawn(async move {
+                let Ok(mut peer) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { return };
+                let _ = (stream.set_nodelay(true), peer.set_nodelay(true));
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut stream, &mut peer) => {}
+                    _ = is_open.wait_for(|open| !*open) => {}
+                }
+            });
+        }
+    });
+    (port, open)
+}
+
 /// What a subscriber of our own has received.
 #[derive(Debug, Default)]
 pub struct Received {
@@ -194,7 +218,8 @@ pub async fn http_with(
     let kind = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(format!("{head}{kind}").as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
+    // Some servers keep the connection whatever is asked of them: what they said is all there when it has its length.
+    while !is_whole(&answer) && stream.read_buf(&mut answer).await? > 0 {}
     let text = String::from_utf8_lossy(&answer).into_owned();
     let status = text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
     let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -204,6 +229,13 @@ pub async fn http_with(
         body.to_string()
     };
     Ok((status, body))
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= end + 4 + length)
 }
 
 /// What comes back for these bytes, whatever they are.

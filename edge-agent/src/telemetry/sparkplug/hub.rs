@@ -9,7 +9,7 @@
 
 use super::payload::{DataType, Metric, metric_value, quality, quality_property};
 use crate::config::LinePlan;
-use crate::telemetry::payload::Said;
+use crate::telemetry::payload::{Said, json_of};
 use control_core::image::Quality;
 use device_drivers::Value;
 use std::collections::HashMap;
@@ -206,6 +206,11 @@ pub fn push_reading(out: &mut Vec<u8>, tag: &str, said: &Said<'_>) {
         Some(Value::Text(text)) => {
             out.push(6);
             put_bytes(out, text.as_bytes());
+        }
+        // Sparkplug's own arrays hold one plain type and no rows of rows: a row goes as the JSON text of it.
+        Some(list @ Value::List(_)) => {
+            out.push(6);
+            put_bytes(out, json_of(list).as_bytes());
         }
         Some(Value::Words(words)) => {
             out.push(7);

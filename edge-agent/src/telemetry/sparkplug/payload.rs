@@ -1,6 +1,7 @@
 //! The Sparkplug B payload (Sparkplug 3.0.0, 6.4), wire-compatible: the fields of the specification by number and kind, written by hand so that
 //! no protoc is needed. DataSets and Templates are not used, and kept as bytes.
 
+use crate::telemetry::payload::json_of;
 use device_drivers::Value;
 
 /// A message.
@@ -151,7 +152,7 @@ impl DataType {
             Value::Uint(_) => DataType::UInt64,
             Value::Float(_) => DataType::Double,
             Value::Single(_) => DataType::Float,
-            Value::Text(_) => DataType::Text,
+            Value::Text(_) | Value::List(_) => DataType::Text,
             Value::Words(_) => DataType::UInt16Array,
         }
     }
@@ -166,6 +167,7 @@ pub fn metric_value(value: &Value) -> MetricValue {
         Value::Float(f) => MetricValue::Double(*f),
         Value::Single(f) => MetricValue::Float(*f),
         Value::Text(text) => MetricValue::Text(text.to_string()),
+        list @ Value::List(_) => MetricValue::Text(json_of(list)),
         Value::Words(words) => MetricValue::Bytes(words.iter().flat_map(|w| w.to_le_bytes()).collect()),
     }
 }

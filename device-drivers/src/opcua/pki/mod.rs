@@ -4,26 +4,31 @@
 //!   pki/                  0700
 //!     own/cert.der              who we are; to be trusted by the servers
 //!     private/private.pem 0600  our key: made at the first need, kept for ever, never leaves
-//!     trusted/                  servers a person has trusted, byte by byte
+//!     trusted/                  servers a person has trusted, byte by byte; and authorities, with all they have signed
+//!     crl/                      revocation lists of these authorities
 //!     rejected/                 servers that came by: quarantined until a person decides
+//!     library/                  what async-opcua looks into once more, after we have looked; nothing for people
 //! ```
 //!
-//! Trust is by stored certificate only: no authority is asked, and none can be misused. The folders are those of async-opcua, which looks
-//! into them once more; it only logs what it finds, so we look first and say it.
+//! What is revoked is not trusted, whoever has trusted it. An authority is trusted like a server: by a person, with its own certificate.
 
+mod authority;
+mod certificate;
+
+pub use authority::RevocationList;
+pub use certificate::{Certificate, read};
+
+use super::opening::Keys;
+use authority::Word;
 use opcua::crypto::{CertificateStore, KeySize, PrivateKey, SecurityPolicy, X509, X509Data};
 use opcua::types::ByteString;
 use std::fs;
 use std::io::Write;
-use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
-use x509_cert::der::Decode;
 use x509_cert::der::pem::LineEnding;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::ext::pkix::name::GeneralName;
 
 /// Bits of our key: all three policies take 2048 to 4096.
 const KEY_BITS: u32 = 2048;
@@ -48,24 +53,6 @@ pub enum Place {
     Rejected,
 }
 
-/// What a person wants to know of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// SHA-1 of it, in hexadecimal: its name among people.
-    pub thumbprint: String,
-    /// Subject.
-    pub subject: String,
-    /// Which application it is for.
-    pub application_uri: Option<String>,
-    /// Names and addresses of the hosts it is for.
-    pub hosts: Vec<String>,
-    /// First and last second of its validity, since 1970.
-    pub valid_s: (i64, i64),
-    /// The same for people: `2026-01-31`.
-    pub valid: (String, String),
-    der: Vec<u8>,
-}
-
 /// Why a certificate is not good enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
@@ -73,59 +60,6 @@ pub struct Doubt {
     pub what: String,
     /// Of which certificate; empty if it is none.
     pub thumbprint: String,
-}
-
-impl Certificate {
-    /// Reads a certificate in DER.
-    pub fn from_der(der: &[u8]) -> Result<Certificate, String> {
-        let unreadable = || "it is no X.509 certificate in DER, or a chain of several".to_string();
-        let x509 = X509::from_der(der).map_err(|_| unreadable())?;
-        let parsed = x509_cert::Certificate::from_der(der).map_err(|_| unreadable())?;
-        let names = parsed.tbs_certificate.get::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0);
-        let (mut application_uri, mut hosts) = (None, Vec::new());
-        for name in names.into_iter().flatten() {
-            match name {
-                GeneralName::UniformResourceIdentifier(uri) if application_uri.is_none() => {
-                    application_uri = Some(uri.to_string());
-                }
-                GeneralName::DnsName(host) => hosts.push(host.to_string()),
-                GeneralName::IpAddress(bytes) => hosts.extend(address(bytes.as_bytes()).map(|a| a.to_string())),
-                _ => {}
-            }
-        }
-        let (from, until) = match (x509.not_before(), x509.not_after()) {
-            (Ok(from), Ok(until)) => (from, until),
-            _ => return Err("it does not say from when to when it is valid".into()),
-        };
-        Ok(Certificate {
-            thumbprint: x509.thumbprint().as_hex_string(),
-            subject: x509.subject_name(),
-            application_uri,
-            hosts,
-            valid_s: (from.timestamp(), until.timestamp()),
-            valid: (from.format("%Y-%m-%d").to_string(), until.format("%Y-%m-%d").to_string()),
-            der: der.to_vec(),
-        })
-    }
-
-    fn x509(&self) -> Result<X509, String> {
-        X509::from_der(&self.der).map_err(|e| e.to_string())
-    }
-
-    fn is_for(&self, host: &str) -> bool {
-        let same = |name: &String| match (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => name.eq_ignore_ascii_case(host),
-        };
-        self.hosts.iter().any(same)
-    }
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
 /// What a server's certificate has to fit.
@@ -148,7 +82,8 @@ pub struct Pki {
 impl Pki {
     /// Opens a folder, and makes it if it is not there. Nobody else may look into it.
     pub fn open(dir: &Path) -> Result<Pki, String> {
-        for path in [dir.to_path_buf(), dir.join("trusted"), dir.join("rejected")] {
+        for place in ["", "trusted", "crl", "rejected", "library/trusted", "library/rejected"] {
+            let path = dir.join(place);
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(|e| format!("cannot make {}: {e}", path.display()))?;
         }
@@ -175,6 +110,14 @@ impl Pki {
             return Err(format!("{found}; if nobody has read it: chmod 600 {}", key.display()));
         }
         read(&cert)
+    }
+
+    /// Our key, and the thumbprint of our certificate.
+    pub(super) fn keys(&self) -> Result<Keys, String> {
+        let thumbprint = self.own()?.x509()?.thumbprint().value().to_vec();
+        let file = self.key_file();
+        let key = PrivateKey::read_pem_file(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        Ok(Keys { thumbprint, key })
     }
 
     fn key_file(&self) -> PathBuf {
@@ -221,21 +164,7 @@ impl Pki {
         };
         let found = Certificate::from_der(der).map_err(shapeless)?;
         let doubt = |what: String| Doubt { what, thumbprint: found.thumbprint.clone() };
-        let trusted = self.all(Place::Trusted).into_iter().any(|(_, known)| known.der == found.der);
-        if !trusted {
-            let kept = match self.quarantine(&found) {
-                Ok(()) => String::new(),
-                Err(e) => format!(" (and it could not be kept: {e})"),
-            };
-            let thumbprint = &found.thumbprint;
-            return Err(doubt(format!("certificate not trusted: run edge-agent pki trust {thumbprint}{kept}")));
-        }
-        // The library looks for it by this name.
-        let name = found.x509().map(|x| CertificateStore::cert_file_name(&x)).map_err(doubt)?;
-        let canonical = self.dir.join("trusted").join(name);
-        if !canonical.exists() {
-            store(&canonical, &found.der, 0o644).map_err(doubt)?;
-        }
+        self.trusts(&found).map_err(doubt)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
         let (from, until) = (&found.valid.0, &found.valid.1);
         if now > found.valid_s.1 {
@@ -270,6 +199,54 @@ impl Pki {
             return Err(doubt(what));
         }
         Ok(found)
+    }
+
+    /// Whether a person, or an authority that a person trusts, stands for this certificate. The text says why not.
+    fn trusts(&self, found: &Certificate) -> Result<(), String> {
+        let known: Vec<Certificate> = self.all(Place::Trusted).into_iter().map(|(_, c)| c).collect();
+        let (by_hand, authorities): (Vec<_>, Vec<_>) = known.into_iter().partition(|c| !c.is_authority);
+        let (lists, unreadable) = self.lists();
+        let by_hand = by_hand.iter().any(|known| known.der == found.der);
+        let by = &found.issuer;
+        let doubt = match authority::ask(found, &authorities, &lists) {
+            Word::Revoked => {
+                return Err(format!("the server's certificate has been revoked by {by}: give the server a new one"));
+            }
+            _ if by_hand => None,
+            Word::Signed => unreadable.map(|why| format!(" ({by} has signed it, but {why})")),
+            Word::Refused(why) => Some(format!(" ({by} is trusted, but {why})")),
+            Word::Unknown if *by == found.subject => Some(String::new()),
+            Word::Unknown => Some(format!(" ({by} has signed it, and is not trusted either)")),
+        };
+        let Some(but) = doubt else {
+            // The library looks for it by its own name for it, and at nothing but its bytes.
+            let name = CertificateStore::cert_file_name(&found.x509()?);
+            let canonical = self.dir.join("library/trusted").join(name);
+            return if canonical.exists() { Ok(()) } else { store(&canonical, &found.der, 0o644) };
+        };
+        let kept = match self.quarantine(found) {
+            Ok(()) => String::new(),
+            Err(e) => format!(" (and it could not be kept: {e})"),
+        };
+        Err(format!("certificate not trusted{but}: run edge-agent pki trust {}{kept}", found.thumbprint))
+    }
+
+    /// The revocation lists, and what is wrong with the first that cannot be read.
+    pub fn lists(&self) -> (Vec<RevocationList>, Option<String>) {
+        let (mut lists, mut wrong) = (Vec::new(), None);
+        let entries = match fs::read_dir(self.dir.join("crl")) {
+            Ok(entries) => entries,
+            Err(e) => return (lists, Some(format!("revocation lists cannot be read: {e}"))),
+        };
+        for path in entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| !is_partial(p)) {
+            let read = fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| RevocationList::from_bytes(&bytes));
+            match read {
+                Ok(list) => lists.push(list),
+                Err(e) => wrong = Some(format!("the revocation list {} cannot be read: {e}", path.display())),
+            }
+        }
+        lists.sort_by(|a, b| a.issuer.cmp(&b.issuer));
+        (lists, wrong)
     }
 
     fn quarantine(&self, certificate: &Certificate) -> Result<(), String> {
@@ -311,7 +288,19 @@ impl Pki {
         all
     }
 
-    /// Trusts a quarantined certificate, named by the beginning of its thumbprint, or one from a file.
+    /// Keeps a revocation list from a file. It takes the place of an older one of the same authority.
+    pub fn revoke(&self, file: &Path) -> Result<RevocationList, String> {
+        let fail = |e: String| format!("{}: {e}", file.display());
+        let list = RevocationList::from_bytes(&fs::read(file).map_err(|e| fail(e.to_string()))?).map_err(fail)?;
+        let mut authorities = self.all(Place::Trusted).into_iter().map(|(_, c)| c);
+        let Some(authority) = authorities.find(|c| c.is_authority && c.subject == list.issuer) else {
+            return Err(fail(format!("it is signed by {}, which is not trusted here; trust that first", list.issuer)));
+        };
+        store(&self.dir.join("crl").join(format!("{}.crl", authority.thumbprint)), &list.der, 0o644)?;
+        Ok(list)
+    }
+
+    /// Trusts a quarantined certificate, named by the beginning of its thumbprint, or one from a file: that of a server, or of an authority.
     pub fn trust(&self, which: &str) -> Result<Certificate, String> {
         let path = Path::new(which);
         let certificate =
@@ -355,17 +344,6 @@ impl Pki {
     }
 }
 
-/// Reads a certificate file, DER or PEM.
-pub fn read(path: &Path) -> Result<Certificate, String> {
-    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let bytes = fs::read(path).map_err(|e| fail(&e))?;
-    let der = match X509::from_pem(&bytes).and_then(|x| x.to_der()) {
-        Ok(der) => der,
-        Err(_) => bytes,
-    };
-    Certificate::from_der(&der).map_err(|e| fail(&e))
-}
-
 /// Writes a file as a whole or not at all, with a mode from its first byte on.
 fn store(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
     let fail = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
@@ -381,6 +359,11 @@ fn store(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
         let _ = fs::remove_file(&part);
         fail(e)
     })
+}
+
+/// A file that is being written.
+fn is_partial(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".part-"))
 }
 
 /// A certificate as the protocol carries it.

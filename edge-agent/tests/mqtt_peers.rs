@@ -1,0 +1,297 @@
+//! mosquitto in all the ways a plant runs it: plain, TLS, mutual TLS, with an access list; 3.1.1 and 5. And a Sparkplug host application by a
+//! library that is not ours. Where a peer is not installed the test says so; with `LIGHTSOUT_PEERS=require` it fails instead.
+
+#[path = "support/sending.rs"]
+mod sending;
+mod support;
+
+use device_drivers::modbus::Tls;
+use edge_agent::Agent;
+use edge_agent::config::plan::{Login, MqttPlan, Secret};
+use edge_agent::telemetry::Spool;
+use edge_agent::telemetry::mqtt::wire::Version;
+use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
+use edge_agent::telemetry::spool::Stream;
+use plc_sim::bank::{Bank, BankConfig};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use sending::{append, plan};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use support::{eventually, free_port, installed};
+use tokio::sync::watch;
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A CA, and certificates for the broker and the gateway, as PEM files in a folder.
+fn certificates(dir: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
+    for (name, host) in [("broker", "localhost"), ("gateway", "gateway-1")] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![host.to_string()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, host);
+        let certificate = params.signed_by(&key, &ca).unwrap();
+        std::fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+struct Broker {
+    dir: tempfile::TempDir,
+    port: u16,
+    _process: Process,
+}
+
+impl Broker {
+    async fn start(mosquitto: &Path, more: impl Fn(&Path) -> String) -> Broker {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        certificates(dir.path());
+        // mosquitto gives up its rights when it is started by root: what it reads must be readable.
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("listener {port} 127.0.0.1\npersistence false\n{}\n", more(dir.path()));
+        std::fs::write(dir.path().join("mosquitto.conf"), text).unwrap();
+        let mut command = Command::new(mosquitto);
+        command.arg("-c").arg(dir.path().join("mosquitto.conf"));
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mosquitto starts");
+        let up = eventually(Duration::from_secs(10), async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        });
+        assert!(up.await, "{}", std::fs::read_to_string(dir.path().join("log")).unwrap_or_default());
+        Broker { dir, port, _process: Process(process) }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A plan for this broker over TLS.
+    fn tls_plan(&self, own: bool) -> MqttPlan {
+        let mut plan = plan(self.port);
+        plan.brokers[0].host = "localhost".into();
+        plan.brokers[0].tls = true;
+        let own = own.then(|| (self.file("gateway.pem"), self.file("gateway.key")));
+        plan.tls = Some(Tls { ca: self.file("ca.pem"), own, name: None });
+        plan
+    }
+}
+
+/// Sends records until they are delivered; spool and stats as they are then.
+async fn deliver(plan: MqttPlan, count: u64, limit: u64) -> (Arc<Spool>, Arc<MqttStats>) {
+    let (spool, stats) = (Spool::in_memory(8 << 20), Arc::new(MqttStats::default()));
+    append(&spool, Stream::Normal, 1..count + 1);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Mqtt::new(plan, spool.clone(), stats.clone(), 1).run(stopped));
+    eventually(Duration::from_secs(limit), async || spool.is_empty()).await;
+    let _ = stop.send(true);
+    task.await.unwrap();
+    (spool, stats)
+}
+
+async fn delivers(plan: MqttPlan) {
+    let (spool, _) = deliver(plan, 500, 20).await;
+    assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.refused.load(Relaxed)), (500, 0));
+}
+
+async fn is_refused(plan: MqttPlan) {
+    let (spool, stats) = deliver(plan, 5, 2).await;
+    assert_eq!((spool.stats.delivered.load(Relaxed), stats.connects.load(Relaxed)), (0, 0));
+    assert!(stats.failures.load(Relaxed) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_in_both_versions_and_what_the_broker_forbids_is_a_told_loss_of_that_record_only() {
+    let test = "plain_in_both_versions_and_what_the_broker_forbids_is_a_told_loss_of_that_record_only";
+    let (Some(mosquitto), Some(sub)) = (installed("mosquitto", test), installed("mosquitto_sub", test)) else { return };
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true\nmax_packet_size 20000".into()).await;
+    for version in [Version::V5, Version::V311] {
+        delivers(MqttPlan { version, ..plan(broker.port) }).await;
+    }
+
+    let port = broker.port.to_string();
+    let mut listener = Command::new(&sub);
+    listener.args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-V",
+        "5",
+        "-t",
+        "t/#",
+        "-t",
+        "lost",
+        "-q",
+        "1",
+        "-W",
+        "4",
+        "-F",
+        "%t %P %C %p",
+    ]);
+    let listening = tokio::task::spawn_blocking(move || listener.output().unwrap());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (spool, stats) = (Spool::in_memory(8 << 20), Arc::new(MqttStats::default()));
+    let plan = MqttPlan {
+        properties: vec![("site".into(), "hall-1".into())],
+        expiry: Some(Duration::from_secs(60)),
+        ..plan(broker.port)
+    };
+    append(&spool, Stream::Normal, 1..4);
+    let mut records = edge_agent::telemetry::spool::Records::default();
+    records.push((Stream::Normal, edge_agent::telemetry::spool::Kind::Json), &["t/big"], (1, 7), |out| {
+        out.extend_from_slice(&[b'x'; 30_000]);
+        0
+    });
+    spool.append(&mut records);
+    append(&spool, Stream::Normal, 5..8);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Mqtt::new(plan, spool.clone(), stats.clone(), 1).run(stopped));
+    assert!(eventually(Duration::from_secs(20), async || spool.is_empty()).await);
+    let _ = stop.send(true);
+    task.await.unwrap();
+    assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.refused.load(Relaxed)), (6, 7));
+    assert_eq!(stats.connects.load(Relaxed), 1, "the connection did not end over it");
+    let heard = String::from_utf8_lossy(&listening.await.unwrap().stdout).into_owned();
+    assert_eq!(heard.lines().filter(|l| l.starts_with("t/v ")).count(), 6, "{heard}");
+    assert!(
+        heard.contains("\"reason\":\"too large\"") && heard.contains("\"from_sequence\":4,\"to_sequence\":4"),
+        "{heard}"
+    );
+    assert!(heard.contains("site:hall-1") && heard.contains("application/json"), "{heard}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_and_mutual_tls_and_whoever_does_not_fit_is_refused() {
+    let test = "tls_and_mutual_tls_and_whoever_does_not_fit_is_refused";
+    let Some(mosquitto) = installed("mosquitto", test) else { return };
+    let tls = |dir: &Path| {
+        let file = |name: &str| dir.join(name).display().to_string();
+        format!(
+            "allow_anonymous true\ncafile {}\ncertfile {}\nkeyfile {}\n",
+            file("ca.pem"),
+            file("broker.pem"),
+            file("broker.key")
+        )
+    };
+    let broker = Broker::start(&mosquitto, tls).await;
+    for version in [Version::V5, Version::V311] {
+        delivers(MqttPlan { version, ..broker.tls_plan(false) }).await;
+    }
+    let mut stranger = broker.tls_plan(false);
+    let other = tempfile::tempdir().unwrap();
+    certificates(other.path());
+    stranger.tls.as_mut().unwrap().ca = other.path().join("ca.pem");
+    is_refused(stranger).await; // another CA
+    let mut renamed = broker.tls_plan(false);
+    renamed.tls.as_mut().unwrap().name = Some("other.plant".into());
+    is_refused(renamed).await; // another name
+    is_refused(plan(broker.port)).await; // no fall-back to plain text
+
+    let mutual = |dir: &Path| format!("{}require_certificate true\nuse_identity_as_username true\n", tls(dir));
+    let broker = Broker::start(&mosquitto, mutual).await;
+    delivers(broker.tls_plan(true)).await;
+    is_refused(broker.tls_plan(false)).await; // no certificate of our own
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_password_and_access_list_the_next_broker_is_asked_and_what_is_not_allowed_is_counted() {
+    let test = "with_password_and_access_list_the_next_broker_is_asked_and_what_is_not_allowed_is_counted";
+    let (Some(mosquitto), Some(passwd)) = (installed("mosquitto", test), installed("mosquitto_passwd", test)) else {
+        return;
+    };
+    let acl = |list: &str| {
+        let (list, passwd) = (list.to_string(), passwd.clone());
+        move |dir: &Path| {
+            let users = dir.join("users");
+            let made =
+                Command::new(&passwd).args(["-c", "-b"]).arg(&users).args(["gateway-1", "secret"]).output().unwrap();
+            assert!(made.status.success());
+            std::fs::write(dir.join("acl"), &list).unwrap();
+            for file in ["users", "acl"] {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(dir.join(file), std::fs::Permissions::from_mode(0o644)).unwrap();
+            }
+            format!(
+                "allow_anonymous false\npassword_file {}\nacl_file {}\n",
+                users.display(),
+                dir.join("acl").display()
+            )
+        }
+    };
+    let broker = Broker::start(&mosquitto, acl("user gateway-1\ntopic write t/#\n")).await;
+    std::fs::write(broker.file("password"), "secret\n").unwrap();
+    let login = |file: &str| Some(Login { user: "gateway-1".into(), secret: Some(Secret::File(broker.file(file))) });
+    // The preferred broker is not there: the second is taken.
+    let mut two = MqttPlan { login: login("password"), ..plan(broker.port) };
+    two.brokers.insert(0, edge_agent::config::plan::Broker::plain("127.0.0.1", free_port()));
+    delivers(two).await;
+    std::fs::write(broker.file("wrong"), "public").unwrap();
+    is_refused(MqttPlan { login: login("wrong"), ..plan(broker.port) }).await;
+    is_refused(plan(broker.port)).await; // anonymous
+    // MQTT 5 says that a topic is not allowed: counted as refused, not sent for ever.
+    let broker = Broker::start(&mosquitto, acl("user gateway-1\ntopic write t/status\n")).await;
+    std::fs::write(broker.file("password"), "secret\n").unwrap();
+    let secret = Some(Secret::File(broker.file("password")));
+    let login = Some(Login { user: "gateway-1".into(), secret });
+    let (spool, _) = deliver(MqttPlan { login, ..plan(broker.port) }, 50, 20).await;
+    assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.refused.load(Relaxed)), (0, 50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparkplug_host_by_another_library_understands_births_and_writes_a_register() {
+    let test = "a_sparkplug_host_by_another_library_understands_births_and_writes_a_register";
+    let (Some(mosquitto), Some(python)) = (installed("mosquitto", test), installed("python3", test)) else { return };
+    let has = Command::new(&python).args(["-c", "import pysparkplug"]).output().unwrap().status.success();
+    if !has {
+        assert!(std::env::var("LIGHTSOUT_PEERS").as_deref() != Ok("require"), "{test} needs pysparkplug from PyPI");
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: pysparkplug from PyPI is not installed here");
+        return;
+    }
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true".into()).await;
+    let bank = Bank::start(BankConfig { units: 3, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = format!(
+        "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\nstate_dir = \"state\"\n\
+         [mqtt]\nbroker = \"127.0.0.1:{}\"\nversion = \"3.1.1\"\n[mqtt.sparkplug]\ngroup = \"plant\"\n\
+         [mqtt.commands]\nallow = [\"m1/speed\"]\n[[line]]\nname = \"bank\"\nmodbus = \"{}\"\n",
+        broker.port, bank.addr
+    );
+    for (n, name) in ["m1", "m2", "still"].iter().enumerate() {
+        text += &format!("[[line.device]]\nname = \"{name}\"\ncell = \"c\"\nunit = {}\nprofile = \"p.toml\"\n", n + 1);
+    }
+    let profile = "[[tag]]\nname = \"a\"\naddress = \"input:0\"\ntype = \"u16\"\n\
+                   [[tag]]\nname = \"speed\"\naddress = \"holding:100\"\ntype = \"u16\"\nwrite = { max = 500 }\n";
+    std::fs::write(dir.path().join("p.toml"), profile).unwrap();
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    let agent = Agent::start(plan).await.unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/sparkplug_host.py");
+    let port = broker.port.to_string();
+    let run = tokio::task::spawn_blocking(move || Command::new(python).arg(script).arg(port).output().unwrap());
+    let output = run.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    let json: serde_json::Value = serde_json::from_str(said.trim()).unwrap_or_else(|e| panic!("{e}: {said} {why}"));
+    assert_eq!((json["born"].as_bool(), json["again"].as_bool()), (Some(true), Some(true)), "{json} {why}");
+    assert_eq!(json["m1"], serde_json::json!(["a", "speed"]));
+    assert!(json["node"].as_array().unwrap().iter().any(|n| n == "Node Control/Rebirth"), "{json}");
+    assert!(json["a"].is_u64(), "{json}");
+    let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
+    assert!(text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\""), "{text} {json} {why}");
+    agent.stop().await;
+}
