@@ -6,50 +6,61 @@
 use crate::cycle::{Controller, Request};
 use crate::dispatch::{self, Leg};
 use crate::event::{EventKind, Events, OrderFault, RunState};
+use crate::floor::{Beyond, Floor, Mover, ZoneKind};
 use crate::image::InputImage;
-use crate::layout::{Conveyor, MachineKind, Place};
-use crate::limits::{MACHINES_MAX, REQUESTS_PER_CYCLE};
-use crate::order::{ADOPTED, Order, OrderKind, OrderRequest};
-use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
+use crate::limits::{REQUESTS_PER_CYCLE, SETTLE_PER_CYCLE};
+use crate::order::{ADOPTED, Order, OrderRequest, Stop, Stops};
+use crate::units::{LoadId, MachineId, Millis, OrderId, PosId, StationId, ZoneId};
 
-impl Controller {
-    pub(crate) fn intake(&mut self, now: Millis, image: &InputImage, requests: &[Request], events: &mut Events) {
+impl Controller<'_> {
+    pub(crate) fn intake(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        image: &InputImage<'_>,
+        requests: &[Request],
+        events: &mut Events,
+    ) {
         for request in requests.iter().take(REQUESTS_PER_CYCLE) {
-            match request {
-                Request::Order(request) => self.accept(now, *request, events),
-                Request::Withdraw(id) => self.with_order(*id, |o| o.withdrawn = true),
-                Request::Reclass(id, class) => self.with_order(*id, |o| o.request.class = (*class).min(3)),
+            match *request {
+                Request::Order(request) => self.accept(now, floor, request, events),
+                Request::Withdraw(id) => {
+                    self.with_order(id, |o| o.withdrawn = true);
+                    self.sequence.look_again();
+                }
+                Request::WithdrawNow(id) => {
+                    if let Some(slot) = self.with_order(id, |o| o.withdrawn = true) {
+                        self.fail(now, floor, slot, OrderFault::Withdrawn, events);
+                    }
+                }
+                Request::Reclass(id, class) => {
+                    self.with_order(id, |o| o.request.class = class.min(3));
+                }
                 Request::Acknowledge => self.acknowledge(now, image),
+                Request::Absent(id) => self.fleet.set_absent(id),
                 Request::Drain => self.draining = true,
             }
         }
     }
 
-    fn with_order(&mut self, id: OrderId, change: impl FnOnce(&mut Order)) {
-        if let Some(order) = self.orders.iter_mut().find(|o| o.request.id == id) {
-            change(order);
-        }
-    }
-
     /// Only for machines that are seen to be back in AUTO.
-    fn acknowledge(&mut self, now: Millis, image: &InputImage) {
-        for (n, machine) in (0u8..).zip(&mut self.machines) {
+    fn acknowledge(&mut self, now: Millis, image: &InputImage<'_>) {
+        for (n, machine) in (0u16..).zip(self.machines.iter_mut()) {
             let seen = image.machine(MachineId(n));
             if let Some(status) = seen.fresh(now, self.settings.stale_ms)
                 && machine.was_auto
             {
                 machine.needs_acknowledge = false;
-                machine.acknowledged = status.auto_exits;
+                crate::storage::put(self.acknowledged, usize::from(n), status.auto_exits);
             }
         }
     }
 
-    fn accept(&mut self, now: Millis, request: OrderRequest, events: &mut Events) {
-        match self.admit(now, request) {
-            Ok(order) => {
+    fn accept(&mut self, now: Millis, floor: &Floor<'_>, request: OrderRequest, events: &mut Events) {
+        match self.admit(now, floor, request) {
+            Ok(()) => {
                 self.counters.orders_accepted += 1;
-                let load = order.request.load;
-                events.push(now, EventKind::OrderAccepted(order.request.id, load));
+                events.push(now, EventKind::OrderAccepted(request.id, request.load));
             }
             Err(why) => {
                 self.counters.orders_rejected += 1;
@@ -59,185 +70,311 @@ impl Controller {
     }
 
     /// Checks an order and enters it.
-    fn admit(&mut self, now: Millis, request: OrderRequest) -> Result<Order, OrderFault> {
+    fn admit(&mut self, now: Millis, floor: &Floor<'_>, request: OrderRequest) -> Result<(), OrderFault> {
         if self.draining {
             return Err(OrderFault::Draining);
         }
         if !matches!(self.run, RunState::Running | RunState::Degraded) {
             return Err(OrderFault::NotReady);
         }
-        if self.orders.by_id(request.id).is_some() {
+        let (mut same_id, mut of_tenant) = (false, 0usize);
+        for (_, other) in self.orders.iter() {
+            same_id |= other.request.id == request.id;
+            of_tenant += usize::from(other.request.tenant == request.tenant);
+        }
+        if same_id {
             return Err(OrderFault::DuplicateId);
         }
-        if let Some(other) = self.orders.by_load(request.load) {
+        if of_tenant * 100 >= self.orders.capacity() * usize::from(self.settings.tenant_percent) {
+            return Err(OrderFault::TenantFull);
+        }
+        let has_station = |group| floor.stations().any(|(_, s)| s.group == group);
+        if request.stops.iter().any(|s| matches!(s, Stop::Station { group, .. } if !has_station(group))) {
+            return Err(OrderFault::NoStation);
+        }
+        let only_stored = request.stops == Stops::STORE;
+        if let Some(slot) = self.stock.loads.order(request.load) {
             // A load that was adopted because nobody had asked for it follows the one who asks now, where it fits.
-            let adopted = other.request.id.0 & ADOPTED != 0;
-            if !(adopted && request.kind == OrderKind::Store && !other.started) {
+            let other = self.orders.slot(slot).copied();
+            let gives_way = other.is_some_and(|o| o.request.id.0 & ADOPTED != 0 && !o.started);
+            if !(gives_way && only_stored) {
                 return Err(OrderFault::LoadBusy);
             }
-            let old = other.request.id;
-            self.drop_order(old);
+            self.drop_order(floor, slot);
         }
         let at = self.stock.find(request.load);
-        let in_bay = at.is_some_and(|p| matches!(self.layout.place(p), Some(Place::Bay { .. })));
-        match request.kind {
-            OrderKind::Store => {}
-            _ if at.is_none() => return Err(OrderFault::UnknownLoad),
-            _ if !in_bay => return Err(OrderFault::NotInBay),
-            _ => {}
+        match at {
+            _ if only_stored => {}
+            // What is announced and still to come may be sent anywhere; what is inside has to stand in a bay.
+            None if request.wait_ms > 0 => {}
+            None => return Err(OrderFault::UnknownLoad),
+            Some(pos) if !floor.is_bay(pos) => return Err(OrderFault::NotInBay),
+            Some(_) => {}
         }
-        self.enter_order(now, request, at)
+        self.enter_order(now, floor, request, at)
     }
 
     /// Enters an order. One that ends in the rack has a bay promised then.
-    fn enter_order(&mut self, now: Millis, request: OrderRequest, at: Option<PosId>) -> Result<Order, OrderFault> {
+    fn enter_order(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        request: OrderRequest,
+        at: Option<PosId>,
+    ) -> Result<(), OrderFault> {
         if self.orders.is_full() {
             return Err(OrderFault::TableFull);
         }
         let mut order = Order::new(request, now);
         order.at = at;
         if order.needs_home() {
-            order.home = Some(self.promise_bay(request.load, order.at).ok_or(OrderFault::RackFull)?);
+            order.home = Some(self.promise_bay(floor, request.load, at).ok_or(OrderFault::RackFull)?);
         }
-        self.orders.add(order).map_err(|_| OrderFault::TableFull)?;
-        Ok(order)
+        self.orders.add(floor, &mut self.stock.loads, order).ok_or(OrderFault::TableFull)?;
+        self.sequence.look_again();
+        Ok(())
     }
 
     /// Makes an order for a load that stands in the way without one: into a bay, or out of the plant when none is free.
-    pub(crate) fn adopt(&mut self, now: Millis, load: LoadId, pos: PosId, events: &mut Events) {
+    pub(crate) fn adopt(&mut self, now: Millis, floor: &Floor<'_>, load: LoadId, pos: PosId, events: &mut Events) {
         let id = OrderId(ADOPTED | self.adopted);
-        let mut request = OrderRequest { id, kind: OrderKind::Store, load, class: 1, wait_ms: 0 };
-        let mut entered = self.enter_order(now, request, Some(pos));
-        if entered.is_err_and(|why| why == OrderFault::RackFull) {
-            request.kind = OrderKind::Retrieve;
-            entered = self.enter_order(now, request, Some(pos));
+        let store = OrderRequest::new(id, load, Stops::STORE);
+        let mut entered = self.enter_order(now, floor, store, Some(pos));
+        let leaves = entered == Err(OrderFault::RackFull);
+        if leaves {
+            let retrieve = OrderRequest { stops: Stops::RETRIEVE, ..store };
+            entered = self.enter_order(now, floor, retrieve, Some(pos));
         }
         if entered.is_ok() {
             self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
             self.counters.orders_accepted += 1;
-            events.push(now, EventKind::OrderAdopted(id, load, request.kind));
+            events.push(now, EventKind::OrderAdopted { id, load, leaves });
         }
+    }
+
+    fn with_order(&mut self, id: OrderId, change: impl FnOnce(&mut Order)) -> Option<u16> {
+        let (slot, _) = self.orders.iter().find(|(_, o)| o.request.id == id)?;
+        self.orders.slot_mut(slot).map(change);
+        Some(slot)
     }
 
     /// One order a cycle that has lost its bay, to a person or to a restart, is promised another. If there is none for long,
     /// and its load stands in the way, the order is given up; the load is then adopted, and leaves the plant.
-    pub(crate) fn rehome_one(&mut self, now: Millis, events: &mut Events) {
-        let homeless = |o: &&mut Order| o.needs_home() && o.home.is_none() && o.at.is_some();
-        let Some(order) = self.orders.iter_mut().filter(homeless).min_by_key(|o| o.retry_at) else { return };
-        let (id, load, at) = (order.request.id, order.request.load, order.at);
-        let since = *order.homeless_since.get_or_insert(now);
-        order.retry_at = now.plus(1); // the others have their turn first
-        let found = self.promise_bay(load, at);
-        let in_bay = at.is_some_and(|p| matches!(self.layout.place(p), Some(Place::Bay { .. })));
-        if let (Some(bay), Some(order)) = (found, self.orders.by_load(load)) {
-            (order.home, order.homeless_since) = (Some(bay), None);
-        } else if !in_bay && now.since(since) > self.settings.missing_ms {
-            self.fail(now, id, OrderFault::RackFull, events);
+    pub(crate) fn rehome_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
+        let homeless = |o: &Order| o.needs_home() && o.home.is_none() && o.at.is_some();
+        let found = self.orders.iter().filter(|(_, o)| homeless(o)).min_by_key(|(_, o)| o.retry_at);
+        let Some((slot, order)) = found.map(|(s, o)| (s, *o)) else { return };
+        let since = order.homeless_since.unwrap_or(now);
+        let bay = self.promise_bay(floor, order.request.load, order.at);
+        let in_bay = order.at.is_some_and(|p| floor.is_bay(p));
+        if let Some(order) = self.orders.slot_mut(slot) {
+            (order.home, order.homeless_since) = (bay, if bay.is_some() { None } else { Some(since) });
+            order.retry_at = now.plus(1); // the others have their turn first
+        }
+        if bay.is_none() && !in_bay && now.since(since) > self.settings.missing_ms {
+            self.fail(now, floor, slot, OrderFault::RackFull, events);
         }
     }
 
     /// Promises a bay to a load: its own if it stands in one, else the nearest free bay of the tier with the fewest
     /// promises among the tiers whose shuttle may be commanded (any tier if none may).
-    pub(crate) fn promise_bay(&mut self, load: LoadId, at: Option<PosId>) -> Option<PosId> {
+    pub(crate) fn promise_bay(&mut self, floor: &Floor<'_>, load: LoadId, at: Option<PosId>) -> Option<PosId> {
         if let Some(here) = at
-            && matches!(self.layout.place(here), Some(Place::Bay { .. }))
-            && self.stock.free_for(here, load)
+            && floor.is_bay(here)
+            && self.stock.free_for(floor, here, load)
         {
-            self.stock.reserve(here, load);
+            self.stock.promise(floor, here, load);
             return Some(here);
         }
-        // What stands on a transfer-in point or a shuttle belongs to that tier, if there is any bay for it.
-        let own_tier = at.and_then(|p| match self.layout.place(p)? {
-            Place::TransferIn(tier) => Some(tier),
-            Place::Deck(machine) => match self.layout.kind(machine)? {
-                MachineKind::Shuttle(tier) => Some(tier),
-                _ => None,
-            },
-            _ => None,
-        });
-        let tier_of = |o: &Order| o.home.and_then(|h| self.layout.tier(h));
-        let held = |m: MachineId| self.hold(m).is_some();
-        let bay = (0..self.layout.tiers())
-            .map(crate::units::Tier)
-            .filter_map(|tier| {
-                let busy = self.orders.iter().filter(|o| tier_of(o) == Some(tier)).count();
-                let door = self.layout.pos(Place::TransferIn(tier));
-                let nearest = self
-                    .layout
-                    .bays(tier)
-                    .filter(|bay| self.stock.free_for(*bay, load) && self.stock.at(*bay).is_none())
-                    .min_by_key(|bay| (self.layout.steps(self.layout.shuttle(tier), door, *bay), *bay))?;
-                let elsewhere = own_tier.is_some_and(|own| own != tier);
-                Some((elsewhere, held(self.layout.shuttle(tier)), busy, tier, nearest))
+        // What stands on a lane into a tier or on a shuttle belongs to that tier, if there is any bay for it.
+        let own = at.and_then(|p| self.own_tier(floor, p));
+        let from = at.and_then(|p| floor.zone_of(p)).map(|(id, _)| id);
+        let tier = floor
+            .zone_ids()
+            .filter(|(id, zone)| zone.kind == ZoneKind::Bays && self.has_room(*id, zone))
+            .min_by_key(|(id, zone)| {
+                let elsewhere = own.is_some_and(|o| o != *id);
+                let far = from.map_or(0, |f| floor.hops(f, *id));
+                let held = self.keeper(floor, *id).is_none_or(|m| self.hold(m).is_some());
+                let unknown = !self.is_known(zone.domain);
+                (elsewhere, unknown, held, far == crate::floor::NEVER, self.stock.promised(*id), *id)
             })
-            .min_by_key(|(elsewhere, held, busy, tier, _)| (*elsewhere, *held, *busy, *tier))
-            .map(|(.., nearest)| nearest)?;
-        self.stock.reserve(bay, load);
+            .map(|(id, _)| id)?;
+        let bay = self.nearest_bay(floor, tier, load)?;
+        self.stock.promise(floor, bay, load);
         Some(bay)
     }
 
+    /// Whether a tier has a bay for one more. Where bays are double-deep one is kept, to put things that stand in the way.
+    fn has_room(&self, id: ZoneId, zone: &crate::floor::Zone) -> bool {
+        self.stock.free(id, zone) > u16::from(zone.deep)
+    }
+
+    /// The machine that takes loads from the bays of a tier.
+    pub(crate) fn keeper(&self, floor: &Floor<'_>, tier: ZoneId) -> Option<MachineId> {
+        floor.links(tier).iter().find_map(|link| match link.by {
+            Mover::Machine(m) => Some(m),
+            Mover::Robots => None,
+        })
+    }
+
+    /// The tier a load belongs to that stands here: before its bays, or on its shuttle.
+    fn own_tier(&self, floor: &Floor<'_>, pos: PosId) -> Option<ZoneId> {
+        let (id, zone) = floor.zone_of(pos)?;
+        match zone.kind {
+            ZoneKind::Deck(machine) => {
+                let tiers = floor.sources(machine).iter().copied();
+                tiers.into_iter().find(|z| {
+                    floor.zone(*z).is_some_and(|z| z.kind == ZoneKind::Bays)
+                        && Controller::kind(floor, machine) == Some(crate::floor::MachineKind::Shuttle)
+                })
+            }
+            ZoneKind::Bays => Some(id),
+            ZoneKind::Lane => zone.tier,
+        }
+    }
+
+    /// The free bay of a tier that is nearest to the lift. In a double-deep rack none behind something, and none before an empty one.
+    pub(crate) fn nearest_bay(&self, floor: &Floor<'_>, tier: ZoneId, load: LoadId) -> Option<PosId> {
+        let zone = floor.zone(tier)?;
+        let free = |pos: PosId| self.stock.at(pos).is_none() && self.stock.free_for(floor, pos, load);
+        zone.positions()
+            .filter(|bay| free(*bay))
+            .filter(|bay| {
+                let Some(p) = floor.position(*bay) else { return false };
+                p.front.is_none_or(free) && p.behind.is_none_or(|b| self.stock.at(b).is_some())
+            })
+            .min_by_key(|bay| (floor.position(*bay).map_or(u32::MAX, |p| p.along_mm), *bay))
+    }
+
+    /// The station of a group with the fewest loads on their way to it, among those that can be commanded.
+    pub(crate) fn choose_station(&self, floor: &Floor<'_>, from: ZoneId, group: u8) -> Option<StationId> {
+        floor
+            .stations()
+            .filter(|(_, s)| s.group == group && floor.hops(from, s.input) < crate::floor::NEVER)
+            .min_by_key(|(id, s)| {
+                let coming = self.orders.iter().filter(|(_, o)| o.station == Some(*id)).count();
+                (self.hold(s.machine).is_some(), coming, *id)
+            })
+            .map(|(id, _)| id)
+    }
+
     /// Takes an order out of the tables. What a machine is doing for it is brought to its end.
-    fn drop_order(&mut self, id: OrderId) {
-        if let Some(order) = self.orders.remove(id)
+    pub(crate) fn drop_order(&mut self, floor: &Floor<'_>, slot: u16) {
+        if let Some(order) = self.orders.remove(&mut self.stock.loads, slot)
             && let Some(home) = order.home
         {
-            self.stock.release(home, order.request.load);
+            self.stock.release(floor, home, order.request.load);
         }
+        self.sequence.look_again();
     }
 
-    pub(crate) fn complete(&mut self, now: Millis, id: OrderId, events: &mut Events) {
+    pub(crate) fn complete(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, events: &mut Events) {
+        let Some(id) = self.orders.slot(slot).map(|o| o.request.id) else { return };
         self.counters.orders_completed += 1;
         events.push(now, EventKind::OrderCompleted(id));
-        self.drop_order(id);
+        self.drop_order(floor, slot);
     }
 
-    pub(crate) fn fail(&mut self, now: Millis, id: OrderId, why: OrderFault, events: &mut Events) {
+    pub(crate) fn fail(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        slot: u16,
+        why: OrderFault,
+        events: &mut Events,
+    ) {
+        let Some(id) = self.orders.slot(slot).map(|o| o.request.id) else { return };
         self.counters.orders_failed += u64::from(why != OrderFault::Withdrawn);
         events.push(now, EventKind::OrderFailed(id, why));
-        self.drop_order(id);
+        self.drop_order(floor, slot);
     }
 
-    /// Ends the orders whose load has arrived, or cannot be brought to its goal any more.
-    pub(crate) fn settle(&mut self, now: Millis, events: &mut Events) {
-        let mut ended: heapless::Vec<(OrderId, Option<OrderFault>), { MACHINES_MAX * 2 }> = heapless::Vec::new();
-        for order in self.orders.iter_mut() {
-            let carried = || self.machines.iter().any(|m| m.task.is_some_and(|t| t.load == order.request.load));
-            let verdict = match order.at {
-                _ if order.withdrawn && !carried() => Some(OrderFault::Withdrawn),
-                Some(here) => {
-                    order.missing_since = None;
-                    // What stands on the return conveyor has been through the cell, whether or not we heard the cell say so;
-                    // sent there again, it would wait for a place that waits for it.
-                    order.processed |= matches!(self.layout.place(here), Some(Place::Belt(Conveyor::Return, _)));
-                    match dispatch::next_leg(&self.layout, here, order.goal()) {
-                        Leg::Arrived => None,
-                        Leg::Gone => Some(OrderFault::LeftPlant),
-                        Leg::Carry { .. } | Leg::Wait => continue,
-                    }
-                }
-                None if order.request.kind == OrderKind::Store && !order.started => {
-                    if now.since(order.accepted_at) < u64::from(order.request.wait_ms) {
-                        continue;
-                    }
-                    Some(OrderFault::NeverArrived)
-                }
-                None => {
-                    let since = *order.missing_since.get_or_insert(now);
-                    if now.since(since) < self.settings.missing_ms {
-                        continue;
-                    }
-                    Some(OrderFault::LoadMissing)
-                }
-            };
-            if ended.push((order.request.id, verdict)).is_err() {
-                break; // the rest is looked at in the next cycle
-            }
-        }
-        for (id, verdict) in ended {
-            match verdict {
-                None => self.complete(now, id, events),
-                Some(why) => self.fail(now, id, why, events),
-            }
+    /// Ends the orders whose load has arrived, or cannot be brought to its goal any more; chooses stations. Some orders a cycle,
+    /// all in turn.
+    pub(crate) fn settle(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
+        let count = self.orders.capacity();
+        for _ in 0..SETTLE_PER_CYCLE.min(count) {
+            self.settled = if usize::from(self.settled) + 1 < count { self.settled + 1 } else { 0 };
+            self.settle_one(now, floor, self.settled, events);
         }
     }
+
+    /// Looks whether an order has made its stop, or has ended.
+    pub(crate) fn settle_one(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, events: &mut Events) {
+        let Some(order) = self.orders.slot(slot).copied() else { return };
+        match self.verdict(now, floor, slot, &order) {
+            Verdict::Goes => {}
+            Verdict::Stopped => self.next_stop(now, floor, slot, events),
+            Verdict::Failed(why) => self.fail(now, floor, slot, why, events),
+        }
+    }
+
+    /// The same for the order of a load that has just been moved.
+    pub(crate) fn settle_load(&mut self, now: Millis, floor: &Floor<'_>, load: LoadId, events: &mut Events) {
+        if let Some(slot) = self.stock.loads.order(load) {
+            self.settle_one(now, floor, slot, events);
+        }
+    }
+
+    /// A stop has been made: the next one, or the end.
+    pub(crate) fn next_stop(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, events: &mut Events) {
+        let Some(order) = self.orders.slot_mut(slot) else { return };
+        order.stop += 1;
+        order.station = None;
+        if order.next_stop().is_none() {
+            self.complete(now, floor, slot, events);
+        }
+    }
+
+    fn verdict(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, order: &Order) -> Verdict {
+        if order.withdrawn && !order.under_way {
+            return Verdict::Failed(OrderFault::Withdrawn);
+        }
+        let Some(here) = order.at else {
+            let waits = order.request.wait_ms > 0 && !order.started;
+            if waits || (order.request.stops == Stops::STORE && !order.started) {
+                let over = now.since(order.accepted_at) >= u64::from(order.request.wait_ms);
+                return if over { Verdict::Failed(OrderFault::NeverArrived) } else { Verdict::Goes };
+            }
+            let since = order.missing_since.unwrap_or(now);
+            if let Some(order) = self.orders.slot_mut(slot) {
+                order.missing_since = Some(since);
+            }
+            let over = now.since(since) >= self.settings.missing_ms;
+            return if over { Verdict::Failed(OrderFault::LoadMissing) } else { Verdict::Goes };
+        };
+        let Some((zone, info)) = floor.zone_of(here) else { return Verdict::Goes };
+        if let Some(Stop::Station { group, .. }) = order.next_stop() {
+            // What stands on the lane behind its station has been through it, whether or not we heard the station say so;
+            // sent there again, it would wait for a place that waits for it.
+            let behind = order.station.and_then(|s| floor.station(s)).is_some_and(|s| s.output == zone);
+            if behind && !order.under_way {
+                return Verdict::Stopped;
+            }
+            if order.station.is_none() {
+                let chosen = self.choose_station(floor, zone, group);
+                if let Some(order) = self.orders.slot_mut(slot) {
+                    order.station = chosen;
+                }
+            }
+        }
+        if let Some(order) = self.orders.slot_mut(slot) {
+            order.missing_since = None;
+        }
+        let leaving = info.beyond == Beyond::Departures;
+        match dispatch::next_leg(floor, &self.stock, order.request.load, here, order.goal()) {
+            Leg::Arrived if leaving && order.under_way => Verdict::Goes,
+            Leg::Arrived => Verdict::Stopped,
+            Leg::Gone => Verdict::Failed(OrderFault::LeftPlant),
+            Leg::Carry { .. } | Leg::Wait => Verdict::Goes,
+        }
+    }
+}
+
+/// What is to be done with an order.
+enum Verdict {
+    Goes,
+    Stopped,
+    Failed(OrderFault),
 }

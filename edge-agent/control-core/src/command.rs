@@ -11,8 +11,7 @@
 //! Nothing here times out into an assumption. A retry is the same block with the same sequence; a command that was
 //! not seen is given up only when the machine's own clock, read from its status block, says that it would refuse it now.
 
-use crate::image::{Command, CommandCode, CommandResult, MachineStatus, Reason};
-use crate::units::{LoadId, PosId};
+use crate::image::{Command, CommandResult, MachineStatus, Reason};
 
 /// The controller's clock must be this much past a command's validity before the command is given up, milliseconds:
 /// room for a block that the controller took in the very scan the status was built in.
@@ -68,26 +67,16 @@ impl CommandLink {
         self.in_flight
     }
 
-    /// Makes the next command. `status` is the machine's freshest status; its clock dates the command.
-    pub fn issue(
-        &mut self,
-        status: &MachineStatus,
-        code: CommandCode,
-        pos: PosId,
-        load: LoadId,
-        program: u16,
-        valid_ms: u16,
-    ) -> Command {
+    /// Makes the next command out of what is asked: its sequence and dates are filled in. `status` is the machine's freshest
+    /// status; its clock dates the command. A command that is in flight is taken over by this one: only a drive that goes on.
+    pub fn issue(&mut self, status: &MachineStatus, asked: Command, valid_ms: u16) -> Command {
         self.last_seq = self.last_seq.wrapping_add(1).max(1);
         let command = Command {
             seq: self.last_seq,
-            code,
-            pos,
-            load,
-            program,
             valid_ms,
             issued_plc_ms: status.plc_time_ms,
             issued_boot: status.boot,
+            ..asked
         };
         self.in_flight = Some((command, Progress::New));
         command
@@ -132,11 +121,14 @@ fn expired(command: &Command, status: &MachineStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::CommandCode;
+    use crate::units::{LoadId, PosId};
 
     fn link_at(status: &MachineStatus) -> (CommandLink, Command) {
         let mut link = CommandLink::default();
         link.handshake(status);
-        let c = link.issue(status, CommandCode::Pick, PosId(3), LoadId::new(9).unwrap(), 0, 2000);
+        let asked = Command { code: CommandCode::Pick, pos: PosId(3), load: LoadId::new(9), ..Command::default() };
+        let c = link.issue(status, asked, 2000);
         (link, c)
     }
 

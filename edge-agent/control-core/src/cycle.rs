@@ -1,26 +1,31 @@
 //! The order of it all: first understand, then act.
 //!
 //! ```text
-//!   image ─> recovered? ─> requests (K) ─> read back commands ─> conveyors, audit ─> orders ended? ─> legs, commands
-//!            [recover]      [admission]     [feedback]             [recover]          [admission]      [act]
+//!   image ─> domains read? ─> requests (K) ─> read back commands ─> lanes, audit ─> orders ended? ─> legs, traffic, commands
+//!            [recover]        [admission]     [feedback]            [recover]       [admission]      [act, fleet]
 //! ```
 //!
-//! Bounds of one cycle, with M machines, O orders, P positions: requests <= [`crate::limits::REQUESTS_PER_CYCLE`] (each looks at
-//! the free bays once: P); read-back M; conveyors 4; audit `AUDIT_PER_CYCLE`; legs O; choices M x O. No allocation,
-//! no recursion; the only full pass over P x O is the rebuild after a recovery.
+//! Bounds of one cycle, with M machines: requests <= [`crate::limits::REQUESTS_PER_CYCLE`]; read-back M; lanes as many as there
+//! are; audit, settling and choices as [`crate::limits`] says; traffic as its settings say. No allocation, no recursion; the only
+//! full pass over the positions of a domain is the rebuild after it was read.
 
 use crate::command::{CommandLink, Progress};
 use crate::dispatch::Task;
 use crate::event::{EventKind, Events, RunState};
-use crate::image::{Command, InputImage, OutputImage};
+use crate::fleet::Fleet;
+use crate::floor::{Floor, MachineKind};
+use crate::image::{Command, InputImage, Mode, OutputImage};
 use crate::interlock::{self, Hold};
-use crate::layout::Layout;
-use crate::limits::MACHINES_MAX;
+use crate::limits::Capacity;
 use crate::order::{OrderRequest, Orders};
+use crate::recover::Domain;
+use crate::sequence::Sequence;
 use crate::stock::Stock;
-use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
+use crate::storage::Storage;
+use crate::traffic::{self, Traffic};
+use crate::units::{DomainId, LoadId, MachineId, Millis, OrderId, PosId};
 
-/// Times the core works with, milliseconds.
+/// Times the core works with, milliseconds, and other settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// A machine's status older than this permits nothing. At least three polls and 300 ms (FIELD section 5).
@@ -35,6 +40,15 @@ pub struct Settings {
     pub adopt_ms: u64,
     /// How long an order looks for its load before it is given up.
     pub missing_ms: u64,
+    /// How long the start waits for domains that cannot be read, before it goes on with those that can.
+    pub start_ms: u64,
+    /// Orders one tenant may have at once, in hundredths of the table.
+    pub tenant_percent: u8,
+    /// Battery of mobile robots, thousandths: below the first nothing but the way to a charger, below the second to a charger
+    /// when idle, above the third to work again if there is any, at the fourth full.
+    pub charge: [u16; 4],
+    /// How traffic works.
+    pub traffic: traffic::Settings,
 }
 
 impl Default for Settings {
@@ -46,6 +60,10 @@ impl Default for Settings {
             odd_ms: 3_000,
             adopt_ms: 3_000,
             missing_ms: 10_000,
+            start_ms: 10_000,
+            tenant_percent: 80,
+            charge: [150, 350, 500, 950],
+            traffic: traffic::Settings::default(),
         }
     }
 }
@@ -57,10 +75,14 @@ pub enum Request {
     Order(OrderRequest),
     /// An order is to be withdrawn: no new leg is begun for it, and it ends when no machine is busy with its load.
     Withdraw(OrderId),
+    /// An order is withdrawn at once, whatever moves: what a machine is doing it brings to its end.
+    WithdrawNow(OrderId),
     /// An order gets another class, 0 rush .. 3 bulk.
     Reclass(OrderId, u8),
     /// A person says that machines that left AUTO may go on.
     Acknowledge,
+    /// A person says that a mobile robot that was never seen is not on the floor.
+    Absent(MachineId),
     /// Bring what is moving to its end, start nothing, then withdraw authority.
     Drain,
 }
@@ -68,21 +90,14 @@ pub enum Request {
 /// What a cycle is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
+    /// The floor.
+    pub floor: &'a Floor<'a>,
     /// The plant as last read.
-    pub image: &'a InputImage,
+    pub image: InputImage<'a>,
     /// At most [`crate::limits::REQUESTS_PER_CYCLE`] are looked at.
     pub requests: &'a [Request],
     /// Cycles have been late: start nothing new.
     pub degraded: bool,
-}
-
-/// What a cycle leaves behind. Made once and reused.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    /// What is wanted of the plant.
-    pub image: OutputImage,
-    /// What happened.
-    pub events: Events,
 }
 
 /// Counters since start; they only rise.
@@ -114,52 +129,66 @@ pub(crate) struct Machine {
     pub(crate) handshaken: bool,
     pub(crate) boot: u16,
     pub(crate) owned: bool,
-    pub(crate) acknowledged: u16,
     pub(crate) needs_acknowledge: bool,
     pub(crate) was_auto: bool,
     pub(crate) hold: Option<Hold>,
-    pub(crate) near: Option<PosId>,
+    /// Found nothing to do; not to be asked again before.
+    pub(crate) idle_until: Millis,
+    /// What it did last was to put a load into a bay.
+    pub(crate) stored: bool,
 }
 
-/// The controller of one aisle and its cell. Some 40 KiB; belongs into one box or one static, made at start.
-#[derive(Clone, Debug)]
-pub struct Controller {
-    pub(crate) layout: Layout,
+/// The controller of a floor. Its tables are those it was given memory for.
+#[derive(Debug)]
+pub struct Controller<'m> {
     pub(crate) settings: Settings,
     pub(crate) run: RunState,
-    pub(crate) recover_since: Option<Millis>,
-    pub(crate) claimed: bool,
+    pub(crate) started_at: Option<Millis>,
     pub(crate) draining: bool,
     pub(crate) token: u32,
-    pub(crate) machines: [Machine; MACHINES_MAX],
-    pub(crate) orders: Orders,
-    pub(crate) stock: Stock,
+    pub(crate) claimed: bool,
+    pub(crate) machines: &'m mut [Machine],
+    pub(crate) domains: &'m mut [Domain],
+    pub(crate) orders: Orders<'m>,
+    pub(crate) stock: Stock<'m>,
+    pub(crate) sequence: Sequence,
+    pub(crate) traffic: Traffic<'m>,
+    pub(crate) fleet: Fleet<'m>,
     pub(crate) adopted: u32,
     pub(crate) sweep: u16,
     pub(crate) audit: u16,
-    pub(crate) commands: [Option<Command>; MACHINES_MAX],
+    pub(crate) settled: u16,
+    pub(crate) commands: &'m mut [Option<Command>],
+    pub(crate) acknowledged: &'m mut [u16],
+    pub(crate) generation: u32,
     cycles: u64,
     pub(crate) counters: Counters,
 }
 
-impl Controller {
-    /// A controller that has seen nothing yet.
-    pub fn new(layout: Layout, settings: Settings) -> Controller {
+impl<'m> Controller<'m> {
+    /// A controller that has seen nothing yet, on tables of this size.
+    pub fn new(storage: &impl Storage<'m>, capacity: &Capacity, settings: Settings) -> Controller<'m> {
         Controller {
-            layout,
             settings,
             run: RunState::Starting,
-            recover_since: None,
-            claimed: false,
+            started_at: None,
             draining: false,
             token: 0,
-            machines: [Machine::default(); MACHINES_MAX],
-            orders: Orders::default(),
-            stock: Stock::default(),
+            claimed: false,
+            machines: storage.slice(capacity.machines, Machine::default()),
+            domains: storage.slice(capacity.domains, Domain::default()),
+            orders: Orders::new(storage, capacity),
+            stock: Stock::new(storage, capacity),
+            sequence: Sequence::default(),
+            traffic: Traffic::new(storage, &traffic::pool::TURNING, capacity.traffic, settings.traffic),
+            fleet: Fleet::new(storage, capacity),
             adopted: 0,
             sweep: 0,
             audit: 0,
-            commands: [None; MACHINES_MAX],
+            settled: 0,
+            commands: storage.slice(capacity.machines, None),
+            acknowledged: storage.slice(capacity.machines, 0),
+            generation: 0,
             cycles: 0,
             counters: Counters::default(),
         }
@@ -176,61 +205,95 @@ impl Controller {
     }
 
     /// Orders that are not ended.
-    pub fn orders(&self) -> &Orders {
+    pub fn orders(&self) -> &Orders<'m> {
         &self.orders
     }
 
     /// Where loads are believed to be.
-    pub fn stock(&self) -> &Stock {
+    pub fn stock(&self) -> &Stock<'m> {
         &self.stock
+    }
+
+    /// The vehicles on the roads.
+    pub fn traffic(&self) -> &Traffic<'m> {
+        &self.traffic
+    }
+
+    pub(crate) fn machine(&self, id: MachineId) -> Machine {
+        self.machines.get(usize::from(id.0)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn with(&mut self, id: MachineId, change: impl FnOnce(&mut Machine)) {
+        if let Some(machine) = self.machines.get_mut(usize::from(id.0)) {
+            change(machine);
+        }
     }
 
     /// Why a machine is not commanded, if it is not.
     pub fn hold(&self, id: MachineId) -> Option<Hold> {
-        self.machines.get(usize::from(id.0)).and_then(|m| m.hold)
+        self.machine(id).hold
     }
 
     /// What a machine is busy with: its leg and its command in flight.
     pub fn busy_with(&self, id: MachineId) -> (Option<Task>, Option<(Command, Progress)>) {
-        self.machines.get(usize::from(id.0)).map_or((None, None), |m| (m.task, m.link.in_flight()))
+        let machine = self.machine(id);
+        (machine.task, machine.link.in_flight())
     }
 
-    /// One cycle. `now` never goes backwards. Does not allocate, block or panic.
-    pub fn cycle(&mut self, now: Millis, inputs: &Inputs<'_>, out: &mut Outputs) {
-        out.events.clear();
+    /// One cycle. `now` never goes backwards. Does not allocate, block or panic. What is wanted of the plant is then in
+    /// [`Controller::output`].
+    pub fn cycle(&mut self, now: Millis, inputs: &Inputs<'_>, events: &mut Events) {
+        events.clear();
         self.cycles = self.cycles.wrapping_add(1);
+        let (floor, image) = (inputs.floor, &inputs.image);
 
-        let image = inputs.image;
-        self.watch_ownership(now, image, &mut out.events);
-        self.watch_machines(now, image, &mut out.events);
-        let recovered = self.recover(now, image, &mut out.events);
-        self.set_run_state(now, recovered, inputs.degraded, &mut out.events);
-        self.intake(now, image, inputs.requests, &mut out.events);
-        if recovered && self.run != RunState::Fenced {
-            self.read_back(now, image, &mut out.events);
-            self.sense(now, image, &mut out.events);
-            self.rehome_one(now, &mut out.events);
-            self.settle(now, &mut out.events);
-            self.act(now, image, &mut out.events);
+        self.watch_ownership(now, floor, image, events);
+        self.watch_machines(now, floor, image, events);
+        self.recover(now, floor, image, events);
+        self.set_run_state(now, floor, inputs.degraded, events);
+        self.intake(now, floor, image, inputs.requests, events);
+        if self.is_working() {
+            self.read_back(now, floor, image, events);
+            self.sense(now, floor, image, events);
+            self.rehome_one(now, floor, events);
+            self.settle(now, floor, events);
+            self.act(now, floor, image, events);
         }
-        self.publish(out);
+    }
+
+    /// What is wanted of the plant after the last cycle.
+    pub fn output(&self) -> OutputImage<'_> {
+        OutputImage {
+            cycle: self.cycles,
+            heartbeat: (self.cycles & 0xFFFF) as u16,
+            token: self.token,
+            authority: matches!(self.run, RunState::Running | RunState::Degraded),
+            write: self.claimed && self.run != RunState::Fenced,
+            commands: self.commands,
+            acknowledged: self.acknowledged,
+        }
+    }
+
+    /// Whether anything that was read may be acted upon.
+    fn is_working(&self) -> bool {
+        !matches!(self.run, RunState::Starting | RunState::Recover | RunState::Fenced)
     }
 
     /// A machine that has been ours and shows a higher token has another owner now. There is no way back. A higher token on
     /// a machine that has not been ours yet is an older owner's: the claim is raised above it.
-    fn watch_ownership(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
+    fn watch_ownership(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
         if !self.claimed || self.run == RunState::Fenced {
             return;
         }
-        for id in self.layout.machine_ids() {
+        for id in floor.machine_ids() {
             let seen = image.machine(id);
             let Some(status) = seen.fresh(now, self.settings.stale_ms) else { continue };
-            let Some(machine) = self.machines.get_mut(usize::from(id.0)) else { continue };
-            machine.owned |= status.token == self.token;
-            if status.token <= self.token {
+            let token = self.token;
+            self.with(id, |m| m.owned |= status.token == token);
+            if status.token <= token {
                 continue;
             }
-            if machine.owned {
+            if self.machine(id).owned {
                 return self.enter(now, RunState::Fenced, events);
             }
             self.token = status.token.saturating_add(1);
@@ -238,27 +301,25 @@ impl Controller {
     }
 
     /// Notes who left AUTO and who started anew.
-    fn watch_machines(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
-        for id in self.layout.machine_ids() {
+    fn watch_machines(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
+        for id in floor.machine_ids() {
             let seen = image.machine(id);
-            let Some(machine) = self.machines.get_mut(usize::from(id.0)) else { continue };
+            let mut machine = self.machine(id);
             if let Some(status) = seen.fresh(now, self.settings.stale_ms) {
-                let auto =
-                    status.mode == crate::image::Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
+                let auto = status.mode == Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
                 machine.needs_acknowledge |= !auto;
                 machine.was_auto = auto;
                 if machine.handshaken && machine.boot != status.boot {
                     machine.handshaken = false;
                     events.push(now, EventKind::MachineRebooted(id));
-                    // The rack knows the positions: when it starts anew, everything is read again. The cell does not.
-                    if id != self.layout.cell() {
-                        self.recover_since = None;
+                    // Its controller knows what is where in its domain: when it starts anew, all of it is read again.
+                    if let Some(info) = floor.machine(id) {
+                        self.read_again(info.domain);
                     }
                 }
             }
-            let hold =
-                interlock::permit(&seen, now, self.settings.stale_ms, machine.handshaken, machine.needs_acknowledge)
-                    .err();
+            let stale_ms = self.settings.stale_ms;
+            let hold = interlock::permit(&seen, now, stale_ms, machine.handshaken, machine.needs_acknowledge).err();
             match (machine.hold, hold) {
                 (None, Some(why)) => events.push(now, EventKind::MachineHeld(id, why)),
                 (Some(old), Some(why)) if old != why => events.push(now, EventKind::MachineHeld(id, why)),
@@ -266,15 +327,26 @@ impl Controller {
                 _ => {}
             }
             machine.hold = hold;
+            self.with(id, |m| *m = machine);
         }
     }
 
-    fn set_run_state(&mut self, now: Millis, recovered: bool, degraded: bool, events: &mut Events) {
+    fn read_again(&mut self, domain: DomainId) {
+        if let Some(d) = self.domains.get_mut(usize::from(domain.0)) {
+            *d = Domain::default();
+        }
+    }
+
+    fn set_run_state(&mut self, now: Millis, floor: &Floor<'_>, degraded: bool, events: &mut Events) {
+        let started = *self.started_at.get_or_insert(now);
+        let known = self.domains.iter().filter(|d| d.is_known()).count();
+        let ready = known > 0 && (known == floor.domains().count() || now.since(started) >= self.settings.start_ms);
+        let at_rest = |m: &Machine| !m.link.busy() && m.task.is_none();
         let next = match self.run {
             RunState::Fenced => RunState::Fenced,
             RunState::Safe => RunState::Safe,
-            _ if !recovered => RunState::Recover,
-            _ if self.draining && !self.machines.iter().any(|m| m.link.busy() || m.task.is_some()) => RunState::Safe,
+            RunState::Starting | RunState::Recover if !ready => RunState::Recover,
+            _ if self.draining && self.machines.iter().all(at_rest) => RunState::Safe,
             _ if degraded => RunState::Degraded,
             _ => RunState::Running,
         };
@@ -289,29 +361,24 @@ impl Controller {
     }
 
     /// Believes from now on that `load` is at `to`, or nowhere.
-    pub(crate) fn move_load(&mut self, load: LoadId, from: Option<PosId>, to: Option<PosId>, now: Millis) {
-        if let Some(from) = from
-            && self.stock.at(from) == Some(load)
-        {
-            self.stock.set(from, None, now);
+    pub(crate) fn move_load(&mut self, floor: &Floor<'_>, load: LoadId, to: Option<PosId>, now: Millis) {
+        match (to, self.stock.find(load)) {
+            (Some(to), _) => self.stock.set(floor, to, Some(load), now),
+            (None, Some(from)) => self.stock.set(floor, from, None, now),
+            (None, None) => {}
         }
-        if let Some(to) = to {
-            self.stock.set(to, Some(load), now);
-        }
-        if let Some(order) = self.orders.by_load(load) {
-            order.at = to;
+        if let Some(slot) = self.stock.loads.order(load) {
+            self.orders.set_at(floor, slot, to);
         }
     }
 
-    fn publish(&self, out: &mut Outputs) {
-        out.image.cycle = self.cycles;
-        out.image.heartbeat = (self.cycles & 0xFFFF) as u16;
-        out.image.token = self.token;
-        out.image.authority = matches!(self.run, RunState::Running | RunState::Degraded);
-        out.image.write = self.claimed && self.run != RunState::Fenced;
-        out.image.commands = self.commands;
-        for (slot, machine) in out.image.acknowledged.iter_mut().zip(&self.machines) {
-            *slot = machine.acknowledged;
-        }
+    /// The kind of a machine.
+    pub(crate) fn kind(floor: &Floor<'_>, id: MachineId) -> Option<MachineKind> {
+        floor.machine(id).map(|m| m.kind)
+    }
+
+    /// The deck of a machine.
+    pub(crate) fn deck(floor: &Floor<'_>, id: MachineId) -> PosId {
+        floor.machine(id).map_or(PosId(u16::MAX), |m| m.deck)
     }
 }

@@ -4,8 +4,8 @@ use crate::command::Outcome;
 use crate::image::CommandCode;
 use crate::interlock::Hold;
 use crate::limits::EVENTS_PER_CYCLE;
-use crate::order::OrderKind;
-use crate::units::{LoadId, MachineId, Millis, OrderId, PosId};
+use crate::traffic::roads::Place;
+use crate::units::{DomainId, LoadId, MachineId, Millis, OrderId, PosId};
 
 /// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub struct Event {
 pub enum OrderFault {
     /// The order table is full; try again later.
     TableFull,
+    /// This tenant has as many orders as one may have; try again later.
+    TenantFull,
     /// No free bay in any tier that can be reached.
     RackFull,
     /// The load is not in the plant.
@@ -45,6 +47,9 @@ pub enum OrderFault {
     Withdrawn,
     /// The load is on its way somewhere; it can be asked for when it stands in a bay.
     NotInBay,
+    /// There is no station of this group.
+    NoStation,
+
 }
 
 /// States of the runtime (DESIGN section 3).
@@ -81,7 +86,14 @@ pub enum EventKind {
     /// The order was given up.
     OrderFailed(OrderId, OrderFault),
     /// A load stood in the way without an order; this one puts it away, or out of the plant when no bay is free.
-    OrderAdopted(OrderId, LoadId, OrderKind),
+    OrderAdopted {
+        /// Its number.
+        id: OrderId,
+        /// Which load.
+        load: LoadId,
+        /// Out of the plant; else into the rack.
+        leaves: bool,
+    },
     /// A command entered the output image.
     CommandIssued {
         /// Which machine.
@@ -92,8 +104,8 @@ pub enum EventKind {
         code: CommandCode,
         /// Where.
         pos: PosId,
-        /// With which load.
-        load: LoadId,
+        /// With which load, if with any.
+        load: Option<LoadId>,
     },
     /// A command ended.
     CommandEnded {
@@ -120,6 +132,14 @@ pub enum EventKind {
     LoadMissing(LoadId, PosId),
     /// Two positions report the same load.
     LoadTwice(LoadId, PosId),
+    /// A part of the floor has been read and is acted upon.
+    DomainKnown(DomainId),
+    /// A mobile robot is where it was not sent.
+    RobotElsewhere(MachineId, Place),
+    /// A mobile robot does not get nearer to where it is sent, and no way out was found.
+    RobotJammed(MachineId),
+    /// The battery of a mobile robot is too low for anything but the way to a charger.
+    BatteryLow(MachineId),
 }
 
 /// The events of one cycle. Full means counted, never blocked.

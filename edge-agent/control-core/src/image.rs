@@ -3,7 +3,8 @@
 //! A value is never just a value: it carries its quality and the time at which it was read. The core treats what is
 //! not Good, or older than its limit, as unknown, and what is unknown can only make it more careful.
 
-use crate::limits::{MACHINES_MAX, POSITIONS_MAX};
+use crate::limits::PATH_PLACES;
+use crate::traffic::roads::Place;
 use crate::units::{LoadId, MachineId, Millis, PosId};
 
 /// How much a value can be trusted (OPC 10000-8, in three steps).
@@ -203,6 +204,10 @@ pub struct MachineStatus {
     /// Counts how often the machine has left AUTO. The machine holds until the owner gives the present count back, after a
     /// person has acknowledged: so neither a missed poll nor a new owner can forget it.
     pub auto_exits: u16,
+    /// Where it is: millimetres along its axis; for a mobile robot the number of the place it has reached last.
+    pub at: u16,
+    /// Charge of its battery, thousandths; for a mobile robot only.
+    pub charge: u16,
 }
 
 impl MachineStatus {
@@ -212,39 +217,21 @@ impl MachineStatus {
     }
 }
 
-/// All that is known of the plant in one instant. About 20 KiB, copied as a whole.
-#[derive(Clone, Debug)]
-pub struct InputImage {
-    machines: [Stamped<MachineStatus>; MACHINES_MAX],
-    written: [u32; MACHINES_MAX],
-    positions: [Stamped<Option<LoadId>>; POSITIONS_MAX],
+/// All that is known of the plant in one instant, borrowed from whoever keeps it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InputImage<'a> {
+    /// Status of each machine.
+    pub machines: &'a [Stamped<MachineStatus>],
+    /// For each machine the sequence of the last command block whose write its controller has acknowledged.
+    pub written: &'a [u32],
+    /// What the sensor of each position says.
+    pub positions: &'a [Stamped<Option<LoadId>>],
 }
 
-impl Default for InputImage {
-    fn default() -> Self {
-        InputImage {
-            machines: [Stamped::default(); MACHINES_MAX],
-            written: [0; MACHINES_MAX],
-            positions: [Stamped::default(); POSITIONS_MAX],
-        }
-    }
-}
-
-impl InputImage {
-    /// Status of a machine; a number beyond the limits reads as never seen.
+impl InputImage<'_> {
+    /// Status of a machine; one that is not in the image reads as never seen.
     pub fn machine(&self, id: MachineId) -> Stamped<MachineStatus> {
         self.machines.get(usize::from(id.0)).copied().unwrap_or_default()
-    }
-
-    /// Puts a machine's status; a number beyond the limits is ignored. A status whose controller's clock stands still is no
-    /// news: it keeps the time of the first one, and grows old. A controller whose program has stopped often goes on answering.
-    pub fn set_machine(&mut self, id: MachineId, status: Stamped<MachineStatus>) {
-        if let Some(slot) = self.machines.get_mut(usize::from(id.0)) {
-            let (old, new) = (&slot.value, &status.value);
-            let alive = (old.boot, old.plc_time_ms, old.heartbeat) != (new.boot, new.plc_time_ms, new.heartbeat);
-            let at = if alive || slot.at == Millis::default() { status.at } else { slot.at };
-            *slot = Stamped { at, ..status };
-        }
     }
 
     /// Sequence of the last command block whose write the machine's controller has acknowledged.
@@ -252,37 +239,9 @@ impl InputImage {
         self.written.get(usize::from(id.0)).copied().unwrap_or(0)
     }
 
-    /// Notes an acknowledged write.
-    pub fn set_written(&mut self, id: MachineId, seq: u32) {
-        if let Some(slot) = self.written.get_mut(usize::from(id.0)) {
-            *slot = seq;
-        }
-    }
-
-    /// What the sensor of a position says; decks and numbers beyond the limits read as never seen.
+    /// What the sensor of a position says; decks and positions that are not in the image read as never seen.
     pub fn position(&self, pos: PosId) -> Stamped<Option<LoadId>> {
         self.positions.get(usize::from(pos.0)).copied().unwrap_or_default()
-    }
-
-    /// Puts a sensor's value; a number beyond the limits is ignored.
-    pub fn set_position(&mut self, pos: PosId, load: Stamped<Option<LoadId>>) {
-        if let Some(slot) = self.positions.get_mut(usize::from(pos.0)) {
-            *slot = load;
-        }
-    }
-
-    /// Marks a machine as out of sight, its last status kept.
-    pub fn degrade_machine(&mut self, id: MachineId, quality: Quality) {
-        if let Some(slot) = self.machines.get_mut(usize::from(id.0)) {
-            slot.quality = quality;
-        }
-    }
-
-    /// Marks a position as out of sight, its last value kept.
-    pub fn degrade_position(&mut self, pos: PosId, quality: Quality) {
-        if let Some(slot) = self.positions.get_mut(usize::from(pos.0)) {
-            slot.quality = quality;
-        }
     }
 }
 
@@ -297,11 +256,44 @@ word_enum! {
         Place = 2,
         /// Robot cell: take the load from the in port, run the program, put it on the out port.
         Start = 3,
+        /// Go to the position, with whatever is on the deck.
+        Move = 4,
+        /// Mobile robot: drive along these places. Said again with more places while it drives.
+        Drive = 5,
+    }
+}
+
+/// Places to drive along, nearest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    places: [Place; PATH_PLACES],
+    length: u8,
+}
+
+impl Path {
+    /// The first of these places, as many as fit.
+    pub fn of(places: impl Iterator<Item = Place>) -> Path {
+        let mut path = Path::default();
+        for (slot, place) in path.places.iter_mut().zip(places) {
+            *slot = place;
+            path.length += 1;
+        }
+        path
+    }
+
+    /// Its places.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Place> + '_ {
+        self.places.iter().take(usize::from(self.length)).copied()
+    }
+
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
     }
 }
 
 /// One command as it stands in a machine's command block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Command {
     /// Strictly rising per machine; the machine takes each at most once.
     pub seq: u32,
@@ -309,10 +301,12 @@ pub struct Command {
     pub code: CommandCode,
     /// Where.
     pub pos: PosId,
-    /// With which load.
-    pub load: LoadId,
+    /// With which load, if with any.
+    pub load: Option<LoadId>,
     /// Program number, for [`CommandCode::Start`].
     pub program: u16,
+    /// Along which places, for [`CommandCode::Drive`].
+    pub path: Path,
     /// It may be begun this long after `issued_plc_ms`, milliseconds.
     pub valid_ms: u16,
     /// The machine controller's own time when the command was made, as last read from its status block:
@@ -322,9 +316,9 @@ pub struct Command {
     pub issued_boot: u16,
 }
 
-/// What is wanted of the plant.
-#[derive(Clone, Debug, Default)]
-pub struct OutputImage {
+/// What is wanted of the plant, borrowed from the controller.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutputImage<'a> {
     /// Number of the cycle that made it.
     pub cycle: u64,
     /// Advances once per completed cycle.
@@ -336,12 +330,12 @@ pub struct OutputImage {
     /// Whether anything may be written at all: not before the plant has been read, nor once another owner is known.
     pub write: bool,
     /// The last command of each machine.
-    pub commands: [Option<Command>; MACHINES_MAX],
+    pub commands: &'a [Option<Command>],
     /// Which leaving of AUTO a person has acknowledged, per machine.
-    pub acknowledged: [u16; MACHINES_MAX],
+    pub acknowledged: &'a [u16],
 }
 
-impl OutputImage {
+impl OutputImage<'_> {
     /// The last command of a machine.
     pub fn command(&self, id: MachineId) -> Option<Command> {
         self.commands.get(usize::from(id.0)).copied().flatten()

@@ -13,14 +13,16 @@
 //! |---|---|
 //! | [`limits`] | how much of everything there may be, and why |
 //! | [`units`] | ids and quantities, each its own type |
-//! | [`layout`] | which positions exist and who serves them |
+//! | [`floor`] | where loads can be, who moves them from where to where, and the roads |
 //! | [`image`] | what is known (input) and what is wanted (output), each value with quality and time |
 //! | [`command`] | one command's life: NEW, SENT, SEEN, then DONE / FAILED / EXPIRED, by read-back alone |
 //! | [`interlock`] | whether a machine may be commanded at all |
-//! | [`order`] | what is to be moved, and how far it is |
-//! | [`dispatch`] | the next leg of a load, and which machine takes it |
-//! | [`shuttle`], [`lift`], [`cell`] | what a leg means to each kind of machine |
-//! | [`stock`] | where every load is believed to be, and what is reserved |
+//! | [`order`] | what is to be moved, and how far it is; what comes first |
+//! | [`dispatch`] | the next leg of a load |
+//! | [`rack`] | what a lift or a shuttle takes next, and on which tier a load is put |
+//! | [`traffic`] | how vehicles that share roads move without meeting and without locking |
+//! | [`fleet`] | which mobile robot takes what, where it waits and when it charges |
+//! | [`stock`] | where every load is believed to be, and what is promised |
 //! | [`cycle`] | the order of it all: first understand, then act. Its steps: `recover`, `admission`, `feedback`, `act` |
 //! | [`event`] | what is told to the outside |
 #![no_std]
@@ -29,27 +31,29 @@
 
 mod act;
 mod admission;
-pub mod cell;
+pub mod assign;
 pub mod command;
 pub mod cycle;
 pub mod dispatch;
 pub mod event;
 mod feedback;
+pub mod fleet;
+pub mod floor;
 pub mod image;
 pub mod interlock;
-pub mod layout;
-pub mod lift;
 pub mod limits;
+mod loads;
+mod mast;
 pub mod order;
 pub mod rack;
 mod recover;
-pub mod shuttle;
+mod sequence;
 pub mod stock;
 pub mod storage;
 pub mod traffic;
 pub mod units;
 
-pub use cycle::{Controller, Inputs, Outputs, Settings};
+pub use cycle::{Controller, Inputs, Settings};
 pub use event::{Event, EventKind};
+pub use floor::Floor;
 pub use image::{InputImage, OutputImage};
-pub use layout::Layout;

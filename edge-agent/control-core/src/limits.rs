@@ -1,36 +1,74 @@
-//! How much of everything there may be. Every capacity of the core stands here, with its reason;
-//! the relations between them are checked when the crate is compiled.
+//! How much there may be, and how much is done in one cycle. Capacities follow from the floor and are chosen when the core is
+//! made ([`Capacity`]); what a cycle may do at most stands here, each with its reason.
 
-/// Tiers of one aisle. A multi-tier rack of 12 m with 1 m tiers.
-pub const TIERS_MAX: usize = 12;
+use crate::floor::Floor;
+use crate::traffic;
 
-/// Bays on one side of one tier. With two sides and twelve tiers: 576 bays, a full aisle of a small-parts store.
-pub const BAYS_PER_SIDE_MAX: usize = 24;
-
-/// Machines with a command block: a shuttle a tier, one lift, one robot cell.
-pub const MACHINES_MAX: usize = TIERS_MAX + 2;
-
-/// Load positions: bays, two transfer points a tier, eight conveyor ends, a deck for each machine.
-pub const POSITIONS_MAX: usize = TIERS_MAX * (2 * BAYS_PER_SIDE_MAX + 2) + 8 + MACHINES_MAX;
-
-/// Transport orders that are not ended. What comes beyond is refused with a reason: a queue that
-/// would take an hour to drain belongs to the system that plans, not to the one that moves.
-pub const ORDERS_MAX: usize = 128;
-
-/// Requests read from outside in one cycle. At a period of 10 ms that is 400 orders a second,
-/// far above what an aisle can move, and keeps the work of a cycle bounded.
+/// Requests read from outside in one cycle. At a period of 10 ms that is 400 a second, far above what a floor can move, and keeps
+/// the work of a cycle bounded.
 pub const REQUESTS_PER_CYCLE: usize = 4;
 
-/// Events of one cycle. Each machine can end one command and start one, each request is answered,
-/// and the sweep of stranded loads adds one; the rest is room. What comes beyond is counted as lost.
-pub const EVENTS_PER_CYCLE: usize = 96;
-
-/// How many orders, oldest first within a class, compete for a machine by travel (FLEET: K = 8 retrievals).
-pub const PAIRING_WINDOW: usize = 8;
+/// Events of one cycle. What comes beyond is counted as lost.
+pub const EVENTS_PER_CYCLE: usize = 256;
 
 /// Tries at one order before it is given up and told so.
 pub const ATTEMPTS_MAX: u8 = 5;
 
-const _: () = assert!(POSITIONS_MAX <= u16::MAX as usize, "a position is numbered in 16 bits");
-const _: () = assert!(MACHINES_MAX <= u8::MAX as usize, "a machine is numbered in 8 bits");
-const _: () = assert!(EVENTS_PER_CYCLE >= 4 * MACHINES_MAX + 2 * REQUESTS_PER_CYCLE + 8);
+/// Orders of one zone that are looked at for one choice: the oldest, classes apart. What lies behind them has to wait anyway.
+pub const SCAN: usize = 64;
+
+/// Places of a drive command: what fits into the words of a command block that a drive does not need otherwise.
+pub const PATH_PLACES: usize = 5;
+
+/// Stops of one order.
+pub const STOPS_MAX: usize = 4;
+
+/// Positions whose belief is compared with their sensor in one cycle. At 10 ms an aisle of a thousand takes half a second.
+pub const AUDIT_PER_CYCLE: u16 = 16;
+
+/// Orders that are looked at in one cycle whether they have ended: at 10 ms four thousand take half a second.
+pub const SETTLE_PER_CYCLE: usize = 64;
+
+/// Robots and loads that are matched at once; beyond that the most urgent are.
+pub const ASSIGN_MAX: usize = 64;
+
+/// How large a core is.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Machines.
+    pub machines: usize,
+    /// Load positions.
+    pub positions: usize,
+    /// Zones.
+    pub zones: usize,
+    /// Domains.
+    pub domains: usize,
+    /// Orders that are not ended. What comes beyond is refused with a reason: a queue that would take an hour to drain belongs
+    /// to the system that plans, not to the one that moves.
+    pub orders: usize,
+    /// The road map.
+    pub traffic: traffic::Size,
+}
+
+impl Capacity {
+    /// What a floor needs, with so many orders.
+    pub fn of(floor: &Floor<'_>, orders: usize) -> Capacity {
+        let vehicles = floor.robots().count();
+        Capacity {
+            machines: usize::from(floor.machines()),
+            positions: usize::from(floor.positions()),
+            zones: usize::from(floor.zones()),
+            domains: floor.tables().domains.len(),
+            orders,
+            traffic: traffic::Size {
+                vehicles,
+                places: floor.roads().places(),
+                regions: floor.roads().capacities().len(),
+                search_vehicles: vehicles.min(24),
+                search_nodes: if vehicles == 0 { 0 } else { 2_000 },
+            },
+        }
+    }
+}
+
+const _: () = assert!(EVENTS_PER_CYCLE >= 2 * REQUESTS_PER_CYCLE + 2 * SETTLE_PER_CYCLE);

@@ -1,30 +1,82 @@
 //! Transport orders: what is to be moved, and how far it is.
 //!
-//! An order does not carry a plan. It knows its load and its goal, and the next leg follows from where the load is
-//! now ([`crate::dispatch::next_leg`]). So a failed command, a reboot or a load found elsewhere needs no repair of a
+//! An order does not carry a plan. It knows its load and its stops, and the next leg follows from where the load is
+//! now ([`crate::dispatch`]). So a failed command, a reboot or a load found elsewhere needs no repair of a
 //! plan: the next leg is derived again.
 //!
 //! ```text
-//!   request ──> accepted ──> moving, leg by leg ──> completed
-//!      │            │              │
-//!      └> rejected  └──────────────┴──> failed (why)
+//!   request ──> accepted ──> moving, leg by leg, stop by stop ──> completed
+//!      │            │              │       │
+//!      └> rejected  └──────────────┴───────┴──> failed (why), withdrawn
 //! ```
+//!
+//! **What comes first.** Class, 0 before 3, one class better every two minutes, but never rush, so that bulk does not starve and rush
+//! stays rush. Within a class the due-date index ATC (Vepsalainen and Morton, 1987): weight / time x exp(-slack / k mean time),
+//! here as its logarithm, which orders alike and needs no exponent.
 
-use crate::limits::ORDERS_MAX;
-use crate::units::{LoadId, Millis, OrderId, PosId};
+use crate::floor::{Floor, NEVER};
+use crate::limits::{Capacity, STOPS_MAX};
+use crate::loads::Loads;
+use crate::storage::{Storage, at, put};
+use crate::units::{LoadId, Millis, OrderId, PosId, StationId, ZoneId};
 
-/// What is wanted with the load.
+/// A stop of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OrderKind {
-    /// From wherever it is, or will arrive, into a bay.
-    Store,
-    /// Out of the rack and out of the plant.
-    Retrieve,
-    /// Through the robot cell with this program, and back into the rack.
-    Process {
+pub enum Stop {
+    /// A bay.
+    Home,
+    /// Out of the plant.
+    Outside,
+    /// A station of this group works on it.
+    Station {
+        /// Which group.
+        group: u8,
         /// Program number, 1 and above; 0 passes the load through untouched.
         program: u16,
     },
+}
+
+/// The stops of an order, first one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stops {
+    stops: [Stop; STOPS_MAX],
+    count: u8,
+}
+
+impl Stops {
+    /// `None` when there is none, too many, or one after the load has left.
+    pub fn new(list: &[Stop]) -> Option<Stops> {
+        let last_leaves = !list.iter().rev().skip(1).any(|s| *s == Stop::Outside);
+        if list.is_empty() || list.len() > STOPS_MAX || !last_leaves {
+            return None;
+        }
+        let mut stops = [Stop::Home; STOPS_MAX];
+        for (slot, stop) in stops.iter_mut().zip(list) {
+            *slot = *stop;
+        }
+        Some(Stops { stops, count: list.len() as u8 })
+    }
+
+    /// Into the rack.
+    pub const STORE: Stops = Stops { stops: [Stop::Home; STOPS_MAX], count: 1 };
+    /// Out of the plant.
+    pub const RETRIEVE: Stops = Stops { stops: [Stop::Outside; STOPS_MAX], count: 1 };
+
+    /// Through a station of a group with a program, and back into the rack.
+    pub const fn process(group: u8, program: u16) -> Stops {
+        let mut stops = [Stop::Home; STOPS_MAX];
+        stops[0] = Stop::Station { group, program };
+        Stops { stops, count: 2 }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Stop> + '_ {
+        self.stops.iter().take(usize::from(self.count)).copied()
+    }
+
+    fn get(&self, n: u8) -> Option<Stop> {
+        self.stops.get(usize::from(n)).copied().filter(|_| n < self.count)
+    }
 }
 
 /// An order as it is handed in.
@@ -32,14 +84,29 @@ pub enum OrderKind {
 pub struct OrderRequest {
     /// Its number; below 2^31, the rest is for orders the core makes itself.
     pub id: OrderId,
-    /// What.
-    pub kind: OrderKind,
     /// Which load.
     pub load: LoadId,
+    /// Where to.
+    pub stops: Stops,
     /// 0 rush .. 3 bulk.
     pub class: u8,
-    /// How long a store order waits for its load, milliseconds.
+    /// Due so long after it was taken, milliseconds; 0 for no due time.
+    pub due_ms: u32,
+    /// How long the order waits for its load to arrive, milliseconds; for a load that is not there yet.
     pub wait_ms: u32,
+    /// Whose it is.
+    pub tenant: u8,
+    /// Loads of one group leave the rack in the order of their numbers; those of equal number in any order.
+    pub sequence: Option<(u16, u16)>,
+    /// Not begun before this one has ended.
+    pub after: Option<OrderId>,
+}
+
+impl OrderRequest {
+    /// A plain order: class 1, nothing else said.
+    pub const fn new(id: OrderId, load: LoadId, stops: Stops) -> OrderRequest {
+        OrderRequest { id, load, stops, class: 1, due_ms: 0, wait_ms: 0, tenant: 0, sequence: None, after: None }
+    }
 }
 
 /// Orders with this bit were made by the core for a load that stood in the way.
@@ -54,22 +121,26 @@ pub struct Order {
     pub accepted_at: Millis,
     /// Where its load is believed to be.
     pub at: Option<PosId>,
+    /// The stop it is on its way to.
+    pub stop: u8,
+    /// The station that will work on it, once one is chosen.
+    pub station: Option<StationId>,
     /// Since when the load has been nowhere.
     pub missing_since: Option<Millis>,
     /// The bay that is promised to it.
     pub home: Option<PosId>,
     /// Since when no bay could be promised.
     pub homeless_since: Option<Millis>,
-    /// The cell is done with it.
-    pub processed: bool,
     /// A machine has been put to it.
     pub started: bool,
+    /// A machine has it, or is on its way to it.
+    pub under_way: bool,
+    /// Somebody has taken it back: its load is put away.
+    pub withdrawn: bool,
     /// Failed tries.
     pub attempts: u8,
     /// Not to be tried again before.
     pub retry_at: Millis,
-    /// Somebody has withdrawn it.
-    pub withdrawn: bool,
 }
 
 /// Where the load has to go next, in the large.
@@ -79,9 +150,9 @@ pub enum Goal {
     Home(PosId),
     /// Out of the plant.
     Outside,
-    /// To the robot cell.
-    Cell,
-    /// No bay could be promised yet.
+    /// To this station.
+    Station(StationId),
+    /// No bay could be promised yet, or no station chosen.
     Nowhere,
 }
 
@@ -92,41 +163,47 @@ impl Order {
             request,
             accepted_at: now,
             at: None,
+            stop: 0,
+            station: None,
             missing_since: None,
             home: None,
             homeless_since: None,
-            processed: false,
             started: false,
+            under_way: false,
+            withdrawn: false,
             attempts: 0,
             retry_at: now,
-            withdrawn: false,
         }
+    }
+
+    /// The stop it is on its way to; `None` when all are made.
+    pub fn next_stop(&self) -> Option<Stop> {
+        self.request.stops.get(self.stop)
     }
 
     /// Where the load has to go next.
     pub fn goal(&self) -> Goal {
-        match self.request.kind {
-            OrderKind::Retrieve => Goal::Outside,
-            OrderKind::Process { .. } if !self.processed => Goal::Cell,
-            OrderKind::Store | OrderKind::Process { .. } => self.home.map_or(Goal::Nowhere, Goal::Home),
+        match self.next_stop() {
+            Some(Stop::Outside) => Goal::Outside,
+            Some(Stop::Station { .. }) => self.station.map_or(Goal::Nowhere, Goal::Station),
+            Some(Stop::Home) | None => self.home.map_or(Goal::Nowhere, Goal::Home),
         }
     }
 
-    /// Whether the order ends in a bay, and so needs one promised.
+    /// Whether a bay lies ahead, and so has to be promised.
     pub fn needs_home(&self) -> bool {
-        !matches!(self.request.kind, OrderKind::Retrieve)
+        self.request.stops.iter().skip(usize::from(self.stop)).any(|s| s == Stop::Home)
     }
 
-    /// The cell's program for this load; 0 when it only has to pass through.
-    pub fn program(&self) -> u16 {
-        match self.request.kind {
-            OrderKind::Process { program } if !self.processed => program,
+    /// The program for this load at the station it is sent to; 0 when it only has to pass through another.
+    pub fn program(&self, station: StationId) -> u16 {
+        match self.next_stop() {
+            Some(Stop::Station { program, .. }) if self.station == Some(station) => program,
             _ => 0,
         }
     }
 
-    /// Class with ageing: one class better every two minutes, but never rush, so that bulk does not starve
-    /// and rush stays rush.
+    /// Class with ageing.
     pub fn effective_class(&self, now: Millis) -> u8 {
         const AGEING_MS: u64 = 120_000;
         let aged = u8::try_from(now.since(self.accepted_at) / AGEING_MS).unwrap_or(u8::MAX);
@@ -135,58 +212,190 @@ impl Order {
             c => c.saturating_sub(aged).max(1),
         }
     }
+
+    /// The due-date index: the smaller, the sooner. Orders without a due time count as due an hour after they were taken.
+    pub fn urgency(&self, now: Millis) -> u64 {
+        /// What an order takes on the whole, milliseconds; and how far slack looks ahead, in such times.
+        const TIME_MS: u64 = 60_000;
+        const LOOK: u64 = 3;
+        const NO_DUE_MS: u64 = 3_600_000;
+        let due = match self.request.due_ms {
+            0 => NO_DUE_MS,
+            ms => u64::from(ms),
+        };
+        let slack = self.accepted_at.plus(due).since(now.plus(TIME_MS));
+        // Equal index: who came first.
+        ((slack * 1_000 / (LOOK * TIME_MS)) << 32) | (self.accepted_at.0 & 0xFFFF_FFFF)
+    }
 }
 
-/// All orders that are not ended.
-#[derive(Clone, Debug, Default)]
-pub struct Orders {
-    list: heapless::Vec<Order, ORDERS_MAX>,
+const NONE: u16 = u16::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    order: Order,
+    used: bool,
+    zone: u16,
+    next: u16,
+    before: u16,
 }
 
-impl Orders {
-    /// Adds an order; gives it back when the table is full.
-    pub fn add(&mut self, order: Order) -> Result<(), Order> {
-        self.list.push(order)
+/// All orders that are not ended, by number, by load, and by the zone their load is in.
+#[derive(Debug)]
+pub struct Orders<'m> {
+    slots: &'m mut [Slot],
+    /// First and last order of each zone.
+    zones: &'m mut [(u16, u16)],
+    free: u16,
+    count: usize,
+}
+
+impl<'m> Orders<'m> {
+    /// No order yet.
+    pub fn new(storage: &impl Storage<'m>, capacity: &Capacity) -> Orders<'m> {
+        let count = capacity.orders.min(usize::from(NONE) - 1);
+        let nobody = OrderRequest::new(OrderId(0), LoadId::ONE, Stops::STORE);
+        let free = Slot { order: Order::new(nobody, Millis(0)), used: false, zone: NONE, next: NONE, before: NONE };
+        let slots = storage.slice(count, free);
+        for (n, slot) in (1u16..).zip(slots.iter_mut()) {
+            slot.next = if usize::from(n) < count { n } else { NONE };
+        }
+        let zones = storage.slice(capacity.zones, (NONE, NONE));
+        Orders { slots, zones, free: if count > 0 { 0 } else { NONE }, count: 0 }
     }
 
     /// Whether there is room.
     pub fn is_full(&self) -> bool {
-        self.list.is_full()
+        self.free == NONE
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.count
     }
 
     /// None at all.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.count == 0
+    }
+
+    /// How many there may be.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// By its slot.
+    pub(crate) fn slot(&self, slot: u16) -> Option<&Order> {
+        self.slots.get(usize::from(slot)).filter(|s| s.used).map(|s| &s.order)
+    }
+
+    /// By its slot, to be changed. Where its load is, is changed by [`Orders::set_at`].
+    pub(crate) fn slot_mut(&mut self, slot: u16) -> Option<&mut Order> {
+        self.slots.get_mut(usize::from(slot)).filter(|s| s.used).map(|s| &mut s.order)
     }
 
     /// By load; one load has one order at most.
-    pub fn by_load(&mut self, load: LoadId) -> Option<&mut Order> {
-        self.list.iter_mut().find(|o| o.request.load == load)
+    pub(crate) fn by_load(&mut self, loads: &Loads<'_>, load: LoadId) -> Option<&mut Order> {
+        let slot = loads.order(load)?;
+        self.slot_mut(slot)
     }
 
-    /// By number.
+    /// By number. Looks at all.
     pub fn by_id(&self, id: OrderId) -> Option<&Order> {
-        self.list.iter().find(|o| o.request.id == id)
+        self.iter().map(|(_, o)| o).find(|o| o.request.id == id)
     }
 
-    /// All.
-    pub fn iter(&self) -> impl Iterator<Item = &Order> {
-        self.list.iter()
+    /// All, with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &Order)> {
+        (0u16..).zip(self.slots.iter()).filter(|(_, s)| s.used).map(|(n, s)| (n, &s.order))
     }
 
-    /// All, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Order> {
-        self.list.iter_mut()
+    /// Adds an order. `None` when the table is full.
+    pub(crate) fn add(&mut self, floor: &Floor<'_>, loads: &mut Loads<'_>, order: Order) -> Option<u16> {
+        let n = self.free;
+        let slot = self.slots.get_mut(usize::from(n))?;
+        self.free = slot.next;
+        (slot.order, slot.used, slot.next, slot.before, slot.zone) = (Order { at: None, ..order }, true, NONE, NONE, NONE);
+        self.count += 1;
+        loads.set_order(order.request.load, Some(n));
+        self.set_at(floor, n, order.at);
+        Some(n)
     }
 
     /// Takes an order out.
-    pub fn remove(&mut self, id: OrderId) -> Option<Order> {
-        let n = self.list.iter().position(|o| o.request.id == id)?;
-        Some(self.list.swap_remove(n))
+    pub(crate) fn remove(&mut self, loads: &mut Loads<'_>, n: u16) -> Option<Order> {
+        let order = *self.slot(n)?;
+        self.unlink(n);
+        let free = self.free;
+        if let Some(slot) = self.slots.get_mut(usize::from(n)) {
+            (slot.used, slot.next) = (false, free);
+        }
+        self.free = n;
+        self.count -= 1;
+        loads.set_order(order.request.load, None);
+        Some(order)
+    }
+
+    /// Its load is believed to be here now.
+    pub(crate) fn set_at(&mut self, floor: &Floor<'_>, n: u16, pos: Option<PosId>) {
+        self.unlink(n);
+        let zone = pos.and_then(|p| floor.zone_of(p)).map_or(NONE, |(zone, _)| zone.0);
+        let (_, last) = self.zones.get(usize::from(zone)).copied().unwrap_or((NONE, NONE));
+        let known = usize::from(zone) < self.zones.len();
+        if let Some(slot) = self.slots.get_mut(usize::from(n)) {
+            slot.order.at = pos;
+            (slot.zone, slot.before, slot.next) = (if known { zone } else { NONE }, last, NONE);
+        }
+        if !known {
+            return;
+        }
+        if let Some(slot) = self.slots.get_mut(usize::from(last)) {
+            slot.next = n;
+        }
+        if let Some(ends) = self.zones.get_mut(usize::from(zone)) {
+            *ends = (if ends.0 == NONE { n } else { ends.0 }, n);
+        }
+    }
+
+    fn unlink(&mut self, n: u16) {
+        let Some(slot) = self.slots.get_mut(usize::from(n)) else { return };
+        let (zone, before, next) = (slot.zone, slot.before, slot.next);
+        if zone == NONE {
+            return;
+        }
+        (slot.zone, slot.before, slot.next) = (NONE, NONE, NONE);
+        if let Some(slot) = self.slots.get_mut(usize::from(before)) {
+            slot.next = next;
+        }
+        if let Some(slot) = self.slots.get_mut(usize::from(next)) {
+            slot.before = before;
+        }
+        let (first, last) = at(self.zones, usize::from(zone));
+        let ends = (if first == n { next } else { first }, if last == n { before } else { last });
+        put(self.zones, usize::from(zone), ends);
+    }
+
+    /// The orders whose load is in a zone, those that came there first first.
+    pub(crate) fn in_zone(&self, zone: ZoneId) -> impl Iterator<Item = (u16, &Order)> {
+        let (first, _) = self.zones.get(usize::from(zone.0)).copied().unwrap_or((NONE, NONE));
+        let mut next = first;
+        core::iter::from_fn(move || {
+            let slot = self.slots.get(usize::from(next))?;
+            let n = core::mem::replace(&mut next, slot.next);
+            Some((n, &slot.order))
+        })
+    }
+
+    /// The zone a goal is in, seen from another: of several the nearest.
+    pub(crate) fn goal_zone(floor: &Floor<'_>, from: ZoneId, goal: Goal) -> Option<ZoneId> {
+        match goal {
+            Goal::Home(bay) => floor.zone_of(bay).map(|(id, _)| id),
+            Goal::Station(station) => floor.station(station).map(|s| s.input),
+            Goal::Outside => {
+                let departures = floor.tables().departures.iter().copied();
+                departures.min_by_key(|id| (floor.hops(from, *id), *id)).filter(|id| floor.hops(from, *id) < NEVER)
+            }
+            Goal::Nowhere => None,
+        }
     }
 }

@@ -1,249 +1,336 @@
 //! Reading the plant before acting on it, and noticing when it is not as believed.
 //!
 //! ```text
-//!   start ──> READ: nothing executes, every machine and sensor of the rack seen ──> CLAIM: a token above all tokens seen
-//!                                                                                      │ (no authority yet)
-//!   a rack controller started anew ──────────────────────────────────────────────┐     │
-//!                                                                                v     v
+//!   start ──> READ: nothing executes, every machine and sensor of the domain seen ──> CLAIM: a token above all tokens seen
+//!                                                                                       │ (no authority yet)
+//!   a controller of the domain started anew ────────────────────────────────────┐       │
+//!                                                                                v       v
 //!                          READ again: every machine shows our token, nothing executes, every sensor seen since
 //!                                                    │
 //!                                                    v
 //!                               belief := what the plant says; orders: next leg derived anew
 //! ```
 //!
-//! The claim is read back before anything is believed: a command of the owner before us may be on its way, and once a
-//! machine shows our token it takes no other's any more.
+//! Each domain (an aisle, a station, a mobile robot) goes this way for itself: what can go on goes on. The claim is read back
+//! before anything is believed: a command of the owner before us may be on its way, and once a machine shows our token it takes no
+//! other's any more.
 //!
-//! The cell is not waited for: it is spoken to when it answers. What the plant says always wins over what was believed;
-//! a contradiction has to last ([`crate::Settings::odd_ms`]) so that a sensor that is one poll behind does not count.
+//! What the plant says always wins over what was believed; a contradiction has to last ([`crate::Settings::odd_ms`]) so that a
+//! sensor that is one poll behind does not count.
 
 use crate::cycle::Controller;
 use crate::event::{EventKind, Events};
+use crate::floor::{Beyond, DomainInfo, Floor, Zone, ZoneKind};
 use crate::image::{InputImage, Quality};
-use crate::layout::{Conveyor, End, Place};
-use crate::units::{LoadId, MachineId, Millis, PosId, Tier};
+use crate::limits::AUDIT_PER_CYCLE;
+use crate::units::{DomainId, LoadId, MachineId, Millis, PosId, ZoneId};
 
-/// Positions whose belief is compared with their sensor in one cycle. At 10 ms a full demo aisle takes 110 ms.
-const AUDIT_PER_CYCLE: u16 = 16;
-
-/// A conveyor's sensor must be read this much after the belief was formed before it may contradict it, milliseconds:
+/// A lane's sensor must be read this much after the belief was formed before it may contradict it, milliseconds:
 /// a status and the sensors come from different requests of one poll.
 const SETTLE_MS: u64 = 250;
 
-impl Controller {
-    /// Whether the plant has been read and belief can be acted upon. Speaks to machines that have not been spoken to.
-    pub(crate) fn recover(&mut self, now: Millis, image: &InputImage, events: &mut Events) -> bool {
-        let cell = self.layout.cell();
-        if self.claimed && self.machines_known() {
-            self.handshake_late_cell(now, cell, image);
-            return true;
+/// How far a domain is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Domain {
+    /// Nothing is known; everything has to be seen from here on.
+    #[default]
+    Unread,
+    /// Being read since then.
+    Reading { since: Millis },
+    /// Our token stands above all that were seen; read again since then.
+    Claimed { since: Millis },
+    /// Read and acted upon.
+    Known,
+}
+
+impl Domain {
+    pub(crate) fn is_known(self) -> bool {
+        self == Domain::Known
+    }
+}
+
+impl Controller<'_> {
+    /// Whether a domain is acted upon.
+    pub(crate) fn is_known(&self, domain: DomainId) -> bool {
+        self.domains.get(usize::from(domain.0)).is_some_and(|d| d.is_known())
+    }
+
+    /// Reads the domains that are not known.
+    pub(crate) fn recover(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
+        for (id, info) in floor.domains() {
+            let Some(state) = self.domains.get(usize::from(id.0)).copied() else { continue };
+            if state.is_known() {
+                continue;
+            }
+            let next = self.read_domain(now, floor, image, id, info, state, events);
+            crate::storage::put(self.domains, usize::from(id.0), next);
         }
-        let rack = || self.layout.machine_ids().filter(|id| *id != cell);
-        if rack().any(|id| image.machine(id).fresh(now, self.settings.stale_ms).is_some_and(|s| s.executing())) {
-            self.recover_since = Some(now); // what moves is brought to its end, and everything is read after that
-            return false;
+    }
+
+    #[allow(clippy::too_many_arguments)] // a domain with its state, and where it is read
+    fn read_domain(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        image: &InputImage<'_>,
+        id: DomainId,
+        info: &DomainInfo,
+        state: Domain,
+        events: &mut Events,
+    ) -> Domain {
+        let stale_ms = self.settings.stale_ms;
+        let executing = |m| image.machine(m).fresh(now, stale_ms).is_some_and(|s| s.executing());
+        let claimed = matches!(state, Domain::Claimed { .. });
+        if info.machines().any(executing) {
+            // What moves is brought to its end, and everything is read after that.
+            return if claimed { Domain::Claimed { since: now } } else { Domain::Reading { since: now } };
         }
-        let since = *self.recover_since.get_or_insert(now);
+        let since = match state {
+            Domain::Unread | Domain::Known => return Domain::Reading { since: now },
+            Domain::Reading { since } | Domain::Claimed { since } => since,
+        };
         let seen_since = |at: Millis, quality| quality == Quality::Good && at >= since;
-        let machines_ready = rack().all(|id| {
-            let seen = image.machine(id);
-            let ours = !self.claimed || seen.value.token == self.token;
-            ours && seen_since(seen.at, seen.quality) && seen.fresh(now, self.settings.stale_ms).is_some()
+        let machines_ready = info.machines().all(|m| {
+            let seen = image.machine(m);
+            let ours = !claimed || seen.value.token == self.token;
+            ours && seen_since(seen.at, seen.quality) && seen.fresh(now, stale_ms).is_some()
         });
-        let sensors_ready = (0..self.layout.sensed()).all(|n| {
-            let seen = image.position(PosId(n));
+        let sensors_ready = info.sensed().all(|pos| {
+            let seen = image.position(pos);
             seen_since(seen.at, seen.quality)
         });
         if !(machines_ready && sensors_ready) {
-            return false;
+            return state;
         }
-        if !self.claimed {
-            let highest = self.layout.machine_ids().map(|id| image.machine(id).value.token).max().unwrap_or(0);
-            self.token = highest.saturating_add(1);
-            self.claimed = true;
-            self.recover_since = Some(now); // until every machine shows our token another owner's command may still arrive
-            return false;
+        if !claimed {
+            let highest = info.machines().map(|m| image.machine(m).value.token).max().unwrap_or(0);
+            if !self.claimed || highest > self.token {
+                self.token = self.token.max(highest.saturating_add(1));
+                self.claimed = true;
+            }
+            // Until every machine shows our token another owner's command may still arrive.
+            return Domain::Claimed { since: now };
         }
-        self.rebuild(now, image, events);
-        true
-    }
-
-    fn machines_known(&self) -> bool {
-        let cell = self.layout.cell();
-        self.layout
-            .machine_ids()
-            .filter(|id| *id != cell)
-            .all(|id| self.machines.get(usize::from(id.0)).is_some_and(|m| m.handshaken))
+        self.rebuild(now, floor, image, id, info, events);
+        events.push(now, EventKind::DomainKnown(id));
+        Domain::Known
     }
 
     /// Starts the conversation with a machine anew: sequence above all it has seen, no task, deck as it says.
-    fn handshake(&mut self, now: Millis, id: MachineId, image: &InputImage) {
+    fn handshake(&mut self, now: Millis, floor: &Floor<'_>, id: MachineId, image: &InputImage<'_>) {
         let status = image.machine(id).value;
-        let deck = self.layout.pos(Place::Deck(id));
-        self.end_task(id);
-        if let Some(machine) = self.machines.get_mut(usize::from(id.0)) {
-            machine.link.handshake(&status);
-            machine.handshaken = true;
-            machine.boot = status.boot;
-        }
-        self.stock.set(deck, status.load, now);
-    }
-
-    fn handshake_late_cell(&mut self, now: Millis, id: MachineId, image: &InputImage) {
-        let known = self.machines.get(usize::from(id.0)).is_some_and(|m| m.handshaken);
-        let seen = image.machine(id);
-        let Some(status) = seen.fresh(now, self.settings.stale_ms) else { return };
-        if known || status.executing() || status.token != self.token {
-            return;
-        }
-        let carried = self.stock.at(self.layout.pos(Place::Deck(id)));
-        self.handshake(now, id, image);
-        for load in [carried, status.load].into_iter().flatten() {
-            let at = self.stock.find(load);
-            self.move_load(load, None, at, now);
+        self.end_task(floor, id);
+        self.with(id, |m| {
+            m.link.handshake(&status);
+            m.handshaken = true;
+            m.boot = status.boot;
+        });
+        if let Some(load) = status.load {
+            self.move_load(floor, load, Some(Self::deck(floor, id)), now);
         }
     }
 
-    /// Takes over what the plant says, all at once. P positions, and O orders looked up in them.
-    fn rebuild(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
-        let cell = self.layout.cell();
-        let cell_deck = self.layout.pos(Place::Deck(cell));
-        let in_cell = self.stock.at(cell_deck);
-        let cell_task = self.machines.get(usize::from(cell.0)).and_then(|m| m.task);
-
-        self.stock.clear();
-        for n in 0..self.layout.sensed() {
-            let Some(load) = image.position(PosId(n)).value else { continue };
-            if self.stock.find(load).is_some() {
-                events.push(now, EventKind::LoadTwice(load, PosId(n)));
+    /// Takes over what a domain says, all at once: its positions, and the orders of its loads looked up in them.
+    fn rebuild(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        image: &InputImage<'_>,
+        id: DomainId,
+        info: &DomainInfo,
+        events: &mut Events,
+    ) {
+        for m in info.machines() {
+            self.end_task(floor, m);
+        }
+        self.stock.forget(floor, |_, zone| zone.domain == id);
+        for pos in info.sensed() {
+            let Some(load) = image.position(pos).value else { continue };
+            if self.stock.find(load).is_some_and(|p| floor.zone_of(p).is_some_and(|(_, z)| z.domain == id)) {
+                events.push(now, EventKind::LoadTwice(load, pos));
                 continue;
             }
-            self.stock.set(PosId(n), Some(load), now);
+            self.move_load(floor, load, Some(pos), now);
         }
-        for id in self.layout.machine_ids().filter(|id| *id != cell) {
-            self.handshake(now, id, image);
+        for m in info.machines() {
+            self.handshake(now, floor, m, image);
         }
-        // The cell goes on by itself: what it was doing stays as it was.
-        if let Some(load) = in_cell
-            && self.stock.find(load).is_none()
-        {
-            self.stock.set(cell_deck, Some(load), now);
+        self.promise_again(now, floor, id);
+        // What stands on a lane into a tier has the first word on its tier's bays, then what is on the shuttles.
+        for lane in [true, false] {
+            for (zone, z) in floor.zone_ids().filter(|(_, z)| z.domain == id) {
+                let first = z.kind == ZoneKind::Lane && z.tier.is_some();
+                let deck = matches!(z.kind, ZoneKind::Deck(_));
+                if if lane { !first } else { !deck } {
+                    continue;
+                }
+                self.adopt_all(now, floor, zone, z, events);
+            }
         }
-        if let Some(task) = cell_task {
-            self.stock.reserve(task.target, task.load);
+    }
+
+    fn adopt_all(&mut self, now: Millis, floor: &Floor<'_>, _id: ZoneId, zone: &Zone, events: &mut Events) {
+        for pos in zone.positions() {
+            if let Some(load) = self.stock.at(pos)
+                && self.stock.loads.order(load).is_none()
+                && zone.beyond != Beyond::Departures
+            {
+                self.adopt(now, floor, load, pos, events);
+            }
         }
-        self.readopt_orders(now);
-        // What stands on a transfer-in point has the first word on its tier's bays, then what is on the shuttles.
-        for tier in (0..self.layout.tiers()).map(Tier) {
-            for place in [Place::TransferIn(tier), Place::Deck(self.layout.shuttle(tier))] {
-                let pos = self.layout.pos(place);
-                if let Some(load) = self.stock.at(pos)
-                    && self.orders.by_load(load).is_none()
-                {
-                    self.adopt(now, load, pos, events);
+    }
+
+    /// After a domain was read again: orders know where their loads are, and have their promises again; so have the legs of other
+    /// machines that lead into it.
+    fn promise_again(&mut self, now: Millis, floor: &Floor<'_>, id: DomainId) {
+        for n in 0..self.machines.len() as u16 {
+            let Some(task) = self.machine(MachineId(n)).task else { continue };
+            if floor.zone_of(task.target).is_some_and(|(_, z)| z.domain == id) {
+                self.stock.promise(floor, task.target, task.load);
+            }
+        }
+        let in_domain = |pos: Option<PosId>| pos.and_then(|p| floor.zone_of(p)).is_some_and(|(_, z)| z.domain == id);
+        for slot in 0..self.orders.capacity() as u16 {
+            let Some(order) = self.orders.slot(slot).copied() else { continue };
+            let load = order.request.load;
+            let found = self.stock.find(load);
+            if found != order.at {
+                self.orders.set_at(floor, slot, found);
+            }
+            let keeps = order.home.filter(|h| !in_domain(Some(*h)) || self.stock.free_for(floor, *h, load));
+            if let Some(home) = keeps.filter(|h| in_domain(Some(*h))) {
+                self.stock.promise(floor, home, load);
+            }
+            if let Some(order) = self.orders.slot_mut(slot) {
+                (order.home, order.retry_at) = (keeps, now);
+            }
+        }
+        for slot in 0..self.orders.capacity() as u16 {
+            let Some(order) = self.orders.slot(slot).copied() else { continue };
+            if order.needs_home() && order.home.is_none() {
+                let here = order.at.filter(|p| floor.is_bay(*p));
+                let home = self.promise_bay(floor, order.request.load, here);
+                if let Some(order) = self.orders.slot_mut(slot) {
+                    order.home = home;
                 }
             }
         }
     }
 
-    fn readopt_orders(&mut self, now: Millis) {
-        let (mut orders, layout) = (core::mem::take(&mut self.orders), self.layout);
-        for order in orders.iter_mut() {
-            order.at = self.stock.find(order.request.load);
-            order.retry_at = now;
-            let load = order.request.load;
-            match order.home {
-                Some(home) if self.stock.free_for(home, load) => self.stock.reserve(home, load),
-                _ => order.home = None,
+    /// Follows the lanes, compares belief with sensors, and looks after loads that nobody has asked for.
+    pub(crate) fn sense(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
+        for (_, zone) in floor.zone_ids() {
+            let moves = zone.kind == ZoneKind::Lane && (zone.count > 1 || zone.beyond != Beyond::Nothing);
+            if moves && self.is_known(zone.domain) {
+                self.follow_lane(now, floor, zone, image, events);
             }
         }
-        for order in orders.iter_mut().filter(|o| o.needs_home() && o.home.is_none()) {
-            let here = order.at.filter(|p| matches!(layout.place(*p), Some(Place::Bay { .. })));
-            order.home = self.promise_bay(order.request.load, here);
-        }
-        self.orders = orders;
+        self.audit_some(now, floor, image, events);
+        self.adopt_one(now, floor, events);
     }
 
-    /// Follows the conveyors, compares belief with sensors, and looks after loads that nobody has asked for.
-    pub(crate) fn sense(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
-        for conveyor in Conveyor::ALL {
-            self.follow_belt(now, conveyor, image, events);
-        }
-        self.audit_some(now, image, events);
-        self.adopt_one(now, events);
-    }
-
-    fn follow_belt(&mut self, now: Millis, conveyor: Conveyor, image: &InputImage, events: &mut Events) {
+    fn follow_lane(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        zone: &Zone,
+        image: &InputImage<'_>,
+        events: &mut Events,
+    ) {
         let limit = self.settings.position_stale_ms;
-        let (entry, exit) =
-            (self.layout.pos(Place::Belt(conveyor, End::Entry)), self.layout.pos(Place::Belt(conveyor, End::Exit)));
-        let (seen_entry, seen_exit) = (image.position(entry), image.position(exit));
-        let (Some(&at_entry), Some(&at_exit)) = (seen_entry.fresh(now, limit), seen_exit.fresh(now, limit)) else {
-            return;
+        let says = |pos: PosId| {
+            let seen = image.position(pos);
+            seen.fresh(now, limit).map(|load| (*load, seen.at))
         };
+        let settled = |pos, at: Millis, c: &Self| at >= c.stock.since(pos).plus(SETTLE_MS);
 
-        // A load that has left by the outfeed: it was there, and a reading that is surely younger shows it gone.
-        let settled = |pos, at: Millis, stock: &crate::stock::Stock| at >= stock.since(pos).plus(SETTLE_MS);
-        if let Some(load) = self.stock.at(exit)
-            && conveyor == Conveyor::Outfeed
-            && at_exit != Some(load)
-            && settled(exit, seen_exit.at, &self.stock)
+        // A load that has left at the end: it was there, and a reading that is surely younger shows it gone.
+        let exit = zone.exit();
+        if zone.beyond == Beyond::Departures
+            && let Some(load) = self.stock.at(exit)
+            && let Some((seen, at)) = says(exit)
+            && seen != Some(load)
+            && settled(exit, at, self)
         {
-            self.move_load(load, Some(exit), None, now);
+            // Who waits for it to leave hears of it first.
+            self.settle_load(now, floor, load, events);
+            self.move_load(floor, load, None, now);
             events.push(now, EventKind::LoadLeft(load));
         }
-        // Belt motion. On the outfeed a load may pass the exit between two polls; gone from the entry is gone.
-        if let Some(load) = self.stock.at(entry)
-            && self.stock.at(exit).is_none()
-        {
-            let passed = conveyor == Conveyor::Outfeed
-                && at_entry != Some(load)
-                && at_exit.is_none()
-                && settled(entry, seen_entry.at, &self.stock);
-            if at_exit == Some(load) || passed {
-                self.move_load(load, Some(entry), Some(exit), now);
+        // Motion, from the end on. On the way out a load may pass the last place between two polls; gone is gone.
+        for pos in zone.positions().rev() {
+            let Some(load) = self.stock.at(pos) else { continue };
+            if pos == exit || self.stock.touched(pos) && pos != zone.entry() {
+                continue;
+            }
+            let ahead = (pos.0 + 1..=exit.0).map(PosId);
+            let mut seen_at = None;
+            for next in ahead {
+                if self.stock.at(next).is_some() {
+                    break;
+                }
+                match says(next) {
+                    Some((Some(found), _)) if found == load => seen_at = Some(next),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            let passed = zone.beyond == Beyond::Departures
+                && self.stock.at(exit).is_none()
+                && says(pos).is_some_and(|(seen, at)| seen != Some(load) && settled(pos, at, self))
+                && says(exit).is_some_and(|(seen, _)| seen.is_none())
+                && zone.count == 2;
+            if let Some(next) = seen_at.or(if passed { Some(exit) } else { None }) {
+                self.move_load(floor, load, Some(next), now);
+                self.settle_load(now, floor, load, events);
             }
         }
         // Arrivals.
-        if conveyor == Conveyor::Infeed {
-            for (pos, seen) in [(exit, at_exit), (entry, at_entry)] {
-                if let Some(load) = seen
+        if zone.beyond == Beyond::Arrivals {
+            for pos in zone.positions().rev() {
+                if let Some((Some(load), _)) = says(pos)
                     && self.stock.at(pos).is_none()
                     && self.stock.find(load).is_none()
                 {
-                    self.move_load(load, None, Some(pos), now);
+                    self.move_load(floor, load, Some(pos), now);
                     events.push(now, EventKind::LoadArrived(load, pos));
                 }
             }
         }
     }
 
-    /// Whether a machine is about to change what stands here.
-    fn touched(&self, pos: PosId) -> bool {
-        self.machines.iter().any(|m| m.task.is_some_and(|t| t.source == pos || t.target == pos))
-    }
-
-    fn audit_some(&mut self, now: Millis, image: &InputImage, events: &mut Events) {
-        for _ in 0..AUDIT_PER_CYCLE.min(self.layout.positions()) {
-            self.audit = (self.audit + 1) % self.layout.positions();
+    fn audit_some(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
+        let count = floor.positions();
+        for _ in 0..AUDIT_PER_CYCLE.min(count) {
+            self.audit = (self.audit + 1) % count.max(1);
             let pos = PosId(self.audit);
-            let Some((says, at)) = self.says(now, pos, image) else { continue };
+            let Some((says, at)) = self.says(now, floor, pos, image) else { continue };
             let believed = self.stock.at(pos);
-            let odd = says != believed && !self.touched(pos) && at > self.stock.since(pos);
+            let odd = says != believed && !self.stock.touched(pos) && at > self.stock.since(pos);
             if self.stock.odd_for(pos, odd, now) <= self.settings.odd_ms || !odd {
                 continue;
             }
-            self.believe_sensor(now, pos, believed, says, events);
+            self.believe_sensor(now, floor, pos, believed, says, events);
         }
     }
 
     /// What the plant says of a position: its sensor, or for a deck its machine while it is at rest.
-    fn says(&self, now: Millis, pos: PosId, image: &InputImage) -> Option<(Option<LoadId>, Millis)> {
-        let Some(Place::Deck(id)) = self.layout.place(pos) else {
+    fn says(
+        &self,
+        now: Millis,
+        floor: &Floor<'_>,
+        pos: PosId,
+        image: &InputImage<'_>,
+    ) -> Option<(Option<LoadId>, Millis)> {
+        let (_, zone) = floor.zone_of(pos)?;
+        if !self.is_known(zone.domain) {
+            return None;
+        }
+        let ZoneKind::Deck(id) = zone.kind else {
             let seen = image.position(pos);
             return seen.fresh(now, self.settings.position_stale_ms).map(|load| (*load, seen.at));
         };
-        let machine = self.machines.get(usize::from(id.0))?;
+        let machine = self.machine(id);
         let seen = image.machine(id);
         let status = seen.fresh(now, self.settings.stale_ms)?;
         let at_rest = machine.handshaken && machine.task.is_none() && !machine.link.busy() && !status.executing();
@@ -253,41 +340,44 @@ impl Controller {
     fn believe_sensor(
         &mut self,
         now: Millis,
+        floor: &Floor<'_>,
         pos: PosId,
         believed: Option<LoadId>,
         says: Option<LoadId>,
         events: &mut Events,
     ) {
         if let Some(load) = believed {
-            self.move_load(load, Some(pos), None, now);
+            self.move_load(floor, load, None, now);
             events.push(now, EventKind::LoadMissing(load, pos));
         }
-        if let Some(load) = says {
-            let before = self.stock.find(load);
-            self.move_load(load, before, Some(pos), now);
-            events.push(now, EventKind::LoadFound(load, pos));
-            // Whoever was promised this place needs another.
-            for order in self.orders.iter_mut().filter(|o| o.home == Some(pos) && o.request.load != load) {
+        let Some(load) = says else { return };
+        self.move_load(floor, load, Some(pos), now);
+        events.push(now, EventKind::LoadFound(load, pos));
+        // Whoever was promised this place needs another.
+        for slot in 0..self.orders.capacity() as u16 {
+            let Some(order) = self.orders.slot_mut(slot) else { continue };
+            if order.home == Some(pos) && order.request.load != load {
+                let loser = order.request.load;
                 order.home = None;
-                self.stock.release(pos, order.request.load);
+                self.stock.release(floor, pos, loser);
             }
         }
     }
 
-    /// One position a cycle: a load on a transfer point, a conveyor's exit or a deck that has no order is put away,
-    /// because where it stands others have to pass.
-    fn adopt_one(&mut self, now: Millis, events: &mut Events) {
-        let first = self.layout.pos(Place::TransferOut(Tier(0))).0;
-        let span = self.layout.positions() - first;
-        self.sweep = (self.sweep + 1) % span;
-        let pos = PosId(first + self.sweep);
+    /// One position a cycle: a load on a lane's end or a deck that has no order is put away, because where it stands others have
+    /// to pass.
+    fn adopt_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
+        self.sweep = (self.sweep + 1) % floor.positions().max(1);
+        let pos = PosId(self.sweep);
         let Some(load) = self.stock.at(pos) else { return };
-        let leaving =
-            matches!(self.layout.place(pos), Some(Place::Belt(Conveyor::Outfeed, _) | Place::Belt(_, End::Entry)));
+        let Some((_, zone)) = floor.zone_of(pos) else { return };
+        let leaving = zone.beyond == Beyond::Departures
+            || zone.kind == ZoneKind::Bays
+            || (zone.kind == ZoneKind::Lane && pos != zone.exit());
         let young = now.since(self.stock.since(pos)) < self.settings.adopt_ms;
-        if leaving || young || self.draining || self.orders.by_load(load).is_some() {
+        if leaving || young || self.draining || self.stock.loads.order(load).is_some() {
             return;
         }
-        self.adopt(now, load, pos, events);
+        self.adopt(now, floor, load, pos, events);
     }
 }

@@ -17,3 +17,17 @@ pub(crate) fn put<T>(table: &mut [T], index: usize, value: T) {
         *slot = value;
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    extern crate std;
+
+    /// Memory for tests.
+    pub(crate) struct Leak;
+
+    impl super::Storage<'static> for Leak {
+        fn slice<T: Copy>(&self, length: usize, entry: T) -> &'static mut [T] {
+            std::vec![entry; length].leak()
+        }
+    }
+}

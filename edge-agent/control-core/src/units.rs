@@ -23,6 +23,8 @@ impl Millis {
 pub struct LoadId(pub NonZeroU32);
 
 impl LoadId {
+    pub(crate) const ONE: LoadId = LoadId(NonZeroU32::MIN);
+
     /// `None` for 0, which is how a register says "empty".
     pub const fn new(raw: u32) -> Option<LoadId> {
         match NonZeroU32::new(raw) {
@@ -45,18 +47,26 @@ impl LoadId {
     }
 }
 
-/// A load position, numbered by [`crate::layout::Layout`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A load position, numbered by the [`crate::floor::Floor`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PosId(pub u16);
 
-/// A machine with a command block, numbered by [`crate::layout::Layout`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MachineId(pub u8);
+/// A machine with a command block, numbered by the floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineId(pub u16);
+
+/// Positions that stand for each other: the bays of a tier, a lane, a deck. Numbered by the floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZoneId(pub u16);
+
+/// Machines and positions that are read together: an aisle, a robot cell, a mobile robot. Numbered by the floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(pub u16);
+
+/// A robot cell or another station, numbered by the floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StationId(pub u16);
 
 /// A transport order, numbered by whoever hands it in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(pub u32);
-
-/// A tier of the rack, 0 at the bottom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tier(pub u8);

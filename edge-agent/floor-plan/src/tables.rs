@@ -42,6 +42,15 @@ impl RoadTables {
     /// The road map of a grid. With `turning` a pose has a heading and a turn by a quarter takes a step.
     /// Also the place of each cell, row by row.
     pub fn of_grid(grid: &Grid, turning: bool) -> (RoadTables, Vec<Option<Place>>) {
+        RoadTables::of_grid_with(grid, turning, |_, _| None)
+    }
+
+    /// The same, where some cells can be left in one direction only, but for those beside that are ends (east 0, south 1, ..).
+    pub fn of_grid_with(
+        grid: &Grid,
+        turning: bool,
+        one_way: impl Fn(usize, usize) -> Option<usize>,
+    ) -> (RoadTables, Vec<Option<Place>>) {
         let mut place_of = vec![None; grid.height * grid.width];
         for (n, (row, column)) in grid.cells().enumerate() {
             place_of[row * grid.width + column] = Place::try_from(n).ok();
@@ -49,7 +58,14 @@ impl RoadTables {
         let beside = |row: usize, column: usize, heading: usize| {
             let (r, c) =
                 (row.checked_add_signed(HEADINGS[heading].0)?, column.checked_add_signed(HEADINGS[heading].1)?);
-            if grid.is_free(r, c) { place_of[r * grid.width + c] } else { None }
+            if !grid.is_free(r, c) {
+                return None;
+            }
+            // Against the arrow of either cell nobody drives.
+            let along = |arrow: Option<usize>| arrow.is_none_or(|a| a != (heading + 2) % 4);
+            let leaves = one_way(row, column).is_none_or(|a| a == heading || one_way(r, c).is_none());
+            let allowed = along(one_way(row, column)) && along(one_way(r, c)) && leaves;
+            if allowed { place_of[r * grid.width + c] } else { None }
         };
         let mut tables = RoadTables { places: grid.cells().count(), ..RoadTables::default() };
         for (n, (row, column)) in grid.cells().enumerate() {

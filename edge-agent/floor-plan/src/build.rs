@@ -1,0 +1,799 @@
+//! From what a floor file says to what it means, step by step: aisles, stations, belts, roads, robots. What is wrong is told with
+//! the place in the file, what was found, and what was expected; all of it at once.
+
+use crate::file::{Aisle, Belt, Drive, Fault, FloorFile, Robots, Roads, Station};
+use crate::map::Grid;
+use crate::plan::{AislePlan, BeltPlan, FloorPlan, RobotPlan, Spot};
+use crate::proof::{Kind, Proof};
+use crate::tables::RoadTables;
+use control_core::floor::{
+    Beyond, DomainInfo, Link, MachineInfo, MachineKind, Mover, Position, StationInfo, Zone, ZoneKind,
+};
+use control_core::rack::Axis;
+use control_core::traffic::roads::{NO_GOAL, NO_PLACE, Place};
+use control_core::units::{DomainId, MachineId, PosId, StationId, ZoneId};
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// A fast shuttle and a fast lift of a small-parts store.
+const SHUTTLE: Drive = Drive { speed: 4.0, acceleration: 2.0 };
+const LIFT: Drive = Drive { speed: 5.0, acceleration: 7.0 };
+const ROBOT: Drive = Drive { speed: 1.5, acceleration: 0.8 };
+const BAY_DISTANCES: [f64; 2] = [1.0, 0.5];
+const TIER_HEIGHTS: [f64; 2] = [0.5, 0.5];
+/// From the middle of the lane to the middle of a bay.
+const SIDE_M: f64 = 0.85;
+/// The foot of the upper of two lifts over that of the lower one.
+const SECOND_FOOT_M: f64 = 1.0;
+
+impl FloorPlan {
+    /// Reads a floor file.
+    pub fn parse(text: &str) -> Result<FloorPlan, Vec<Fault>> {
+        let file: FloorFile = toml::from_str(text).map_err(|e| {
+            let span = e.span().unwrap_or(0..0);
+            vec![Fault::new(span, "this is not a floor file", e.message().to_string())]
+        })?;
+        FloorPlan::of(&file)
+    }
+
+    /// Makes sense of a floor file.
+    pub fn of(file: &FloorFile) -> Result<FloorPlan, Vec<Fault>> {
+        let mut build = Build::default();
+        if let Some(roads) = &file.roads {
+            build.roads(roads);
+        }
+        for station in &file.stations {
+            build.name_station(station);
+        }
+        for aisle in &file.aisles {
+            build.aisle(aisle, &file.belts);
+        }
+        for (n, station) in file.stations.iter().enumerate() {
+            build.station(n, station, &file.belts);
+        }
+        if let Some(robots) = &file.robots {
+            build.robots(robots, file.roads.as_ref());
+        }
+        build.belts_nobody_has(&file.belts);
+        build.join();
+        build.prove(file.roads.as_ref());
+        if !build.faults.is_empty() {
+            return Err(build.faults);
+        }
+        let guidance = file.roads.as_ref().and_then(|r| r.guidance).unwrap_or(true);
+        build.plan.finish(guidance);
+        Ok(build.plan)
+    }
+
+    /// One aisle with a shuttle a tier, one lift, a belt in, a belt out, and a robot cell on a loop of two belts.
+    pub fn small(tiers: u16, bays: u16) -> Option<FloorPlan> {
+        if !(1..=60).contains(&tiers) || !(1..=400).contains(&bays) {
+            return None;
+        }
+        let text = format!(
+            "[[aisle]]\nname = \"\"\ntiers = {tiers}\nbays = {bays}\n\
+             [[belt]]\nname = \"infeed\"\nfrom = \"outside\"\nto = \"lift\"\n\
+             [[belt]]\nname = \"outfeed\"\nfrom = \"lift\"\nto = \"outside\"\n\
+             [[belt]]\nname = \"feed\"\nfrom = \"lift\"\nto = \"cell\"\n\
+             [[belt]]\nname = \"return\"\nfrom = \"cell\"\nto = \"lift\"\n\
+             [[station]]\nname = \"cell\"\n"
+        );
+        FloorPlan::parse(&text).ok()
+    }
+}
+
+/// Where a belt begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Outside,
+    Robots,
+    Lift(MachineId),
+    Station(usize),
+}
+
+#[derive(Default)]
+struct Build {
+    plan: FloorPlan,
+    faults: Vec<Fault>,
+    labels: BTreeMap<String, Place>,
+    stations: Vec<StationDraft>,
+    lifts: BTreeMap<String, MachineId>,
+    done_belts: Vec<usize>,
+    /// Lanes with where they begin and end, to be joined by links at the end.
+    lanes: Vec<(ZoneId, Option<End>, Option<End>)>,
+}
+
+#[derive(Default)]
+struct StationDraft {
+    name: String,
+    group: u8,
+    input: Option<ZoneId>,
+    output: Option<ZoneId>,
+}
+
+impl Build {
+    fn fault(&mut self, span: std::ops::Range<usize>, message: &str, label: impl Into<String>) {
+        self.faults.push(Fault::new(span, message, label));
+    }
+
+    fn within(&mut self, what: &str, value: &Spanned<u16>, from: u16, to: u16) -> u16 {
+        let n = *value.get_ref();
+        if !(from..=to).contains(&n) {
+            self.fault(value.span(), &format!("there cannot be {n} {what}"), format!("expected {from} to {to}"));
+        }
+        n.clamp(from, to)
+    }
+
+    fn zone(&mut self, name: String, zone: Zone, positions: Vec<(Position, Spot, String)>) -> ZoneId {
+        let id = ZoneId(self.plan.zones.len() as u16);
+        self.plan.zones.push(zone);
+        self.plan.zone_names.push(name);
+        self.plan.links.push(Vec::new());
+        for (position, spot, name) in positions {
+            self.plan.positions.push(Position { zone: id, ..position });
+            self.plan.spots.push(spot);
+            self.plan.position_names.push(name);
+        }
+        id
+    }
+
+    fn next_pos(&self) -> PosId {
+        PosId(self.plan.positions.len() as u16)
+    }
+
+    fn machine(&mut self, name: String, kind: MachineKind, drive: Drive, domain: DomainId) -> MachineId {
+        let id = MachineId(self.plan.machines.len() as u16);
+        let axis = Axis {
+            speed_mm_s: (drive.speed * 1000.0).round().clamp(0.0, 1e6) as u32,
+            acceleration_mm_s2: (drive.acceleration * 1000.0).round().clamp(0.0, 1e6) as u32,
+        };
+        self.plan.machines.push(MachineInfo { kind, deck: PosId(0), domain, axis });
+        self.plan.machine_names.push(name);
+        id
+    }
+
+    fn domain(&mut self) -> DomainId {
+        let id = DomainId(self.plan.domains.len() as u16);
+        let machines = (MachineId(self.plan.machines.len() as u16), 0);
+        self.plan.domains.push(DomainInfo { machines, sensed: (self.next_pos(), 0) });
+        id
+    }
+
+    /// A domain has all its machines and positions now.
+    fn close(&mut self, id: DomainId) {
+        let (machines, positions) = (self.plan.machines.len() as u16, self.plan.positions.len() as u16);
+        let domain = &mut self.plan.domains[usize::from(id.0)];
+        domain.machines.1 = machines - domain.machines.0.0;
+        domain.sensed.1 = positions - domain.sensed.0.0;
+    }
+
+    fn aisle(&mut self, aisle: &Aisle, belts: &[Belt]) {
+        let tiers = self.within("tiers in an aisle", &aisle.tiers, 1, 60);
+        let bays = self.within("bays on a side of a tier", &aisle.bays, 1, 400);
+        let depth = aisle.depth.as_ref().map_or(1, |d| self.within("bays one behind another", d, 1, 2));
+        let lane = aisle.lane.as_ref().map_or(1, |l| self.within("places in a lane", l, 1, 8));
+        let lifts = aisle.lifts.as_ref().map_or(1, |l| self.within("lifts on a mast", l, 1, 2));
+        let towards = match aisle.towards.as_ref().map(|t| t.get_ref().as_str()) {
+            None | Some("east") => (1.0, 0.0),
+            Some("west") => (-1.0, 0.0),
+            Some("north") => (0.0, -1.0),
+            Some("south") => (0.0, 1.0),
+            Some(other) => {
+                let span = aisle.towards.as_ref().map_or(0..0, |t| t.span());
+                self.fault(span, "this is no direction", format!("found \"{other}\", expected east, west, north or south"));
+                (1.0, 0.0)
+            }
+        };
+        let name = aisle.name.get_ref().clone();
+        let dotted = |what: &str| if name.is_empty() { what.to_string() } else { format!("{name}.{what}") };
+        if self.plan.aisles.iter().any(|a| a.name == name) {
+            self.fault(aisle.name.span(), "there are two aisles of this name", format!("\"{name}\" again"));
+        }
+        let domain = self.domain();
+        let shuttle = aisle.shuttle.unwrap_or(SHUTTLE);
+        let shuttles: Vec<MachineId> = (1..=tiers)
+            .map(|t| self.machine(dotted(&format!("shuttle-{t}")), MachineKind::Shuttle, shuttle, domain))
+            .collect();
+        let mast = self.plan.aisles.len() as u16;
+        let lift_ids: Vec<MachineId> = (1..=lifts)
+            .map(|n| {
+                let name = dotted(&if lifts == 1 { "lift".to_string() } else { format!("lift-{n}") });
+                let id = self.machine(name.clone(), MachineKind::Lift { mast }, aisle.lift.unwrap_or(LIFT), domain);
+                self.lifts.insert(name, id);
+                id
+            })
+            .collect();
+        let mut plan = AislePlan {
+            name: name.clone(),
+            tiers,
+            bays,
+            depth,
+            at: Spot { x: aisle.at[0], y: aisle.at[1], z: 0.0, tier: 0 },
+            towards,
+            bay_distances: aisle.bay_distances.unwrap_or(BAY_DISTANCES),
+            tier_heights: aisle.tier_heights.unwrap_or(TIER_HEIGHTS),
+            zones: Vec::new(),
+            shuttles,
+            lifts: lift_ids,
+        };
+        let tiers_of_bays: Vec<ZoneId> = (0..tiers).map(|t| self.bays(&plan, &dotted, t, domain)).collect();
+        for (t, tier) in (0..tiers).zip(tiers_of_bays) {
+            let lanes = [("out", 0.35), ("in", -0.35)].map(|(way, side)| {
+                let name = dotted(&format!("transfer-{way}-{}", t + 1));
+                self.lane(&plan, name, lane, t, side, if way == "in" { Some(tier) } else { None }, domain)
+            });
+            plan.zones.push([tier, lanes[0], lanes[1]]);
+        }
+        for (n, belt) in belts.iter().enumerate() {
+            self.aisle_belt(n, belt, &plan, domain);
+        }
+        self.close(domain);
+        self.plan.aisles.push(plan);
+    }
+
+    /// Where something at a distance from the lift and beside the lane is.
+    fn spot(plan: &AislePlan, along: f64, side: f64, tier: u16) -> Spot {
+        let (dx, dy) = plan.towards;
+        Spot {
+            x: plan.at.x + dx * along - dy * side,
+            y: plan.at.y + dy * along + dx * side,
+            z: plan.tier_heights[0] + f64::from(tier) * plan.tier_heights[1],
+            tier,
+        }
+    }
+
+    fn bays(&mut self, plan: &AislePlan, dotted: &dyn Fn(&str) -> String, tier: u16, domain: DomainId) -> ZoneId {
+        let first = self.next_pos();
+        let [start, pitch] = plan.bay_distances;
+        let count = plan.bays * 2 * plan.depth;
+        let mut positions = Vec::new();
+        for index in 0..count {
+            // Front bays of both sides first, then those behind them.
+            let (row, column) = (index / plan.bays, index % plan.bays);
+            let (deep, side) = (row / 2, if row % 2 == 0 { 1.0 } else { -1.0 });
+            let along = start + f64::from(column) * pitch;
+            let offset = side * (SIDE_M + f64::from(deep) * 0.7);
+            let ahead = if deep == 1 { Some(PosId(first.0 + index - 2 * plan.bays)) } else { None };
+            let behind = if deep == 0 && plan.depth == 2 { Some(PosId(first.0 + index + 2 * plan.bays)) } else { None };
+            let side_name = if row % 2 == 0 { "left" } else { "right" };
+            let rear = if deep == 1 { "-rear" } else { "" };
+            let name = dotted(&format!("bay-{}-{side_name}{rear}-{:02}", tier + 1, column + 1));
+            let position = Position {
+                zone: ZoneId(0),
+                along_mm: (along * 1000.0).round() as u32,
+                height_mm: 0,
+                place: NO_PLACE,
+                front: ahead,
+                behind,
+            };
+            positions.push((position, Build::spot(plan, along, offset, tier), name));
+        }
+        let zone = Zone {
+            kind: ZoneKind::Bays,
+            first,
+            count,
+            beyond: Beyond::Nothing,
+            feeds: None,
+            deep: plan.depth == 2,
+            tier: None,
+            domain,
+        };
+        self.zone(dotted(&format!("tier-{}", tier + 1)), zone, positions)
+    }
+
+    #[allow(clippy::too_many_arguments)] // a lane: where, how long, to which tier
+    fn lane(
+        &mut self,
+        plan: &AislePlan,
+        name: String,
+        count: u16,
+        tier: u16,
+        side: f64,
+        into: Option<ZoneId>,
+        domain: DomainId,
+    ) -> ZoneId {
+        let first = self.next_pos();
+        let height = plan.tier_heights[0] + f64::from(tier) * plan.tier_heights[1];
+        let positions = (0..count)
+            .map(|n| {
+                let position = Position {
+                    zone: ZoneId(0),
+                    along_mm: 0,
+                    height_mm: (height * 1000.0).round() as u32,
+                    place: NO_PLACE,
+                    front: None,
+                    behind: None,
+                };
+                let name = if count == 1 { name.clone() } else { format!("{name}-{}", n + 1) };
+                (position, Build::spot(plan, 0.4 + 0.1 * f64::from(n), side, tier), name)
+            })
+            .collect();
+        let zone = Zone {
+            kind: ZoneKind::Lane,
+            first,
+            count,
+            beyond: Beyond::Nothing,
+            feeds: None,
+            deep: false,
+            tier: into,
+            domain,
+        };
+        self.zone(name, zone, positions)
+    }
+
+    /// A belt at the foot of this aisle's lifts.
+    fn aisle_belt(&mut self, n: usize, belt: &Belt, plan: &AislePlan, domain: DomainId) {
+        let of_aisle = |text: &str| self.lifts.get(text).is_some_and(|id| plan.lifts.contains(id));
+        if !of_aisle(belt.from.get_ref()) && !of_aisle(belt.to.get_ref()) {
+            return;
+        }
+        self.done_belts.push(n);
+        let lift = [&belt.from, &belt.to].into_iter().find_map(|e| self.lifts.get(e.get_ref())).copied();
+        let upper = plan.lifts.len() == 2 && lift == plan.lifts.get(1).copied();
+        let foot = if upper { SECOND_FOOT_M } else { 0.0 };
+        let side = 1.2 * f64::from(self.lanes.iter().filter(|(z, ..)| self.plan.zones[usize::from(z.0)].domain == domain).count() as u16);
+        let spot = move |k: u16, count: u16, towards_lift: bool| {
+            let out = if towards_lift { count - k } else { k + 1 };
+            let mut spot = Build::spot(plan, -0.9 * f64::from(out), side - 1.8, 0);
+            spot.z = foot;
+            spot
+        };
+        let towards_lift = self.lifts.contains_key(belt.to.get_ref());
+        self.belt(belt, domain, (foot * 1000.0) as u32, |k, count| spot(k, count, towards_lift));
+    }
+
+    /// A belt: its ends, its zone, its positions.
+    fn belt(&mut self, belt: &Belt, domain: DomainId, height_mm: u32, spot: impl Fn(u16, u16) -> Spot) {
+        let count = belt.places.as_ref().map_or(2, |p| self.within("places on a belt", p, 1, 20));
+        let (from, to) = (self.end(&belt.from), self.end(&belt.to));
+        if (from, to) == (Some(End::Outside), Some(End::Outside)) {
+            self.fault(belt.to.span(), "this belt leads nowhere", "from outside to outside");
+        }
+        let stop = self.stop(belt, from, to);
+        let beyond = match (from, to) {
+            (Some(End::Outside), _) => Beyond::Arrivals,
+            (_, Some(End::Outside)) => Beyond::Departures,
+            _ => Beyond::Nothing,
+        };
+        let feeds = if let Some(End::Station(n)) = to { Some(StationId(n as u16)) } else { None };
+        let name = belt.name.get_ref().clone();
+        let first = self.next_pos();
+        let positions = (0..count)
+            .map(|k| {
+                let position = Position { zone: ZoneId(0), along_mm: 0, height_mm, place: stop, front: None, behind: None };
+                let end = match k {
+                    0 => "entry".to_string(),
+                    k if k + 1 == count => "exit".to_string(),
+                    k => (k + 1).to_string(),
+                };
+                (position, spot(k, count), format!("{name}-{end}"))
+            })
+            .collect();
+        let zone = Zone { kind: ZoneKind::Lane, first, count, beyond, feeds, deep: false, tier: None, domain };
+        let id = self.zone(name.clone(), zone, positions);
+        self.plan.belts.push(BeltPlan { name, zone: id });
+        for (end, is_input) in [(from, false), (to, true)] {
+            if let Some(End::Station(n)) = end {
+                let draft = &mut self.stations[n];
+                let slot = if is_input { &mut draft.input } else { &mut draft.output };
+                if slot.replace(id).is_some() {
+                    let span = if is_input { belt.to.span() } else { belt.from.span() };
+                    self.fault(span, "a second belt for the same side of a station", "a station has one in and one out");
+                }
+            }
+        }
+        self.lanes.push((id, from, to));
+    }
+
+    fn end(&mut self, text: &Spanned<String>) -> Option<End> {
+        let name = text.get_ref();
+        let end = match name.as_str() {
+            "outside" => Some(End::Outside),
+            "robots" => Some(End::Robots),
+            _ => self
+                .lifts
+                .get(name)
+                .map(|id| End::Lift(*id))
+                .or_else(|| self.stations.iter().position(|s| s.name == *name).map(End::Station)),
+        };
+        if end.is_none() {
+            let lifts: Vec<&str> = self.lifts.keys().map(String::as_str).collect();
+            let stations: Vec<&str> = self.stations.iter().map(|s| s.name.as_str()).collect();
+            let known = [&["outside", "robots"][..], &lifts, &stations].concat().join(", ");
+            self.fault(text.span(), "there is nothing of this name at the end of a belt", format!("found \"{name}\", expected one of: {known}"));
+        }
+        end
+    }
+
+    /// Where robots stop for a belt.
+    fn stop(&mut self, belt: &Belt, from: Option<End>, to: Option<End>) -> Place {
+        let robots = from == Some(End::Robots) || to == Some(End::Robots);
+        match (&belt.stop, robots) {
+            (Some(label), true) => self.label(label),
+            (None, false) => NO_PLACE,
+            (None, true) => {
+                let name = belt.name.get_ref();
+                self.faults.push(
+                    Fault::new(belt.name.span(), "robots do not know where to stop for this belt", format!("\"{name}\" has no stop"))
+                        .help("say stop = \"..\" with a label of the map or the name of a place"),
+                );
+                NO_PLACE
+            }
+            (Some(label), false) => {
+                self.fault(label.span(), "no robot stops for this belt", "neither from nor to is \"robots\"");
+                NO_PLACE
+            }
+        }
+    }
+
+    fn label(&mut self, label: &Spanned<String>) -> Place {
+        if let Some(place) = self.labels.get(label.get_ref()) {
+            return *place;
+        }
+        let known: Vec<&str> = self.labels.keys().map(String::as_str).collect();
+        let expected = if known.is_empty() { "there are no roads".into() } else { format!("expected one of: {}", known.join(", ")) };
+        self.fault(label.span(), "there is no place of this name", format!("found \"{}\", {expected}", label.get_ref()));
+        NO_PLACE
+    }
+
+    fn name_station(&mut self, station: &Station) {
+        let name = station.name.get_ref().clone();
+        if self.stations.iter().any(|s| s.name == name) {
+            self.fault(station.name.span(), "there are two stations of this name", format!("\"{name}\" again"));
+        }
+        let group = station.group.as_ref().map_or("station", |g| g.get_ref()).to_string();
+        let number = self.plan.groups.iter().position(|g| *g == group).unwrap_or_else(|| {
+            self.plan.groups.push(group);
+            self.plan.groups.len() - 1
+        });
+        self.stations.push(StationDraft { name, group: number as u8, ..StationDraft::default() });
+    }
+
+    fn station(&mut self, n: usize, station: &Station, belts: &[Belt]) {
+        let domain = self.domain();
+        let name = station.name.get_ref().clone();
+        let id = StationId(n as u16);
+        let machine = self.machine(name.clone(), MachineKind::Station(id), Drive { speed: 1.0, acceleration: 1.0 }, domain);
+        for (k, belt) in belts.iter().enumerate() {
+            let mine = [&belt.from, &belt.to].into_iter().any(|e| *e.get_ref() == name);
+            if mine && !self.done_belts.contains(&k) {
+                self.done_belts.push(k);
+                let at = self.near_label(belt.stop.as_ref());
+                self.belt(belt, domain, 0, |_, _| at);
+            }
+        }
+        for (port, is_input) in [(&station.input, true), (&station.output, false)] {
+            let has_belt = if is_input { self.stations[n].input } else { self.stations[n].output }.is_some();
+            match (port, has_belt) {
+                (Some(label), false) => {
+                    let place = self.label(label);
+                    let spot = self.plan.place_spots.get(usize::from(place)).copied().unwrap_or_default();
+                    let way = if is_input { "in" } else { "out" };
+                    let first = self.next_pos();
+                    let position = Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place, front: None, behind: None };
+                    let zone = Zone {
+                        kind: ZoneKind::Lane,
+                        first,
+                        count: 1,
+                        beyond: Beyond::Nothing,
+                        feeds: is_input.then_some(id),
+                        deep: false,
+                        tier: None,
+                        domain,
+                    };
+                    let name = format!("{name}.{way}");
+                    let zone = self.zone(name.clone(), zone, vec![(position, spot, name)]);
+                    let (from, to) = if is_input { (Some(End::Robots), Some(End::Station(n))) } else { (Some(End::Station(n)), Some(End::Robots)) };
+                    self.lanes.push((zone, from, to));
+                    let draft = &mut self.stations[n];
+                    *(if is_input { &mut draft.input } else { &mut draft.output }) = Some(zone);
+                }
+                (Some(label), true) => self.fault(label.span(), "this side of the station has a belt already", "leave this out, or the belt"),
+                (None, true) => {}
+                (None, false) => {
+                    let (what, key) = if is_input { ("brings loads to", "in") } else { ("takes loads from", "out") };
+                    self.faults.push(
+                        Fault::new(station.name.span(), "this station is not joined to anything", format!("nothing {what} \"{name}\""))
+                            .help(format!("say {key} = \"..\" with the label of a place, or give it a belt")),
+                    );
+                }
+            }
+        }
+        self.close(domain);
+        let draft = &self.stations[n];
+        if let (Some(input), Some(output)) = (draft.input, draft.output) {
+            self.plan.zones[usize::from(input.0)].feeds = Some(id);
+            self.plan.stations.push(StationInfo { machine, group: draft.group, input, output });
+            self.plan.station_names.push(name);
+        }
+    }
+
+    fn near_label(&self, label: Option<&Spanned<String>>) -> Spot {
+        let place = label.and_then(|l| self.labels.get(l.get_ref()));
+        place.and_then(|p| self.plan.place_spots.get(usize::from(*p))).copied().unwrap_or_default()
+    }
+
+    fn belts_nobody_has(&mut self, belts: &[Belt]) {
+        for (n, belt) in belts.iter().enumerate() {
+            if self.done_belts.contains(&n) {
+                continue;
+            }
+            // From or to neither a lift nor a station: a belt between robots and the outside, which nobody's controller has.
+            let domain = self.domain();
+            let at = self.near_label(belt.stop.as_ref());
+            self.belt(belt, domain, 0, |_, _| at);
+            self.close(domain);
+            self.done_belts.push(n);
+        }
+    }
+
+    fn robots(&mut self, robots: &Robots, roads: Option<&Roads>) {
+        let count = self.within("mobile robots", &robots.count, 0, 10_000);
+        if roads.is_none() {
+            return self.fault(robots.count.span(), "mobile robots need roads", "there is no [roads]");
+        }
+        let parking = self.plan.parking.len();
+        if parking < usize::from(count) {
+            self.faults.push(
+                Fault::new(
+                    robots.count.span(),
+                    "every robot needs a parking place of its own",
+                    format!("found {count} robots and {parking} parking places"),
+                )
+                .help("mark more cells of the map with P, or places with kind = \"parking\""),
+            );
+        }
+        let drive = robots.drive.unwrap_or(ROBOT);
+        self.plan.robot = Some(RobotPlan { drive, size: robots.size.unwrap_or([0.9, 0.6]) });
+        for vehicle in 0..count {
+            let domain = self.domain();
+            let kind = MachineKind::Robot { vehicle, home: NO_GOAL };
+            self.machine(format!("robot-{}", vehicle + 1), kind, drive, domain);
+            self.close(domain);
+        }
+    }
+
+    /// Who moves loads from where to where; and the decks.
+    fn join(&mut self) {
+        for aisle in 0..self.plan.aisles.len() {
+            self.join_aisle(aisle);
+        }
+        let from_robots: Vec<ZoneId> = self.lanes.iter().filter(|(_, from, _)| *from == Some(End::Robots)).map(|l| l.0).collect();
+        for (zone, _, to) in self.lanes.clone() {
+            match to {
+                Some(End::Robots) => {
+                    let links = from_robots.iter().filter(|t| **t != zone).map(|to| Link { to: *to, by: Mover::Robots });
+                    self.plan.links[usize::from(zone.0)].extend(links);
+                }
+                Some(End::Station(n)) => {
+                    if let Some(info) = self.plan.stations.get(n).copied() {
+                        let link = Link { to: info.output, by: Mover::Machine(info.machine) };
+                        self.plan.links[usize::from(zone.0)].push(link);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for n in 0..self.plan.machines.len() {
+            let id = MachineId(n as u16);
+            let first = self.next_pos();
+            let (name, domain) = (format!("{}.deck", self.plan.machine_names[n]), self.plan.machines[n].domain);
+            let spot = self.rest(id);
+            let position = Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place: NO_PLACE, front: None, behind: None };
+            let zone = Zone {
+                kind: ZoneKind::Deck(id),
+                first,
+                count: 1,
+                beyond: Beyond::Nothing,
+                feeds: None,
+                deep: false,
+                tier: None,
+                domain,
+            };
+            self.zone(name.clone(), zone, vec![(position, spot, name)]);
+            self.plan.machines[n].deck = first;
+        }
+        if self.plan.positions.len() > usize::from(u16::MAX) - 1 {
+            self.fault(0..0, "this floor has too many load positions", format!("found {}, at most 65534", self.plan.positions.len()));
+        }
+    }
+
+    /// Where a machine is at rest.
+    fn rest(&self, id: MachineId) -> Spot {
+        for aisle in &self.plan.aisles {
+            if let Some(t) = aisle.shuttles.iter().position(|s| *s == id) {
+                return Build::spot(aisle, aisle.bay_distances[0], 0.0, t as u16);
+            }
+            if aisle.lifts.contains(&id) {
+                return aisle.at;
+            }
+        }
+        match self.plan.machines[usize::from(id.0)].kind {
+            MachineKind::Robot { vehicle, .. } => {
+                let place = self.plan.parking.get(usize::from(vehicle));
+                place.and_then(|p| self.plan.place_spots.get(usize::from(*p))).copied().unwrap_or_default()
+            }
+            MachineKind::Station(n) => {
+                let info = self.plan.stations.get(usize::from(n.0));
+                let at = |z: ZoneId| self.plan.spots[usize::from(self.plan.zones[usize::from(z.0)].exit().0)];
+                info.map_or(Spot::default(), |s| {
+                    let (a, b) = (at(s.input), at(s.output));
+                    Spot { x: (a.x + b.x) / 2.0, y: (a.y + b.y) / 2.0, z: 0.0, tier: 0 }
+                })
+            }
+            _ => Spot::default(),
+        }
+    }
+
+    fn join_aisle(&mut self, n: usize) {
+        let aisle = self.plan.aisles[n].clone();
+        let ends = |lift: MachineId, lanes: &[(ZoneId, Option<End>, Option<End>)], out: bool| -> Vec<ZoneId> {
+            let at = |end: Option<End>| end == Some(End::Lift(lift));
+            lanes.iter().filter(|(_, from, to)| if out { at(*from) } else { at(*to) }).map(|l| l.0).collect()
+        };
+        for (tier, [bays, lane_out, lane_in]) in aisle.zones.iter().copied().enumerate() {
+            let shuttle = Mover::Machine(aisle.shuttles[tier]);
+            let one = self.plan.zones[usize::from(lane_out.0)].count == 1;
+            let mut link = |from: ZoneId, to: ZoneId| self.plan.links[usize::from(from.0)].push(Link { to, by: shuttle });
+            link(bays, lane_out);
+            link(bays, bays);
+            link(lane_in, bays);
+            if one {
+                // A lane of one place has no ends: both sides reach it.
+                link(lane_out, bays);
+            } else {
+                link(lane_in, lane_out);
+            }
+        }
+        for lift in &aisle.lifts {
+            let by = Mover::Machine(*lift);
+            let (outs, ins) = (ends(*lift, &self.lanes, true), ends(*lift, &self.lanes, false));
+            let lanes_in: Vec<ZoneId> = aisle.zones.iter().map(|z| z[2]).collect();
+            for [_, lane_out, lane_in] in &aisle.zones {
+                let one = self.plan.zones[usize::from(lane_in.0)].count == 1;
+                for from in [Some(*lane_out), one.then_some(*lane_in)].into_iter().flatten() {
+                    let to = outs.iter().chain(lanes_in.iter().filter(|l| **l != from));
+                    let links = to.map(|to| Link { to: *to, by });
+                    self.plan.links[usize::from(from.0)].extend(links);
+                }
+            }
+            for from in ins {
+                let links = lanes_in.iter().chain(&outs).map(|to| Link { to: *to, by });
+                self.plan.links[usize::from(from.0)].extend(links);
+            }
+        }
+    }
+
+    fn roads(&mut self, roads: &Roads) {
+        match (&roads.map, roads.places.is_empty()) {
+            (Some(map), true) => self.map(roads, map),
+            (None, false) => self.road_map(roads),
+            (Some(map), false) => self.fault(map.span(), "roads are given twice", "either a map, or places and roads"),
+            (None, true) => self.fault(0..0, "there are no roads", "[roads] needs a map, or places and roads"),
+        }
+        self.plan.proof = Proof::of(&self.plan.roads);
+    }
+
+    fn map(&mut self, roads: &Roads, map: &Spanned<String>) {
+        let rows: Vec<&str> = map.get_ref().lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        let width = rows.first().map_or(0, |r| r.len());
+        if let Some((n, row)) = rows.iter().enumerate().find(|(_, r)| r.len() != width || !r.is_ascii()) {
+            return self.fault(map.span(), "the rows of the map are not of one length", format!("row {} has {} cells, the first {width}", n + 1, row.len()));
+        }
+        let at = |r: usize, c: usize| rows[r].as_bytes()[c];
+        let is_road = |b: u8| b.is_ascii_alphanumeric() || b".<>^v".contains(&b);
+        let grid = Grid::from_fn(rows.len(), width, |r, c| is_road(at(r, c)));
+        let one_way = |b: u8| match b {
+            b'>' => Some(0usize),
+            b'v' => Some(1),
+            b'<' => Some(2),
+            b'^' => Some(3),
+            _ => None,
+        };
+        let (tables, _) = RoadTables::of_grid_with(&grid, true, |r, c| one_way(at(r, c)));
+        let pitch = roads.pitch.unwrap_or(1.0);
+        for (place, (r, c)) in (0u16..).zip(grid.cells()) {
+            let (x, y) = (roads.at[0] + c as f64 * pitch, roads.at[1] + r as f64 * pitch);
+            self.plan.place_spots.push(Spot { x, y, z: 0.0, tier: 0 });
+            match at(r, c) {
+                b'P' => self.plan.parking.push(place),
+                b'E' => self.plan.charging.push(place),
+                b'v' => {}
+                label if label.is_ascii_alphanumeric() => {
+                    let label = (label as char).to_string();
+                    self.plan.place_names.insert(place, label.clone());
+                    if self.labels.insert(label.clone(), place).is_some() {
+                        self.fault(map.span(), "a label stands twice in the map", format!("\"{label}\" again in row {}", r + 1));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.plan.roads = tables;
+    }
+
+    fn road_map(&mut self, roads: &Roads) {
+        let mut spots = Vec::new();
+        for (n, place) in (0u16..).zip(&roads.places) {
+            let name = place.name.get_ref().clone();
+            spots.push((place.x, place.y));
+            self.plan.place_spots.push(Spot { x: place.x, y: place.y, z: 0.0, tier: 0 });
+            match place.kind.as_ref().map(|k| k.get_ref().as_str()) {
+                None | Some("road") => {}
+                Some("parking") => self.plan.parking.push(n),
+                Some("charger") => self.plan.charging.push(n),
+                Some(other) => {
+                    let span = place.kind.as_ref().map_or(0..0, |k| k.span());
+                    self.fault(span, "there is no such kind of place", format!("found \"{other}\", expected road, parking or charger"));
+                }
+            }
+            self.plan.place_names.insert(n, name.clone());
+            if self.labels.insert(name.clone(), n).is_some() {
+                self.fault(place.name.span(), "there are two places of this name", format!("\"{name}\" again"));
+            }
+        }
+        let mut pairs = Vec::new();
+        for road in &roads.roads {
+            let (from, to) = (self.label(&road.from), self.label(&road.to));
+            if from == NO_PLACE || to == NO_PLACE {
+                continue;
+            }
+            pairs.push((from, to));
+            if !road.one_way {
+                pairs.push((to, from));
+            }
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        self.plan.roads = RoadTables::of_roads(&spots, &pairs, true);
+    }
+
+    /// What has to hold of the roads before robots drive on them.
+    fn prove(&mut self, roads: Option<&Roads>) {
+        let (Some(roads), true) = (roads, self.plan.robot.is_some()) else { return };
+        let span = roads.map.as_ref().map(|m| m.span()).or(roads.places.first().map(|p| p.name.span())).unwrap_or(0..0);
+        let mut wanted: Vec<(Place, String)> = Vec::new();
+        for (position, name) in self.plan.positions.iter().zip(&self.plan.position_names) {
+            if usize::from(position.place) < self.plan.roads.places {
+                wanted.push((position.place, format!("the stop for {name}")));
+            }
+        }
+        let robots = self.plan.machines.iter().filter(|m| matches!(m.kind, MachineKind::Robot { .. })).count();
+        wanted.extend(self.plan.parking.iter().take(robots).enumerate().map(|(n, p)| (*p, format!("the parking place of robot-{}", n + 1))));
+        wanted.extend(self.plan.charging.iter().map(|p| (*p, "a charger".to_string())));
+        let part = |p: Place| self.plan.proof.part.get(usize::from(p)).copied();
+        let Some((first, _)) = wanted.first().cloned() else { return };
+        let cut: Vec<String> = wanted.iter().filter(|(p, _)| part(*p) != part(first)).map(|(_, name)| name.clone()).collect();
+        let where_is = |p: Place| {
+            let spot = self.plan.place_spots.get(usize::from(p)).copied().unwrap_or_default();
+            format!("x {:.1} y {:.1}", spot.x, spot.y)
+        };
+        let closed: Vec<String> = self
+            .plan
+            .proof
+            .regions
+            .iter()
+            .filter(|r| r.kind == Kind::Closed && r.places.iter().any(|p| part(*p) == part(first)))
+            .filter_map(|r| r.places.first().map(|p| where_is(*p)))
+            .collect();
+        let places = self.plan.proof.blocks.iter().map(Vec::len).sum::<usize>();
+        if let Some(name) = cut.first() {
+            self.fault(
+                span.clone(),
+                "not every place can be reached from every other and left again",
+                format!("{name} is cut off{}", if cut.len() > 1 { format!(", and {} more", cut.len() - 1) } else { String::new() }),
+            );
+        }
+        if roads.unproven {
+            return;
+        }
+        if let Some(at) = closed.first() {
+            self.faults.push(
+                Fault::new(span.clone(), "it cannot be proven that robots on these roads never lock", format!("at {at} there is no loop on which one could give way to another"))
+                    .help("add a loop of at least three places beside it, or say unproven = true and watch the alarm"),
+            );
+        } else if robots > 0 && places > 0 && robots >= places {
+            self.fault(span, "there are too many robots for these roads", format!("{robots} robots, {places} places on which they can give way"));
+        }
+    }
+}

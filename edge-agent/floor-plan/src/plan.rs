@@ -1,0 +1,326 @@
+//! What a floor file means: the tables of the core, with names and geometry.
+//!
+//! Machines and positions are numbered domain by domain: first the aisles, each with its shuttles from the bottom up and its lifts;
+//! then stations, then mobile robots. Positions of an aisle: bays tier by tier, then for each tier the lane out and the lane in,
+//! then its belts in the order of the file. Decks come last of all.
+
+use crate::file::Fault;
+use crate::proof::Proof;
+use crate::tables::RoadTables;
+use control_core::floor::{DomainInfo, Floor, Link, MachineInfo, Mover, NEVER, Position, StationInfo, Tables, Zone};
+use control_core::traffic::roads::{Goal, Place};
+use control_core::units::{MachineId, PosId, StationId, ZoneId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A point of the hall.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spot {
+    /// Metres.
+    pub x: f64,
+    /// Metres.
+    pub y: f64,
+    /// Height, metres.
+    pub z: f64,
+    /// Tier, 0 for the floor of the hall and the lowest of a rack.
+    pub tier: u16,
+}
+
+/// An aisle, for those who draw it or live in it.
+#[derive(Clone, Debug)]
+pub struct AislePlan {
+    /// Its name.
+    pub name: String,
+    /// Tiers.
+    pub tiers: u16,
+    /// Bays on each side of a tier.
+    pub bays: u16,
+    /// Bays one behind another.
+    pub depth: u16,
+    /// The foot of its lift.
+    pub at: Spot,
+    /// Unit vector towards its bays.
+    pub towards: (f64, f64),
+    /// Metres to the first bay, from bay to bay.
+    pub bay_distances: [f64; 2],
+    /// Metres to the lowest tier, from tier to tier.
+    pub tier_heights: [f64; 2],
+    /// Zone of the bays, of the lane out and of the lane in of each tier.
+    pub zones: Vec<[ZoneId; 3]>,
+    /// Shuttles, lowest tier first.
+    pub shuttles: Vec<MachineId>,
+    /// Lifts, the lower one first.
+    pub lifts: Vec<MachineId>,
+}
+
+/// A belt, for those who draw it or live in it.
+#[derive(Clone, Debug)]
+pub struct BeltPlan {
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: ZoneId,
+}
+
+/// A mobile robot's body.
+#[derive(Clone, Copy, Debug)]
+pub struct RobotPlan {
+    /// Metres per second, metres per second squared.
+    pub drive: crate::file::Drive,
+    /// Metres, along and across.
+    pub size: [f64; 2],
+}
+
+/// A floor with everything that belongs to it.
+#[derive(Clone, Debug, Default)]
+pub struct FloorPlan {
+    pub(crate) positions: Vec<Position>,
+    pub(crate) spots: Vec<Spot>,
+    pub(crate) position_names: Vec<String>,
+    pub(crate) zones: Vec<Zone>,
+    pub(crate) zone_names: Vec<String>,
+    pub(crate) links: Vec<Vec<Link>>,
+    flat_links: Vec<Link>,
+    link_start: Vec<u32>,
+    hops: Vec<u8>,
+    pub(crate) machines: Vec<MachineInfo>,
+    pub(crate) machine_names: Vec<String>,
+    sources: Vec<ZoneId>,
+    source_start: Vec<u32>,
+    pub(crate) stations: Vec<StationInfo>,
+    pub(crate) station_names: Vec<String>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) domains: Vec<DomainInfo>,
+    departures: Vec<ZoneId>,
+    robot_sources: Vec<ZoneId>,
+    pub(crate) goal_of: Vec<Goal>,
+    pub(crate) chargers: Vec<Goal>,
+    /// The roads.
+    pub roads: RoadTables,
+    /// Where each place is.
+    pub place_spots: Vec<Spot>,
+    /// Names of places that have one.
+    pub place_names: BTreeMap<Place, String>,
+    /// Where each robot parks.
+    pub parking: Vec<Place>,
+    /// Where robots charge.
+    pub charging: Vec<Place>,
+    /// What is proven of the roads.
+    pub proof: Proof,
+    capacities: Vec<u16>,
+    unit: u16,
+    /// Aisles.
+    pub aisles: Vec<AislePlan>,
+    /// Belts.
+    pub belts: Vec<BeltPlan>,
+    /// The body of the robots.
+    pub robot: Option<RobotPlan>,
+    generation: u32,
+}
+
+impl FloorPlan {
+    /// The tables as the core wants them.
+    pub fn view(&self) -> Floor<'_> {
+        let tables = Tables {
+            positions: &self.positions,
+            zones: &self.zones,
+            links: &self.flat_links,
+            link_start: &self.link_start,
+            hops: &self.hops,
+            machines: &self.machines,
+            sources: &self.sources,
+            source_start: &self.source_start,
+            stations: &self.stations,
+            domains: &self.domains,
+            departures: &self.departures,
+            robot_sources: &self.robot_sources,
+            chargers: &self.chargers,
+            goal_of: &self.goal_of,
+        };
+        let roads = self.roads.view().with_regions(&self.proof.region, &self.capacities).with_unit(self.unit);
+        Floor::new(tables, roads, self.generation)
+    }
+
+    /// Number of machines.
+    pub fn machine_count(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Number of positions, decks included.
+    pub fn position_count(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// The name of a machine.
+    pub fn machine_name(&self, id: MachineId) -> &str {
+        self.machine_names.get(usize::from(id.0)).map_or("?", String::as_str)
+    }
+
+    /// All names of machines, in the order of their numbers.
+    pub fn machine_names(&self) -> &[String] {
+        &self.machine_names
+    }
+
+    /// A machine by its name.
+    pub fn machine(&self, name: &str) -> Option<MachineId> {
+        self.machine_names.iter().position(|n| n == name).map(|n| MachineId(n as u16))
+    }
+
+    /// The name of a position.
+    pub fn position_name(&self, pos: PosId) -> &str {
+        self.position_names.get(usize::from(pos.0)).map_or("?", String::as_str)
+    }
+
+    /// Where a position is; a deck is where its machine is at rest.
+    pub fn spot(&self, pos: PosId) -> Spot {
+        self.spots.get(usize::from(pos.0)).copied().unwrap_or_default()
+    }
+
+    /// The name of a zone.
+    pub fn zone_name(&self, id: ZoneId) -> &str {
+        self.zone_names.get(usize::from(id.0)).map_or("?", String::as_str)
+    }
+
+    /// A zone by its name: a belt's, or `cell-1.in`.
+    pub fn zone(&self, name: &str) -> Option<(ZoneId, Zone)> {
+        let n = self.zone_names.iter().position(|z| z == name)?;
+        Some((ZoneId(n as u16), self.zones[n]))
+    }
+
+    /// The name of a station.
+    pub fn station_name(&self, id: StationId) -> &str {
+        self.station_names.get(usize::from(id.0)).map_or("?", String::as_str)
+    }
+
+    /// The groups of stations; their numbers are their places here.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+
+    /// A bay of an aisle; sides one after the other, and where bays are double-deep the front ones first.
+    pub fn bay(&self, aisle: usize, tier: u16, index: u16) -> Option<PosId> {
+        let zone = self.aisles.get(aisle)?.zones.get(usize::from(tier))?[0];
+        let zone = self.zones.get(usize::from(zone.0))?;
+        (index < zone.count).then(|| PosId(zone.first.0 + index))
+    }
+
+    /// All bays.
+    pub fn bays(&self) -> impl Iterator<Item = PosId> + '_ {
+        let bays = self.zones.iter().filter(|z| z.kind == control_core::floor::ZoneKind::Bays);
+        bays.flat_map(|z| z.positions())
+    }
+
+    /// Positions with a sensor: all but the decks.
+    pub fn sensed(&self) -> u16 {
+        self.zones.iter().filter(|z| !matches!(z.kind, control_core::floor::ZoneKind::Deck(_))).map(|z| z.count).sum()
+    }
+
+    /// Derives what follows from zones, links and machines.
+    pub(crate) fn finish(&mut self, guidance: bool) -> Vec<Fault> {
+        self.make_decks();
+        self.flatten();
+        self.count_hops();
+        self.measure(guidance);
+        Vec::new()
+    }
+
+    /// Decks: from each a machine can put a load wherever it takes loads to.
+    fn make_decks(&mut self) {
+        for n in 0..self.machines.len() {
+            let id = MachineId(n as u16);
+            let mover = match self.machines[n].kind {
+                control_core::floor::MachineKind::Robot { .. } => Mover::Robots,
+                _ => Mover::Machine(id),
+            };
+            let mut to: Vec<ZoneId> =
+                self.links.iter().flatten().filter(|link| link.by == mover).map(|link| link.to).collect();
+            to.sort_unstable();
+            to.dedup();
+            let zone = self.positions[usize::from(self.machines[n].deck.0)].zone;
+            self.links[usize::from(zone.0)] = to.into_iter().map(|to| Link { to, by: mover }).collect();
+        }
+    }
+
+    fn flatten(&mut self) {
+        self.link_start = vec![0];
+        self.flat_links.clear();
+        for links in &self.links {
+            self.flat_links.extend(links);
+            self.link_start.push(self.flat_links.len() as u32);
+        }
+        self.source_start = vec![0];
+        for n in 0..self.machines.len() as u16 {
+            for (zone, links) in self.links.iter().enumerate() {
+                let is_deck = matches!(self.zones[zone].kind, control_core::floor::ZoneKind::Deck(_));
+                if !is_deck && links.iter().any(|l| l.by == Mover::Machine(MachineId(n))) {
+                    self.sources.push(ZoneId(zone as u16));
+                }
+            }
+            self.source_start.push(self.sources.len() as u32);
+        }
+        let by_robots = |links: &Vec<Link>| links.iter().any(|l| l.by == Mover::Robots);
+        self.robot_sources = (0..self.zones.len())
+            .filter(|z| !matches!(self.zones[*z].kind, control_core::floor::ZoneKind::Deck(_)))
+            .filter(|z| by_robots(&self.links[*z]))
+            .map(|z| ZoneId(z as u16))
+            .collect();
+        self.departures = (0..self.zones.len())
+            .filter(|z| self.zones[*z].beyond == control_core::floor::Beyond::Departures)
+            .map(|z| ZoneId(z as u16))
+            .collect();
+    }
+
+    /// Legs from each zone to each other: breadth first, backwards from each.
+    fn count_hops(&mut self) {
+        let n = self.zones.len();
+        let mut back: Vec<Vec<usize>> = vec![Vec::new(); n];
+        for (from, links) in self.links.iter().enumerate() {
+            for link in links.iter().filter(|l| usize::from(l.to.0) != from) {
+                back[usize::from(link.to.0)].push(from);
+            }
+        }
+        self.hops = vec![NEVER; n * n];
+        for goal in 0..n {
+            self.hops[goal * n + goal] = 0;
+            let mut queue = VecDeque::from([(goal, 0u8)]);
+            while let Some((zone, hops)) = queue.pop_front() {
+                for before in &back[zone] {
+                    let slot = &mut self.hops[before * n + goal];
+                    if *slot == NEVER && hops + 1 < NEVER {
+                        *slot = hops + 1;
+                        queue.push_back((*before, hops + 1));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Distances to every place a robot can be sent to.
+    fn measure(&mut self, guidance: bool) {
+        let mut goals: Vec<Place> = self.positions.iter().map(|p| p.place).filter(|p| usize::from(*p) < self.roads.places).collect();
+        goals.extend(&self.parking);
+        goals.extend(&self.charging);
+        goals.sort_unstable();
+        goals.dedup();
+        self.goal_of = vec![control_core::traffic::roads::NO_GOAL; self.roads.places];
+        for (n, place) in goals.iter().enumerate() {
+            self.goal_of[usize::from(*place)] = n as Goal;
+        }
+        let rows: Vec<Vec<Place>> = goals.iter().map(|p| vec![*p]).collect();
+        if guidance && !rows.is_empty() {
+            crate::guidance::learn(&mut self.roads, &rows, crate::guidance::Guidance::default());
+            self.unit = crate::guidance::UNIT;
+        } else {
+            self.roads.measure(&rows);
+            self.unit = 1;
+        }
+        self.chargers = self.charging.iter().map(|p| self.goal_of[usize::from(*p)]).collect();
+        self.capacities = self.proof.capacities();
+        for machine in &mut self.machines {
+            if let control_core::floor::MachineKind::Robot { vehicle, home } = &mut machine.kind
+                && let Some(place) = self.parking.get(usize::from(*vehicle))
+            {
+                *home = self.goal_of[usize::from(*place)];
+            }
+        }
+    }
+}
