@@ -146,7 +146,7 @@ async fn finish(options: &Options, agent: Agent, sim: &Sim, received: &Mutex<Rec
     let control = &stages.control;
     let counter = |n: usize| control.counters[n].load(Relaxed);
     let us = |ns: u64| ns / 1000;
-    let polled: u64 = stages.lines.iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
+    let polled: u64 = stages.lines.all().iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
     let result = serde_json::json!({
         "orders_completed": counter(2),
         "orders_failed": counter(3),
@@ -241,7 +241,7 @@ struct StatusLine {
 impl StatusLine {
     fn show(&mut self, agent: &Agent, sim: &Sim, running: Duration) {
         let stages: &Arc<edge_agent::metrics::Stages> = &agent.stages;
-        let polled: u64 = stages.lines.iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
+        let polled: u64 = stages.lines.all().iter().map(|(_, l)| l.readings.load(Relaxed)).sum();
         let delivered = stages.spool.stats.delivered.load(Relaxed);
         let now = Instant::now();
         let terminal = std::io::stdout().is_terminal();

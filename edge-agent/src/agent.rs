@@ -9,14 +9,14 @@ use crate::access::Access;
 use crate::alarms::{AlarmDesk, AlarmWatcher};
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::commands::{Audit, Commands, QUEUE, WriteDesk};
+use crate::commands::{Audit, Commands, WriteDesk};
 use crate::config::Plan;
-use crate::config::plan::{DriverPlan, LinePlan, MqttPlan};
+use crate::config::plan::{LinePlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::{Desk, OrderView};
-use crate::field::view::LOOKS;
-use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
-use crate::http::{self, Face, FaceParts, FieldIndex};
+use crate::field::{ImageStage, Publish};
+use crate::http::{self, Face, FaceParts};
+use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
 use crate::scene::{Aisle, Source};
@@ -28,10 +28,6 @@ use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
 use crate::telemetry::{self, Spool};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
-use device_drivers::TagWrite;
-use device_drivers::line::{Backoff, run_line};
-use device_drivers::modbus::Modbus;
-use device_drivers::opcua::OpcUa;
 use device_drivers::value::wall_clock_ms;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -43,11 +39,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use triple_buffer::triple_buffer;
 
-/// First and longest wait before a line is tried again. The longest is short: a factory that waits is expensive,
-/// and a connection attempt costs nothing.
-const LINE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// How long a stop waits for the lines, and then for the broker.
+/// How long a stop waits for the broker.
 const PART_LIMIT: Duration = Duration::from_secs(8);
 
 /// A running agent.
@@ -63,8 +55,7 @@ pub struct Agent {
     control: Option<std::thread::JoinHandle<()>>,
     drain: Arc<AtomicBool>,
     control_stop: Arc<AtomicBool>,
-    lines: Vec<JoinHandle<()>>,
-    lines_stop: watch::Sender<bool>,
+    reloader: Arc<Reloader>,
     mqtt: Option<JoinHandle<()>>,
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
@@ -112,37 +103,25 @@ impl Agent {
             None => None,
         };
 
-        let (lines_stop, lines_stopped) = watch::channel(false);
-        let (mut line_stats, mut lines) = (Vec::new(), Vec::new());
         let (names, has_floor) = (plan.names(), plan.layout.is_some());
         let board = Arc::new(Board::new(names));
         let own_floor =
             |layout| -> Arc<dyn Source> { Arc::new(Aisle::new(layout, names, stage.clone(), board.clone(), clock)) };
         let floor = other_floor.or_else(|| plan.layout.map(own_floor));
-        let mut index = FieldIndex::default();
-        let (wish_ends, asked_ends): (Vec<_>, Vec<_>) = plan.lines.iter().map(|_| mpsc::channel(QUEUE)).unzip();
         let (audit, known) = match plan.is_kept {
             true => Audit::open(&plan.state_dir)?,
             false => (Audit::none(), Vec::new()),
         };
         let audit = Arc::new(audit);
-        let writes = Arc::new(WriteDesk::new(&plan.lines, wish_ends, audit.clone(), &known));
-        // The plan is used up: what a line needs of it, the line has.
-        for ((line, output), asked) in plan.lines.into_iter().zip(line_outputs).zip(asked_ends) {
-            let stats = Arc::new(LineStats::new(
-                line.devices.iter().map(|d| &d.name),
-                write_wait_worst(&line.driver),
-                line.driver.is_insecure(),
-            ));
-            line_stats.push((line.name.clone(), stats.clone()));
-            let publish = publish.clone();
-            let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
-            let (look_tx, looks) = mpsc::channel(LOOKS);
-            index.add(&line, look_tx);
-            let stage = stage.clone();
-            let sink = FieldLine::new(&line, FieldWires { clock, stage, output, publish, resend, stats, looks });
-            lines.push(start_line(line.driver, sink, asked, seed ^ lines.len() as u64, lines_stopped.clone()));
+        let writes = Arc::new(WriteDesk::new(audit.clone(), &known));
+        let rest = lines::rest(&plan);
+        let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
+        let mut room = LineRoom::new(LineWires { clock, stage, publish, resend, seed }, writes.clone());
+        for (line, output) in plan.lines.into_iter().zip(line_outputs) {
+            room.start(line, output);
         }
+        room.show();
+        let (line_list, index) = (room.list.clone(), room.index.clone());
 
         let mqtt_stats = Arc::new(MqttStats::default());
         let (mqtt_stop, mqtt_stopped) = watch::channel(false);
@@ -166,7 +145,7 @@ impl Agent {
             clock,
             has_floor,
             control: control_stats,
-            lines: line_stats,
+            lines: line_list,
             spool: spool.spool.clone(),
             mqtt: mqtt_stats,
             desk: desk.clone(),
@@ -176,6 +155,7 @@ impl Agent {
             alarms: Arc::new(AlarmDesk::default()),
             live: Arc::new(LiveStats::default()),
         });
+        let reloader = Arc::new(Reloader::new(room, stages.alarms.clone(), (plan.file, plan.files), rest));
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
         let watcher = AlarmWatcher {
             desk: stages.alarms.clone(),
@@ -195,6 +175,7 @@ impl Agent {
             field: index,
             gateway: plan.gateway,
             pki_dir: plan.state_dir.join("pki"),
+            reloader: reloader.clone(),
         });
         let beat = face.clone();
         let mut others = vec![
@@ -220,8 +201,7 @@ impl Agent {
             control,
             drain,
             control_stop,
-            lines,
-            lines_stop,
+            reloader,
             mqtt,
             mqtt_stop,
             others,
@@ -237,6 +217,11 @@ impl Agent {
     /// Who may do what.
     pub fn access(&self) -> &Access {
         &self.face.access
+    }
+
+    /// What reads the configuration again and takes over what differs.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        self.reloader.clone()
     }
 
     /// Whether orders are taken.
@@ -271,11 +256,7 @@ impl Agent {
             let _ = tokio::task::spawn_blocking(move || control.join()).await;
         }
 
-        let _ = self.lines_stop.send(true);
-        let limit = tokio::time::Instant::now() + PART_LIMIT;
-        for line in self.lines {
-            by(limit, line).await;
-        }
+        self.reloader.stop().await;
         let _ = self.mqtt_stop.send(true);
         if let Some(mqtt) = self.mqtt {
             by(tokio::time::Instant::now() + PART_LIMIT, mqtt).await;
@@ -340,27 +321,5 @@ fn start_spool(mqtt: Option<&MqttPlan>, lines: &[LinePlan]) -> Result<(SpoolHand
 async fn by(limit: tokio::time::Instant, mut part: JoinHandle<()>) {
     if tokio::time::timeout_at(limit, &mut part).await.is_err() {
         part.abort();
-    }
-}
-
-/// The longest a write waits for its line: OPC UA has no turns, only the time limit of a request.
-fn write_wait_worst(driver: &DriverPlan) -> Duration {
-    match driver {
-        DriverPlan::Modbus(spec) => spec.write_wait_worst(),
-        DriverPlan::OpcUa(spec) => spec.timeout,
-    }
-}
-
-fn start_line(
-    driver: DriverPlan,
-    sink: FieldLine,
-    wishes: mpsc::Receiver<TagWrite>,
-    seed: u64,
-    stop: watch::Receiver<bool>,
-) -> JoinHandle<()> {
-    let backoff = Backoff::new(LINE_BACKOFF.0, LINE_BACKOFF.1, seed);
-    match driver {
-        DriverPlan::Modbus(spec) => tokio::spawn(run_line(Modbus::new(spec), sink, wishes, backoff, stop)),
-        DriverPlan::OpcUa(spec) => tokio::spawn(run_line(OpcUa::new(spec), sink, wishes, backoff, stop)),
     }
 }

@@ -23,6 +23,7 @@
 //! | [`board`] | what the core's events add up to, for people |
 //! | [`scene`] | what the floor looks like |
 //! | [`access`] | who may do what, and who has done what |
+//! | [`lines`] | the lines that run, and reload by difference |
 //! | [`live`] | what pages see, encoded once for all of them |
 //! | [`http`] | the API and the page |
 //! | [`cli`] | the command line; [`browse`] and [`pki`] are two of its commands |
@@ -41,6 +42,7 @@ pub mod desk;
 pub mod field;
 pub mod forecast;
 pub mod http;
+pub mod lines;
 pub mod live;
 pub mod metrics;
 pub mod pki;

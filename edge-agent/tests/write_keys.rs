@@ -1,7 +1,7 @@
 //! Keys of writes: the same key is the same write, whoever hangs up.
 
 use device_drivers::{TagWrite, WriteOutcome};
-use edge_agent::commands::{Audit, Line, Origin, WriteDesk, WriteForm};
+use edge_agent::commands::{Audit, Line, Origin, WriteDesk, WriteForm, targets};
 use edge_agent::config;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,9 @@ fn desk_that_knows(write: &str, known: &[Line]) -> (Arc<WriteDesk>, mpsc::Receiv
     std::fs::write(dir.path().join("p.toml"), tag).unwrap();
     let plan = config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     let (queue, wishes) = mpsc::channel(64);
-    (Arc::new(WriteDesk::new(&plan.lines, vec![queue], Arc::new(Audit::none()), known)), wishes)
+    let desk = WriteDesk::new(Arc::new(Audit::none()), known);
+    desk.open(plan.lines.iter().flat_map(|line| targets(line, &queue)));
+    (Arc::new(desk), wishes)
 }
 
 fn form(value: u64, key: &str) -> WriteForm {

@@ -169,7 +169,7 @@ pub const TABLE: &[Row] = &[
             "Check cable, switch and power of the peer; edge-agent check --connect says what it finds.",
         ),
         |w, raise| {
-            for (name, line) in &w.stages.lines {
+            for (name, line) in w.stages.lines.all().iter() {
                 if line.state() != LinkState::Up && line.refusal().is_none() {
                     raise(name, "no link".into());
                 }
@@ -185,7 +185,7 @@ pub const TABLE: &[Row] = &[
             "Compare the thumbprint with the server's own display. If it is the right one: edge-agent pki trust, or Field in the page.",
         ),
         |w, raise| {
-            for (name, line) in &w.stages.lines {
+            for (name, line) in w.stages.lines.all().iter() {
                 if line.refusal() == Some(Refusal::Untrusted) {
                     raise(name, "its certificate is in quarantine".into());
                 }
@@ -201,7 +201,7 @@ pub const TABLE: &[Row] = &[
             "Trust this gateway's certificate at the server, check user and password, compare the security modes.",
         ),
         |w, raise| {
-            for (name, line) in &w.stages.lines {
+            for (name, line) in w.stages.lines.all().iter() {
                 if line.refusal() == Some(Refusal::Denied) {
                     raise(name, "the server refuses us".into());
                 }
@@ -269,7 +269,7 @@ pub const TABLE: &[Row] = &[
             "Check its power, address and cable; compare its unit id with the configuration.",
         ),
         |w, raise| {
-            for device in w.stages.lines.iter().flat_map(|(_, l)| &l.devices) {
+            for device in w.stages.lines.all().iter().flat_map(|(_, l)| &l.devices) {
                 if device.health() == Health::Demoted {
                     raise(&device.name, "no answer".into());
                 }
@@ -357,7 +357,7 @@ pub const TABLE: &[Row] = &[
             "Field, quality Bad, shows which and why: correct the address or the type, or take them out.",
         ),
         |w, raise| {
-            for (name, line) in &w.stages.lines {
+            for (name, line) in w.stages.lines.all().iter() {
                 let count = line.quarantined.load(Relaxed);
                 if count > 0 {
                     raise(name, format!("{count} tags"));
@@ -388,7 +388,7 @@ pub const TABLE: &[Row] = &[
             "Give the line `security`, and trust the server's certificate.",
         ),
         |w, raise| {
-            for (name, line) in &w.stages.lines {
+            for (name, line) in w.stages.lines.all().iter() {
                 if line.is_insecure {
                     raise(name, "security = \"none\"".into());
                 }

@@ -3,6 +3,7 @@
 use super::{Done, Failure, progress};
 use crate::Agent;
 use crate::config::{self, Plan};
+use crate::lines::HEALTHY_WITHIN;
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
 
 async fn serve(plan: Plan) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let agent = Agent::start(plan).await?;
     // Without systemd these do nothing. The watchdog is fed by completed control cycles, not by this task.
@@ -60,6 +62,10 @@ async fn serve(plan: Plan) -> Result<(), String> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                let reloader = agent.reloader(); // beside: the watchdog goes on being fed
+                tokio::spawn(async move { reloader.reload(HEALTHY_WITHIN).await });
+            }
             _ = ticks.tick() => {
                 if agent.alive() {
                     let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);

@@ -17,7 +17,7 @@ mod audit;
 mod writes;
 
 pub use audit::{Audit, AuditStats, Line};
-pub use writes::{OUTCOMES, Origin, QUEUE, WriteDesk, WriteForm, WriteView};
+pub use writes::{OUTCOMES, Origin, QUEUE, Target, WriteDesk, WriteForm, WriteView, targets};
 
 use crate::desk::{Desk, OrderForm, Submitted};
 use crate::telemetry::mqtt::wire::{Message, Properties, Received};

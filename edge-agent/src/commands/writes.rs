@@ -9,8 +9,9 @@
 //! answer was lost is `unknown`: whoever asked reads the tag and decides.
 
 use super::audit::{Audit, Line};
-use crate::config::{LinePlan, WriteRule};
+use crate::config::{LinePlan, PointPlan, WriteRule};
 use crate::metrics::histogram::Histogram;
+use arc_swap::ArcSwap;
 use device_drivers::{PointId, TagWrite, Value, WriteOutcome};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
@@ -80,15 +81,26 @@ pub struct WriteStats {
     pub took: Histogram,
 }
 
-struct Target {
-    line: usize,
+/// Where a write of a tag goes.
+#[derive(Clone)]
+pub struct Target {
+    queue: mpsc::Sender<TagWrite>,
     point: PointId,
     rule: Arc<WriteRule>,
 }
 
+/// The tags of a line that may be written, by name; `queue` is the line's.
+pub fn targets(line: &LinePlan, queue: &mpsc::Sender<TagWrite>) -> Vec<(String, Target)> {
+    let target = |(i, point): (usize, &PointPlan)| {
+        let rule = point.write.clone()?;
+        Some((line.point_name(point), Target { queue: queue.clone(), point: PointId(i as u32), rule }))
+    };
+    line.points.iter().enumerate().filter_map(target).collect()
+}
+
 #[derive(Default)]
 struct Book {
-    last: HashMap<PointKey, Instant>,
+    last: HashMap<String, Instant>,
     keys: HashMap<String, Known>,
     order: VecDeque<String>,
 }
@@ -123,12 +135,9 @@ struct Known {
     view: Option<WriteView>,
 }
 
-type PointKey = (usize, PointId);
-
 /// The door.
 pub struct WriteDesk {
-    targets: HashMap<String, Target>,
-    lines: Vec<mpsc::Sender<TagWrite>>,
+    targets: ArcSwap<HashMap<String, Target>>,
     audit: Arc<Audit>,
     book: Mutex<Book>,
     /// Counters.
@@ -136,24 +145,15 @@ pub struct WriteDesk {
 }
 
 impl WriteDesk {
-    /// A door to those tags that may be written; `queues` are those of the lines, in their order. Keys of `known` are not used again.
-    pub fn new(
-        plans: &[LinePlan],
-        queues: Vec<mpsc::Sender<TagWrite>>,
-        audit: Arc<Audit>,
-        known: &[Line],
-    ) -> WriteDesk {
-        let mut targets = HashMap::new();
-        for (n, line) in plans.iter().enumerate() {
-            for (i, point) in line.points.iter().enumerate() {
-                if let Some(rule) = &point.write {
-                    let target = Target { line: n, point: PointId(i as u32), rule: rule.clone() };
-                    targets.insert(line.point_name(point), target);
-                }
-            }
-        }
+    /// A door to nothing yet. Keys of `known` are not used again.
+    pub fn new(audit: Arc<Audit>, known: &[Line]) -> WriteDesk {
         let book = Mutex::new(Book::recall(known));
-        WriteDesk { targets, lines: queues, audit, book, stats: WriteStats::default() }
+        WriteDesk { targets: ArcSwap::default(), audit, book, stats: WriteStats::default() }
+    }
+
+    /// Opens the door to these tags, and to no others.
+    pub fn open(&self, targets: impl Iterator<Item = (String, Target)>) {
+        self.targets.store(Arc::new(targets.collect()));
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -229,7 +229,7 @@ impl WriteDesk {
         if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
             return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes"));
         }
-        let Some(target) = self.targets.get(&form.tag) else {
+        let Some(target) = self.targets.load().get(&form.tag).cloned() else {
             let why = "no tag of this name may be written; a tag that may has a `write` table in its profile";
             return say(form, "not_allowed", why.into());
         };
@@ -240,7 +240,7 @@ impl WriteDesk {
         if let Err(why) = in_range(&value, &target.rule) {
             return say(form, "not_allowed", why);
         }
-        if let Err(why) = self.not_too_often(target) {
+        if let Err(why) = self.not_too_often(&form.tag, &target) {
             return say(form, "too_often", why);
         }
         let within = form.within_ms.map_or(WITHIN.0, Duration::from_millis).min(WITHIN.1);
@@ -248,8 +248,7 @@ impl WriteDesk {
         let deadline = tokio::time::Instant::now() + within;
         let (priority, verify) = (target.rule.priority, target.rule.verify);
         let wish = TagWrite { point: target.point, value, deadline, priority, verify, reply };
-        let sent = self.lines.get(target.line).map(|line| line.try_send(wish));
-        if !matches!(sent, Some(Ok(()))) {
+        if target.queue.try_send(wish).is_err() {
             return say(form, "busy", format!("{QUEUE} writes wait for this line already"));
         }
         match tokio::time::timeout(within + ANSWER, answer).await {
@@ -259,16 +258,16 @@ impl WriteDesk {
         }
     }
 
-    fn not_too_often(&self, target: &Target) -> Result<(), String> {
+    fn not_too_often(&self, tag: &str, target: &Target) -> Result<(), String> {
         if target.rule.every.is_zero() {
             return Ok(());
         }
         let mut book = self.book();
-        let (key, now) = ((target.line, target.point), Instant::now());
-        match book.last.get(&key).map(|last| target.rule.every.saturating_sub(now - *last)) {
+        let now = Instant::now();
+        match book.last.get(tag).map(|last| target.rule.every.saturating_sub(now - *last)) {
             Some(wait) if !wait.is_zero() => Err(format!("one write in {:?}; the next in {wait:?}", target.rule.every)),
             _ => {
-                book.last.insert(key, now);
+                book.last.insert(tag.into(), now);
                 Ok(())
             }
         }

@@ -2,7 +2,7 @@
 
 use super::machines::machine_name;
 use super::plan::{DevicePlan, DriverPlan, LinePlan, Role, device_topic, topic_level, within};
-use super::report::{Problem, Source, parse};
+use super::report::{Files, Problem, Source, parse};
 use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
 use super::values::Spanned;
 use super::{csv, modbus, opcua, raw};
@@ -24,6 +24,7 @@ pub(super) struct Lines<'a> {
     layout: Option<&'a Layout>,
     state_dir: &'a Path,
     problems: &'a mut Vec<Problem>,
+    files: &'a mut Files,
     bound: Bound,
     names: Names,
     profiles: Profiles,
@@ -36,9 +37,10 @@ impl<'a> Lines<'a> {
         layout: Option<&'a Layout>,
         state_dir: &'a Path,
         problems: &'a mut Vec<Problem>,
+        files: &'a mut Files,
     ) -> Lines<'a> {
         let (bound, names, profiles) = (Bound::new(), Names::default(), Profiles::new());
-        Lines { raw, layout, state_dir, problems, bound, names, profiles, notes: Vec::new() }
+        Lines { raw, layout, state_dir, problems, files, bound, names, profiles, notes: Vec::new() }
     }
 
     pub(super) fn read(mut self, root: &Source, files: &[(&Source, &[raw::Line])]) -> (Vec<LinePlan>, Vec<String>) {
@@ -201,7 +203,9 @@ impl<'a> Lines<'a> {
             reader.read(&profile.1, &mut self.bound);
         }
         let Some(path) = &device.tags else { return };
-        let table = Source::read(&beside(source, path.get_ref()))
+        let table = self
+            .files
+            .read(&beside(source, path.get_ref()))
             .map_err(|why| vec![source.problem(path.span(), "the tag table cannot be read", why.first_title())])
             .and_then(|table| csv::tags(&table).map(|tags| (table, tags)).map_err(|report| report.0));
         match table {
@@ -219,7 +223,7 @@ impl<'a> Lines<'a> {
         if let Some(known) = self.profiles.get(&file) {
             return known.clone();
         }
-        let read = match Source::read(&file) {
+        let read = match self.files.read(&file) {
             Ok(profile) => match parse(&profile) {
                 Ok(parsed) => Some(Rc::new((profile, parsed))),
                 Err(report) => {

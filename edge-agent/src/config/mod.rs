@@ -20,22 +20,40 @@ mod tags;
 pub mod values;
 
 pub use plan::{DevicePlan, DriverPlan, LinePlan, Payload, Plan, PointPlan, Role, WriteRule};
-pub use report::{Problem, Report};
+pub use report::{Files, Problem, Report};
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Reads and checks a configuration with its `conf.d/*.toml` and the profiles they name. Every problem found is in the report.
 pub fn load(path: &Path) -> Result<Plan, Report> {
-    let source = report::Source::read(path)?;
+    load_from(path, Files::default())
+}
+
+/// The same, from files that may have been kept.
+pub fn load_from(path: &Path, mut files: Files) -> Result<Plan, Report> {
+    let source = files.read(path)?;
     let raw: raw::Config = report::parse(&source)?;
     let mut parts = Vec::new();
-    for file in parts_of(path).map_err(|(dir, e)| report::Report::unreadable(&dir, &e))? {
-        let part = report::Source::read(&file)?;
+    let names = if files.is_kept {
+        let dir = path.parent().map_or_else(|| PathBuf::from("conf.d"), |p| p.join("conf.d"));
+        files
+            .paths()
+            .filter(|p| p.parent() == Some(&dir))
+            .filter(|p| p.extension().is_some_and(|e| e == "toml"))
+            .map(PathBuf::from)
+            .collect()
+    } else {
+        parts_of(path).map_err(|(dir, e)| report::Report::unreadable(&dir, &e))?
+    };
+    for file in names {
+        let part = files.read(&file)?;
         let raw: raw::Part = report::parse(&part)?;
         parts.push((part, raw));
     }
-    plan::plan(&source, raw, parts)
+    let mut plan = plan::plan(&source, raw, parts, &mut files)?;
+    (plan.file, plan.files) = (Some(path.into()), files);
+    Ok(plan)
 }
 
 /// `conf.d/*.toml` beside the file, by name. No such folder is none; one that cannot be read is an error: lines would be missing, and nobody

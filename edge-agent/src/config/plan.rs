@@ -1,7 +1,7 @@
 //! What the file means: a plan that cannot be wrong later.
 
 use super::raw;
-use super::report::{Problem, Report, Source};
+use super::report::{Files, Problem, Report, Source};
 use super::values::{Spanned, Time};
 use super::{lines, machines, mqtt};
 use crate::access::{AccessPlan, Role as UserRole};
@@ -46,6 +46,10 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Who may do what over HTTP.
     pub access: AccessPlan,
+    /// Where it was read from.
+    pub file: Option<PathBuf>,
+    /// All the files it consists of, as they were.
+    pub files: Files,
 }
 
 /// The control loop.
@@ -364,7 +368,12 @@ pub(super) const RESEND_RANGE: RangeInclusive<Duration> = Duration::from_millis(
 const DRAIN: Duration = Duration::from_secs(10);
 const DRAIN_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 
-pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::Part)>) -> Result<Plan, Report> {
+pub(super) fn plan(
+    source: &Source,
+    raw: raw::Config,
+    parts: Vec<(Source, raw::Part)>,
+    kept: &mut Files,
+) -> Result<Plan, Report> {
     let mut problems = Vec::new();
     let layout = raw.floor.as_ref().and_then(|f| floor(source, f, &mut problems));
     let control = control(source, &raw.control, &mut problems);
@@ -377,14 +386,28 @@ pub(super) fn plan(source: &Source, raw: raw::Config, parts: Vec<(Source, raw::P
     let mut files = vec![(source, &raw.lines[..])];
     files.extend(parts.iter().map(|(source, part)| (source, &part.lines[..])));
     let drain = within(source, &raw.gateway.drain, DRAIN, DRAIN_RANGE, &mut problems);
-    let (lines, notes) = lines::Lines::new(&raw, layout.as_ref(), &gateway.1, &mut problems).read(source, &files);
+    let (lines, notes) = lines::Lines::new(&raw, layout.as_ref(), &gateway.1, &mut problems, kept).read(source, &files);
     if !problems.is_empty() {
         return Err(Report(problems));
     }
     let (listen, state_dir) = gateway;
     let is_kept = raw.gateway.state_dir.is_some();
     let gateway = raw.gateway.name.into_inner();
-    Ok(Plan { gateway, listen, state_dir, is_kept, drain, control, mqtt, layout, lines, notes, access })
+    Ok(Plan {
+        gateway,
+        listen,
+        state_dir,
+        is_kept,
+        drain,
+        control,
+        mqtt,
+        layout,
+        lines,
+        notes,
+        access,
+        file: None,
+        files: Files::default(),
+    })
 }
 
 fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {

@@ -2,6 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,40 @@ pub struct Source {
     pub text: Arc<str>,
 }
 
+/// The files a configuration consists of: read from the disk, and kept; or, later, read again as they were.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// What was read, by path.
+    texts: BTreeMap<PathBuf, Arc<str>>,
+    /// The disk is not asked.
+    pub(super) is_kept: bool,
+}
+
+impl Files {
+    /// The same files, to be read again as they are here.
+    pub fn kept(&self) -> Files {
+        Files { texts: self.texts.clone(), is_kept: true }
+    }
+
+    /// Which files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.texts.keys().map(PathBuf::as_path)
+    }
+
+    /// Reads one.
+    pub fn read(&mut self, path: &Path) -> Result<Source, Report> {
+        if let Some(text) = self.texts.get(path).filter(|_| self.is_kept) {
+            return Ok(Source { path: path.into(), text: text.clone() });
+        }
+        let source = Source::read(path)?;
+        self.texts.insert(path.into(), source.text.clone());
+        Ok(source)
+    }
+}
+
 impl Source {
     /// Reads a file.
-    pub fn read(path: &Path) -> Result<Source, Report> {
+    fn read(path: &Path) -> Result<Source, Report> {
         match std::fs::read_to_string(path) {
             // Spreadsheets and some editors put a byte order mark in front.
             Ok(text) => Ok(Source { path: path.into(), text: text.trim_start_matches('\u{feff}').into() }),

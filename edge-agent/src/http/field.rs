@@ -8,6 +8,7 @@ use crate::config::{DevicePlan, LinePlan, PointPlan};
 use crate::field::view::{Look, LookSender, PointSeen};
 use crate::live::frames::{self, LineView};
 use crate::telemetry::payload::{json_value, quality_name};
+use arc_swap::ArcSwap;
 use axum::Json;
 use axum::extract::State;
 use control_core::image::Quality;
@@ -24,13 +25,12 @@ const TAGS_MAX: usize = 500;
 /// How long a line may take to say what it knows; it says so when it sweeps, once a second or more often.
 const LOOK_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The tags, to be searched, and the lines to be asked.
+/// The tags, to be searched, and the lines to be asked; replaced whole when a configuration is reloaded.
 #[derive(Default)]
-pub struct FieldIndex {
-    lines: Vec<IndexedLine>,
-}
+pub struct FieldIndex(ArcSwap<Vec<Arc<IndexedLine>>>);
 
-struct IndexedLine {
+/// A line, for who searches its tags.
+pub struct IndexedLine {
     name: Arc<str>,
     devices: Arc<[DevicePlan]>,
     points: Arc<[PointPlan]>,
@@ -38,10 +38,9 @@ struct IndexedLine {
 }
 
 impl FieldIndex {
-    /// Adds a line; `looks` is where it is asked.
-    pub fn add(&mut self, plan: &LinePlan, looks: LookSender) {
-        let (name, devices, points) = (plan.name.clone(), plan.devices.clone(), plan.points.clone());
-        self.lines.push(IndexedLine { name, devices, points, looks });
+    /// Shows these lines and no others.
+    pub(crate) fn show(&self, lines: Vec<Arc<IndexedLine>>) {
+        self.0.store(Arc::new(lines));
     }
 }
 
@@ -116,7 +115,7 @@ pub(super) async fn tags(
     let limit = query.limit.map_or(100, |n| usize::try_from(n).unwrap_or(TAGS_MAX)).min(TAGS_MAX);
     let needle = query.q.unwrap_or_default().to_lowercase();
     let mut all = Tags { total: 0, tags: Vec::new() };
-    for line in &face.field.lines {
+    for line in face.field.0.load_full().iter() {
         if query.line.as_deref().is_some_and(|l| l != &*line.name) {
             continue;
         }
@@ -143,6 +142,12 @@ pub(super) async fn tags(
 }
 
 impl IndexedLine {
+    /// Of a plan; `looks` is where the line is asked.
+    pub(crate) fn new(plan: &LinePlan, looks: LookSender) -> IndexedLine {
+        let (name, devices, points) = (plan.name.clone(), plan.devices.clone(), plan.points.clone());
+        IndexedLine { name, devices, points, looks }
+    }
+
     fn tag(&self, point: u32) -> String {
         let Some(p) = self.points.get(point as usize) else { return String::new() };
         let device = self.devices.get(p.device as usize).map_or("?", |d| &*d.name);

@@ -41,7 +41,8 @@ pub(super) fn readiness(face: &Face) -> Result<(), String> {
     let state = if face.stages.has_floor { face.stages.control.run_state() } else { RunState::Running };
     let why = match state {
         RunState::Running | RunState::Degraded if face.alive() => {
-            let down = face.stages.lines.iter().find(|(_, l)| l.state() != LinkState::Up);
+            let lines = face.stages.lines.all();
+            let down = lines.iter().find(|(_, l)| l.state() != LinkState::Up);
             return down.map_or(Ok(()), |(line, _)| Err(format!("line {line} is down; what is behind it waits")));
         }
         RunState::Running | RunState::Degraded => "no control cycle was completed in time",

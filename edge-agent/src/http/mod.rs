@@ -29,7 +29,7 @@ mod problem;
 mod server;
 mod trust;
 
-pub use field::FieldIndex;
+pub use field::{FieldIndex, IndexedLine};
 pub use problem::Problem;
 pub use server::{BODY_MAX, CONNECTIONS_MAX, HEADER_LIMIT};
 
@@ -37,6 +37,7 @@ use crate::access::Access;
 use crate::alarms::AlarmDesk;
 use crate::board::Board;
 use crate::desk::Desk;
+use crate::lines::Reloader;
 use crate::live::Live;
 use crate::metrics::{Metrics, Stages};
 use crate::scene::Source;
@@ -77,11 +78,13 @@ pub struct Face {
     /// What pages see as it happens.
     pub live: Arc<Live>,
     /// The tags, to be searched.
-    pub field: FieldIndex,
+    pub field: Arc<FieldIndex>,
     /// Name of the gateway.
     pub gateway: String,
     /// Where keys and certificates of OPC UA are.
     pub pki_dir: PathBuf,
+    /// Takes another configuration over.
+    pub reloader: Arc<Reloader>,
     /// Cycles counted when last asked, and when that was.
     alive: AtomicU64,
 }
@@ -101,20 +104,36 @@ pub struct FaceParts {
     /// What pages see as it happens.
     pub live: Arc<Live>,
     /// The tags, to be searched.
-    pub field: FieldIndex,
+    pub field: Arc<FieldIndex>,
     /// Name of the gateway.
     pub gateway: String,
     /// Where keys and certificates of OPC UA are.
     pub pki_dir: PathBuf,
+    /// Takes another configuration over.
+    pub reloader: Arc<Reloader>,
 }
 
 impl Face {
     /// A face of these parts.
     pub fn new(parts: FaceParts) -> Arc<Face> {
-        let FaceParts { metrics, stages, access, board, floor, live, field, gateway, pki_dir } = parts;
+        let FaceParts { metrics, stages, access, board, floor, live, field, gateway, pki_dir, reloader } = parts;
         let (desk, alarms) = (stages.desk.clone(), stages.alarms.clone());
         let alive = AtomicU64::new(u64::MAX);
-        Arc::new(Face { metrics, desk, stages, access, board, alarms, floor, live, field, gateway, pki_dir, alive })
+        Arc::new(Face {
+            metrics,
+            desk,
+            stages,
+            access,
+            board,
+            alarms,
+            floor,
+            live,
+            field,
+            gateway,
+            pki_dir,
+            reloader,
+            alive,
+        })
     }
 
     /// Watches the beat: whether a cycle was completed within [`ALIVE_WITHIN`].
@@ -175,6 +194,7 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(orders::one, orders::change, orders::withdraw))
         .routes(routes!(plant::write))
         .routes(routes!(plant::acknowledge))
+        .routes(routes!(plant::reload))
         .routes(routes!(floor::scene))
         .routes(routes!(floor::now))
         .routes(routes!(floor::vehicle))

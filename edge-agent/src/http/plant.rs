@@ -1,9 +1,10 @@
 //! What reaches the plant beside orders: writes of tags, and a person's word that machines may go on.
 
 use super::Face;
-use super::guard::{As, OPERATOR};
+use super::guard::{As, ENGINEER, OPERATOR};
 use super::problem::{Body, Problem};
 use crate::commands::{Origin, WriteForm, WriteView};
+use crate::lines::{HEALTHY_WITHIN, ReloadError, Reloaded};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -41,4 +42,21 @@ pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Fa
     let done = face.desk.request(Request::Acknowledge);
     face.access.audit.note(&who, "plant.acknowledge", "machines that left AUTO", if done { "done" } else { "busy" });
     if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
+}
+
+/// Reads the configuration again and takes over what differs, all of it or nothing: lines that are the same keep their sockets and counters;
+/// lines that are new or changed have to come up within 20 s, else the last good configuration is in force again.
+#[utoipa::path(post, path = "/api/v1/reload", tag = "plant", responses((status = 200, body = Reloaded, description = "Taken over")))]
+pub(super) async fn reload(As(who): As<ENGINEER>, State(face): State<Arc<Face>>) -> Result<Json<Reloaded>, Problem> {
+    let done = face.reloader.reload(HEALTHY_WITHIN).await.map_err(|why| match &why {
+        ReloadError::Wrong(text) => Problem::invalid("the configuration is wrong; nothing was changed", text.clone()),
+        ReloadError::NeedsRestart(text) => {
+            Problem::conflict("needs-restart", "this needs a restart; nothing was changed", text.clone())
+        }
+        ReloadError::NotHealthy(text) => {
+            Problem::conflict("not-healthy", "the new lines did not come up", text.clone())
+        }
+    });
+    face.access.audit.note(&who, "reload", "", done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
+    done.map(Json)
 }

@@ -272,7 +272,7 @@ fn line(name: &str, l: &LineStats, now_ms: u64) -> LineView {
 /// All lines right now.
 pub fn field(s: &Stages) -> Vec<LineView> {
     let now = s.clock.now().0;
-    s.lines.iter().map(|(name, l)| line(name, l, now)).collect()
+    s.lines.all().iter().map(|(name, l)| line(name, l, now)).collect()
 }
 
 /// An order, and when it went through its states.

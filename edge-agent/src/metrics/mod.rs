@@ -11,6 +11,7 @@ use crate::commands::{AuditStats, CommandStats, OUTCOMES, WriteDesk};
 use crate::control::ControlStats;
 use crate::desk::Desk;
 use crate::field::{DeviceStats, LineStats, Refusal};
+use crate::lines::LineList;
 use crate::live::LiveStats;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::MqttStats;
@@ -32,7 +33,7 @@ pub struct Stages {
     /// Control thread.
     pub control: Arc<ControlStats>,
     /// Lines, with their names.
-    pub lines: Vec<(Arc<str>, Arc<LineStats>)>,
+    pub lines: Arc<LineList>,
     /// Spool.
     pub spool: Arc<Spool>,
     /// MQTT edge.
@@ -97,13 +98,13 @@ fn flag(put: Put<'_>, value: bool) {
 }
 
 fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
-    for (name, stats) in &s.lines {
+    for (name, stats) in s.lines.all().iter() {
         put(Some(("line", name)), Reading::Number(read(stats) as f64));
     }
 }
 
 fn per_device(s: &Stages, put: Put<'_>, read: impl Fn(&DeviceStats) -> f64) {
-    for device in s.lines.iter().flat_map(|(_, stats)| &stats.devices) {
+    for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
         put(Some(("device", &device.name)), Reading::Number(read(device)));
     }
 }
@@ -216,7 +217,7 @@ pub const TABLE: &[Figure] = &[
     ),
     figure("lightsout_device_age_seconds", "Time since the device was last read.", Gauge, |s, put| {
         let now = s.clock.now().0;
-        for device in s.lines.iter().flat_map(|(_, stats)| &stats.devices) {
+        for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
             let at = device.read_at_ms.load(Relaxed);
             if at > 0 {
                 let age = now.saturating_sub(at) as f64 / 1000.0;
@@ -229,13 +230,13 @@ pub const TABLE: &[Figure] = &[
         "Time from a poll's due time to its start.",
         Distribution,
         |s, put| {
-            for device in s.lines.iter().flat_map(|(_, stats)| &stats.devices) {
+            for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
                 put(Some(("device", &device.name)), Reading::Distribution(&device.jitter));
             }
         },
     ),
     figure("lightsout_poll_seconds", "Time a poll takes.", Distribution, |s, put| {
-        for (name, stats) in &s.lines {
+        for (name, stats) in s.lines.all().iter() {
             put(Some(("line", name)), Reading::Distribution(&stats.poll));
         }
     }),
@@ -288,7 +289,7 @@ pub const TABLE: &[Figure] = &[
         "The longest a write can wait for the line: when a device does not answer.",
         Gauge,
         |s, put| {
-            for (name, stats) in &s.lines {
+            for (name, stats) in s.lines.all().iter() {
                 put(Some(("line", name)), Reading::Number(stats.write_wait_worst.as_secs_f64()));
             }
         },

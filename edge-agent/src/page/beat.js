@@ -32,12 +32,12 @@ function paint() {
   const b = last, ratio = b.cycles ? (100 * b.missed) / (b.cycles + b.missed) : 0;
   fill(kpis, kpi("Cycles a second", b.rate ? b.rate.toFixed(0) : "…"), kpi("Missed", kilo(b.missed), ratio >= 0.01 ? `${ratio.toFixed(2)} %` : "", ratio > 1 ? "warn" : ""), kpi("99 % of cycles take less than", us(b.exec.p99_us)),
     kpi("99 % start late by less than", us(b.wake.p99_us)), kpi("Age of the input image", String(b.image_age_ms), "ms", b.image_age_ms > 500 ? "warn" : ""),
-    kpi(b.spool.connected ? "Messages that wait" : "Messages wait, no broker", kilo(b.spool.waiting), "", b.spool.connected ? "" : "warn"), kpi(b.spool.full_in_s === undefined ? "The spool would last" : "The spool is full in", age(b.spool.full_in_s ?? b.spool.lasts_s) || "…", "", b.spool.failing ? "bad" : b.spool.full_in_s !== undefined && b.spool.full_in_s < 3600 ? "warn" : ""), kpi("Values lost", kilo(b.spool.lost), "", b.spool.lost ? "warn" : ""), kpi("Real time granted", b.realtime ? "yes" : "no"));
+    kpi(b.spool.connected ? "Messages that wait" : "Messages wait, no broker", kilo(b.spool.waiting), "", b.spool.connected ? "" : "warn"), kpi(b.spool.full_in_s === undefined ? "The spool would last" : "The spool is full in", age(b.spool.full_in_s ?? b.spool.lasts_s) || "…", "", b.spool.failing ? "bad" : b.spool.full_in_s !== undefined && b.spool.full_in_s < 3600 ? "warn" : ""), kpi("Values lost", kilo(b.spool.lost), "", b.spool.lost ? "warn" : ""));
   fill(exec, h("h2", {}, "Time a cycle takes"), facts(b.exec), bars(b.exec, "Cycles by the time they took"));
   fill(wake, h("h2", {}, "How late a cycle starts"), facts(b.wake), bars(b.wake, "Cycles by how late they started"));
   fill(traces, trace("Cycles missed, each second", series.missed, (v) => String(v)), trace("Lateness, 99 in 100", series.wake, us), trace("Values delivered a second", series.delivered, (v) => kilo(v)), trace("Messages that wait for the broker", series.waiting, kilo));
 }
-const facts = (x) => h("div", { class: "row soft" }, `half below ${us(x.p50_us)} · 99 % below ${us(x.p99_us)} · 99.9 % below ${us(x.p999_us)} · longest ${us(x.max_us)} · ${kilo(x.count)} cycles since the start ${age(last.up_ms / 1000)} ago`);
+const facts = (x) => h("div", { class: "row soft" }, `half below ${us(x.p50_us)} · 99 % below ${us(x.p99_us)} · 99.9 % below ${us(x.p999_us)} · longest ${us(x.max_us)} · ${kilo(x.count)} cycles since the start ${age(last.up_ms / 1000)} ago${last.run_state === "none" ? "" : last.realtime ? " · real time granted" : " · without real time"}`);
 
 // A logarithmic height: one late cycle in a million has to be seen.
 function bars(x, label) {

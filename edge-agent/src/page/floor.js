@@ -219,8 +219,9 @@ function vehicle(c, v, n, k) {
   else { c.fillStyle = ink.vehicle; c.fill(); }
   c.lineWidth = Math.max(0.05, 2 / k); c.strokeStyle = level ? ink["on-fill"] : name === "idle" ? ink.idle : ink.vehicle; c.stroke();
   if (v.kind === "robot") { c.beginPath(); c.moveTo(l, 0); c.lineTo(l * 0.45, w * 0.6); c.lineTo(l * 0.45, -w * 0.6); c.closePath(); c.fillStyle = level ? ink["on-fill"] : ink.panel; c.fill(); }
-  if (v.load) { const s = Math.min(l, w) * 0.86; c.fillStyle = level ? ink["on-fill"] : name === "idle" || v.kind === "cell" ? ink.load : ink.idle; c.fillStyle = ink.load; c.fillRect(-Math.max(s, Math.min(l, 0.34)), -s * 0.72, 2 * Math.max(s, Math.min(l, 0.34)), s * 1.44); }
+  if (v.load && !level) { const s = Math.min(l, w) * 0.86; c.fillStyle = level ? ink["on-fill"] : name === "idle" || v.kind === "cell" ? ink.load : ink.idle; c.fillStyle = ink.load; c.fillRect(-Math.max(s, Math.min(l, 0.34)), -s * 0.72, 2 * Math.max(s, Math.min(l, 0.34)), s * 1.44); }
   if (n === selected) { c.strokeStyle = ink.select; c.lineWidth = Math.max(0.09, 3 / k); c.beginPath(); c.roundRect(-l - 0.14, -w - 0.14, 2 * l + 0.28, 2 * w + 0.28, 0.16); c.stroke(); }
+  if (level && k < 22) { c.lineWidth = 3 / k; c.strokeStyle = level === "bad" ? ink["critical-fill"] : ink["medium-fill"]; c.beginPath(); c.arc(0, 0, Math.max(l * 1.6, 11 / k), 0, 7); c.stroke(); }
   if (level && k > 6) { c.fillStyle = ink["on-fill"]; c.font = `700 ${2 * Math.min(l, w)}px system-ui`; c.textAlign = "center"; c.textBaseline = "middle"; if (!v.load) c.fillText("!", 0, 0.04); }
   if (turn) c.rotate(-turn); c.translate(-v.x, -v.y);
 }

@@ -1,0 +1,397 @@
+//! The page in a real browser: the floor appears and moves, an order is given and seen to end, a wrong role is refused, a killed agent is
+//! shown as lost and found again, a thousand vehicles glide, and whoever cannot see, point or tell colours can use it too.
+//!
+//! Pictures of every view are left in `target/page/` to be looked at.
+
+mod support;
+
+use edge_agent::Agent;
+use edge_agent::access::Role;
+use edge_agent::board::Step;
+use edge_agent::scene::{
+    AreaKind, AreaView, Moment, PlaceKind, PlaceView, RoadView, STATES, Scene, Source, State, TierView, VehicleDetail,
+    VehicleKind, VehicleNow, VehicleView,
+};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::eventually;
+
+/// A browser with its driver; both end with it.
+struct Browser {
+    client: Client,
+    driver: Child,
+    at: SocketAddr,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+impl Browser {
+    /// `None` where there is no Chromium.
+    async fn start(test: &str) -> Option<Browser> {
+        let driver = support::installed("chromedriver", test)?;
+        support::installed("chromium", test)?;
+        let port = support::free_port();
+        let driver = Command::new(driver)
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        let up = eventually(Duration::from_secs(20), async || tokio::net::TcpStream::connect(at).await.is_ok()).await;
+        assert!(up, "chromedriver does not listen");
+        let args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1366,900"];
+        let mut wanted = serde_json::Map::new();
+        wanted.insert("goog:chromeOptions".into(), json!({ "args": args }));
+        wanted.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        let client = builder.capabilities(wanted).connect(&format!("http://{at}")).await.expect("a session");
+        Some(Browser { client, driver, at })
+    }
+
+    async fn open(&self, page: SocketAddr, tab: &str) {
+        self.client.goto(&format!("http://{page}/#{tab}")).await.unwrap();
+    }
+
+    async fn js(&self, script: &str) -> Value {
+        self.client.execute(script, vec![]).await.unwrap_or_else(|e| panic!("{script}: {e}"))
+    }
+
+    /// Waits until a script says true.
+    async fn until(&self, what: &str, script: &str) {
+        let limit = Duration::from_secs(60);
+        assert!(eventually(limit, async || self.js(script).await == true).await, "never: {what}");
+    }
+
+    async fn click(&self, css: &str) {
+        self.client.find(Locator::Css(css)).await.unwrap_or_else(|e| panic!("{css}: {e}")).click().await.unwrap();
+    }
+
+    async fn tab(&self, name: &str) {
+        self.click(&format!("#tab-{name}")).await;
+        self.until(name, &format!("return !document.getElementById('{name}').hidden")).await;
+    }
+
+    /// What the browser has complained of since this was last asked.
+    async fn complaints(&self) -> Vec<String> {
+        let session = self.client.session_id().await.unwrap().unwrap();
+        let path = format!("/session/{session}/se/log");
+        let (_, text) = support::http(self.at, "POST", &path, "{\"type\":\"browser\"}").await.unwrap();
+        let log: Value = serde_json::from_str(&text).unwrap_or_default();
+        let lines = log["value"].as_array().into_iter().flatten();
+        lines.filter(|l| l["level"] != "INFO" && l["level"] != "DEBUG").map(|l| l["message"].to_string()).collect()
+    }
+
+    /// A picture at this size, in this theme.
+    async fn picture(&self, name: &str, (width, height): (u32, u32), theme: &str) {
+        self.client.set_window_size(width, height).await.unwrap();
+        self.js(&format!(
+            "if (document.documentElement.dataset.theme !== '{theme}') document.getElementById('theme').click()"
+        ))
+        .await;
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        let png = self.client.screenshot().await.unwrap();
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/page");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(format!("{name}-{width}x{height}-{theme}.png")), png).unwrap();
+    }
+
+    async fn sign_in(&self, name: &str, password: &str) {
+        self.click("#who").await;
+        self.client.find(Locator::Css("dialog input[name=name]")).await.unwrap().send_keys(name).await.unwrap();
+        self.client.find(Locator::Css("dialog input[name=password]")).await.unwrap().send_keys(password).await.unwrap();
+        self.click("dialog button[type=submit]").await;
+        self.until("signed in", &format!("return document.getElementById('who').textContent.startsWith('{name}')"))
+            .await;
+    }
+
+    async fn end(mut self) {
+        let _ = self.client.clone().close().await;
+        let _ = self.driver.kill();
+    }
+}
+
+/// What axe would find first: controls without a name, pictures without a text, text that is too faint, things the keyboard cannot reach.
+const AUDIT: &str = r#"
+const bad = [];
+const shown = (e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && e.getBoundingClientRect().width > 0;
+const name = (e) => (e.getAttribute("aria-label") || e.labels?.[0]?.textContent || e.textContent || e.title || "").trim();
+for (const e of document.querySelectorAll("button, a[href], input, select, [role=tab], [tabindex='0']")) {
+  if (!shown(e)) continue;
+  if (!name(e)) bad.push(`no name: ${e.outerHTML.slice(0, 90)}`);
+  const r = e.getBoundingClientRect();
+  if (e.matches("button") && r.height < 24) bad.push(`too small to touch: ${name(e)}`);
+}
+for (const e of document.querySelectorAll("[role=img], img, svg:not([aria-hidden])")) if (shown(e) && !e.getAttribute("aria-label")) bad.push(`picture without a text: ${e.outerHTML.slice(0, 90)}`);
+for (const e of document.querySelectorAll("[aria-labelledby], [aria-controls]")) for (const a of ["aria-labelledby", "aria-controls"]) { const id = e.getAttribute(a); if (id && e.id !== "dialog" && !document.getElementById(id)) bad.push(`${a} names nothing: ${id}`); }
+const ids = [...document.querySelectorAll("[id]")].map((e) => e.id); for (const id of new Set(ids)) if (ids.filter((i) => i === id).length > 1) bad.push(`id twice: ${id}`);
+if (!document.documentElement.lang || !document.title || !document.querySelector("main")) bad.push("no language, title or main");
+const rgb = (t) => { const c = document.createElement("canvas"); c.width = c.height = 1; const x = c.getContext("2d", { willReadFrequently: true }); x.fillStyle = t; x.fillRect(0, 0, 1, 1); const d = x.getImageData(0, 0, 1, 1).data; return [d[0], d[1], d[2], d[3] / 255]; };
+const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+const light = (c) => { const f = (v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }; return 0.2126 * f(c[0]) + 0.7152 * f(c[1]) + 0.0722 * f(c[2]); };
+const ground = (e) => { const all = []; for (; e; e = e.parentElement) all.push(rgb(getComputedStyle(e).backgroundColor)); return all.reverse().reduce((under, c) => over(c, under), [255, 255, 255, 1]); };
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+  const e = walk.currentNode.parentElement;
+  if (!walk.currentNode.textContent.trim() || !e || !shown(e) || e.closest("script, style, noscript, :disabled, .toast, svg") || e.tagName === "OPTION") continue;
+  const css = getComputedStyle(e), back = ground(e), front = over(rgb(css.color), back);
+  const [a, b] = [light(front), light(back)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05), size = parseFloat(css.fontSize);
+  const need = size >= 24 || (size >= 18.66 && css.fontWeight >= 600) ? 3 : 4.5;
+  if (ratio < need) bad.push(`contrast ${ratio.toFixed(2)} of "${walk.currentNode.textContent.trim().slice(0, 30)}"`);
+}
+return [...new Set(bad)];
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_role_is_refused() {
+    let Some(browser) = Browser::start("an_operator_sees_the_floor").await else { return };
+    let sim = support::start_plant(12).await;
+    let mut plan = support::demo_plan(sim.addresses, support::free_port());
+    plan.access.loopback = Some(Role::Viewer);
+    let agent = Agent::start(plan).await.unwrap();
+    agent.access().add_user("ada", Role::Operator, "correct horse".into()).await.unwrap();
+    agent.access().add_user("vic", Role::Viewer, "correct horse".into()).await.unwrap();
+    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await);
+
+    browser.open(agent.http, "floor").await;
+    browser.until("six machines on the map", "return window.lightsoutFloor?.count() === 6").await;
+    browser.until("the list has them", "return document.querySelectorAll('.vehicles tbody button').length === 6").await;
+    browser.until("it is running", "return document.getElementById('run-state').textContent === 'Running'").await;
+    let painted = "const c = document.querySelector('.map canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+                   let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n > 20000";
+    browser.until("the map is painted", painted).await;
+
+    // A viewer looks, and that is all.
+    browser.tab("orders").await;
+    browser.until("no orders from a viewer", "return document.querySelector('#orders .primary').disabled").await;
+    browser.sign_in("vic", "correct horse").await;
+    browser.until("nor from vic", "return document.querySelector('#orders .primary').disabled").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    let refused = "const r = await fetch('/api/v1/orders', { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{\"kind\":\"retrieve\",\"load\":1001}' }); \
+                   return `${r.status} ${(await r.json()).type}`";
+    assert_eq!(browser.js(refused).await, "403 urn:lightsout:problem:not-allowed");
+    browser.complaints().await; // the browser itself notes the 403
+
+    // An operator gives an order and sees it end.
+    browser.click("#who").await;
+    browser.click("dialog .primary").await;
+    browser.until("signed out", "return document.getElementById('who').textContent.startsWith('Sign in')").await;
+    browser.sign_in("ada", "correct horse").await;
+    browser.click("#orders .primary").await;
+    browser.client.find(Locator::Css("dialog input[name=load]")).await.unwrap().send_keys("1001").await.unwrap();
+    browser.click("dialog button[type=submit]").await;
+    browser
+        .until("its story is told", "return document.querySelector('#orders .story')?.textContent.includes('taken')")
+        .await;
+    browser.tab("floor").await;
+    let first = browser.js("return window.lightsoutFloor.positions()").await;
+    let moved = async || browser.js("return window.lightsoutFloor.positions()").await != first;
+    assert!(eventually(Duration::from_secs(30), moved).await, "vehicles move");
+    browser.tab("orders").await;
+    let done = "return document.querySelector('#orders .story')?.textContent.includes('done')";
+    browser.until("the order is seen to end", done).await;
+
+    // Every view, at a desk and on a tablet, light and dark, can be read and used by everybody.
+    for tab in ["floor", "orders", "field", "beat", "alarms"] {
+        browser.tab(tab).await;
+        for (theme, size) in
+            [("light", (1366, 1000)), ("dark", (1366, 1000)), ("light", (1024, 900)), ("dark", (800, 1100))]
+        {
+            browser.picture(tab, size, theme).await;
+            let wide = "return document.documentElement.scrollWidth <= innerWidth";
+            assert_eq!(browser.js(wide).await, true, "{tab} is wider than {size:?}");
+            let found = browser.js(AUDIT).await;
+            assert_eq!(found, json!([]), "{tab}, {theme}, {size:?}");
+        }
+    }
+    // The keyboard alone gets from view to view.
+    browser.js("document.getElementById('tab-alarms').focus()").await;
+    browser.client.active_element().await.unwrap().send_keys("\u{e014}").await.unwrap();
+    browser
+        .until(
+            "arrow keys change the view",
+            "return document.activeElement.id === 'tab-floor' && !document.getElementById('floor').hidden",
+        )
+        .await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+    agent.stop().await;
+    assert!(sim.truth().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_is_shown_as_lost_and_found_again() {
+    let Some(browser) = Browser::start("a_killed_agent_is_shown_as_lost").await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
+    let text =
+        format!("[gateway]\nname = \"gw-7\"\narea = \"a\"\nline = \"l\"\nlisten = \"{at}\"\nstate_dir = \"state\"\n");
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, text).unwrap();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
+        command.arg("run").arg(&file).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let up = async || matches!(support::http(at, "GET", "/healthz", "").await, Ok((200, _)));
+    let mut agent = run();
+    assert!(eventually(Duration::from_secs(20), up).await);
+    browser.open(at, "beat").await;
+    browser.until("connected", "return document.getElementById('gateway').textContent === 'gw-7' && document.getElementById('run-state').textContent === 'Gathering'").await;
+    agent.kill().unwrap(); // SIGKILL
+    agent.wait().unwrap();
+    browser.until("lost", "return !document.getElementById('lost').hidden").await;
+    let mut agent = run();
+    browser.until("found again", "return document.getElementById('lost').hidden").await;
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    browser.end().await;
+}
+
+/// A floor of a thousand robots that go round and round.
+struct Synthetic {
+    start: Instant,
+}
+
+const ROBOTS: usize = 1000;
+
+impl Synthetic {
+    /// A robot runs round a block of its own, a metre and a half a second.
+    fn at(robot: usize, seconds: f64) -> (f64, f64, i16) {
+        let (column, row) = ((robot % 40) as f64 * 3.0, (robot / 40) as f64 * 3.0);
+        let way = (seconds * 1.5 + robot as f64 * 0.37) % 8.0;
+        match way {
+            w if w < 2.0 => (column + w, row, 0),
+            w if w < 4.0 => (column + 2.0, row + w - 2.0, 90),
+            w if w < 6.0 => (column + 6.0 - w, row + 2.0, 180),
+            w => (column, row + 8.0 - w, 270),
+        }
+    }
+}
+
+impl Source for Synthetic {
+    fn scene(&self) -> Scene {
+        let corner = |n: usize| {
+            let (column, row) = ((n / 4 % 40) as f32 * 3.0, (n / 4 / 40) as f32 * 3.0);
+            let (x, y) = [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)][n % 4];
+            PlaceView { name: format!("p{n}"), x_m: column + x, y_m: row + y, tier: 0, kind: PlaceKind::Road }
+        };
+        let road = |n: usize| RoadView { from: n as u32, to: (n - n % 4 + (n + 1) % 4) as u32, both: false };
+        let hall = AreaView {
+            name: "hall".into(),
+            kind: AreaKind::Zone,
+            x_m: -1.0,
+            y_m: -1.0,
+            width_m: 121.0,
+            depth_m: 76.0,
+            tier: 0,
+            to_tier: 0,
+        };
+        let robot =
+            |n| VehicleView { name: format!("robot-{n}"), kind: VehicleKind::Robot, length_m: 1.0, width_m: 0.7 };
+        Scene {
+            tiers: vec![TierView { name: "Ground".into(), elevation_m: 0.0 }],
+            places: (0..ROBOTS * 4).map(corner).collect(),
+            roads: (0..ROBOTS * 4).map(road).collect(),
+            areas: vec![hall],
+            vehicles: (0..ROBOTS).map(robot).collect(),
+            states: STATES.to_vec(),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let now = |n: usize| {
+            let (x, y, heading_deg) = Synthetic::at(n, seconds);
+            let state = if n % 97 == 5 {
+                State::Fault
+            } else if n % 53 == 7 {
+                State::Waiting
+            } else {
+                State::Busy
+            };
+            VehicleNow {
+                x_mm: (x * 1000.0) as i32,
+                y_mm: (y * 1000.0) as i32,
+                tier: 0,
+                heading_deg,
+                state: state as u8,
+                load: if n.is_multiple_of(3) { 7000 + n as u32 } else { 0 },
+                battery: (n % 100) as i8,
+                order: 0,
+                path: (0..4).map(|k| (n * 4 + k) as u32).collect(),
+            }
+        };
+        Moment { t: self.start.elapsed().as_millis() as u64, v: (0..ROBOTS).map(now).collect() }
+    }
+
+    fn loads(&self) -> Vec<(u32, u32)> {
+        Vec::new()
+    }
+
+    fn vehicle(&self, index: usize) -> Option<VehicleDetail> {
+        let commands = vec![Step { time: "2026-11-24T00:00:00.000Z".into(), what: "round again".into() }];
+        Some(VehicleDetail {
+            name: format!("robot-{index}"),
+            state: State::Busy,
+            why: None,
+            load: None,
+            order: None,
+            commands,
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_vehicles_glide_between_the_frames_they_are_told_in() {
+    let Some(browser) = Browser::start("a_thousand_vehicles").await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, "[gateway]\nname = \"hall\"\narea = \"a\"\nline = \"l\"\nlisten = \"127.0.0.1:0\"\n")
+        .unwrap();
+    let plan = edge_agent::config::load(&file).unwrap();
+    let source = Arc::new(Synthetic { start: Instant::now() });
+    let bytes = serde_json::to_vec(&source.moment()).unwrap().len();
+    let agent = Agent::start_with(plan, Some(source)).await.unwrap();
+    browser.open(agent.http, "floor").await;
+    browser
+        .until("a thousand", "return window.lightsoutFloor?.count() === 1000 && window.lightsoutFloor.stats.frames > 3")
+        .await;
+    browser.js("Object.assign(window.lightsoutFloor.stats, { draws: 0, frames: 0, drawMs: 0, worstMs: 0 })").await;
+    // Where a robot is at each draw: it has to move at nearly every one, not only when a frame comes.
+    let watch = "window.seen = []; const look = () => { window.seen.push(window.lightsoutFloor.positions()[500]); if (window.seen.length < 120) requestAnimationFrame(look); }; look();";
+    browser.js(watch).await;
+    browser.until("two seconds of draws", "return window.seen.length >= 120").await;
+    let stats = browser.js("return window.lightsoutFloor.stats").await;
+    let steps = browser.js("let n = 0; for (let i = 1; i < seen.length; i++) n += seen[i][0] !== seen[i-1][0] || seen[i][1] !== seen[i-1][1]; return n").await;
+    let n = |key: &str| stats[key].as_f64().unwrap();
+    eprintln!(
+        "1000 vehicles: {} draws for {} frames of {bytes} bytes, {:.2} ms a draw, worst {:.1} ms; a robot moved in {steps} of 119 draws",
+        n("draws"),
+        n("frames"),
+        n("drawMs") / n("draws"),
+        n("worstMs")
+    );
+    assert!(n("draws") > 2.0 * n("frames"), "it glides between frames: {stats}");
+    assert!(steps.as_f64().unwrap() > 80.0, "it moves at nearly every draw: {steps}");
+    assert!(bytes < 80_000, "a frame of a thousand stays small: {bytes}");
+    browser.click(".vehicles tbody button").await;
+    browser
+        .until("one is chosen", "return document.querySelector('#vehicle-detail h2')?.textContent.startsWith('robot-')")
+        .await;
+    browser.picture("thousand", (1366, 1000), "light").await;
+    browser.picture("thousand", (1366, 1000), "dark").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+    agent.stop().await;
+}

@@ -1,0 +1,205 @@
+//! Another configuration in a running agent: by difference, all or nothing, and back when it does not come up.
+
+mod support;
+
+use edge_agent::Agent;
+use edge_agent::lines::{ReloadError, Reloaded};
+use plc_sim::bank::{Bank, BankConfig};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use support::{eventually, http};
+
+/// A configuration in a folder of its own.
+struct Config {
+    dir: tempfile::TempDir,
+    port: u16,
+    more: String,
+}
+
+impl Config {
+    fn new() -> Config {
+        Config { dir: tempfile::tempdir().unwrap(), port: support::free_port(), more: String::new() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("agent.toml")
+    }
+
+    /// Writes it: lines with their peers, each with a profile of its own name.
+    fn write(&self, lines: &[(&str, SocketAddr)]) {
+        let mut text = format!(
+            "[gateway]\nname = \"gw\"\narea = \"a\"\nline = \"l\"\nlisten = \"127.0.0.1:{}\"\n[http]\nloopback = \"engineer\"\n{}",
+            self.port, self.more
+        );
+        for (name, at) in lines {
+            text += &format!(
+                "[[line]]\nname = \"{name}\"\nmodbus = \"{at}\"\ntimeout = \"300ms\"\n\
+                 [[line.device]]\nname = \"d-{name}\"\ncell = \"c\"\nprofile = \"{name}.toml\"\n"
+            );
+        }
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    fn profile(&self, name: &str, tags: &[&str]) {
+        let tag = |(n, tag): (usize, &&str)| {
+            format!(
+                "[[tag]]\nname = \"{tag}\"\naddress = \"holding:{n}\"\ntype = \"u16\"\ninterval = \"100ms\"\nwrite = {{}}\n"
+            )
+        };
+        std::fs::write(
+            self.dir.path().join(format!("{name}.toml")),
+            tags.iter().enumerate().map(tag).collect::<String>(),
+        )
+        .unwrap();
+    }
+}
+
+async fn bank() -> Bank {
+    Bank::start(BankConfig { units: 1, registers: 50, ..BankConfig::default() }).await.unwrap()
+}
+
+fn counters(agent: &Agent, line: &str) -> Option<(u64, u64)> {
+    let lines = agent.stages.lines.all();
+    lines.iter().find(|(n, _)| &**n == line).map(|(_, s)| (s.connects.load(Relaxed), s.polls.load(Relaxed)))
+}
+
+async fn tags(agent: &Agent) -> String {
+    http(agent.http, "GET", "/api/v1/tags", "").await.unwrap().1
+}
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_same_is_not_touched_and_what_does_not_come_up_is_taken_back() {
+    let (one, two, three) = (bank().await, bank().await, bank().await);
+    let mut config = Config::new();
+    config.profile("one", &["a"]);
+    config.profile("two", &["a"]);
+    config.profile("three", &["a"]);
+    config.write(&[("one", one.addr), ("two", two.addr)]);
+    let agent = Agent::start(edge_agent::config::load(&config.file()).unwrap_or_else(|e| panic!("{e}"))).await.unwrap();
+    let reloader = agent.reloader();
+    let within = Duration::from_secs(5);
+    let polled = async |line: &'static str| counters(&agent, line).is_some_and(|(up, polls)| up > 0 && polls > 2);
+    assert!(eventually(within, async || polled("one").await && polled("two").await).await);
+
+    // A tag more behind one line, and a line more: the other line does not notice.
+    let before = counters(&agent, "one").unwrap();
+    config.profile("two", &["a", "b"]);
+    config.write(&[("one", one.addr), ("two", two.addr), ("three", three.addr)]);
+    let done = reloader.reload(within).await.unwrap();
+    let want =
+        Reloaded { kept: names(&["one"]), started: names(&["three"]), changed: names(&["two"]), stopped: vec![] };
+    assert_eq!(done, want);
+    assert!(eventually(within, async || counters(&agent, "one").unwrap().1 > before.1 + 3).await, "it goes on");
+    assert_eq!(counters(&agent, "one").unwrap().0, 1, "its connection is the first one still");
+    assert!(
+        counters(&agent, "two").unwrap().1 < counters(&agent, "one").unwrap().1,
+        "a changed line begins to count anew"
+    );
+    assert!(tags(&agent).await.contains("d-two/b"));
+    let (status, said) = http(agent.http, "POST", "/api/v1/writes", "{\"tag\":\"d-two/b\",\"value\":7}").await.unwrap();
+    assert_eq!(status, 200, "what is new can be written: {said}");
+    let (_, page) = http(agent.http, "GET", "/metrics", "").await.unwrap();
+    assert!(page.contains("lightsout_line_up{line=\"three\"} 1"), "{page}");
+    // The same again is nothing to do.
+    let (status, said) = http(agent.http, "POST", "/api/v1/reload", "").await.unwrap();
+    assert_eq!((status, said.contains("\"kept\":[\"one\",\"two\",\"three\"]")), (200, true), "{said}");
+
+    // A wrong file changes nothing, and an alarm says so until a right one is taken over.
+    std::fs::write(config.dir.path().join("two.toml"), "[[tag]]\nnam = \"a\"\n").unwrap();
+    assert!(matches!(reloader.reload(within).await, Err(ReloadError::Wrong(why)) if why.contains("two.toml:2")));
+    let alarm = async || agent.stages.alarms.list().iter().any(|a| a.alarm == "configuration-refused" && a.active);
+    assert!(eventually(within, alarm).await);
+    assert!(tags(&agent).await.contains("d-two/b"));
+    config.profile("two", &["a", "b"]);
+
+    // What is wired at the start says that it needs a restart.
+    config.more = "[mqtt]\nbroker = \"127.0.0.1:1\"\n".into();
+    config.write(&[("one", one.addr)]);
+    let refused = reloader.reload(within).await;
+    assert!(matches!(refused, Err(ReloadError::NeedsRestart(why)) if why.contains("[mqtt]")));
+    assert!(counters(&agent, "three").is_some(), "all or nothing");
+    config.more.clear();
+
+    // A line that does not come up is taken back, with all that came with it, as the files were.
+    let dead = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
+    config.profile("two", &["a", "b", "c"]);
+    config.write(&[("one", one.addr), ("two", dead)]);
+    let taken_back = reloader.reload(Duration::from_secs(1)).await;
+    assert!(matches!(taken_back, Err(ReloadError::NotHealthy(why)) if why.contains("line two did not come up")));
+    let again = async || tags(&agent).await.contains("d-two/b") && polled("two").await && polled("three").await;
+    assert!(eventually(within, again).await, "{}", tags(&agent).await);
+    assert!(!tags(&agent).await.contains("d-two/c"));
+
+    // And a line that is gone is gone from everywhere.
+    config.write(&[("one", one.addr), ("two", two.addr)]);
+    assert_eq!(reloader.reload(within).await.unwrap().stopped, names(&["three"]));
+    let (_, page) = http(agent.http, "GET", "/metrics", "").await.unwrap();
+    assert!(!page.contains("three") && !tags(&agent).await.contains("three"));
+    let (status, _) = http(agent.http, "POST", "/api/v1/writes", "{\"tag\":\"d-three/a\",\"value\":7}").await.unwrap();
+    assert_eq!(status, 403);
+    assert!(eventually(within, async || !alarm().await).await, "the alarm is over");
+    assert_eq!(counters(&agent, "one").unwrap().0, 1, "after all that, its first connection still");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_are_not_taken_from_under_the_control_thread() {
+    let sim = support::start_plant(3).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("profiles")).unwrap();
+    let port = support::free_port();
+    for name in ["agent.toml", "profiles/rack-plc.toml", "profiles/robot-cell.toml"] {
+        let text = std::fs::read_to_string(support::demo_file(name)).unwrap();
+        let text = text.replace("127.0.0.1:5020", &sim.addresses.modbus.to_string());
+        let text = text.replace("127.0.0.1:4855", &sim.addresses.opcua.to_string());
+        std::fs::write(dir.path().join(name), text.replace("127.0.0.1:9464", &format!("127.0.0.1:{port}"))).unwrap();
+    }
+    let file = dir.path().join("agent.toml");
+    let agent = Agent::start(edge_agent::config::load(&file).unwrap_or_else(|e| panic!("{e}"))).await.unwrap();
+    assert!(eventually(Duration::from_secs(20), async || agent.ready()).await);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("timeout = \"1s\"", "timeout = \"2s\"")).unwrap();
+    let refused = agent.reloader().reload(Duration::from_secs(5)).await;
+    assert!(matches!(refused, Err(ReloadError::NeedsRestart(why)) if why.contains("rack")));
+    std::fs::write(&file, text.replace("bays_per_side = 20", "bays_per_side = 20\n")).unwrap();
+    assert_eq!(
+        agent.reloader().reload(Duration::from_secs(5)).await.unwrap().kept.len(),
+        2,
+        "an empty line is no change"
+    );
+    agent.stop().await;
+    assert!(sim.truth().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_is_enough() {
+    let (one, two) = (bank().await, bank().await);
+    let config = Config::new();
+    config.profile("one", &["a"]);
+    config.profile("two", &["a"]);
+    config.write(&[("one", one.addr)]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+        .arg("run")
+        .arg(config.file())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], config.port));
+    let shows =
+        async |text: &'static str| http(at, "GET", "/metrics", "").await.is_ok_and(|(_, page)| page.contains(text));
+    assert!(eventually(Duration::from_secs(20), async || shows("lightsout_line_up{line=\"one\"} 1").await).await);
+    config.write(&[("one", one.addr), ("two", two.addr)]);
+    assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    let up = eventually(Duration::from_secs(10), async || shows("lightsout_line_up{line=\"two\"} 1").await).await;
+    let kept = shows("lightsout_line_connects_total{line=\"one\"} 1").await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(up && kept);
+}
