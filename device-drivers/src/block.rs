@@ -6,11 +6,12 @@
 //! ```text
 //!  command  0      2     3     4      6    7    8      10   11    12           14       17   18
 //!           token  beat  flags seq    code pos  load   prog valid issued (ms)  boot ack CRC  commit = seq
+//!           of a drive, instead of position, load and program: up to five places, in words 7 to 10 and 16
 //!  status   0      2     3     4        6     8     10     11     12    13         14    15    16    18 .. 23
 //!           token  beat  boot  time ms  seen  done  result reason mode  interlocks fault state load  process values
 //! ```
 
-use control_core::image::{Command, CommandResult, MachineStatus, Mode, PackState, Reason};
+use control_core::image::{Command, CommandCode, CommandResult, MachineStatus, Mode, PackState, Reason};
 use control_core::units::LoadId;
 
 /// Words of a command block.
@@ -42,8 +43,12 @@ pub mod command {
     pub const ISSUED_MS: usize = 12;
     /// Boot counter of the controller at issue.
     pub const BOOT: usize = 14;
-    /// Which leaving of AUTO a person has acknowledged: the machine's own count of them, given back. Word 16 is spare.
+    /// Which leaving of AUTO a person has acknowledged: the machine's own count of them, given back.
     pub const ACKNOWLEDGED: usize = 15;
+    /// Of a drive: the places to drive along, nearest first, in these words; [`NO_PLACE`] after the last.
+    pub const PATH: [usize; 5] = [7, 8, 9, 10, 16];
+    /// No place.
+    pub const NO_PLACE: u16 = 0xFFFF;
     /// CRC-16/MODBUS over words 0 to 16, each high byte first.
     pub const CRC: usize = 17;
     /// Sequence again, 32 bits: the block is complete.
@@ -80,16 +85,22 @@ pub mod status {
     pub const STATE: usize = 15;
     /// Load on the deck, 32 bits.
     pub const LOAD: usize = 16;
-    /// Position of the axis, millimetres.
-    pub const AXIS_MM: usize = 18;
-    /// Speed of the axis, millimetres per second, signed.
+    /// Position of the axis, millimetres; of a mobile robot the number of the place it has reached last.
+    pub const AT: usize = 18;
+    /// Speed, millimetres per second, signed.
     pub const SPEED_MM_S: usize = 19;
-    /// Motor temperature, tenths of a degree Celsius.
+    /// Motor temperature, tenths of a degree Celsius; of a mobile robot the charge of its battery, thousandths.
     pub const TEMPERATURE_DC: usize = 20;
-    /// Motor current, tenths of an ampere.
+    /// The charge of a mobile robot's battery, thousandths.
+    pub const CHARGE: usize = TEMPERATURE_DC;
+    /// Motor current, tenths of an ampere; of a mobile robot where it is in the hall, x in centimetres.
     pub const CURRENT_DA: usize = 21;
-    /// Commands done since the machine was built, modulo 65536.
+    /// Where a mobile robot is in the hall, x in centimetres, signed.
+    pub const X_CM: usize = CURRENT_DA;
+    /// Commands done since the machine was built, modulo 65536; of a mobile robot where it is in the hall, y in centimetres.
     pub const CYCLES: usize = 22;
+    /// Where a mobile robot is in the hall, y in centimetres, signed.
+    pub const Y_CM: usize = CYCLES;
     /// How often the machine has left AUTO; kept over restarts of the controller.
     pub const AUTO_EXITS: usize = 23;
 }
@@ -141,9 +152,18 @@ pub fn encode_command(owner: Owner, wanted: Option<Command>) -> CommandBlock {
     if let Some(c) = wanted {
         put_u32(&mut w, SEQ, c.seq);
         w[CODE] = c.code.word();
-        w[POS] = c.pos.0;
-        put_u32(&mut w, LOAD, c.load.get());
-        w[PROGRAM] = c.program;
+        if c.code == CommandCode::Drive {
+            for at in PATH {
+                w[at] = NO_PLACE;
+            }
+            for (at, place) in PATH.into_iter().zip(c.path.iter()) {
+                w[at] = place;
+            }
+        } else {
+            w[POS] = c.pos.0;
+            put_u32(&mut w, LOAD, LoadId::raw(c.load));
+            w[PROGRAM] = c.program;
+        }
         w[VALID_MS] = c.valid_ms;
         put_u32(&mut w, ISSUED_MS, c.issued_plc_ms);
         w[BOOT] = c.issued_boot;
@@ -172,6 +192,8 @@ pub fn decode_status(words: &[u16]) -> Option<MachineStatus> {
         load: LoadId::new(get_u32(w, LOAD)),
         boot: w[BOOT],
         auto_exits: w[AUTO_EXITS],
+        at: w[AT],
+        charge: w[CHARGE],
     })
 }
 
@@ -197,7 +219,7 @@ pub(crate) fn crc16_step(crc: u16, byte: u8) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control_core::image::CommandCode;
+    use control_core::image::Path;
     use control_core::units::PosId;
 
     #[test]
@@ -214,8 +236,9 @@ mod tests {
             seq: 0x000A_000B,
             code: CommandCode::Pick,
             pos: PosId(163),
-            load: LoadId::new(0x0003_0004).unwrap(),
+            load: LoadId::new(0x0003_0004),
             program: 5,
+            path: Path::default(),
             valid_ms: 2000,
             issued_plc_ms: 0x0006_0007,
             issued_boot: 8,
@@ -225,6 +248,16 @@ mod tests {
         assert_eq!(w[17], crc16(&w[..17]));
         assert_eq!(w[18..], [10, 11]);
     }
+
+    #[test]
+    fn a_drive_names_its_places_and_no_more() {
+        let path = Path::of([7u16, 8, 9].into_iter());
+        let command = Command { seq: 1, code: CommandCode::Drive, path, ..Command::default() };
+        let w = encode_command(Owner::default(), Some(command));
+        assert_eq!((w[6], &w[7..11], w[16]), (5, &[7, 8, 9, NO_PLACE_HERE][..], NO_PLACE_HERE));
+    }
+
+    const NO_PLACE_HERE: u16 = command::NO_PLACE;
 
     #[test]
     fn a_short_status_block_is_no_status() {

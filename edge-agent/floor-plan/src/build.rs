@@ -74,8 +74,8 @@ impl FloorPlan {
             "[[aisle]]\nname = \"\"\ntiers = {tiers}\nbays = {bays}\n\
              [[belt]]\nname = \"infeed\"\nfrom = \"outside\"\nto = \"lift\"\n\
              [[belt]]\nname = \"outfeed\"\nfrom = \"lift\"\nto = \"outside\"\n\
-             [[belt]]\nname = \"feed\"\nfrom = \"lift\"\nto = \"cell\"\n\
-             [[belt]]\nname = \"return\"\nfrom = \"cell\"\nto = \"lift\"\n\
+             [[belt]]\nname = \"cell-feed\"\nfrom = \"lift\"\nto = \"cell\"\n\
+             [[belt]]\nname = \"cell-return\"\nfrom = \"cell\"\nto = \"lift\"\n\
              [[station]]\nname = \"cell\"\n"
         );
         FloorPlan::parse(&text).ok()

@@ -13,7 +13,7 @@ fn the_small_floor_is_numbered_as_its_register_map_says() {
     assert_eq!(plan.position_name(PosId(160)), "transfer-out-1");
     assert_eq!(plan.position_name(PosId(167)), "transfer-in-4");
     assert_eq!(plan.position_name(PosId(168)), "infeed-entry");
-    assert_eq!(plan.position_name(PosId(175)), "return-exit");
+    assert_eq!(plan.position_name(PosId(175)), "cell-return-exit");
     assert_eq!(plan.position_name(PosId(181)), "cell.deck");
     assert_eq!((plan.sensed(), floor.positions()), (176, 182));
 }
