@@ -83,7 +83,9 @@ pub struct ClosedLoop<'m> {
 impl<'m> ClosedLoop<'m> {
     /// A floor from a seed. The controller lives in `arena`.
     pub fn new(arena: &'m Arena, config: PlantConfig, seed: u64, faults: LinkFaults) -> Result<ClosedLoop<'m>, String> {
-        ClosedLoop::with_settings(arena, config, seed, faults, Settings::default())
+        let mut settings = Settings::default();
+        settings.traffic.step_ms = config.plan.step_ms();
+        ClosedLoop::with_settings(arena, config, seed, faults, settings)
     }
 
     /// The same with other settings of the controller.

@@ -162,6 +162,14 @@ impl Controller<'_> {
         kind != ZoneKind::Bays || (self.sequence.may_come(order) && order.request.sequence == lowest())
     }
 
+    /// Whether a robot may set out on a leg: both its ends are known, and the load is seen. Where it goes will be looked at there.
+    pub(crate) fn may_set_out(&self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, task: &Task) -> bool {
+        let known = |pos| floor.zone_of(pos).is_some_and(|(_, z)| self.is_known(z.domain));
+        let limit = self.settings.position_stale_ms;
+        let seen = dispatch::stands_there(floor, image, now, limit, task.source, task.load);
+        known(task.source) && known(task.target) && seen
+    }
+
     /// Whether a leg may be begun: both its ends are known, and the sensors agree.
     pub(crate) fn may_start(&self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, task: &Task) -> bool {
         let known = |pos| floor.zone_of(pos).is_some_and(|(_, z)| self.is_known(z.domain));

@@ -114,12 +114,27 @@ pub struct Candidate {
 /// What the sensors have to say before a leg is started: the load stands at the source, the target is empty.
 /// A deck is vouched for by its machine's status; a position that cannot be seen permits nothing.
 pub fn sensors_agree(floor: &Floor<'_>, image: &InputImage<'_>, now: Millis, limit_ms: u64, task: &Task) -> bool {
-    let reads = |pos, want: Option<LoadId>| image.position(pos).fresh(now, limit_ms) == Some(&want);
-    let source_ok = match floor.deck_of(task.source) {
-        Some(machine) => image.machine(machine).value.load == Some(task.load),
-        None => reads(task.source, Some(task.load)),
-    };
-    source_ok && reads(task.target, None)
+    stands_there(floor, image, now, limit_ms, task.source, task.load) && is_empty(image, now, limit_ms, task.target)
+}
+
+/// Whether a load is seen where it is believed to be.
+pub fn stands_there(
+    floor: &Floor<'_>,
+    image: &InputImage<'_>,
+    now: Millis,
+    limit_ms: u64,
+    source: PosId,
+    load: LoadId,
+) -> bool {
+    match floor.deck_of(source) {
+        Some(machine) => image.machine(machine).value.load == Some(load),
+        None => image.position(source).fresh(now, limit_ms) == Some(&Some(load)),
+    }
+}
+
+/// Whether a position is seen to be empty.
+pub fn is_empty(image: &InputImage<'_>, now: Millis, limit_ms: u64, target: PosId) -> bool {
+    image.position(target).fresh(now, limit_ms) == Some(&None)
 }
 
 /// The leg an order could start now, if any: not waiting, not on its way, target free, nothing before it.

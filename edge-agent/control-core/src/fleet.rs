@@ -12,7 +12,7 @@
 use crate::assign::{self, NEVER};
 use crate::command::Outcome;
 use crate::cycle::Controller;
-use crate::dispatch::{self, Candidate, Task};
+use crate::dispatch::{self, Candidate};
 use crate::event::{EventKind, Events, RunState};
 use crate::floor::{Floor, Mover};
 use crate::image::{Command, CommandCode, InputImage, MachineStatus, Path};
@@ -196,13 +196,11 @@ impl Controller<'_> {
             && now >= robot.retry_at
         {
             let code = if carries { CommandCode::Place } else { CommandCode::Pick };
-            let ready = dispatch::sensors_agree(
-                floor,
-                image,
-                now,
-                self.settings.position_stale_ms,
-                &Task { source: if carries { Self::deck(floor, id) } else { task.source }, ..task },
-            );
+            let limit = self.settings.position_stale_ms;
+            let ready = match code {
+                CommandCode::Place => dispatch::is_empty(image, now, limit, task.target),
+                _ => dispatch::stands_there(floor, image, now, limit, task.source, task.load),
+            };
             if ready && self.run != RunState::Safe {
                 self.traffic.hold(vehicle, true);
                 self.say(now, id, &status, Command { code, pos, load: Some(task.load), ..Command::default() }, events);
@@ -263,7 +261,9 @@ impl Controller<'_> {
         let Some(slot) = status.load.and_then(|l| self.slot_of(l)) else { return };
         let Some(order) = self.orders.slot(slot) else { return };
         let Some(c) = dispatch::candidate(floor, &self.stock, slot, order, now) else { return };
-        if c.by == Mover::Robots && c.task.source == Self::deck(floor, id) && self.may_start(now, floor, image, &c.task)
+        if c.by == Mover::Robots
+            && c.task.source == Self::deck(floor, id)
+            && self.may_set_out(now, floor, image, &c.task)
         {
             self.start_task(now, floor, id, c.task, events);
         }
@@ -341,7 +341,7 @@ impl Controller<'_> {
             }
             order.under_way = false;
             let Some(c) = dispatch::candidate(floor, &self.stock, slot, &order, now) else { continue };
-            if c.by == Mover::Robots && self.may_start(now, floor, image, &c.task) {
+            if c.by == Mover::Robots && self.may_set_out(now, floor, image, &c.task) {
                 insert(&mut legs, c);
             }
         }

@@ -59,7 +59,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { lead: 5, ahead: 4, step_ms: 1_000, checks: 4_000, improve: 0, patience: 60, search_after: 200 }
+        Settings { lead: 3, ahead: 2, step_ms: 1_000, checks: 4_000, improve: 0, patience: 60, search_after: 200 }
     }
 }
 
@@ -107,6 +107,9 @@ impl Default for Driver {
         }
     }
 }
+
+/// The planner makes at most so many steps in the time a vehicle takes for one.
+const FASTEST: u64 = 8;
 
 /// A class lower counts as having been sent so many steps later: nobody waits at a gate for ever.
 const CLASS_STEPS: u32 = 100;
@@ -333,7 +336,9 @@ impl<'m> Traffic<'m> {
             waiting += 1;
             ready += u32::from(self.claims.lead(vehicle) < self.settings.lead);
         }
-        ready > 0 && (ready * 3 >= waiting * 2 || now.since(self.last_step_at) >= self.settings.step_ms)
+        let since = now.since(self.last_step_at);
+        let most = ready * 3 >= waiting * 2 && since * FASTEST >= self.settings.step_ms;
+        ready > 0 && (most || since >= self.settings.step_ms)
     }
 
     fn begin(&mut self, roads: &Roads<'_>, now: Millis) {
