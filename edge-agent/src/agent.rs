@@ -84,7 +84,9 @@ impl Agent {
         let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());
-        let sizes = floor_plan.as_ref().map_or((0, 0, 0), |p| (p.machine_count(), usize::from(p.sensed()), p.proof.regions.len()));
+        let sizes = floor_plan
+            .as_ref()
+            .map_or((0, 0, 0), |p| (p.machine_count(), usize::from(p.sensed()), p.proof.regions.len()));
         let empty = InputBuffer::new(sizes.0, sizes.1);
         let (image_in, image_out) = triple_buffer(&empty);
         let stage = ImageStage::new(image_in, empty, sizes.0);

@@ -362,7 +362,8 @@ mod tests {
         let (id, machine) = (OrderId(7), MachineId(0));
         note(&board, 1000, EventKind::OrderAccepted(id, load));
         note(&board, 2000, EventKind::OrderStarted(id));
-        let issued = EventKind::CommandIssued { machine, seq: 1, code: CommandCode::Pick, pos: PosId(3), load: Some(load) };
+        let issued =
+            EventKind::CommandIssued { machine, seq: 1, code: CommandCode::Pick, pos: PosId(3), load: Some(load) };
         note(&board, 2000, issued);
         assert_eq!((board.machine(machine).target, board.machine(machine).order), (Some(PosId(3)), Some(7)));
         note(&board, 3000, EventKind::CommandEnded { machine, seq: 1, outcome: Outcome::Failed(Reason::SourceEmpty) });

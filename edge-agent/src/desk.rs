@@ -490,7 +490,9 @@ fn due(text: &str, now: std::time::SystemTime) -> Result<(u32, Option<String>), 
     let at = match humantime::parse_rfc3339_weak(text) {
         Ok(at) => at,
         Err(_) => {
-            let wrong = || format!("due: found \"{text}\", expected a time as 2026-11-25T14:00:00Z, or how long from now, as 10m");
+            let wrong = || {
+                format!("due: found \"{text}\", expected a time as 2026-11-25T14:00:00Z, or how long from now, as 10m")
+            };
             let ahead = humantime::parse_duration(text).map_err(|_| wrong())?;
             now.checked_add(ahead).ok_or_else(wrong)?
         }
@@ -666,13 +668,22 @@ fn log(event: &Event, names: &FloorNames) {
         }
         EventKind::RobotElsewhere(id, place) => {
             let place = names.place(place);
-            tracing::warn!(machine = names.machine(id), "the robot is at {place}, where it was not sent; it is believed");
+            tracing::warn!(
+                machine = names.machine(id),
+                "the robot is at {place}, where it was not sent; it is believed"
+            );
         }
         EventKind::RobotJammed(id) => {
-            tracing::error!(machine = names.machine(id), "the robot does not come nearer to its goal, and no way out was found");
+            tracing::error!(
+                machine = names.machine(id),
+                "the robot does not come nearer to its goal, and no way out was found"
+            );
         }
         EventKind::BatteryLow(id) => {
-            tracing::warn!(machine = names.machine(id), "the battery is low; the robot drives to a charger and does nothing else");
+            tracing::warn!(
+                machine = names.machine(id),
+                "the battery is low; the robot drives to a charger and does nothing else"
+            );
         }
         EventKind::LoadFound(load, pos) => {
             tracing::warn!(load = load.get(), "load found at {}; the plant is believed", names.position(pos));

@@ -98,9 +98,16 @@ pub(super) fn shown(floor: &FloorSetup) -> String {
                 (robots, "mobile robot", "mobile robots"),
             ];
             let parts: Vec<String> = parts.iter().filter(|p| p.0 > 0).map(|p| count(p.0, p.1, p.2)).collect();
-            say!(out, "  floor    {file}{}; {machines}, {} load positions, {} orders at once", parts.join(", "), plan.sensed(), floor.orders);
+            say!(
+                out,
+                "  floor    {file}{}; {machines}, {} load positions, {} orders at once",
+                parts.join(", "),
+                plan.sensed(),
+                floor.orders
+            );
             for aisle in &plan.aisles {
-                let (deep, lifts) = (if aisle.depth == 2 { ", double-deep" } else { "" }, count(aisle.lifts.len(), "lift", "lifts"));
+                let (deep, lifts) =
+                    (if aisle.depth == 2 { ", double-deep" } else { "" }, count(aisle.lifts.len(), "lift", "lifts"));
                 say!(out, "  aisle    {}: {} tiers x 2 x {} bays{deep}, {lifts}", aisle.name, aisle.tiers, aisle.bays);
             }
         }
@@ -130,12 +137,19 @@ fn roads(out: &mut String, floor: &FloorSetup) {
     say!(out, "  roads    {}, {connected}", count(plan.place_spots.len(), "place", "places"));
     let live: BTreeSet<Place> = proof.blocks.iter().flatten().copied().collect();
     let sizes: Vec<String> = proof.blocks.iter().take(ROWS).map(|b| b.len().to_string()).collect();
-    let more = if proof.blocks.len() > ROWS { format!(", and {} more", proof.blocks.len() - ROWS) } else { String::new() };
+    let more =
+        if proof.blocks.len() > ROWS { format!(", and {} more", proof.blocks.len() - ROWS) } else { String::new() };
     let live_places = count(live.len(), "place", "places");
     match proof.blocks.len() {
         0 => say!(out, "  live     no part of three places and more in which robots can give way to each other"),
-        1 => say!(out, "  live     1 biconnected part of {live_places}: there every robot can be pushed out of the way"),
-        n => say!(out, "  live     {n} biconnected parts of {}{more} places, {live_places} in all: there every robot can be pushed out of the way", sizes.join(", ")),
+        1 => {
+            say!(out, "  live     1 biconnected part of {live_places}: there every robot can be pushed out of the way")
+        }
+        n => say!(
+            out,
+            "  live     {n} biconnected parts of {}{more} places, {live_places} in all: there every robot can be pushed out of the way",
+            sizes.join(", ")
+        ),
     }
     for (n, region) in proof.regions.iter().enumerate().take(ROWS) {
         say!(out, "  gate     {}", gate(plan, n, region));
@@ -154,7 +168,11 @@ fn roads(out: &mut String, floor: &FloorSetup) {
     if floor.unproven.is_empty() {
         let spare = live.len().saturating_sub(robots.len());
         let robots = count(robots.len(), "robot", "robots");
-        say!(out, "  {}   {robots} on {live_places}, {spare} of them free: nobody locks, everybody arrives", styled(GOOD, "proven"));
+        say!(
+            out,
+            "  {}   {robots} on {live_places}, {spare} of them free: nobody locks, everybody arrives",
+            styled(GOOD, "proven")
+        );
     }
     for what in &floor.unproven {
         say!(out, "  {} {what}; taken because of unproven = true", styled(BAD, "UNPROVEN"));
@@ -164,7 +182,11 @@ fn roads(out: &mut String, floor: &FloorSetup) {
 fn gate(plan: &FloorPlan, n: usize, region: &RegionInfo) -> String {
     let at = region.places.first().map_or(String::new(), |p| place_name(plan, *p));
     let mouths: Vec<String> = region.mouths.iter().take(4).map(|p| place_name(plan, *p)).collect();
-    let entered = if mouths.is_empty() { "touches no live part".into() } else { format!("entered from {}", mouths.join(" and ")) };
+    let entered = if mouths.is_empty() {
+        "touches no live part".into()
+    } else {
+        format!("entered from {}", mouths.join(" and "))
+    };
     let robots = count(usize::from(region.capacity), "robot", "robots");
     let places = count(region.places.len(), "place", "places");
     format!("{}: {} of {places} at {at}, {entered}; {robots} at once", n + 1, kind_name(region.kind))

@@ -35,7 +35,12 @@ impl fmt::Debug for FloorSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The tables of a large floor are millions of numbers; the text they were made from says it all.
         let FloorSetup { file, orders, unproven, text, .. } = self;
-        f.debug_struct("FloorSetup").field("file", file).field("orders", orders).field("unproven", unproven).field("text", text).finish()
+        f.debug_struct("FloorSetup")
+            .field("file", file)
+            .field("orders", orders)
+            .field("unproven", unproven)
+            .field("text", text)
+            .finish()
     }
 }
 
@@ -65,7 +70,8 @@ pub(super) fn floor(
             small(source, tiers, bays, orders, problems)
         }
         (file, tiers, bays) => {
-            let at = [file.as_ref().map(Spanned::span), tiers.as_ref().map(Spanned::span), bays.as_ref().map(Spanned::span)];
+            let at =
+                [file.as_ref().map(Spanned::span), tiers.as_ref().map(Spanned::span), bays.as_ref().map(Spanned::span)];
             let at = at.into_iter().flatten().last().unwrap_or(0..0);
             let label = "give it either `file = \"floor.toml\"`, or `tiers` and `bays_per_side`";
             problems.push(source.problem(at, "this floor has no shape, or two", label));

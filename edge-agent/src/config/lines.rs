@@ -88,9 +88,14 @@ impl<'a> Lines<'a> {
         if !unread.is_empty() {
             let seen = usize::from(plan.sensed()) - unread.len();
             let at = raw.bays_per_side.as_ref().map_or(at, Spanned::span);
-            let label = format!("{} load positions, and profiles that read {seen}; without: {}", plan.sensed(), shortened(&unread));
+            let label = format!(
+                "{} load positions, and profiles that read {seen}; without: {}",
+                plan.sensed(),
+                shortened(&unread)
+            );
             let problem = root.problem(at, "every load position must be read once", label);
-            let help = "the profile of each aisle and station has a [sensors] table, with the register of its first position";
+            let help =
+                "the profile of each aisle and station has a [sensors] table, with the register of its first position";
             self.problems.push(problem.help(help));
         }
     }
@@ -189,6 +194,13 @@ impl<'a> Lines<'a> {
             return; // told already
         }
         let profile = profile.flatten();
+        if let Some(machine) = &device.machine
+            && !profile.as_ref().is_some_and(|p| p.1.machines.iter().any(|m| m.name.is_none()))
+        {
+            let label = "its profile has no [[machine]] that waits for a name";
+            let problem = source.problem(machine.span(), "nothing of this device is a machine", label);
+            self.problems.push(problem.help("take `name` out of the [[machine]] of the profile, or take this out"));
+        }
         (out.single_writes, out.mask_write) = (true, false);
         let mut reader = DeviceReader {
             floor: self.floor,

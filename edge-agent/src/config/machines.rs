@@ -53,7 +53,11 @@ impl DeviceReader<'_> {
                 self.problems.push(source.problem(name.span(), "this machine has two controllers", label));
             }
         }
-        if self.is_modbus() { self.modbus_machines(raw, plan, &ids) } else { self.opcua_machines(raw, plan, &ids) }
+        if self.is_modbus() {
+            self.modbus_machines(raw, plan, &ids)
+        } else {
+            self.opcua_machines(raw, plan, &ids)
+        }
         ids
     }
 
@@ -87,7 +91,9 @@ impl DeviceReader<'_> {
         for id in ids {
             let name = plan.machine_name(*id);
             let of = |text: &Spanned<String>| Spanned::new(text.span(), text.get_ref().replace("{machine}", name));
-            let (Some(status), Some(command)) = (self.node(&of(&raw.status)), self.node(&of(&raw.command))) else { return };
+            let (Some(status), Some(command)) = (self.node(&of(&raw.status)), self.node(&of(&raw.command))) else {
+                return;
+            };
             let point = self.point(&format!("{name}.status"), Role::Machine(*id), false, MACHINE_INTERVAL);
             let publishing = self.ua.map_or(MACHINE_INTERVAL, |ua| ua.publishing);
             self.push_node(point, status, opcua::status_block(publishing));
@@ -116,7 +122,8 @@ impl DeviceReader<'_> {
             let registers = u16::try_from(2 * positions.len()).unwrap_or(u16::MAX);
             let Some(first) = self.run_address(text, registers) else { return };
             for (n, pos) in (0u16..).zip(positions) {
-                let id = self.point(&format!("load.{}", plan.position_name(pos)), Role::Position(pos), true, interval(pos));
+                let id =
+                    self.point(&format!("load.{}", plan.position_name(pos)), Role::Position(pos), true, interval(pos));
                 let address = Address { number: first.number + 2 * n, ..first };
                 self.push_modbus(id, address, Format::plain(DataType::U32), interval(pos));
             }
@@ -129,7 +136,9 @@ impl DeviceReader<'_> {
         let publishing = self.ua.map_or(MACHINE_INTERVAL, |ua| ua.publishing);
         for pos in positions {
             let name = plan.position_name(pos);
-            let Some(node) = self.node(&Spanned::new(text.span(), text.get_ref().replace("{position}", name))) else { return };
+            let Some(node) = self.node(&Spanned::new(text.span(), text.get_ref().replace("{position}", name))) else {
+                return;
+            };
             let id = self.point(&format!("load.{name}"), Role::Position(pos), true, interval(pos));
             self.push_node(id, node, opcua::status_block(publishing));
         }
@@ -166,7 +175,11 @@ impl DeviceReader<'_> {
         if let Some(count) = &raw.count {
             let most = usize::from(*count.get_ref());
             if most == 0 || most > all.len() {
-                self.problem(count.span(), "there are not so many positions", format!("found {most}, must be 1 to {}", all.len()));
+                self.problem(
+                    count.span(),
+                    "there are not so many positions",
+                    format!("found {most}, must be 1 to {}", all.len()),
+                );
                 return None;
             }
             all.truncate(most);
@@ -183,7 +196,8 @@ impl DeviceReader<'_> {
     fn no_such_machine(&mut self, source: &Source, name: &Spanned<String>, plan: &FloorPlan) {
         const SHOWN: usize = 24;
         let names: Vec<&str> = plan.machine_names().iter().map(String::as_str).collect();
-        let mut help = format!("the machines are: {}", names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", "));
+        let mut help =
+            format!("the machines are: {}", names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", "));
         if names.len() > SHOWN {
             help += &format!(", and {} more", names.len() - SHOWN);
             if let Some(near) = closest(name.get_ref(), &names) {

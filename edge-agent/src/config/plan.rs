@@ -1,9 +1,9 @@
 //! What the file means: a plan that cannot be wrong later.
 
+use super::floor::{FloorSetup, floor};
 use super::raw;
 use super::report::{Files, Problem, Report, Source};
 use super::values::{Spanned, Time};
-use super::floor::{FloorSetup, floor};
 use super::{lines, mqtt};
 use crate::access::{AccessPlan, Role as UserRole};
 use crate::commands::CommandPlan;
@@ -372,7 +372,8 @@ impl FloorNames {
         let floor = plan.view();
         let name = |id: DomainId| {
             let info = floor.tables().domains.get(usize::from(id.0))?;
-            let aisle = plan.aisles.iter().find(|a| a.shuttles.first().is_some_and(|s| info.machines().any(|m| m == *s)));
+            let aisle =
+                plan.aisles.iter().find(|a| a.shuttles.first().is_some_and(|s| info.machines().any(|m| m == *s)));
             match (aisle, info.machines().next(), info.sensed().next()) {
                 (Some(aisle), ..) if aisle.name.is_empty() => Some("aisle".to_string()),
                 (Some(aisle), ..) => Some(aisle.name.clone()),

@@ -178,9 +178,14 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_commands_expired_total", "Commands that came too late to be begun.", Counter, |s, put| {
         counter(s, put, 7)
     }),
-    figure("lightsout_control_table_bytes", "Bytes of the core's tables, asked for before the first cycle.", Gauge, |s, put| {
-        number(put, s.control.table_bytes.load(Relaxed));
-    }),
+    figure(
+        "lightsout_control_table_bytes",
+        "Bytes of the core's tables, asked for before the first cycle.",
+        Gauge,
+        |s, put| {
+            number(put, s.control.table_bytes.load(Relaxed));
+        },
+    ),
     figure("lightsout_robots", "Mobile robots, by what they are doing on the roads.", Gauge, |s, put| {
         if s.robots.any() {
             for ((_, name), count) in ROBOT_STATES.iter().zip(s.robots.counts()) {

@@ -78,8 +78,9 @@ impl RobotWatch {
         if !self.any() {
             return Vec::new();
         }
-        let jammed: Vec<bool> =
-            self.shown.look(|s| self.robots.iter().map(|id| s.machine(*id).robot.state == RobotState::Jammed).collect());
+        let jammed: Vec<bool> = self
+            .shown
+            .look(|s| self.robots.iter().map(|id| s.machine(*id).robot.state == RobotState::Jammed).collect());
         let all = self.names().zip(jammed).zip(self.charge());
         all.map(|((name, jammed), charge)| RobotSeen { name, jammed, charge }).collect()
     }

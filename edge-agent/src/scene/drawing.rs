@@ -241,7 +241,8 @@ fn vehicle(plan: &FloorPlan, id: MachineId) -> VehicleView {
         _ => (VehicleKind::Cell, 1.2, 1.2),
     };
     // A machine that travels north or south is as long as others are wide.
-    let turned = plan.aisles.iter().any(|a| a.towards.0.abs() < 0.5 && (a.shuttles.contains(&id) || a.lifts.contains(&id)));
+    let turned =
+        plan.aisles.iter().any(|a| a.towards.0.abs() < 0.5 && (a.shuttles.contains(&id) || a.lifts.contains(&id)));
     let (length_m, width_m) = if turned { (width_m, length_m) } else { (length_m, width_m) };
     VehicleView { name: plan.machine_name(id).into(), kind, length_m, width_m }
 }

@@ -11,8 +11,8 @@ use control_core::image::{InputImage, MachineStatus, Quality};
 use control_core::traffic::roads::Place;
 use control_core::units::{MachineId, PosId};
 use floor_plan::FloorPlan;
-use std::sync::atomic::{AtomicI16, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI16, Ordering::Relaxed};
 
 /// A floor plan, alive.
 pub struct Floor {
@@ -106,7 +106,11 @@ impl Floor {
         };
         let load = if status.quality == Quality::Bad { None } else { status.value.load };
         let order = shown.leg.map_or(seen.order.unwrap_or(0), |leg| leg.order.0);
-        let battery = if is_robot && known.is_some() { i8::try_from(status.value.charge.min(1000) / 10).unwrap_or(-1) } else { -1 };
+        let battery = if is_robot && known.is_some() {
+            i8::try_from(status.value.charge.min(1000) / 10).unwrap_or(-1)
+        } else {
+            -1
+        };
         VehicleNow {
             x_mm: (at.x * 1000.0) as i32,
             y_mm: (at.y * 1000.0) as i32,
