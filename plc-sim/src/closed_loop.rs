@@ -13,12 +13,16 @@ use crate::config::PlantConfig;
 use crate::plant::Plant;
 use crate::plc::MachinePlc;
 use control_core::cycle::{Counters, Request};
+use control_core::event::Events;
+use control_core::floor::ZoneKind;
 use control_core::image::{Quality, Stamped};
+use control_core::limits::Capacity;
 use control_core::order::OrderRequest;
 use control_core::units::{LoadId, MachineId, Millis, PosId};
-use control_core::{Controller, Event, InputImage, Inputs, Outputs, Settings};
+use control_core::{Controller, Event, Inputs, Settings};
 use device_drivers::block::{CommandBlock, Owner, decode_status, encode_command};
-use std::collections::VecDeque;
+use floor_plan::{Arena, FloorPlan, InputBuffer};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Control period, milliseconds.
@@ -26,6 +30,8 @@ pub const PERIOD_MS: u64 = 10;
 const POLL_MS: u64 = 50;
 const BAY_POLL_MS: u64 = 1_000;
 const HEARTBEAT_MS: u64 = 100;
+/// Orders there may be.
+const ORDERS: usize = 1_024;
 
 /// How bad the link is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,19 +54,24 @@ struct Late {
 }
 
 /// The whole floor in virtual time.
-pub struct ClosedLoop {
+pub struct ClosedLoop<'m> {
     /// The plant; tests may break it.
     pub plant: Plant,
     /// The controller.
-    pub controller: Controller,
+    pub controller: Controller<'m>,
+    /// Settings of the controller, also of the next one.
+    pub settings: Settings,
     /// The link; tests may change it.
     pub faults: LinkFaults,
     /// Everything that happened.
     pub trace: Vec<Event>,
     /// Nothing is read or written while false: the cable is out.
     pub connected: bool,
-    image: InputImage,
-    out: Outputs,
+    /// Machines that can neither be read nor written: their own link is out.
+    pub silent: BTreeSet<MachineId>,
+    arena: &'m Arena,
+    image: InputBuffer,
+    events: Events,
     requests: VecDeque<Request>,
     late: Vec<Late>,
     last_seq: Vec<u32>,
@@ -69,27 +80,45 @@ pub struct ClosedLoop {
     hash: DefaultHasher,
 }
 
-impl ClosedLoop {
-    /// A floor from a seed.
-    pub fn new(config: PlantConfig, seed: u64, faults: LinkFaults) -> Result<ClosedLoop, String> {
+impl<'m> ClosedLoop<'m> {
+    /// A floor from a seed. The controller lives in `arena`.
+    pub fn new(arena: &'m Arena, config: PlantConfig, seed: u64, faults: LinkFaults) -> Result<ClosedLoop<'m>, String> {
+        ClosedLoop::with_settings(arena, config, seed, faults, Settings::default())
+    }
+
+    /// The same with other settings of the controller.
+    pub fn with_settings(
+        arena: &'m Arena,
+        config: PlantConfig,
+        seed: u64,
+        faults: LinkFaults,
+        settings: Settings,
+    ) -> Result<ClosedLoop<'m>, String> {
+        let plan = config.plan.clone();
         let plant = Plant::new(config, seed, 1)?;
-        let controller = Controller::new(*plant.layout(), Settings::default());
-        let machines = usize::from(plant.layout().machines());
         Ok(ClosedLoop {
             plant,
-            controller,
+            controller: Controller::new(&arena, &Capacity::of(&plan.view(), ORDERS), settings),
+            settings,
             faults,
             trace: Vec::new(),
             connected: true,
-            image: InputImage::default(),
-            out: Outputs::default(),
+            silent: BTreeSet::new(),
+            arena,
+            image: InputBuffer::new(plan.machine_count(), plan.position_count()),
+            events: Events::default(),
             requests: VecDeque::new(),
             late: Vec::new(),
-            last_seq: vec![0; machines],
+            last_seq: vec![0; plan.machine_count()],
             now_ms: 0,
             rng: fastrand::Rng::with_seed(seed ^ 0x5eed),
             hash: DefaultHasher::new(),
         })
+    }
+
+    /// The floor.
+    pub fn plan(&self) -> &FloorPlan {
+        self.plant.plan()
     }
 
     /// Hands in an order.
@@ -105,9 +134,10 @@ impl ClosedLoop {
     /// Replaces the controller by one that knows nothing, as after a kill of the agent.
     /// What the old one has sent is still on its way.
     pub fn restart_controller(&mut self) {
-        self.controller = Controller::new(*self.plant.layout(), Settings::default());
-        self.image = InputImage::default();
-        self.out = Outputs::default();
+        let plan = self.plant.plan();
+        self.controller = Controller::new(&self.arena, &Capacity::of(&plan.view(), ORDERS), self.settings);
+        self.image = InputBuffer::new(plan.machine_count(), plan.position_count());
+        self.events = Events::default();
         self.last_seq.fill(0);
     }
 
@@ -129,18 +159,31 @@ impl ClosedLoop {
     /// What stands outside the bays, who is held and what is in flight: for the text of a failing test.
     pub fn situation(&self) -> String {
         use std::fmt::Write;
-        let layout = self.plant.layout();
+        let plan = self.plant.plan();
         let mut text = format!("{:?}, {} orders\n", self.controller.run_state(), self.controller.orders().len());
-        let bays = u16::from(layout.tiers()) * layout.bays_per_tier();
-        for pos in (bays..layout.positions()).map(PosId) {
+        let floor = plan.view();
+        for pos in (0..floor.positions()).map(PosId).filter(|p| !floor.is_bay(*p)) {
             let (real, believed) = (self.plant.loads().at(pos), self.controller.stock().at(pos));
             if real.is_some() || believed.is_some() {
-                let _ = writeln!(text, "  {:?}: plant {real:?}, believed {believed:?}", layout.place(pos));
+                let _ = writeln!(text, "  {}: plant {real:?}, believed {believed:?}", plan.position_name(pos));
             }
         }
-        for id in layout.machine_ids() {
-            let (hold, job) = (self.controller.hold(id), self.plant.machine(id).and_then(|m| m.job()));
-            let _ = writeln!(text, "  {id:?}: hold {hold:?}, doing {job:?}, asked {:?}", self.controller.busy_with(id));
+        for id in floor.machine_ids() {
+            let (hold, machine) = (self.controller.hold(id), self.plant.machine(id));
+            let job = machine.and_then(|m| m.job()).map(|j| (j.code, j.pos, j.load));
+            let at = machine.and_then(|m| m.robot()).map(|r| (r.at(), r.towards(), r.charge()));
+            let asked = self.controller.busy_with(id);
+            if hold.is_some() || job.is_some() || asked.0.is_some() || asked.1.is_some() {
+                let _ = writeln!(
+                    text,
+                    "  {}: hold {hold:?}, at {at:?}, doing {job:?}, asked {asked:?}",
+                    plan.machine_name(id)
+                );
+            }
+        }
+        for (_, order) in self.controller.orders().iter().take(12) {
+            let _ =
+                writeln!(text, "  {:?} at {:?} stop {} goal {:?}", order.request, order.at, order.stop, order.goal());
         }
         text
     }
@@ -154,10 +197,12 @@ impl ClosedLoop {
             self.read();
             let count = self.requests.len().min(control_core::limits::REQUESTS_PER_CYCLE);
             let requests: Vec<Request> = self.requests.drain(..count).collect();
-            let inputs = Inputs { image: &self.image, requests: &requests, degraded: false };
-            let (controller, out, now) = (&mut self.controller, &mut self.out, Millis(self.now_ms));
-            around_cycle(&mut || controller.cycle(now, &inputs, out));
-            for event in self.out.events.iter() {
+            let plan = self.plant.plan().clone();
+            let floor = plan.view();
+            let inputs = Inputs { floor: &floor, image: self.image.view(), requests: &requests, degraded: false };
+            let (controller, events, now) = (&mut self.controller, &mut self.events, Millis(self.now_ms));
+            around_cycle(&mut || controller.cycle(now, &inputs, events));
+            for event in self.events.iter() {
                 event.hash(&mut self.hash);
                 self.trace.push(*event);
             }
@@ -175,36 +220,41 @@ impl ClosedLoop {
         if !poll || !self.connected || self.rng.f64() < self.faults.read_lost {
             return;
         }
-        let (layout, at) = (*self.plant.layout(), Millis(self.now_ms));
-        for id in layout.machine_ids() {
+        let (plan, at) = (self.plant.plan().clone(), Millis(self.now_ms));
+        let floor = plan.view();
+        for id in floor.machine_ids().filter(|id| !self.silent.contains(id)) {
             let words = self.plant.status_block(id);
             if let Some(value) = words.and_then(|w| decode_status(&w)) {
                 self.image.set_machine(id, Stamped { value, quality: Quality::Good, at });
             }
         }
-        let bays = u16::from(layout.tiers()) * layout.bays_per_tier();
-        let first = if self.now_ms.is_multiple_of(BAY_POLL_MS) { 0 } else { bays };
-        for pos in (first..layout.sensed()).map(PosId) {
+        let bays_too = self.now_ms.is_multiple_of(BAY_POLL_MS);
+        let read = |kind| match kind {
+            ZoneKind::Bays => bays_too,
+            ZoneKind::Lane => true,
+            ZoneKind::Deck(_) => false,
+        };
+        for pos in floor.zone_ids().filter(|(_, z)| read(z.kind)).flat_map(|(_, z)| z.positions()) {
             let value: Option<LoadId> = self.plant.loads().at(pos);
             self.image.set_position(pos, Stamped { value, quality: Quality::Good, at });
         }
     }
 
     fn write(&mut self) {
-        if !self.connected || !self.out.image.write {
+        let image = self.controller.output();
+        if !self.connected || !image.write {
             return;
         }
-        let layout = *self.plant.layout();
-        for id in layout.machine_ids() {
-            let command = self.out.image.command(id);
+        for n in 0..self.last_seq.len() {
+            let id = MachineId(n as u16);
+            let command = image.command(id);
             let seq = command.map_or(0, |c| c.seq);
-            let Some(last) = self.last_seq.get_mut(usize::from(id.0)) else { continue };
+            let Some(last) = self.last_seq.get_mut(n) else { continue };
             let due = *last != seq || self.now_ms.is_multiple_of(HEARTBEAT_MS);
             *last = seq;
-            if !due || self.rng.f64() < self.faults.write_lost {
+            if !due || self.silent.contains(&id) || self.rng.f64() < self.faults.write_lost {
                 continue;
             }
-            let image = &self.out.image;
             let owner = Owner {
                 token: image.token,
                 heartbeat: image.heartbeat,
@@ -228,9 +278,8 @@ impl ClosedLoop {
     }
 }
 
-// A controller of the plant must be as replayable as the plant: it holds no hidden clock or random number.
+// A machine's controller must be as replayable as the plant: it holds no hidden clock or random number.
 const _: fn() = || {
     fn replayable<T: Clone>() {}
     replayable::<MachinePlc>();
-    replayable::<Controller>();
 };

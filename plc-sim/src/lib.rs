@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!                       step(dt)                                  sockets
-//!   Plant ── truth ── machines, belts, loads          ┌── rack PLC: Modbus TCP server   (faces::modbus)
+//!   Plant ── truth ── machines, belts, loads          ┌── aisles, hall, robots: Modbus TCP   (faces::modbus)
 //!     └── one MachinePlc a machine: block in, block out ┤
-//!                                                     └── cell PLC: OPC UA server       (faces::opcua)
+//!                                                     └── robot cells: OPC UA server         (faces::opcua)
 //! ```
 //!
 //! [`plant`] has physics and no sockets: a test steps it through a night in a second. [`plc`] is the program of a machine's

@@ -75,20 +75,26 @@ fn fail(why: &str) -> ExitCode {
 }
 
 async fn run(path: PathBuf, seed: u64, state: Option<PathBuf>, report_json: bool) -> Result<(), String> {
-    let at = |e: String| format!("{}: {e}", path.display());
-    let text = std::fs::read_to_string(&path).map_err(|e| at(e.to_string()))?;
-    let config = PlantConfig::from_toml(&text).map_err(at)?;
+    let config = PlantConfig::load(&path)?;
     // A controller's boot counter is retentive; the clock does as well, as long as two starts lie a second apart.
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| (d.as_secs() & 0xFFFF) as u16);
     let sim = Sim::start(config, seed, boot, Keep { state, pki_dir: None }).await?;
     let end = told_to_end()?;
-    println!("rack PLC  modbus-tcp://{}", sim.addresses.modbus);
-    println!("cell PLC  opc.tcp://{}/  namespace {}", sim.addresses.opcua, plc_sim::faces::opcua::NAMESPACE);
+    println!("aisles, hall, robots  modbus-tcp://{}", sim.addresses.modbus);
+    println!(
+        "robot cells           opc.tcp://{}/  namespace {}",
+        sim.addresses.opcua,
+        plc_sim::faces::opcua::NAMESPACE
+    );
     println!("seed {seed}; Ctrl-C ends");
     end.await;
     let truth = sim.truth();
     report::print(report_json, &report::of_the_plant(&truth));
-    if truth.is_clean() { Ok(()) } else { Err("loads were lost or doubled, or a command was executed twice".into()) }
+    if truth.is_clean() {
+        Ok(())
+    } else {
+        Err("loads were lost or doubled, a command was executed twice, or vehicles met".into())
+    }
 }
 
 /// Listens for Ctrl-C and SIGTERM from now on; the future completes at the first of them.

@@ -13,12 +13,11 @@
 
 use crate::config::PlantConfig;
 use crate::plant::{Job, Loads, Machine};
-use control_core::image::{CommandCode, CommandResult, Mode, Reason};
+use control_core::image::{CommandCode, CommandResult, Mode, Path, Reason};
 use control_core::interlock;
-use control_core::layout::Layout;
 use control_core::units::{LoadId, PosId};
 use device_drivers::block::{COMMAND_WORDS, STATUS_WORDS, command, status};
-use std::collections::BTreeSet;
+use floor_plan::FloorPlan;
 
 /// What the controller remembers of commands, apart from what it reports.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +30,7 @@ pub struct Ledger {
     pub doubles: u64,
     /// Blocks with a stale token.
     pub stale_tokens: u64,
-    begun: BTreeSet<(u16, u32)>,
+    last_begun: Option<(u16, u32)>,
     last_done: Option<Job>,
 }
 
@@ -137,17 +136,22 @@ impl MachinePlc {
         (self.time_s * 1000.0) as u64 as u32
     }
 
-    fn interlocks(&self) -> u16 {
+    /// Whether the machine may move by itself, with no command.
+    pub fn may_move(&self) -> bool {
+        self.mode == Mode::Auto && self.authority && !self.owner_lost && !self.not_acknowledged
+    }
+
+    fn interlocks(&self, machine: &Machine) -> u16 {
+        let blocked = if machine.is_stranded() { interlock::AXIS_BLOCKED } else { 0 };
         let stop = if self.mode == Mode::EmergencyStop { interlock::EMERGENCY_STOP } else { 0 };
         let unseen = if self.not_acknowledged { interlock::NOT_ACKNOWLEDGED } else { 0 };
-        stop | unseen | if self.owner_lost { interlock::OWNER_LOST } else { 0 }
+        stop | unseen | blocked | if self.owner_lost { interlock::OWNER_LOST } else { 0 }
     }
 
     /// One scan: look at the memory, watch the owner's heartbeat.
     pub fn scan(
         &mut self,
         dt: f64,
-        layout: &Layout,
         config: &PlantConfig,
         machine: &mut Machine,
         loads: &Loads,
@@ -169,7 +173,7 @@ impl MachinePlc {
             let seq = double_word(&block, command::SEQ);
             if seq > self.seq_seen {
                 self.seq_seen = seq;
-                self.consider(&block, layout, config, machine, loads, rng);
+                self.consider(&block, config, machine, loads, rng);
             }
         }
         // The watchdog counts real time: plant seconds may run faster.
@@ -202,7 +206,6 @@ impl MachinePlc {
     fn consider(
         &mut self,
         block: &[u16; COMMAND_WORDS],
-        layout: &Layout,
         config: &PlantConfig,
         machine: &mut Machine,
         loads: &Loads,
@@ -212,40 +215,39 @@ impl MachinePlc {
         if block[command::BOOT] != self.boot || age_ms > u32::from(block[command::VALID_MS]) {
             return self.refuse(CommandResult::Expired, Reason::None);
         }
-        let (code, load) =
-            (CommandCode::from_word(block[command::CODE]), LoadId::new(double_word(block, command::LOAD)));
-        let Some(load) = load else { return self.refuse(CommandResult::Rejected, Reason::WrongLoad) };
-        let job = Job { code, pos: PosId(block[command::POS]), load, program: block[command::PROGRAM] };
+        let Some(job) = job_of(block) else { return self.refuse(CommandResult::Rejected, Reason::WrongLoad) };
         let objection = if self.mode != Mode::Auto {
             Some(Reason::NotAuto)
-        } else if self.interlocks() != 0 {
+        } else if self.interlocks(machine) != 0 {
             Some(Reason::Interlocked)
         } else if !self.authority {
             Some(Reason::NoAuthority)
-        } else if machine.job().is_some() || rng.f64() < config.faults.reject {
+        } else if (machine.job().is_some() && !machine.takes_more(&job)) || rng.f64() < config.faults.reject {
             Some(Reason::Busy)
         } else {
-            machine.accepts(layout, &job).err()
+            machine.accepts(&config.plan, &job).err()
         };
         if let Some(why) = objection {
             return self.refuse(CommandResult::Rejected, why);
         }
         self.note(&job, machine, loads);
         let drag = if rng.f64() < config.faults.slow { 3.0 } else { 1.0 };
-        machine.begin(layout, job, drag, rng.f64() < config.faults.drive_fault);
+        machine.begin(&config.plan, job, drag, rng.f64() < config.faults.drive_fault);
     }
 
     /// Keeps the truth: was this sequence, or this very motion, executed before?
     fn note(&mut self, job: &Job, machine: &Machine, loads: &Loads) {
         self.ledger.executed += 1;
-        let same_sequence = !self.ledger.begun.insert((self.boot, self.seq_seen));
-        let on_deck = loads.at(machine.deck()) == Some(job.load);
+        let this = (self.boot, self.seq_seen);
+        let same_sequence = self.ledger.last_begun.is_some_and(|(boot, seq)| boot == this.0 && this.1 <= seq);
+        self.ledger.last_begun = Some(this);
+        let on_deck = job.load.is_some() && loads.at(machine.deck()) == job.load;
         let same_motion = self.ledger.last_done == Some(*job)
             && match job.code {
                 CommandCode::Pick => on_deck,
-                CommandCode::Place => !on_deck && loads.at(job.pos) == Some(job.load),
-                CommandCode::Start => !on_deck && loads.at(job.pos) != Some(job.load),
-                CommandCode::None => false,
+                CommandCode::Place => !on_deck && loads.at(job.pos) == job.load,
+                CommandCode::Start => !on_deck && loads.at(job.pos) != job.load,
+                CommandCode::Move | CommandCode::Drive | CommandCode::None => false,
             };
         self.ledger.doubles += u64::from(same_sequence || same_motion);
     }
@@ -270,19 +272,12 @@ impl MachinePlc {
     }
 
     fn job_in_memory(&self) -> Option<Job> {
-        let block = &self.memory;
-        let load = LoadId::new(double_word(block, command::LOAD))?;
-        let same = double_word(block, command::SEQ) == self.seq_done;
-        same.then_some(Job {
-            code: CommandCode::from_word(block[command::CODE]),
-            pos: PosId(block[command::POS]),
-            load,
-            program: block[command::PROGRAM],
-        })
+        let same = double_word(&self.memory, command::SEQ) == self.seq_done;
+        job_of(&self.memory).filter(|_| same)
     }
 
     /// The status block.
-    pub fn status(&self, machine: &Machine, deck: Option<LoadId>) -> [u16; STATUS_WORDS] {
+    pub fn status(&self, plan: &FloorPlan, machine: &Machine, deck: Option<LoadId>) -> [u16; STATUS_WORDS] {
         let mut w = [0u16; STATUS_WORDS];
         let long = |w: &mut [u16; STATUS_WORDS], at: usize, value: u32| {
             let [a, b, c, d] = value.to_be_bytes();
@@ -299,17 +294,44 @@ impl MachinePlc {
         w[status::RESULT] = self.result.word();
         w[status::REASON] = self.reason.word();
         w[status::MODE] = self.mode.word();
-        w[status::INTERLOCKS] = self.interlocks();
-        w[status::FAULT] = 0;
+        w[status::INTERLOCKS] = self.interlocks(machine);
+        // A battery that is quite empty is a fault of its own.
+        w[status::FAULT] = if machine.robot().is_some_and(|r| r.charge() <= 0.0) { 20 } else { 0 };
         w[status::STATE] = machine.state().word();
         long(&mut w, status::LOAD, LoadId::raw(deck));
-        w[status::AXIS_MM] = (machine.position() * 1000.0).round().clamp(0.0, 65535.0) as u16;
         w[status::SPEED_MM_S] = ((machine.speed() * 1000.0).round() as i16) as u16;
-        w[status::TEMPERATURE_DC] = tenths(machine.temperature_c());
-        w[status::CURRENT_DA] = tenths(machine.current_a());
-        w[status::CYCLES] = (self.done % 65_536) as u16;
+        if let Some(robot) = machine.robot() {
+            let centimetres = |v: f64| ((v * 100.0).round() as i16) as u16;
+            let (x, y) = robot.position(plan);
+            w[status::AT] = robot.at();
+            w[status::CHARGE] = (robot.charge() * 1000.0).round() as u16;
+            (w[status::X_CM], w[status::Y_CM]) = (centimetres(x), centimetres(y));
+        } else {
+            w[status::AT] = (machine.position() * 1000.0).round().clamp(0.0, 65535.0) as u16;
+            w[status::TEMPERATURE_DC] = tenths(machine.temperature_c());
+            w[status::CURRENT_DA] = tenths(machine.current_a());
+            w[status::CYCLES] = (self.done % 65_536) as u16;
+        }
         w[status::AUTO_EXITS] = self.auto_exits;
         w
+    }
+}
+
+/// What a block asks for; `None` when it names no load where one has to be named.
+fn job_of(block: &[u16; COMMAND_WORDS]) -> Option<Job> {
+    let code = CommandCode::from_word(block[command::CODE]);
+    let nothing = Job { code, pos: PosId(0), load: None, program: 0, path: Path::default() };
+    let pos = PosId(block[command::POS]);
+    match code {
+        CommandCode::Drive => {
+            let places = command::PATH.iter().map(|at| block[*at]).take_while(|p| *p != command::NO_PLACE);
+            Some(Job { path: Path::of(places), ..nothing })
+        }
+        CommandCode::Move => Some(Job { pos, ..nothing }),
+        _ => {
+            let load = Some(LoadId::new(double_word(block, command::LOAD))?);
+            Some(Job { pos, load, program: block[command::PROGRAM], ..nothing })
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn of_the_plant(truth: &Truth) -> Vec<Line> {
         ("commands_executed", "commands executed", json!(truth.commands_executed)),
         ("commands_refused", "commands refused", json!(truth.commands_refused)),
         ("double_commands", "commands executed twice", json!(truth.double_commands)),
+        ("collisions", "vehicles that met", json!(truth.collisions)),
         ("loads_inside", "loads inside", json!(truth.loads_inside)),
         ("loads_left", "loads that left", json!(truth.loads_left)),
         ("in_two_places", "loads in two places", ids(&truth.in_two_places)),

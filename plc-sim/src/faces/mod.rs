@@ -38,9 +38,9 @@ impl SharedPlant {
 /// Where the controllers listen.
 #[derive(Clone, Copy, Debug)]
 pub struct SimAddresses {
-    /// Rack PLC, Modbus TCP.
+    /// PLCs of aisles, hall and robots, Modbus TCP.
     pub modbus: SocketAddr,
-    /// Cell PLC, OPC UA.
+    /// PLCs of cells, OPC UA.
     pub opcua: SocketAddr,
 }
 
@@ -67,6 +67,7 @@ impl Sim {
     /// Starts stepping and listening. Errors name the address or file.
     pub async fn start(config: PlantConfig, seed: u64, boot: u16, keep: Keep) -> Result<Sim, String> {
         let listen = config.listen.clone();
+        modbus::units(&config.plan)?;
         let mut plant = Plant::new(config, seed, boot)?;
         if let Some(path) = &keep.state
             && let Ok(text) = std::fs::read_to_string(path)

@@ -1,7 +1,9 @@
-//! The cell PLC: an OPC UA server. Its command and status blocks are `UInt16[]` nodes, written and read as a whole;
-//! beside them stand a PackML-like state, the program number, counters and a few process values that move.
+//! The PLCs of robot cells: an OPC UA server with a folder for each. Command and status blocks are `UInt16[]` nodes, written and read
+//! as a whole; beside them stand a PackML-like state, the program number, counters and a few process values that move.
+//! The folder of the station `cell-1` is `Cell-1`, its status block `Cell-1.StatusBlock`.
 
 use super::SharedPlant;
+use control_core::units::MachineId;
 use device_drivers::block::{COMMAND_WORDS, command};
 use opcua::crypto::SecurityPolicy;
 use opcua::server::address_space::{AccessLevel, Variable};
@@ -22,20 +24,26 @@ pub const NAMESPACE: &str = "urn:lightsout:plc-sim:cell";
 /// How often the nodes are brought up to date.
 const UPDATE: Duration = Duration::from_millis(50);
 
-/// The cell's nodes, in the order of [`values`].
+/// A cell's nodes, in the order of [`values`].
 const NODES: [(&str, DataTypeId); 10] = [
-    ("Cell.StatusBlock", DataTypeId::UInt16),
-    ("Cell.State", DataTypeId::Int32),
-    ("Cell.Program", DataTypeId::UInt16),
-    ("Cell.PartsDone", DataTypeId::UInt32),
-    ("Cell.Load", DataTypeId::UInt32),
-    ("Cell.Busy", DataTypeId::Boolean),
-    ("Cell.MotorCurrent", DataTypeId::Double),
-    ("Cell.MotorTemperature", DataTypeId::Double),
-    ("Cell.AirPressure", DataTypeId::Double),
-    ("Cell.UpTime", DataTypeId::Double),
+    ("StatusBlock", DataTypeId::UInt16),
+    ("State", DataTypeId::Int32),
+    ("Program", DataTypeId::UInt16),
+    ("PartsDone", DataTypeId::UInt32),
+    ("Load", DataTypeId::UInt32),
+    ("Busy", DataTypeId::Boolean),
+    ("MotorCurrent", DataTypeId::Double),
+    ("MotorTemperature", DataTypeId::Double),
+    ("AirPressure", DataTypeId::Double),
+    ("UpTime", DataTypeId::Double),
 ];
-const COMMAND_NODE: &str = "Cell.CommandBlock";
+const COMMAND_NODE: &str = "CommandBlock";
+
+/// A cell and its nodes.
+struct Cell {
+    machine: MachineId,
+    nodes: Vec<NodeId>,
+}
 
 /// Prepares the server on a bound listener; the future serves until it is dropped.
 pub fn serve(
@@ -67,40 +75,62 @@ pub fn serve(
     let (server, handle) = builder.build()?;
     let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().ok_or("no node manager")?;
     let namespace = handle.get_namespace_index(NAMESPACE).ok_or("no namespace")?;
-    let nodes = add_nodes(&manager, namespace, &plant);
+    let cells = add_nodes(&manager, namespace, &plant);
     let subscriptions = handle.subscriptions().clone();
     Ok(async move {
         // The handle lives as long as the server does: dropping it stops the server.
         let _handle = handle;
         tokio::select! {
             _ = server.run_with(listener) => {}
-            () = update_forever(plant, manager, subscriptions, nodes) => {}
+            () = update_forever(plant, manager, subscriptions, cells) => {}
         }
     })
 }
 
-fn add_nodes(manager: &Arc<SimpleNodeManager>, namespace: u16, plant: &SharedPlant) -> Vec<NodeId> {
-    let ids: Vec<NodeId> = NODES.iter().map(|(name, _)| NodeId::new(namespace, *name)).collect();
-    let command_id = NodeId::new(namespace, COMMAND_NODE);
+fn add_nodes(manager: &Arc<SimpleNodeManager>, namespace: u16, plant: &SharedPlant) -> Vec<Cell> {
+    let plan = plant.lock().plan().clone();
+    let stations: Vec<MachineId> = plan.view().stations().map(|(_, s)| s.machine).collect();
+    stations
+        .into_iter()
+        .map(|machine| add_cell(manager, namespace, plant, plan.machine_name(machine), machine))
+        .collect()
+}
+
+/// The folder of a station: its name, written like a name.
+pub fn folder_of(station: &str) -> String {
+    let mut letters = station.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn add_cell(
+    manager: &Arc<SimpleNodeManager>,
+    namespace: u16,
+    plant: &SharedPlant,
+    name: &str,
+    machine: MachineId,
+) -> Cell {
+    let folder_name = folder_of(name);
+    let id = |node: &str| NodeId::new(namespace, format!("{folder_name}.{node}"));
+    let ids: Vec<NodeId> = NODES.iter().map(|(name, _)| id(name)).collect();
+    let command_id = id(COMMAND_NODE);
     {
         let space = manager.address_space();
         let mut space = space.write();
-        let folder = NodeId::new(namespace, "Cell");
-        space.add_folder(&folder, "Cell", "Cell", &NodeId::objects_folder_id());
-        let now = values(plant);
+        let folder = NodeId::new(namespace, folder_name.as_str());
+        space.add_folder(&folder, folder_name.as_str(), folder_name.as_str(), &NodeId::objects_folder_id());
+        let now = values(plant, machine);
         let variables: Vec<Variable> = NODES
             .iter()
             .zip(ids.iter().zip(now))
             .map(|((name, kind), (id, value))| {
-                let short = name.trim_start_matches("Cell.");
-                let mut v = Variable::new(id, short, short, value);
+                let mut v = Variable::new(id, *name, *name, value);
                 v.set_data_type(*kind);
                 v
             })
             .collect();
         space.add_variables(variables, &folder);
 
-        let mut block = Variable::new(&command_id, "CommandBlock", "CommandBlock", vec![0u16; COMMAND_WORDS]);
+        let mut block = Variable::new(&command_id, COMMAND_NODE, COMMAND_NODE, vec![0u16; COMMAND_WORDS]);
         let access = AccessLevel::CURRENT_READ | AccessLevel::CURRENT_WRITE;
         block.set_data_type(DataTypeId::UInt16);
         block.set_access_level(access);
@@ -110,14 +140,12 @@ fn add_nodes(manager: &Arc<SimpleNodeManager>, namespace: u16, plant: &SharedPla
     let plant = plant.clone();
     manager.inner().add_write_callback(command_id, move |data, _range| match words(&data) {
         Some(words) => {
-            let mut plant = plant.lock();
-            let cell = plant.layout().cell();
-            plant.write_block(cell, 0, &words);
+            plant.lock().write_block(machine, 0, &words);
             StatusCode::Good
         }
         None => StatusCode::BadTypeMismatch,
     });
-    ids
+    Cell { machine, nodes: ids }
 }
 
 /// A whole command block, or nothing.
@@ -128,9 +156,8 @@ fn words(data: &DataValue) -> Option<Vec<u16>> {
     words.filter(|w| w.len() == COMMAND_WORDS)
 }
 
-fn values(plant: &SharedPlant) -> Vec<Variant> {
+fn values(plant: &SharedPlant, cell: MachineId) -> Vec<Variant> {
     let plant = plant.lock();
-    let cell = plant.layout().cell();
     let Some(machine) = plant.machine(cell) else { return Vec::new() };
     let status = plant.status_block(cell).unwrap_or_default();
     let program = plant.command_block(cell).and_then(|b| b.get(command::PROGRAM).copied()).unwrap_or(0);
@@ -156,16 +183,18 @@ async fn update_forever(
     plant: SharedPlant,
     manager: Arc<SimpleNodeManager>,
     subscriptions: Arc<SubscriptionCache>,
-    nodes: Vec<NodeId>,
+    cells: Vec<Cell>,
 ) {
     let mut ticks = tokio::time::interval(UPDATE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let now = values(&plant);
-        let updates = nodes.iter().zip(now).map(|(id, value)| (id, None, DataValue::new_now(value)));
+        let updates = cells.iter().flat_map(|cell| {
+            let now = values(&plant, cell.machine);
+            cell.nodes.iter().zip(now).map(|(id, value)| (id, None, DataValue::new_now(value)))
+        });
         if let Err(status) = manager.set_values(&subscriptions, updates) {
-            tracing::error!("cannot update the cell's nodes: {status}");
+            tracing::error!("cannot update the nodes of the cells: {status}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Where the loads really are. This is the truth; nobody but the plant writes it.
 
 use control_core::image::Reason;
-use control_core::layout::Layout;
 use control_core::units::{LoadId, PosId};
+use floor_plan::FloorPlan;
 use std::collections::BTreeSet;
 
 /// Every position of the plant, and who has come and gone.
@@ -16,8 +16,8 @@ pub struct Loads {
 
 impl Loads {
     /// An empty plant.
-    pub fn new(layout: &Layout) -> Loads {
-        let at = vec![None; usize::from(layout.positions())];
+    pub fn new(plan: &FloorPlan) -> Loads {
+        let at = vec![None; plan.position_count()];
         Loads { at, entered: BTreeSet::new(), left: BTreeSet::new(), changes: 0 }
     }
 

@@ -2,22 +2,27 @@
 
 use super::axis::Axis;
 use super::loads::Loads;
-use crate::config::{Carrier, CellConfig};
-use control_core::image::{CommandCode, PackState, Reason};
-use control_core::layout::{Layout, MachineKind, Place};
+use super::robot::Robot;
+use crate::config::{Carrier, CellConfig, PlantConfig};
+use control_core::floor::{MachineKind, Mover, ZoneKind};
+use control_core::image::{CommandCode, PackState, Path, Reason};
+use control_core::traffic::roads::{NO_PLACE, Place};
 use control_core::units::{LoadId, MachineId, PosId};
+use floor_plan::FloorPlan;
 
 /// What the machine was told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Job {
     /// What.
     pub code: CommandCode,
     /// Where.
     pub pos: PosId,
     /// With which load.
-    pub load: LoadId,
-    /// Program, for the cell.
+    pub load: Option<LoadId>,
+    /// Program, for a cell.
     pub program: u16,
+    /// Along which places, for a drive.
+    pub path: Path,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,19 +34,22 @@ enum Phase {
 }
 
 /// What makes one kind of machine differ from another.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Body {
-    Carrier(Carrier),
-    Cell(CellConfig),
+    /// Shuttle or lift, along its axis.
+    Carrier { axis: Axis, handling_s: f64 },
+    /// Robot cell between two ports.
+    Cell { config: CellConfig, from: PosId, to: PosId },
+    /// Mobile robot.
+    Robot { robot: Robot, handling_s: f64 },
 }
 
 /// A machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    kind: MachineKind,
+    id: MachineId,
     deck: PosId,
     body: Body,
-    axis: Axis,
     job: Option<(Job, Phase)>,
     /// 1, or more when a fault makes it slow.
     drag: f64,
@@ -51,29 +59,47 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A shuttle or the lift.
-    pub fn carrier(layout: &Layout, id: MachineId, kind: MachineKind, body: Carrier) -> Machine {
-        Machine::new(layout, id, kind, Body::Carrier(body), Axis::new(body.speed, body.acceleration, 0.0))
-    }
-
-    /// The robot cell.
-    pub fn cell(layout: &Layout, id: MachineId, body: CellConfig) -> Machine {
-        Machine::new(layout, id, MachineKind::Cell, Body::Cell(body), Axis::new(1.0, 1.0, 0.0))
-    }
-
-    fn new(layout: &Layout, id: MachineId, kind: MachineKind, body: Body, axis: Axis) -> Machine {
-        let deck = layout.pos(Place::Deck(id));
-        Machine {
-            kind,
-            deck,
+    /// A machine of a floor, at rest.
+    pub fn new(config: &PlantConfig, id: MachineId) -> Option<Machine> {
+        let plan = &config.plan;
+        let floor = plan.view();
+        let info = floor.machine(id)?;
+        let (speed, acceleration) =
+            (f64::from(info.axis.speed_mm_s) / 1e3, f64::from(info.axis.acceleration_mm_s2) / 1e3);
+        let carrier = |c: Carrier, at: f64| Body::Carrier {
+            axis: Axis::new(c.speed.unwrap_or(speed), c.acceleration.unwrap_or(acceleration), at),
+            handling_s: c.handling_s,
+        };
+        let body = match info.kind {
+            MachineKind::Shuttle => carrier(config.shuttle, 0.0),
+            MachineKind::Lift { .. } => {
+                // At its own foot, where its belts are: the upper one of two stands above the lower one.
+                let foot =
+                    floor.sources(id).iter().filter_map(|z| floor.zone(*z)).map(|z| floor.stop_mm(id, z.exit())).min();
+                carrier(config.lift, f64::from(foot.unwrap_or(0)) / 1e3)
+            }
+            MachineKind::Station(station) => {
+                let s = floor.station(station)?;
+                let (from, to) = (floor.zone(s.input)?.exit(), floor.zone(s.output)?.entry());
+                Body::Cell { config: config.cell, from, to }
+            }
+            MachineKind::Robot { vehicle, .. } => {
+                let at = plan.parking.get(usize::from(vehicle)).copied()?;
+                let charge = (config.robot.charge - 0.013 * f64::from(vehicle % 32)).clamp(0.05, 1.0);
+                let robot = Robot::new(at, speed, acceleration, config.robot, charge);
+                Body::Robot { robot, handling_s: config.robot.handling_s }
+            }
+        };
+        Some(Machine {
+            id,
+            deck: info.deck,
             body,
-            axis,
             job: None,
             drag: 1.0,
             breaks_down: false,
             temperature_c: 24.0,
             current_a: 0.4,
-        }
+        })
     }
 
     /// Its deck.
@@ -91,14 +117,42 @@ impl Machine {
         if self.job.is_some() { PackState::Execute } else { PackState::Idle }
     }
 
-    /// Axis position, metres.
-    pub fn position(&self) -> f64 {
-        self.axis.position()
+    /// A mobile robot's body.
+    pub fn robot(&self) -> Option<&Robot> {
+        match &self.body {
+            Body::Robot { robot, .. } => Some(robot),
+            _ => None,
+        }
     }
 
-    /// Axis speed, metres per second.
+    /// A mobile robot's body, to be pushed about.
+    pub fn robot_mut(&mut self) -> Option<&mut Robot> {
+        match &mut self.body {
+            Body::Robot { robot, .. } => Some(robot),
+            _ => None,
+        }
+    }
+
+    /// It has to be brought back before it can be told anything.
+    pub fn is_stranded(&self) -> bool {
+        self.robot().is_some_and(Robot::is_stranded)
+    }
+
+    /// Axis position, metres.
+    pub fn position(&self) -> f64 {
+        match &self.body {
+            Body::Carrier { axis, .. } => axis.position(),
+            _ => 0.0,
+        }
+    }
+
+    /// Speed, metres per second.
     pub fn speed(&self) -> f64 {
-        self.axis.speed()
+        match &self.body {
+            Body::Carrier { axis, .. } => axis.speed(),
+            Body::Robot { robot, .. } => robot.speed(),
+            Body::Cell { .. } => 0.0,
+        }
     }
 
     /// Motor temperature, degrees Celsius.
@@ -111,39 +165,61 @@ impl Machine {
         self.current_a
     }
 
-    /// Where on its axis a position is, metres; `None` when it does not serve it.
-    fn stop_at(&self, layout: &Layout, pos: PosId) -> Option<f64> {
-        let place = layout.place(pos)?;
-        match (self.kind, self.body, place) {
-            (MachineKind::Shuttle(tier), Body::Carrier(c), Place::Bay { tier: t, index }) if t == tier => {
-                Some(1.0 + c.pitch * f64::from(index % layout.bays_per_side()))
-            }
-            (MachineKind::Shuttle(tier), _, Place::TransferIn(t) | Place::TransferOut(t)) if t == tier => Some(0.0),
-            (MachineKind::Lift, Body::Carrier(c), Place::TransferIn(t) | Place::TransferOut(t)) => {
-                Some(c.pitch * (1.0 + f64::from(t.0)))
-            }
-            (MachineKind::Lift, _, Place::Belt(..)) => Some(0.0),
-            (MachineKind::Cell, _, Place::Belt(..)) if pos == control_core::cell::in_port(layout) => Some(0.0),
-            _ => None,
+    /// Whether it serves a position for what it is told: of a lane the end at which it takes, or the end at which it puts.
+    fn serves(&self, plan: &FloorPlan, code: CommandCode, pos: PosId) -> bool {
+        let floor = plan.view();
+        let Some((zone, info)) = floor.zone_of(pos) else { return false };
+        let by = |mover| mover == Mover::Machine(self.id) || (mover == Mover::Robots && self.robot().is_some());
+        let takes =
+            || floor.links(zone).iter().any(|l| by(l.by)) && (info.kind == ZoneKind::Bays || pos == info.exit());
+        let Some((deck, _)) = floor.zone_of(self.deck) else { return false };
+        let puts = || {
+            floor.links(deck).iter().any(|l| l.to == zone && by(l.by))
+                && (info.kind == ZoneKind::Bays || pos == info.entry())
+        };
+        match code {
+            CommandCode::Pick => takes(),
+            CommandCode::Place => puts(),
+            CommandCode::Move => takes() || puts(),
+            _ => false,
         }
     }
 
     /// Whether it could do this at all.
-    pub fn accepts(&self, layout: &Layout, job: &Job) -> Result<(), Reason> {
-        let knows = match self.kind {
-            MachineKind::Cell => job.code == CommandCode::Start,
-            _ => matches!(job.code, CommandCode::Pick | CommandCode::Place),
-        };
-        if !knows {
-            return Err(Reason::UnknownCode);
+    pub fn accepts(&self, plan: &FloorPlan, job: &Job) -> Result<(), Reason> {
+        let fits = |yes: bool| if yes { Ok(()) } else { Err(Reason::BadPosition) };
+        match (&self.body, job.code) {
+            (Body::Cell { from, .. }, CommandCode::Start) => fits(job.pos == *from),
+            (Body::Carrier { .. }, CommandCode::Pick | CommandCode::Place | CommandCode::Move) => {
+                fits(self.serves(plan, job.code, job.pos))
+            }
+            (Body::Robot { robot, .. }, CommandCode::Pick | CommandCode::Place) => {
+                let place = plan.view().position(job.pos).map_or(NO_PLACE, |p| p.place);
+                let there = robot.at() == place && robot.towards().is_none();
+                fits(there && self.serves(plan, job.code, job.pos))
+            }
+            (Body::Robot { robot, .. }, CommandCode::Drive) => {
+                let path: Vec<Place> = job.path.iter().collect();
+                fits(robot.accepts(plan, &path))
+            }
+            _ => Err(Reason::UnknownCode),
         }
-        self.stop_at(layout, job.pos).map(|_| ()).ok_or(Reason::BadPosition)
+    }
+
+    /// A drive may be told more while it is driven; everything else has to be over.
+    pub fn takes_more(&self, job: &Job) -> bool {
+        job.code == CommandCode::Drive && self.job().is_none_or(|j| j.code == CommandCode::Drive)
     }
 
     /// Begins. The caller has asked [`Machine::accepts`].
-    pub fn begin(&mut self, layout: &Layout, job: Job, drag: f64, breaks_down: bool) {
-        if let Some(stop) = self.stop_at(layout, job.pos) {
-            self.axis.go(stop);
+    pub fn begin(&mut self, plan: &FloorPlan, job: Job, drag: f64, breaks_down: bool) {
+        match &mut self.body {
+            Body::Carrier { axis, .. } => axis.go(f64::from(plan.view().stop_mm(self.id, job.pos)) / 1e3),
+            Body::Robot { robot, .. } if job.code == CommandCode::Drive => {
+                let path: Vec<Place> = job.path.iter().collect();
+                robot.go(plan, &path);
+            }
+            _ => {}
         }
         self.drag = drag;
         self.breaks_down = breaks_down;
@@ -152,27 +228,51 @@ impl Machine {
 
     /// Stops at once, wherever it is. What it carries it keeps.
     pub fn halt(&mut self) {
-        self.axis.halt();
+        match &mut self.body {
+            Body::Carrier { axis, .. } => axis.halt(),
+            Body::Robot { robot, .. } => robot.halt(),
+            Body::Cell { .. } => {}
+        }
         self.job = None;
     }
 
-    /// Moves on by `dt` seconds. Returns how the job ended, when it has.
-    pub fn step(&mut self, dt: f64, layout: &Layout, loads: &mut Loads, noise: f64) -> Option<Result<(), Reason>> {
+    /// Moves on by `dt` seconds. Returns how the job ended, when it has. `may_move` says that it may do so without a job too.
+    pub fn step(
+        &mut self,
+        dt: f64,
+        plan: &FloorPlan,
+        loads: &mut Loads,
+        noise: f64,
+        may_move: bool,
+    ) -> Option<Result<(), Reason>> {
         self.warm(dt, noise);
-        let (job, phase) = self.job?;
+        let Some((job, phase)) = self.job else {
+            if let Body::Robot { robot, .. } = &mut self.body {
+                robot.find_back(if may_move { dt } else { 0.0 }, plan);
+            }
+            return None;
+        };
         let dt = dt / self.drag;
         let next = match phase {
             Phase::Travel => {
-                if !self.axis.step(dt) {
+                let arrived = match &mut self.body {
+                    Body::Carrier { axis, .. } => axis.step(dt),
+                    Body::Robot { robot, .. } => robot.step(dt, plan),
+                    Body::Cell { .. } => true,
+                };
+                if !arrived {
                     return None;
                 }
                 if self.breaks_down {
                     return self.end(Err(Reason::DriveFault));
                 }
+                if matches!(job.code, CommandCode::Move | CommandCode::Drive) {
+                    return self.end(Ok(()));
+                }
                 Phase::Handle { left_s: self.handling_s() }
             }
             Phase::Handle { left_s } if left_s > dt => Phase::Handle { left_s: left_s - dt },
-            Phase::Handle { .. } => match self.handle(&job, loads) {
+            Phase::Handle { .. } => match self.handle(plan, &job, loads) {
                 Ok(Some(phase)) => phase,
                 Ok(None) => return self.end(Ok(())),
                 Err(why) => return self.end(Err(why)),
@@ -181,8 +281,8 @@ impl Machine {
             Phase::Process { .. } => Phase::Put { left_s: self.handling_s() },
             Phase::Put { left_s } if left_s > dt => Phase::Put { left_s: left_s - dt },
             Phase::Put { .. } => {
-                let out = control_core::cell::out_port(layout);
-                match loads.pass(self.deck, out, Some(job.load)) {
+                let Body::Cell { to, .. } = self.body else { return self.end(Ok(())) };
+                match loads.pass(self.deck, to, job.load) {
                     Ok(()) => return self.end(Ok(())),
                     Err(_) => Phase::Put { left_s: 0.0 }, // the robot waits with the load in its gripper
                 }
@@ -193,28 +293,36 @@ impl Machine {
     }
 
     fn handling_s(&self) -> f64 {
-        match self.body {
-            Body::Carrier(c) => c.handling_s,
-            Body::Cell(c) => c.handling_s,
+        match &self.body {
+            Body::Carrier { handling_s, .. } | Body::Robot { handling_s, .. } => *handling_s,
+            Body::Cell { config, .. } => config.handling_s,
         }
     }
 
     /// The end of the handling time: the load changes place, or does not.
-    fn handle(&mut self, job: &Job, loads: &mut Loads) -> Result<Option<Phase>, Reason> {
-        match (job.code, self.body) {
-            (CommandCode::Place, _) => loads.pass(self.deck, job.pos, Some(job.load)).map(|()| None),
-            (CommandCode::Start, Body::Cell(cell)) => {
-                if loads.at(self.deck) != Some(job.load) {
-                    loads.pass(job.pos, self.deck, Some(job.load))?;
-                }
-                Ok(Some(Phase::Process { left_s: cell.process_s * f64::from(job.program) }))
+    fn handle(&mut self, plan: &FloorPlan, job: &Job, loads: &mut Loads) -> Result<Option<Phase>, Reason> {
+        if let (CommandCode::Start, Body::Cell { config, .. }) = (job.code, &self.body) {
+            if loads.at(self.deck) != job.load {
+                loads.pass(job.pos, self.deck, job.load)?;
             }
-            _ => loads.pass(job.pos, self.deck, Some(job.load)).map(|()| None),
+            return Ok(Some(Phase::Process { left_s: config.process_s * f64::from(job.program) }));
+        }
+        // What stands before a bay is in the way to it.
+        let front = plan.view().position(job.pos).and_then(|p| p.front);
+        if front.is_some_and(|f| loads.at(f).is_some()) {
+            return Err(Reason::TargetOccupied);
+        }
+        match job.code {
+            CommandCode::Place => loads.pass(self.deck, job.pos, job.load).map(|()| None),
+            _ => loads.pass(job.pos, self.deck, job.load).map(|()| None),
         }
     }
 
     fn end(&mut self, result: Result<(), Reason>) -> Option<Result<(), Reason>> {
         self.job = None;
+        if let (Err(_), Body::Robot { robot, .. }) = (result, &mut self.body) {
+            robot.halt();
+        }
         Some(result)
     }
 
@@ -222,7 +330,7 @@ impl Machine {
     fn warm(&mut self, dt: f64, noise: f64) {
         let load = match self.job {
             None => 0.4,
-            Some((_, Phase::Travel)) => 2.0 + 1.5 * self.axis.speed().abs(),
+            Some((_, Phase::Travel)) => 2.0 + 1.5 * self.speed().abs(),
             Some((_, Phase::Process { .. })) => 6.0,
             Some(_) => 3.0,
         };
