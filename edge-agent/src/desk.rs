@@ -697,3 +697,60 @@ fn log(event: &Event, names: &FloorNames) {
         _ => tracing::debug!(?event, "event"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_is_a_time_or_how_long_from_now_and_never_no_due_time_at_all() {
+        let now = humantime::parse_rfc3339("2026-11-25T12:00:00Z").unwrap();
+        let rows = [
+            ("10m", Ok((600_000, "2026-11-25T12:10:00Z"))),
+            ("2026-11-25T12:00:05Z", Ok((5_000, "2026-11-25T12:00:05Z"))),
+            ("2026-11-25 12:00:05", Ok((5_000, "2026-11-25T12:00:05Z"))),
+            ("2026-11-24T00:00:00Z", Ok((1, "2026-11-24T00:00:00Z"))),
+            ("0s", Ok((1, "2026-11-25T12:00:00Z"))),
+            ("50days", Err("more than 49 days")),
+            ("600", Err("expected a time")),
+            ("99999999999999years", Err("expected a time")),
+        ];
+        for (text, want) in rows {
+            match (due(text, now), want) {
+                (Ok((ms, at)), Ok((want_ms, want_at))) => {
+                    assert_eq!((ms, at.as_deref()), (want_ms, Some(want_at)), "{text}");
+                }
+                (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),
+                (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_has_its_number_for_as_long_as_it_has_orders() {
+        let mut groups = Groups { next: u16::MAX, ..Groups::default() };
+        assert_eq!(
+            [groups.enter("a"), groups.enter("b"), groups.enter("a")],
+            [Some(u16::MAX), Some(0), Some(u16::MAX)]
+        );
+        groups.leave("a");
+        assert_eq!(groups.enter("a"), Some(u16::MAX), "one of two is left");
+        groups.leave("a");
+        groups.leave("a");
+        groups.next = 0;
+        assert_eq!(groups.enter("c"), Some(1), "0 is b's");
+        assert_eq!(groups.named.len(), 2, "nothing is kept of a group that has ended");
+    }
+
+    #[test]
+    fn a_route_is_made_of_groups_of_this_floor() {
+        let floor = ["weld".to_string(), "test".to_string()];
+        let stop = |at: &str, program| StopForm { at: at.into(), program };
+        let made = route(&[stop("test", Some(3)), stop("weld", None), stop("outside", None)], &floor).unwrap();
+        let want = [Stop::Station { group: 1, program: 3 }, Stop::Station { group: 0, program: 1 }, Stop::Outside];
+        assert_eq!(made.iter().collect::<Vec<_>>(), want);
+        assert!(route(&[stop("rack", Some(1))], &floor).unwrap_err().contains("has no program"));
+        assert!(route(&vec![stop("rack", None); 5], &floor).unwrap_err().contains("1 to 4"));
+        assert!(route(&[stop("paint", None)], &[]).unwrap_err().contains("this floor has none"));
+    }
+}

@@ -1,7 +1,8 @@
 //! A control cycle allocates nothing: counted by an allocator that knows when it is asked from inside a cycle.
 
-use control_core::order::{OrderKind, OrderRequest};
+use control_core::order::{OrderRequest, Stops};
 use control_core::units::{LoadId, OrderId};
+use floor_plan::Arena;
 use plc_sim::PlantConfig;
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -57,12 +58,13 @@ fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {
     let mut config = PlantConfig::from_toml(text).unwrap();
     config.faults.drive_fault = 0.05;
     let faults = LinkFaults { read_lost: 0.1, write_lost: 0.1, ack_lost: 0.1, delay_ms_max: 200 };
-    let mut floor = ClosedLoop::new(config, 1, faults).unwrap();
+    let arena = Arena::new();
+    let mut floor = ClosedLoop::new(&arena, config, 1, faults).unwrap();
     let (mut cycles, mut allocations) = (0u64, 0u64);
     for n in 1..=60u32 {
         let load = LoadId::new(1000 + n).unwrap();
-        let kind = if n % 2 == 0 { OrderKind::Retrieve } else { OrderKind::Process { program: 1 } };
-        floor.order(OrderRequest { id: OrderId(n), kind, load, class: 1, wait_ms: 0 });
+        let stops = if n % 2 == 0 { Stops::RETRIEVE } else { Stops::process(0, 1) };
+        floor.order(OrderRequest::new(OrderId(n), load, stops));
         floor.run_for(10_000, |cycle| {
             allocations += counted(cycle);
             cycles += 1;

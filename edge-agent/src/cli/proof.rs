@@ -180,7 +180,8 @@ fn roads(out: &mut String, floor: &FloorSetup) {
 }
 
 fn gate(plan: &FloorPlan, n: usize, region: &RegionInfo) -> String {
-    let at = region.places.first().map_or(String::new(), |p| place_name(plan, *p));
+    let named = region.places.iter().find(|p| plan.place_names.contains_key(p));
+    let at = named.or(region.places.first()).map_or(String::new(), |p| place_name(plan, *p));
     let mouths: Vec<String> = region.mouths.iter().take(4).map(|p| place_name(plan, *p)).collect();
     let entered = if mouths.is_empty() {
         "touches no live part".into()

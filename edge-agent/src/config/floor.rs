@@ -4,8 +4,11 @@ use super::lines::beside;
 use super::raw;
 use super::report::{Files, Problem, Source};
 use super::values::Spanned;
+use control_core::traffic::roads::Place;
 use floor_plan::FloorPlan;
 use floor_plan::file::{Fault, FloorFile};
+use floor_plan::proof::Kind;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -131,7 +134,7 @@ fn from_file(
         }
         FloorPlan::of(&parsed)
     };
-    let (plan, unproven) = match strict(false) {
+    let (plan, mut unproven) = match strict(false) {
         Ok(plan) => (plan, Vec::new()),
         Err(faults) if taken => match strict(true) {
             Ok(plan) => (plan, faults.iter().map(|f| format!("{}: {}", f.message, f.label)).collect()),
@@ -139,7 +142,44 @@ fn from_file(
         },
         Err(faults) => return refused(&floor, faults, problems),
     };
+    let blocking = resting_in_the_way(&plan);
+    if let (Some(first), false) = (blocking.first(), taken) {
+        let map = parsed.roads.as_ref().and_then(|r| r.map.as_ref().map(toml::Spanned::span));
+        let places = parsed.roads.as_ref().and_then(|r| r.places.first().map(|p| p.name.span()));
+        let at = shown(&floor.text, map.or(places).unwrap_or(0..0));
+        let problem = floor.problem(at, "a robot that rests would be in the way of others for ever", first.clone());
+        problems.push(problem.help("put its parking place where there are loops, or into a dead end of its own"));
+        return None;
+    }
+    unproven.extend(blocking);
     Some(FloorSetup { plan: Arc::new(plan), file: Some(path), orders, unproven, text: floor.text.clone() })
+}
+
+/// A robot at rest keeps its pass. So the private end places behind a gate may be as many as may be in there at once, and nobody else may
+/// have to go in, or through.
+fn resting_in_the_way(plan: &FloorPlan) -> Vec<String> {
+    let floor = plan.view();
+    let stops: BTreeSet<Place> =
+        floor.tables().positions.iter().map(|p| p.place).chain(plan.charging.iter().copied()).collect();
+    let ends: Vec<(&str, Place)> = floor
+        .robots()
+        .filter_map(|(id, vehicle, _)| Some((plan.machine_name(id), *plan.parking.get(usize::from(vehicle))?)))
+        .collect();
+    let mut found = Vec::new();
+    for (n, region) in plan.proof.regions.iter().enumerate() {
+        let resting: Vec<&str> =
+            ends.iter().filter(|(_, p)| region.places.contains(p)).map(|(name, _)| *name).collect();
+        let Some(first) = resting.first() else { continue };
+        let is_wanted = region.places.iter().any(|p| stops.contains(p));
+        let why = match region.kind {
+            Kind::Tunnel => "which others have to go through",
+            _ if is_wanted => "where others have to stop",
+            _ if resting.len() > usize::from(region.capacity) => "where not so many can be at once",
+            _ => continue,
+        };
+        found.push(format!("{first} ends behind gate {}, {why}", n + 1));
+    }
+    found
 }
 
 fn refused(floor: &Source, faults: Vec<Fault>, problems: &mut Vec<Problem>) -> Option<FloorSetup> {
@@ -159,5 +199,8 @@ fn refused(floor: &Source, faults: Vec<Fault>, problems: &mut Vec<Problem>) -> O
 /// The first line of a place that goes over many, such as a map.
 fn shown(text: &str, span: Range<usize>) -> Range<usize> {
     let Some(inside) = text.get(span.clone()) else { return 0..0 };
-    span.start..span.start + inside.find('\n').unwrap_or(inside.len()).max(1).min(inside.len())
+    let start = if inside.starts_with("\"\"\"\n") { 4 } else { 0 };
+    let rest = inside.get(start..).unwrap_or_default();
+    let end = start + rest.find('\n').unwrap_or(rest.len());
+    span.start + start..span.start + end.max(start + 1).min(inside.len())
 }
