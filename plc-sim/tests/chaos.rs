@@ -4,14 +4,15 @@
 //! Whatever happens, the truth stays clean, every order ends, and afterwards the floor works: nothing is left standing where
 //! others have to pass, and it takes new orders. `LIGHTSOUT_SEEDS=500` tries more; a failing run prints how to run it again.
 
+mod support;
+
 use control_core::cycle::Request;
 use control_core::image::Mode;
-use control_core::layout::Place;
-use control_core::order::{OrderKind, OrderRequest};
-use control_core::units::{LoadId, MachineId, OrderId, PosId, Tier};
-use plc_sim::PlantConfig;
+use control_core::order::Stops;
+use control_core::units::{LoadId, MachineId, PosId};
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
 use plc_sim::config::Faults;
+use support::{closed_loop, demo, machine, order, passages};
 
 /// What may happen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +28,7 @@ struct May {
 }
 
 struct Chaos {
-    floor: ClosedLoop,
+    floor: ClosedLoop<'static>,
     rng: fastrand::Rng,
     next_order: u32,
     next_load: u32,
@@ -36,7 +37,7 @@ struct Chaos {
 
 impl Chaos {
     fn new(seed: u64, loads: u16, may: May) -> Chaos {
-        let mut config = PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap();
+        let mut config = demo();
         config.loads = loads;
         if may.drives_fail {
             config.faults = Faults { drive_fault: 0.03, reject: 0.03, slow: 0.1 };
@@ -45,15 +46,14 @@ impl Chaos {
             true => LinkFaults { read_lost: 0.15, write_lost: 0.15, ack_lost: 0.15, delay_ms_max: 300 },
             false => LinkFaults::default(),
         };
-        let floor = ClosedLoop::new(config, seed, link).unwrap();
-        let bays = floor.plant.layout().pos(Place::TransferOut(Tier(0))).0;
+        let floor = closed_loop(config, seed, link);
+        let bays = floor.plan().bays().count() as u16;
         let rng = fastrand::Rng::with_seed(seed.wrapping_mul(77));
         Chaos { floor, rng, next_order: 1, next_load: 9_000, bays }
     }
 
-    fn order(&mut self, kind: OrderKind, load: LoadId, class: u8) {
-        let id = OrderId(self.next_order);
-        self.floor.order(OrderRequest { id, kind, load, class, wait_ms: 60_000 });
+    fn order(&mut self, kind: Stops, load: LoadId, class: u8) {
+        self.floor.order(order(self.next_order, load, kind, class, 60_000));
         self.next_order += 1;
     }
 
@@ -68,29 +68,29 @@ impl Chaos {
                 let load = LoadId::new(self.next_load).unwrap();
                 self.floor.plant.deliver(load);
                 if dice <= 2 {
-                    self.order(OrderKind::Store, load, class);
+                    self.order(Stops::STORE, load, class);
                 }
             } else if dice <= 5 {
-                self.order(OrderKind::Retrieve, pick, class);
+                self.order(Stops::RETRIEVE, pick, class);
             } else {
                 let program = self.rng.u16(0..4);
-                self.order(OrderKind::Process { program }, pick, class);
+                self.order(Stops::process(0, program), pick, class);
             }
         }
     }
 
     fn something_happens(&mut self, may: May) {
-        let layout = *self.floor.plant.layout();
+        let plan = self.floor.plant.plan().clone();
         match self.rng.u8(0..6) {
             0 if may.gateway_restarts => self.floor.restart_controller(),
             1 if may.controllers_restart => {
                 let cell_only = self.rng.bool();
-                for id in layout.machine_ids().filter(|id| (*id == layout.cell()) == cell_only) {
+                for id in plan.view().machine_ids().filter(|id| (*id == machine(&plan, "cell")) == cell_only) {
                     self.floor.plant.reboot(id);
                 }
             }
             2 if may.keys_turn => {
-                let id = MachineId(self.rng.u8(0..layout.machines()));
+                let id = MachineId(self.rng.u16(0..plan.machine_count() as u16));
                 let mode = if self.rng.bool() { Mode::Manual } else { Mode::EmergencyStop };
                 self.floor.plant.set_mode(id, mode);
                 let (off, on) = (self.rng.u64(1..300) * 10, self.rng.u64(10..300) * 10);
@@ -132,7 +132,7 @@ impl Chaos {
         let some: Vec<LoadId> = (0..self.bays).filter_map(|n| self.floor.plant.loads().at(PosId(n))).take(8).collect();
         let (left, count) = (self.floor.plant.truth().loads_left, some.len());
         for load in some {
-            self.order(OrderKind::Retrieve, load, 0);
+            self.order(Stops::RETRIEVE, load, 0);
         }
         self.ended("of the orders that show that it works")?;
         self.floor.run(10_000);
@@ -152,10 +152,10 @@ impl Chaos {
         Err(format!("loads stand at {astray:?}"))
     }
 
-    fn astray(&self) -> Vec<Option<Place>> {
-        let layout = self.floor.plant.layout();
-        let loaded = |n: &u16| self.floor.plant.loads().at(PosId(*n)).is_some();
-        (self.bays..layout.positions()).filter(loaded).map(|n| layout.place(PosId(n))).collect()
+    fn astray(&self) -> Vec<String> {
+        let (plan, loads) = (self.floor.plan(), self.floor.plant.loads());
+        let loaded = passages(plan).into_iter().filter(|pos| loads.at(*pos).is_some());
+        loaded.map(|pos| plan.position_name(pos).to_string()).collect()
     }
 
     fn ended(&mut self, when: &str) -> Result<(), String> {

@@ -2,26 +2,17 @@
 //!
 //! A failing run prints its seed; `LIGHTSOUT_SEED=<n> cargo test -p plc-sim --test closed_loop` runs that one alone.
 
+mod support;
+
 use control_core::EventKind;
 use control_core::cycle::Request;
 use control_core::event::{OrderFault, RunState};
 use control_core::image::Mode;
-use control_core::layout::{Conveyor, End, Place};
-use control_core::order::{OrderKind, OrderRequest};
-use control_core::units::{LoadId, MachineId, OrderId, PosId, Tier};
+use control_core::order::Stops;
+use control_core::units::{LoadId, MachineId, OrderId, PosId};
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
 use plc_sim::{Plant, PlantConfig};
-
-fn demo() -> PlantConfig {
-    PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap()
-}
-
-fn seeds(default: std::ops::Range<u64>) -> Vec<u64> {
-    match std::env::var("LIGHTSOUT_SEED") {
-        Ok(seed) => vec![seed.parse().expect("LIGHTSOUT_SEED is a number")],
-        Err(_) => default.collect(),
-    }
-}
+use support::{closed_loop, deck, demo, machine, order, passages, seeds};
 
 fn again(seed: u64) -> String {
     format!("seed {seed}; again: LIGHTSOUT_SEED={seed} cargo test -p plc-sim --test closed_loop")
@@ -40,7 +31,7 @@ impl Feeder {
         Feeder { rng: fastrand::Rng::with_seed(seed), next_order: 1, next_load: 9_000, handed_in: 0 }
     }
 
-    fn feed(&mut self, floor: &mut ClosedLoop) {
+    fn feed(&mut self, floor: &mut ClosedLoop<'_>) {
         let class = self.rng.u8(0..4);
         let inside: Vec<LoadId> = floor.plant.loads().all().collect();
         let pick = inside.get(self.rng.usize(0..inside.len().max(1))).copied();
@@ -49,21 +40,22 @@ impl Feeder {
                 self.next_load += 1;
                 let load = LoadId::new(self.next_load).unwrap();
                 floor.plant.deliver(load);
-                (OrderKind::Store, load)
+                (Stops::STORE, load)
             }
-            3..=5 => (OrderKind::Retrieve, pick.unwrap_or(LoadId::new(1).unwrap())),
-            6..=8 => (OrderKind::Process { program: self.rng.u16(1..4) }, pick.unwrap_or(LoadId::new(1).unwrap())),
-            _ => (OrderKind::Retrieve, LoadId::new(4_000_000).unwrap()),
+            3..=5 => (Stops::RETRIEVE, pick.unwrap_or(LoadId::new(1).unwrap())),
+            6..=8 => (Stops::process(0, self.rng.u16(1..4)), pick.unwrap_or(LoadId::new(1).unwrap())),
+            _ => (Stops::RETRIEVE, LoadId::new(4_000_000).unwrap()),
         };
-        floor.order(OrderRequest { id: OrderId(self.next_order), kind, load, class, wait_ms: 600_000 });
+        let wait_ms = if kind == Stops::STORE { 600_000 } else { 0 };
+        floor.order(order(self.next_order, load, kind, class, wait_ms));
         self.next_order += 1;
         self.handed_in += 1;
     }
 }
 
 /// Runs a floor for `minutes` of orders, lets it finish, and returns it.
-fn live(seed: u64, config: PlantConfig, faults: LinkFaults, minutes: u64) -> ClosedLoop {
-    let mut floor = ClosedLoop::new(config, seed, faults).unwrap();
+fn live(seed: u64, config: PlantConfig, faults: LinkFaults, minutes: u64) -> ClosedLoop<'static> {
+    let mut floor = closed_loop(config, seed, faults);
     let mut feeder = Feeder::new(seed);
     floor.run(2_000);
     for _ in 0..minutes * 6 {
@@ -82,7 +74,7 @@ fn live(seed: u64, config: PlantConfig, faults: LinkFaults, minutes: u64) -> Clo
         .trace
         .iter()
         .filter(|e| match e.kind {
-            EventKind::OrderAccepted(id, _) | EventKind::OrderRejected(id, _) => id.0 < 1 << 31,
+            EventKind::OrderAccepted(..) | EventKind::OrderRejected(..) => true,
             _ => false,
         })
         .count();
@@ -107,25 +99,19 @@ fn a_flood_of_orders_on_a_nearly_full_rack_neither_locks_nor_costs_one_failed_co
     for seed in seeds(100..106) {
         let mut config = demo();
         config.loads = 150;
-        let mut floor = ClosedLoop::new(config, seed, LinkFaults::default()).unwrap();
+        let mut floor = closed_loop(config, seed, LinkFaults::default());
         let mut rng = fastrand::Rng::with_seed(seed);
         floor.run(2_000);
         let mut inside: Vec<LoadId> = floor.plant.loads().all().collect();
         rng.shuffle(&mut inside);
         for (id, load) in (1u32..).zip(inside.into_iter().take(100)) {
-            let kind = if id % 4 == 0 { OrderKind::Retrieve } else { OrderKind::Process { program: 1 } };
-            floor.order(OrderRequest { id: OrderId(id), kind, load, class: rng.u8(0..4), wait_ms: 0 });
+            let kind = if id % 4 == 0 { Stops::RETRIEVE } else { Stops::process(0, 1) };
+            floor.order(order(id, load, kind, rng.u8(0..4), 0));
         }
         for n in 0..20 {
             let load = LoadId::new(7_000 + n).unwrap();
             floor.plant.deliver(load);
-            floor.order(OrderRequest {
-                id: OrderId(500 + n),
-                kind: OrderKind::Store,
-                load,
-                class: 1,
-                wait_ms: 3_600_000,
-            });
+            floor.order(order(500 + n, load, Stops::STORE, 1, 3_600_000));
         }
         for _ in 0..240 {
             floor.run(10_000);
@@ -174,7 +160,7 @@ fn commands_that_fail_or_are_rejected_are_tried_again_and_every_order_ends() {
 #[test]
 fn a_restarted_agent_takes_over_what_is_in_motion() {
     for seed in seeds(70..75) {
-        let mut floor = ClosedLoop::new(demo(), seed, LinkFaults::default()).unwrap();
+        let mut floor = closed_loop(demo(), seed, LinkFaults::default());
         let mut feeder = Feeder::new(seed);
         floor.run(2_000);
         for _ in 0..20 {
@@ -188,10 +174,8 @@ fn a_restarted_agent_takes_over_what_is_in_motion() {
         floor.run(300_000);
         assert!(floor.plant.truth().is_clean(), "{:?}; {}", floor.plant.truth(), again(seed));
         // Whatever stood in the way has been put away: nothing is left outside the bays.
-        let layout = *floor.plant.layout();
-        let astray: Vec<_> = (layout.pos(Place::TransferOut(Tier(0))).0..layout.positions())
-            .filter(|n| floor.plant.loads().at(PosId(*n)).is_some())
-            .collect();
+        let mut astray = passages(floor.plan());
+        astray.retain(|pos| floor.plant.loads().at(*pos).is_some());
         assert!(astray.is_empty(), "loads left at {astray:?}; {}", again(seed));
     }
 }
@@ -199,13 +183,13 @@ fn a_restarted_agent_takes_over_what_is_in_motion() {
 #[test]
 fn a_rack_controller_that_starts_anew_is_read_again_before_anything_moves() {
     for seed in seeds(80..85) {
-        let mut floor = ClosedLoop::new(demo(), seed, LinkFaults::default()).unwrap();
+        let mut floor = closed_loop(demo(), seed, LinkFaults::default());
         let mut feeder = Feeder::new(seed);
         floor.run(2_000);
         for round in 0..15 {
             feeder.feed(&mut floor);
             floor.run(4_700);
-            let (cell, all) = (floor.plant.layout().cell(), floor.plant.layout().machine_ids());
+            let (cell, all) = (machine(floor.plan(), "cell"), floor.plan().view().machine_ids());
             let rebooting: Vec<MachineId> = all.filter(|id| (*id == cell) == (round % 3 == 0)).collect();
             for id in rebooting {
                 floor.plant.reboot(id);
@@ -221,7 +205,7 @@ fn a_rack_controller_that_starts_anew_is_read_again_before_anything_moves() {
 
 #[test]
 fn a_cable_that_is_out_for_five_seconds_stops_the_machines_and_loses_nothing() {
-    let mut floor = ClosedLoop::new(demo(), 3, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(demo(), 3, LinkFaults::default());
     let mut feeder = Feeder::new(3);
     floor.run(2_000);
     for _ in 0..10 {
@@ -242,16 +226,16 @@ fn a_cable_that_is_out_for_five_seconds_stops_the_machines_and_loses_nothing() {
 
 #[test]
 fn a_machine_taken_out_of_auto_is_not_commanded_until_a_person_acknowledges() {
-    let mut floor = ClosedLoop::new(demo(), 5, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(demo(), 5, LinkFaults::default());
     floor.run(2_000);
-    let lift = floor.plant.layout().lift();
+    let lift = machine(floor.plan(), "lift");
     let load = floor.plant.loads().all().next().unwrap();
-    floor.order(OrderRequest { id: OrderId(1), kind: OrderKind::Retrieve, load, class: 0, wait_ms: 0 });
+    floor.order(order(1, load, Stops::RETRIEVE, 0, 0));
     floor.run(1_000);
     floor.plant.set_mode(lift, Mode::EmergencyStop);
     floor.run(2_000);
     floor.plant.set_mode(lift, Mode::Auto);
-    let commands_to_lift = |floor: &ClosedLoop| {
+    let commands_to_lift = |floor: &ClosedLoop<'_>| {
         floor
             .trace
             .iter()
@@ -270,47 +254,45 @@ fn a_machine_taken_out_of_auto_is_not_commanded_until_a_person_acknowledges() {
 
 #[test]
 fn a_load_carried_off_by_a_person_is_found_again_and_its_order_goes_on() {
-    let mut floor = ClosedLoop::new(demo(), 8, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(demo(), 8, LinkFaults::default());
     floor.run(2_000);
-    let layout = *floor.plant.layout();
-    let bays = layout.pos(Place::TransferOut(Tier(0))).0;
-    let from = (0..bays).map(PosId).find(|p| floor.plant.loads().at(*p).is_some()).unwrap();
-    let to = (0..bays).rev().map(PosId).find(|p| floor.plant.loads().at(*p).is_none()).unwrap();
+    let bays: Vec<PosId> = floor.plan().bays().collect();
+    let from = bays.iter().copied().find(|p| floor.plant.loads().at(*p).is_some()).unwrap();
+    let to = bays.iter().rev().copied().find(|p| floor.plant.loads().at(*p).is_none()).unwrap();
     let load = floor.plant.loads().at(from).unwrap();
     assert!(floor.plant.carry_off(from, to));
     floor.run(6_000);
     assert_eq!(floor.controller.stock().find(load), Some(to));
-    floor.order(OrderRequest { id: OrderId(1), kind: OrderKind::Process { program: 1 }, load, class: 1, wait_ms: 0 });
+    floor.order(order(1, load, Stops::process(0, 1), 1, 0));
     floor.run(90_000);
     assert_eq!((floor.counters().orders_completed, floor.counters().orders_failed), (1, 0));
 }
 
 #[test]
 fn a_load_that_comes_in_unannounced_is_put_away() {
-    let mut floor = ClosedLoop::new(demo(), 9, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(demo(), 9, LinkFaults::default());
     floor.run(2_000);
     let load = LoadId::new(777).unwrap();
     floor.plant.deliver(load);
     floor.run(60_000);
-    let layout = *floor.plant.layout();
     let at = floor.controller.stock().find(load).unwrap();
-    assert!(matches!(layout.place(at), Some(Place::Bay { .. })), "{at:?}");
+    assert!(floor.plan().view().is_bay(at), "{at:?}");
     assert_eq!(floor.plant.loads().at(at), Some(load));
 }
 
 #[test]
 fn orders_that_cannot_be_are_refused_with_the_reason() {
-    let mut floor = ClosedLoop::new(demo(), 4, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(demo(), 4, LinkFaults::default());
     let inside = floor.plant.loads().all().next().unwrap();
-    let order = |id, kind, load| OrderRequest { id: OrderId(id), kind, load, class: 1, wait_ms: 5_000 };
-    floor.order(order(1, OrderKind::Retrieve, inside));
+    let order = |id, kind, load| order(id, load, kind, 1, if kind == Stops::STORE { 5_000 } else { 0 });
+    floor.order(order(1, Stops::RETRIEVE, inside));
     floor.run(10);
     floor.run(3_000);
-    floor.order(order(2, OrderKind::Retrieve, LoadId::new(31_337).unwrap()));
-    floor.order(order(3, OrderKind::Retrieve, inside));
-    floor.order(order(4, OrderKind::Process { program: 1 }, inside));
-    floor.order(order(3, OrderKind::Store, LoadId::new(31_338).unwrap()));
-    floor.order(order(5, OrderKind::Store, LoadId::new(31_339).unwrap()));
+    floor.order(order(2, Stops::RETRIEVE, LoadId::new(31_337).unwrap()));
+    floor.order(order(3, Stops::RETRIEVE, inside));
+    floor.order(order(4, Stops::process(0, 1), inside));
+    floor.order(order(3, Stops::STORE, LoadId::new(31_338).unwrap()));
+    floor.order(order(5, Stops::STORE, LoadId::new(31_339).unwrap()));
     floor.run(60_000);
     let verdicts: Vec<_> = floor
         .trace
@@ -334,7 +316,7 @@ fn orders_that_cannot_be_are_refused_with_the_reason() {
 
 #[test]
 fn draining_brings_what_moves_to_its_end_and_then_withdraws_authority() {
-    let mut floor = ClosedLoop::new(demo(), 6, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(demo(), 6, LinkFaults::default());
     let mut feeder = Feeder::new(6);
     floor.run(2_000);
     for _ in 0..6 {
@@ -344,9 +326,8 @@ fn draining_brings_what_moves_to_its_end_and_then_withdraws_authority() {
     floor.request(Request::Drain);
     floor.run(30_000);
     assert_eq!(floor.controller.run_state(), RunState::Safe);
-    let layout = *floor.plant.layout();
-    for id in layout.machine_ids() {
-        assert_eq!(floor.plant.loads().at(layout.pos(Place::Deck(id))), None, "{id:?} still carries a load");
+    for id in floor.plan().view().machine_ids() {
+        assert_eq!(floor.plant.loads().at(deck(floor.plan(), id)), None, "{id:?} still carries a load");
     }
     let c = floor.counters();
     assert_eq!(c.commands_sent, c.commands_done);
@@ -356,12 +337,12 @@ fn draining_brings_what_moves_to_its_end_and_then_withdraws_authority() {
 fn a_full_rack_refuses_to_store_and_goes_on_retrieving() {
     let mut config = demo();
     config.loads = 160;
-    let mut floor = ClosedLoop::new(config, 2, LinkFaults::default()).unwrap();
+    let mut floor = closed_loop(config, 2, LinkFaults::default());
     floor.run(2_000);
     let load = LoadId::new(123_456).unwrap();
-    floor.order(OrderRequest { id: OrderId(1), kind: OrderKind::Store, load, class: 1, wait_ms: 1_000 });
+    floor.order(order(1, load, Stops::STORE, 1, 1_000));
     let inside = floor.plant.loads().all().next().unwrap();
-    floor.order(OrderRequest { id: OrderId(2), kind: OrderKind::Retrieve, load: inside, class: 1, wait_ms: 0 });
+    floor.order(order(2, inside, Stops::RETRIEVE, 1, 0));
     floor.run(60_000);
     assert!(floor.trace.iter().any(|e| e.kind == EventKind::OrderRejected(OrderId(1), OrderFault::RackFull)));
     assert!(floor.trace.iter().any(|e| e.kind == EventKind::OrderCompleted(OrderId(2))));
@@ -372,8 +353,7 @@ fn the_truth_notices_a_load_lost_and_a_command_executed_twice() {
     // The test of the tests: an honest plant is clean, and one that was tampered with is not.
     let mut plant = Plant::new(demo(), 1, 1).unwrap();
     assert!(plant.truth().is_clean());
-    let layout = *plant.layout();
-    let infeed = layout.pos(Place::Belt(Conveyor::Infeed, End::Entry));
+    let infeed = plant.plan().zone("infeed").unwrap().1.entry();
     let mut snapshot = plant.loads().snapshot();
     snapshot[usize::from(infeed.0)] = snapshot.iter().copied().find(|l| *l != 0).unwrap();
     assert!(plant.restore(&snapshot).unwrap_err().contains("twice"));

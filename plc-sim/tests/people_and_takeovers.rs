@@ -1,41 +1,45 @@
 //! What comes from outside the plan: people who carry loads and turn key switches, gateways that take over, controllers that
 //! freeze. Each was a way to lock the floor or to move what must not move, once.
 
+mod support;
+
 use control_core::cycle::Request;
-use control_core::event::RunState;
+use control_core::event::{Events, RunState};
 use control_core::image::{Mode, Quality, Stamped};
 use control_core::interlock::Hold;
-use control_core::layout::{Conveyor, End, Place};
-use control_core::order::{OrderKind, OrderRequest};
-use control_core::units::{LoadId, MachineId, Millis, OrderId, PosId, Tier};
-use control_core::{Controller, EventKind, InputImage, Inputs, Outputs, Settings};
+use control_core::limits::Capacity;
+use control_core::order::Stops;
+use control_core::units::{LoadId, MachineId, Millis, PosId};
+use control_core::{Controller, EventKind, Inputs, Settings};
 use device_drivers::block::{Owner, decode_status, encode_command};
+use floor_plan::{FloorPlan, InputBuffer};
+use plc_sim::Plant;
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
-use plc_sim::{Plant, PlantConfig};
+use support::{arena, closed_loop, deck, demo, machine};
 
 const SHUTTLE: MachineId = MachineId(0);
 
-fn demo() -> PlantConfig {
-    PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap()
-}
-
-fn floor(seed: u64) -> ClosedLoop {
-    let mut floor = ClosedLoop::new(demo(), seed, LinkFaults::default()).unwrap();
+fn floor(seed: u64) -> ClosedLoop<'static> {
+    let mut floor = closed_loop(demo(), seed, LinkFaults::default());
     floor.run(4_000);
     assert_eq!(floor.controller.run_state(), RunState::Running);
     floor
 }
 
-fn order(id: u32, kind: OrderKind, load: LoadId) -> Request {
-    Request::Order(OrderRequest { id: OrderId(id), kind, load, class: 1, wait_ms: 60_000 })
+fn order(id: u32, kind: Stops, load: LoadId) -> Request {
+    Request::Order(support::order(id, load, kind, 1, 60_000))
+}
+
+fn lowest(plan: &FloorPlan) -> impl Iterator<Item = PosId> {
+    plan.zone("tier-1").unwrap().1.positions()
 }
 
 /// Bays of the lowest tier with a load in them.
-fn stocked(floor: &ClosedLoop) -> Vec<PosId> {
-    floor.plant.layout().bays(Tier(0)).filter(|p| floor.plant.loads().at(*p).is_some()).collect()
+fn stocked(floor: &ClosedLoop<'_>) -> Vec<PosId> {
+    lowest(floor.plan()).filter(|p| floor.plant.loads().at(*p).is_some()).collect()
 }
 
-fn at(floor: &ClosedLoop, pos: PosId) -> LoadId {
+fn at(floor: &ClosedLoop<'_>, pos: PosId) -> LoadId {
     floor.plant.loads().at(pos).unwrap()
 }
 
@@ -43,7 +47,7 @@ fn at(floor: &ClosedLoop, pos: PosId) -> LoadId {
 fn an_order_whose_bay_a_person_has_filled_is_promised_another() {
     let mut floor = floor(8);
     let bays = stocked(&floor);
-    floor.request(order(1, OrderKind::Process { program: 1 }, at(&floor, bays[0])));
+    floor.request(order(1, Stops::process(0, 1), at(&floor, bays[0])));
     floor.run(15_000);
     assert!(floor.plant.carry_off(bays[1], bays[0]), "the load is under way, its bay is empty");
     floor.run(120_000);
@@ -54,7 +58,7 @@ fn an_order_whose_bay_a_person_has_filled_is_promised_another() {
 #[test]
 fn a_load_that_a_person_puts_on_a_shuttle_is_noticed_and_put_away() {
     let mut floor = floor(8);
-    let (bays, deck) = (stocked(&floor), floor.plant.layout().pos(Place::Deck(SHUTTLE)));
+    let (bays, deck) = (stocked(&floor), deck(floor.plan(), SHUTTLE));
     let wanted = at(&floor, bays[1]);
     floor.plant.set_mode(SHUTTLE, Mode::Manual);
     floor.run(1_000);
@@ -62,7 +66,7 @@ fn a_load_that_a_person_puts_on_a_shuttle_is_noticed_and_put_away() {
     floor.plant.set_mode(SHUTTLE, Mode::Auto);
     floor.run(1_000);
     floor.request(Request::Acknowledge);
-    floor.request(order(1, OrderKind::Retrieve, wanted));
+    floor.request(order(1, Stops::RETRIEVE, wanted));
     floor.run(90_000);
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
     assert_eq!(floor.plant.loads().at(deck), None);
@@ -71,15 +75,15 @@ fn a_load_that_a_person_puts_on_a_shuttle_is_noticed_and_put_away() {
 #[test]
 fn a_load_that_a_person_takes_off_a_shuttle_ends_its_order() {
     let mut floor = floor(8);
-    let layout = *floor.plant.layout();
-    let (bays, deck) = (stocked(&floor), layout.pos(Place::Deck(SHUTTLE)));
-    floor.request(order(1, OrderKind::Retrieve, at(&floor, bays[0])));
+    let (bays, deck) = (stocked(&floor), deck(floor.plan(), SHUTTLE));
+    let outside = floor.plan().zone("outfeed").unwrap().1.exit();
+    floor.request(order(1, Stops::RETRIEVE, at(&floor, bays[0])));
     while floor.plant.loads().at(deck).is_none() {
         floor.run(10);
     }
     floor.plant.set_mode(SHUTTLE, Mode::EmergencyStop);
     floor.run(2_000);
-    assert!(floor.plant.carry_off(deck, layout.pos(Place::Belt(Conveyor::Outfeed, End::Exit))));
+    assert!(floor.plant.carry_off(deck, outside));
     floor.run(2_000);
     floor.plant.set_mode(SHUTTLE, Mode::Auto);
     floor.run(1_000);
@@ -88,27 +92,27 @@ fn a_load_that_a_person_takes_off_a_shuttle_ends_its_order() {
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
 }
 
-fn commands_to_shuttle(floor: &ClosedLoop) -> usize {
+fn commands_to_shuttle(floor: &ClosedLoop<'_>) -> usize {
     let is =
         |e: &&control_core::Event| matches!(e.kind, EventKind::CommandIssued { machine, .. } if machine == SHUTTLE);
     floor.trace.iter().filter(is).count()
 }
 
 /// A shuttle with an order under way leaves AUTO and comes back by `how`; nobody acknowledges.
-fn moves_without_acknowledgement(how: impl FnOnce(&mut ClosedLoop)) -> bool {
+fn moves_without_acknowledgement(how: impl FnOnce(&mut ClosedLoop<'static>)) -> bool {
     let mut floor = floor(5);
     let load = at(&floor, stocked(&floor)[0]);
-    floor.request(order(1, OrderKind::Retrieve, load));
+    floor.request(order(1, Stops::RETRIEVE, load));
     floor.run(500);
     how(&mut floor);
     let before = commands_to_shuttle(&floor);
-    floor.request(order(2, OrderKind::Retrieve, load));
+    floor.request(order(2, Stops::RETRIEVE, load));
     floor.run(60_000);
     let moved = commands_to_shuttle(&floor) > before;
     assert_eq!(floor.controller.hold(SHUTTLE), Some(Hold::NeedsAcknowledge));
     // And it goes on when somebody says so.
     floor.request(Request::Acknowledge);
-    floor.request(order(3, OrderKind::Retrieve, load));
+    floor.request(order(3, Stops::RETRIEVE, load));
     floor.run(60_000);
     assert_eq!(floor.controller.hold(SHUTTLE), None);
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
@@ -117,7 +121,7 @@ fn moves_without_acknowledgement(how: impl FnOnce(&mut ClosedLoop)) -> bool {
 
 #[test]
 fn a_machine_that_left_auto_unseen_does_not_move_before_it_is_acknowledged() {
-    let stop = |floor: &mut ClosedLoop, ms| {
+    let stop = |floor: &mut ClosedLoop<'static>, ms| {
         floor.plant.set_mode(SHUTTLE, Mode::EmergencyStop);
         floor.run(ms);
         floor.plant.set_mode(SHUTTLE, Mode::Auto);
@@ -151,42 +155,45 @@ fn a_machine_that_left_auto_unseen_does_not_move_before_it_is_acknowledged() {
 
 /// A controller with an image of its own, beside others, on one plant.
 struct Gateway {
-    controller: Controller,
-    image: InputImage,
-    out: Outputs,
+    controller: Controller<'static>,
+    image: InputBuffer,
+    events: Events,
 }
 
 impl Gateway {
     fn new(plant: &Plant) -> Gateway {
-        let controller = Controller::new(*plant.layout(), Settings::default());
-        Gateway { controller, image: InputImage::default(), out: Outputs::default() }
+        let plan = plant.plan();
+        let controller = Controller::new(&arena(), &Capacity::of(&plan.view(), 64), Settings::default());
+        let image = InputBuffer::new(plan.machine_count(), plan.position_count());
+        Gateway { controller, image, events: Events::default() }
     }
 
     fn read(&mut self, plant: &Plant, now: u64, cell: bool) {
-        let layout = *plant.layout();
-        for id in layout.machine_ids().filter(|id| cell || *id != layout.cell()) {
+        let (plan, the_cell) = (plant.plan(), machine(plant.plan(), "cell"));
+        for id in plan.view().machine_ids().filter(|id| cell || *id != the_cell) {
             let words = plant.status_block(id).unwrap();
             let value = decode_status(&words).unwrap();
             self.image.set_machine(id, Stamped { value, quality: Quality::Good, at: Millis(now) });
         }
-        for pos in (0..layout.sensed()).map(PosId) {
+        for pos in (0..plan.sensed()).map(PosId) {
             let value = plant.loads().at(pos);
             self.image.set_position(pos, Stamped { value, quality: Quality::Good, at: Millis(now) });
         }
     }
 
-    fn cycle(&mut self, now: u64, requests: &[Request]) {
-        let inputs = Inputs { image: &self.image, requests, degraded: false };
-        self.controller.cycle(Millis(now), &inputs, &mut self.out);
+    fn cycle(&mut self, plant: &Plant, now: u64, requests: &[Request]) {
+        let floor = plant.plan().view();
+        let inputs = Inputs { floor: &floor, image: self.image.view(), requests, degraded: false };
+        self.controller.cycle(Millis(now), &inputs, &mut self.events);
     }
 
     fn write(&self, plant: &mut Plant, cell: bool) {
-        let image = &self.out.image;
+        let image = self.controller.output();
         if !image.write {
             return;
         }
-        let layout = *plant.layout();
-        for id in layout.machine_ids().filter(|id| cell || *id != layout.cell()) {
+        let (plan, the_cell) = (plant.plan().clone(), machine(plant.plan(), "cell"));
+        for id in plan.view().machine_ids().filter(|id| cell || *id != the_cell) {
             let acknowledged = image.acknowledged(id);
             let owner =
                 Owner { token: image.token, heartbeat: image.heartbeat, authority: image.authority, acknowledged };
@@ -202,7 +209,7 @@ impl Gateway {
             if n % 5 == 0 {
                 self.read(plant, *now, cell);
             }
-            self.cycle(*now, &[]);
+            self.cycle(plant, *now, &[]);
             self.write(plant, cell);
         }
     }
@@ -212,25 +219,24 @@ impl Gateway {
 fn a_command_of_the_gateway_before_us_that_arrives_late_is_not_taken_for_ours() {
     for late in 1..60 {
         let mut plant = Plant::new(demo(), 1, 1).unwrap();
-        let layout = *plant.layout();
-        let loads: Vec<LoadId> = layout.bays(Tier(0)).filter_map(|p| plant.loads().at(p)).collect();
+        let loads: Vec<LoadId> = lowest(plant.plan()).filter_map(|p| plant.loads().at(p)).collect();
         let mut now = 0;
         let mut first = Gateway::new(&plant);
         first.live(&mut plant, &mut now, 300, true);
-        first.cycle(now, &[order(1, OrderKind::Retrieve, loads[0])]);
-        first.cycle(now + 10, &[]);
+        first.cycle(&plant, now, &[order(1, Stops::RETRIEVE, loads[0])]);
+        first.cycle(&plant, now + 10, &[]);
 
         // The second gateway lives for a while; then what the first one had sent arrives.
         let mut second = Gateway::new(&plant);
         second.live(&mut plant, &mut now, late, true);
         first.write(&mut plant, true);
-        second.cycle(now, &[order(1, OrderKind::Retrieve, loads[1])]);
+        second.cycle(&plant, now, &[order(1, Stops::RETRIEVE, loads[1])]);
         second.live(&mut plant, &mut now, 500, true);
         assert_eq!(second.controller.run_state(), RunState::Running, "late by {late} cycles");
-        second.cycle(now, &[order(2, OrderKind::Retrieve, loads[1])]);
+        second.cycle(&plant, now, &[order(2, Stops::RETRIEVE, loads[1])]);
         second.live(&mut plant, &mut now, 12_000, true);
         assert!(second.controller.orders().is_empty(), "late by {late} cycles");
-        let deck = layout.pos(Place::Deck(SHUTTLE));
+        let deck = deck(plant.plan(), SHUTTLE);
         assert_eq!(plant.loads().at(deck), second.controller.stock().at(deck));
         assert!(plant.truth().is_clean(), "late by {late} cycles: {:?}", plant.truth());
     }
@@ -250,24 +256,24 @@ fn a_gateway_that_is_replaced_while_it_lives_is_fenced_and_falls_silent() {
             if n % 5 == 0 {
                 gateway.read(&plant, now, true);
             }
-            gateway.cycle(now, &[]);
+            gateway.cycle(&plant, now, &[]);
             gateway.write(&mut plant, true);
         }
     }
     assert_eq!(first.controller.run_state(), RunState::Fenced);
-    assert!(!first.out.image.write);
+    assert!(!first.controller.output().write);
     assert_eq!(second.controller.run_state(), RunState::Running);
 }
 
 #[test]
 fn a_gateway_is_not_fenced_by_its_own_past_on_a_controller_it_sees_late() {
     let mut plant = Plant::new(demo(), 1, 1).unwrap();
-    let layout = *plant.layout();
+    let (plan, cell) = (plant.plan().clone(), machine(plant.plan(), "cell"));
     let mut now = 0;
     for _ in 0..3 {
         Gateway::new(&plant).live(&mut plant, &mut now, 400, true);
     }
-    for id in layout.machine_ids().filter(|id| *id != layout.cell()) {
+    for id in plan.view().machine_ids().filter(|id| *id != cell) {
         plant.reboot(id); // the rack forgets the tokens, the cell does not
     }
     let mut late = Gateway::new(&plant);
@@ -275,13 +281,13 @@ fn a_gateway_is_not_fenced_by_its_own_past_on_a_controller_it_sees_late() {
     assert_eq!(late.controller.run_state(), RunState::Running);
     late.live(&mut plant, &mut now, 400, true);
     assert_eq!(late.controller.run_state(), RunState::Running);
-    assert_eq!(late.controller.hold(layout.cell()), None, "and it commands the cell");
+    assert_eq!(late.controller.hold(cell), None, "and it commands the cell");
 }
 
 #[test]
 fn a_controller_that_answers_but_does_not_run_any_more_is_not_seen() {
     let mut plant = Plant::new(demo(), 1, 1).unwrap();
-    let load = plant.layout().bays(Tier(0)).find_map(|p| plant.loads().at(p)).unwrap();
+    let load = lowest(plant.plan()).find_map(|p| plant.loads().at(p)).unwrap();
     let mut now = 0;
     let mut gateway = Gateway::new(&plant);
     gateway.live(&mut plant, &mut now, 400, true);
@@ -291,9 +297,9 @@ fn a_controller_that_answers_but_does_not_run_any_more_is_not_seen() {
         if n % 5 == 0 {
             gateway.read(&plant, now, true);
         }
-        gateway.cycle(now, &[]);
+        gateway.cycle(&plant, now, &[]);
     }
     assert_eq!(gateway.controller.hold(SHUTTLE), Some(Hold::NotSeen));
-    gateway.cycle(now, &[order(1, OrderKind::Retrieve, load)]);
+    gateway.cycle(&plant, now, &[order(1, Stops::RETRIEVE, load)]);
     assert_eq!(gateway.controller.busy_with(SHUTTLE), (None, None));
 }

@@ -13,7 +13,7 @@ use crate::command::{CommandLink, Progress};
 use crate::dispatch::Task;
 use crate::event::{EventKind, Events, RunState};
 use crate::fleet::Fleet;
-use crate::floor::{Floor, MachineKind};
+use crate::floor::{DomainInfo, Floor, MachineKind};
 use crate::image::{Command, InputImage, Mode, OutputImage};
 use crate::interlock::{self, Hold};
 use crate::limits::Capacity;
@@ -60,7 +60,7 @@ impl Default for Settings {
             odd_ms: 3_000,
             adopt_ms: 3_000,
             missing_ms: 10_000,
-            start_ms: 10_000,
+            start_ms: 3_000,
             tenant_percent: 80,
             charge: [150, 350, 500, 950],
             traffic: traffic::Settings::default(),
@@ -250,7 +250,7 @@ impl<'m> Controller<'m> {
         self.watch_ownership(now, floor, image, events);
         self.watch_machines(now, floor, image, events);
         self.recover(now, floor, image, events);
-        self.set_run_state(now, floor, inputs.degraded, events);
+        self.set_run_state(now, floor, image, inputs.degraded, events);
         self.intake(now, floor, image, inputs.requests, events);
         if self.is_working() {
             self.read_back(now, floor, image, events);
@@ -337,10 +337,25 @@ impl<'m> Controller<'m> {
         }
     }
 
-    fn set_run_state(&mut self, now: Millis, floor: &Floor<'_>, degraded: bool, events: &mut Events) {
+    fn set_run_state(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        image: &InputImage<'_>,
+        degraded: bool,
+        events: &mut Events,
+    ) {
         let started = *self.started_at.get_or_insert(now);
-        let known = self.domains.iter().filter(|d| d.is_known()).count();
-        let ready = known > 0 && (known == floor.domains().count() || now.since(started) >= self.settings.start_ms);
+        // Who brings a long command to its end is waited for by its own domain alone.
+        let busy = |info: &DomainInfo| {
+            let stale_ms = self.settings.stale_ms;
+            let fresh = |m| image.machine(m).fresh(now, stale_ms).copied();
+            info.machines().all(|m| fresh(m).is_some()) && info.machines().any(|m| fresh(m).is_some_and(|s| s.executing()))
+        };
+        let known = |(id, _): &(DomainId, &DomainInfo)| self.is_known(*id);
+        let some = floor.domains().any(|d| known(&d));
+        let ready = some
+            && (now.since(started) >= self.settings.start_ms || floor.domains().all(|d| known(&d) || busy(d.1)));
         let at_rest = |m: &Machine| !m.link.busy() && m.task.is_none();
         let next = match self.run {
             RunState::Fenced => RunState::Fenced,

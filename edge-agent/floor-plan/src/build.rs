@@ -332,11 +332,15 @@ impl Build {
         let upper = plan.lifts.len() == 2 && lift == plan.lifts.get(1).copied();
         let foot = if upper { SECOND_FOOT_M } else { 0.0 };
         let side = 1.2 * f64::from(self.lanes.iter().filter(|(z, ..)| self.plan.zones[usize::from(z.0)].domain == domain).count() as u16);
+        let end = belt.stop.as_ref().map(|_| self.near_label(belt.stop.as_ref()));
         let spot = move |k: u16, count: u16, towards_lift: bool| {
-            let out = if towards_lift { count - k } else { k + 1 };
-            let mut spot = Build::spot(plan, -0.9 * f64::from(out), side - 1.8, 0);
-            spot.z = foot;
-            spot
+            let out = f64::from(if towards_lift { count - k } else { k + 1 });
+            // From the foot to where robots stop for it, or straight out.
+            let straight = Build::spot(plan, -0.9 * out, side - 1.8, 0);
+            let part = out / f64::from(count + 1);
+            let (from, to) = (plan.at, end.unwrap_or(straight));
+            let between = Spot { x: from.x + (to.x - from.x) * part, y: from.y + (to.y - from.y) * part, ..from };
+            Spot { z: foot, ..if end.is_some() { between } else { straight } }
         };
         let towards_lift = self.lifts.contains_key(belt.to.get_ref());
         self.belt(belt, domain, (foot * 1000.0) as u32, |k, count| spot(k, count, towards_lift));
@@ -458,8 +462,8 @@ impl Build {
             let mine = [&belt.from, &belt.to].into_iter().any(|e| *e.get_ref() == name);
             if mine && !self.done_belts.contains(&k) {
                 self.done_belts.push(k);
-                let at = self.near_label(belt.stop.as_ref());
-                self.belt(belt, domain, 0, |_, _| at);
+                let spots = self.outwards(belt);
+                self.belt(belt, domain, 0, spots);
             }
         }
         for (port, is_input) in [(&station.input, true), (&station.output, false)] {
@@ -508,6 +512,20 @@ impl Build {
         }
     }
 
+    /// The places of a belt at which robots stop, in a row away from the middle of the roads.
+    fn outwards(&self, belt: &Belt) -> impl Fn(u16, u16) -> Spot + use<> {
+        let at = self.near_label(belt.stop.as_ref());
+        let count = self.plan.place_spots.len().max(1) as f64;
+        let middle = |of: fn(&Spot) -> f64| self.plan.place_spots.iter().map(of).sum::<f64>() / count;
+        let (dx, dy) = (at.x - middle(|s| s.x), at.y - middle(|s| s.y));
+        let (dx, dy) = if dx.abs() >= dy.abs() { (dx.signum(), 0.0) } else { (0.0, dy.signum()) };
+        let to_robots = *belt.to.get_ref() == "robots";
+        move |k, count| {
+            let out = 0.9 * f64::from(if to_robots { count - k } else { k + 1 });
+            Spot { x: at.x + dx * out, y: at.y + dy * out, ..at }
+        }
+    }
+
     fn near_label(&self, label: Option<&Spanned<String>>) -> Spot {
         let place = label.and_then(|l| self.labels.get(l.get_ref()));
         place.and_then(|p| self.plan.place_spots.get(usize::from(*p))).copied().unwrap_or_default()
@@ -520,8 +538,8 @@ impl Build {
             }
             // From or to neither a lift nor a station: a belt between robots and the outside, which nobody's controller has.
             let domain = self.domain();
-            let at = self.near_label(belt.stop.as_ref());
-            self.belt(belt, domain, 0, |_, _| at);
+            let spots = self.outwards(belt);
+            self.belt(belt, domain, 0, spots);
             self.close(domain);
             self.done_belts.push(n);
         }

@@ -171,7 +171,9 @@ impl<'m> Claims<'m> {
             let its_turn = core::iter::once(&claim.place)
                 .chain(roads.near(claim.place))
                 .all(|place| self.nobody_before(vehicle, *place, claim.step));
-            if !its_turn || !may(claim.place) {
+            // A base never comes to a place twice: a vehicle that says where it is could not be understood.
+            let again = (0..path.allocated).any(|n| self.claim_at(Self::slot(vehicle, path, n)).place == claim.place);
+            if !its_turn || again || !may(claim.place) {
                 return gained;
             }
             put(self.paths, usize::from(vehicle), Path { allocated: path.allocated + 1, ..path });
@@ -200,7 +202,6 @@ impl<'m> Claims<'m> {
     /// A vehicle has reached a place: what lies behind is free. `false` when the place is not among those allocated to it.
     pub fn reached(&mut self, vehicle: u16, place: Place) -> bool {
         let path = self.path(vehicle);
-        // The last of several visits within the base cannot be told from the first: the first is meant.
         let Some(n) = (0..path.allocated).find(|n| self.claim_at(Self::slot(vehicle, path, *n)).place == place) else {
             return false;
         };

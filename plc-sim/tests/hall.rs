@@ -1,0 +1,50 @@
+//! The floor of the demo in virtual time: two aisles, four cells, twenty-four mobile robots.
+
+mod support;
+
+use control_core::units::LoadId;
+use control_core::order::{Stop, Stops};
+use plc_sim::PlantConfig;
+use plc_sim::closed_loop::LinkFaults;
+use support::{closed_loop, order};
+
+fn hall() -> PlantConfig {
+    PlantConfig::read(include_str!("../../configs/demo/plant.toml"), |_| Ok(include_str!("../../configs/demo/floor.toml").into()))
+        .unwrap()
+}
+
+#[test]
+fn an_hour_of_mixed_orders() {
+    let mut floor = closed_loop(hall(), 1, LinkFaults::default());
+    floor.run(6_000);
+    println!("{:?} {:?}", floor.controller.run_state(), floor.plan().proof);
+    let mut rng = fastrand::Rng::with_seed(3);
+    let (mut id, mut fresh) = (0, 9_000);
+    for minute in 0..60 {
+        for _ in 0..8 {
+            id += 1;
+            let bays: Vec<LoadId> = floor.plan().bays().filter_map(|p| floor.plant.loads().at(p)).collect();
+            let load = bays[rng.usize(0..bays.len())];
+            let (load, stops) = match rng.u8(0..10) {
+                0..=2 => {
+                    fresh += 1;
+                    let load = LoadId::new(fresh).unwrap();
+                    floor.plant.deliver(load);
+                    (load, Stops::STORE)
+                }
+                3..=5 => (load, Stops::RETRIEVE),
+                6..=7 => (load, Stops::process(rng.u8(0..2), rng.u16(1..3))),
+                _ => (load, Stops::new(&[Stop::Station { group: 0, program: 1 }, Stop::Station { group: 1, program: 2 }, Stop::Outside]).unwrap()),
+            };
+            floor.order(order(id, load, stops, rng.u8(1..4), if stops == Stops::STORE { 3_600_000 } else { 0 }));
+        }
+        floor.run(60_000);
+        println!("minute {minute}: {:?} {} open, truth {:?}", floor.counters(), floor.controller.orders().len(), floor.plant.truth());
+        assert!(floor.plant.truth().is_clean(), "{}", floor.situation());
+    }
+    for _ in 0..120 {
+        if floor.controller.orders().is_empty() { break; }
+        floor.run(10_000);
+    }
+    assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
+}
