@@ -23,7 +23,8 @@ listen = "127.0.0.1:0"
 loopback = "operator"
 
 [control]
-realtime = "off"
+realtime      = "off"
+command_valid = "6s"   # in the plant's time, which runs faster here
 
 [floor]
 file = "hall.toml"
@@ -101,6 +102,7 @@ async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_pa
     let mut plant = PlantConfig::read("floor = \"hall.toml\"\nloads = 12\n", |_| Ok(HALL.into())).unwrap();
     plant.listen.modbus.set_port(0);
     plant.listen.opcua.set_port(0);
+    plant.speed = 3.0;
     plant.watchdog_s = 2.0; // a busy machine is no fault of the plant
     let keep = Keep { state: None, pki_dir: Some(dir.path().join("pki")) };
     let sim = Sim::start(plant, 5, 1, keep).await.unwrap();
