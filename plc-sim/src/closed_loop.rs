@@ -181,6 +181,14 @@ impl<'m> ClosedLoop<'m> {
                 );
             }
         }
+        let traffic = self.controller.traffic();
+        for (id, v, _) in floor.robots() {
+            let (path, base): (Vec<_>, Vec<_>) = (traffic.path(v).collect(), traffic.base(v).collect());
+            let goal = traffic.goal(v);
+            let to = (0..floor.roads().places() as u16).find(|p| floor.roads().from_place(goal, *p) == 0);
+            let state = traffic.state(v);
+            let _ = writeln!(text, "  {}: to {to:?}, path {path:?}, base {base:?}, {state:?}", plan.machine_name(id));
+        }
         for (_, order) in self.controller.orders().iter().take(12) {
             let _ =
                 writeln!(text, "  {:?} at {:?} stop {} goal {:?}", order.request, order.at, order.stop, order.goal());

@@ -34,7 +34,10 @@ pub struct Drawn {
 /// Draws a road map.
 pub fn draw(kind: Kind, rng: &mut fastrand::Rng) -> Drawn {
     match kind {
-        Kind::Ring => ring(rng),
+        Kind::Ring => {
+            let (places, roads, stations) = ring(rng);
+            Drawn { tables: RoadTables::of_roads(&places, &roads, true), stations }
+        }
         _ => {
             let grid = largest_part(&cells(kind, rng));
             let tables = RoadTables::of_grid(&grid, true).0;
@@ -127,7 +130,11 @@ pub fn largest_part(grid: &Grid) -> Grid {
     Grid::from_fn(grid.height, grid.width, |r, c| part[r * grid.width + c] == best.1)
 }
 
-fn ring(rng: &mut fastrand::Rng) -> Drawn {
+/// Places at x and y, one-way roads between them, and the places one stops at.
+pub type RoadMap = (Vec<(f64, f64)>, Vec<(Place, Place)>, Vec<Place>);
+
+/// A one-way ring with short cuts, and dead ends beside it.
+pub fn ring(rng: &mut fastrand::Rng) -> RoadMap {
     let count = rng.usize(10..40);
     let radius = count as f64 / std::f64::consts::TAU;
     let on_circle = |n: f64, r: f64| {
@@ -153,5 +160,5 @@ fn ring(rng: &mut fastrand::Rng) -> Drawn {
     if stations.len() < 3 {
         stations.extend((0..count as Place).step_by(3));
     }
-    Drawn { tables: RoadTables::of_roads(&places, &roads, true), stations }
+    (places, roads, stations)
 }

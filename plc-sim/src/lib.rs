@@ -17,6 +17,7 @@ pub mod closed_loop;
 pub mod config;
 pub mod faces;
 pub mod floors;
+pub mod halls;
 pub mod modbus;
 pub mod plant;
 pub mod plc;

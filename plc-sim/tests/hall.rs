@@ -2,15 +2,17 @@
 
 mod support;
 
-use control_core::units::LoadId;
 use control_core::order::{Stop, Stops};
+use control_core::units::LoadId;
 use plc_sim::PlantConfig;
 use plc_sim::closed_loop::LinkFaults;
 use support::{closed_loop, order};
 
 fn hall() -> PlantConfig {
-    PlantConfig::read(include_str!("../../configs/demo/plant.toml"), |_| Ok(include_str!("../../configs/demo/floor.toml").into()))
-        .unwrap()
+    PlantConfig::read(include_str!("../../configs/demo/plant.toml"), |_| {
+        Ok(include_str!("../../configs/demo/floor.toml").into())
+    })
+    .unwrap()
 }
 
 #[test]
@@ -34,16 +36,31 @@ fn an_hour_of_mixed_orders() {
                 }
                 3..=5 => (load, Stops::RETRIEVE),
                 6..=7 => (load, Stops::process(rng.u8(0..2), rng.u16(1..3))),
-                _ => (load, Stops::new(&[Stop::Station { group: 0, program: 1 }, Stop::Station { group: 1, program: 2 }, Stop::Outside]).unwrap()),
+                _ => (
+                    load,
+                    Stops::new(&[
+                        Stop::Station { group: 0, program: 1 },
+                        Stop::Station { group: 1, program: 2 },
+                        Stop::Outside,
+                    ])
+                    .unwrap(),
+                ),
             };
             floor.order(order(id, load, stops, rng.u8(1..4), if stops == Stops::STORE { 3_600_000 } else { 0 }));
         }
         floor.run(60_000);
-        println!("minute {minute}: {:?} {} open, truth {:?}", floor.counters(), floor.controller.orders().len(), floor.plant.truth());
+        println!(
+            "minute {minute}: {:?} {} open, truth {:?}",
+            floor.counters(),
+            floor.controller.orders().len(),
+            floor.plant.truth()
+        );
         assert!(floor.plant.truth().is_clean(), "{}", floor.situation());
     }
     for _ in 0..120 {
-        if floor.controller.orders().is_empty() { break; }
+        if floor.controller.orders().is_empty() {
+            break;
+        }
         floor.run(10_000);
     }
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());

@@ -28,7 +28,9 @@ impl Controller<'_> {
                 continue;
             }
             let status = image.machine(id).value;
-            if machine.task.is_none() && may_start && !self.draining && now >= machine.idle_until {
+            let gives_way =
+                machine.task.is_none() && mast::make_way(floor, image, id, |m| self.machine(m).task).is_some();
+            if machine.task.is_none() && !gives_way && may_start && !self.draining && now >= machine.idle_until {
                 match self.choose(now, floor, image, id, &status) {
                     Some(task) => self.start_task(now, floor, id, task, events),
                     None => self.with(id, |m| m.idle_until = now.plus(LOOK_AGAIN_MS)),
@@ -138,7 +140,14 @@ impl Controller<'_> {
     }
 
     /// Whether it is an order's turn: what it waits for has ended, and the sequence lets it come or leave.
-    fn in_turn(&self, floor: &Floor<'_>, id: MachineId, kind: ZoneKind, zone: ZoneId, order: &Order) -> bool {
+    pub(crate) fn in_turn(
+        &self,
+        floor: &Floor<'_>,
+        id: MachineId,
+        kind: ZoneKind,
+        zone: ZoneId,
+        order: &Order,
+    ) -> bool {
         if order.request.after.is_some_and(|other| !order.started && self.orders.by_id(other).is_some()) {
             return false;
         }
@@ -207,7 +216,8 @@ impl Controller<'_> {
         let Some((lane, tier)) = pick.and_then(|n| lanes().nth(n)) else { return task };
         let other = Task { target: lane.entry(), ..task };
         let better = waiting(tier).is_some() && !floor.zone(tier).is_some_and(|z| z.contains(home));
-        if !better || !self.may_start(now, floor, image, &other) || !self.stock.free_for(floor, other.target, task.load) {
+        if !better || !self.may_start(now, floor, image, &other) || !self.stock.free_for(floor, other.target, task.load)
+        {
             return task;
         }
         let Some(bay) = self.nearest_bay(floor, tier, task.load) else { return task };
@@ -243,12 +253,19 @@ impl Controller<'_> {
                 let pos = if self.stock.at(deck) == load { self.input_of(floor, id) } else { task.source };
                 Command { code: CommandCode::Start, pos, load, program: task.program, ..Command::default() }
             }
-            _ if self.stock.at(deck) == load => Command { code: CommandCode::Place, pos: task.target, load, ..Command::default() },
+            _ if self.stock.at(deck) == load => {
+                Command { code: CommandCode::Place, pos: task.target, load, ..Command::default() }
+            }
             _ if self.draining => return self.end_task(floor, id),
             _ => Command { code: CommandCode::Pick, pos: task.source, load, ..Command::default() },
         };
-        if mast::allows(floor, image, id, floor.stop_mm(id, asked.pos), |m| self.machine(m).link.in_flight()) {
+        let flight = |m| self.machine(m).link.in_flight();
+        if mast::allows(floor, image, id, floor.stop_mm(id, asked.pos), flight) {
             self.say(now, id, status, asked, events);
+        } else if mast::is_upper(floor, id)
+            && let Some(pos) = mast::make_way(floor, image, id, |m| self.machine(m).task)
+        {
+            self.say(now, id, status, Command { code: CommandCode::Move, pos, ..Command::default() }, events);
         }
     }
 
@@ -258,7 +275,14 @@ impl Controller<'_> {
     }
 
     /// Puts a command into the output image.
-    pub(crate) fn say(&mut self, now: Millis, id: MachineId, status: &MachineStatus, asked: Command, events: &mut Events) {
+    pub(crate) fn say(
+        &mut self,
+        now: Millis,
+        id: MachineId,
+        status: &MachineStatus,
+        asked: Command,
+        events: &mut Events,
+    ) {
         let valid_ms = self.settings.valid_ms;
         let mut made = None;
         self.with(id, |m| made = Some(m.link.issue(status, asked, valid_ms)));

@@ -9,7 +9,7 @@ use crate::event::{EventKind, Events, OrderFault, RunState};
 use crate::floor::{Beyond, Floor, Mover, ZoneKind};
 use crate::image::InputImage;
 use crate::limits::{REQUESTS_PER_CYCLE, SETTLE_PER_CYCLE};
-use crate::order::{ADOPTED, Order, OrderRequest, Stop, Stops};
+use crate::order::{ADOPTED, Goal, Order, OrderRequest, Stop, Stops};
 use crate::units::{LoadId, MachineId, Millis, OrderId, PosId, StationId, ZoneId};
 
 impl Controller<'_> {
@@ -194,10 +194,10 @@ impl Controller<'_> {
             .filter(|(id, zone)| zone.kind == ZoneKind::Bays && self.has_room(*id, zone))
             .min_by_key(|(id, zone)| {
                 let elsewhere = own.is_some_and(|o| o != *id);
-                let far = from.map_or(0, |f| floor.hops(f, *id));
+                let legs = from.map_or(0, |f| floor.hops(f, *id));
                 let held = self.keeper(floor, *id).is_none_or(|m| self.hold(m).is_some());
                 let unknown = !self.is_known(zone.domain);
-                (elsewhere, unknown, held, far == crate::floor::NEVER, self.stock.promised(*id), *id)
+                (elsewhere, unknown, held, legs, self.stock.promised(*id), *id)
             })
             .map(|(id, _)| id)?;
         let bay = self.nearest_bay(floor, tier, load)?;
@@ -276,14 +276,7 @@ impl Controller<'_> {
         self.drop_order(floor, slot);
     }
 
-    pub(crate) fn fail(
-        &mut self,
-        now: Millis,
-        floor: &Floor<'_>,
-        slot: u16,
-        why: OrderFault,
-        events: &mut Events,
-    ) {
+    pub(crate) fn fail(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, why: OrderFault, events: &mut Events) {
         let Some(id) = self.orders.slot(slot).map(|o| o.request.id) else { return };
         self.counters.orders_failed += u64::from(why != OrderFault::Withdrawn);
         events.push(now, EventKind::OrderFailed(id, why));
@@ -304,7 +297,7 @@ impl Controller<'_> {
     pub(crate) fn settle_one(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, events: &mut Events) {
         let Some(order) = self.orders.slot(slot).copied() else { return };
         match self.verdict(now, floor, slot, &order) {
-            Verdict::Goes => {}
+            Verdict::Goes => self.dig(now, floor, &order, events),
             Verdict::Stopped => self.next_stop(now, floor, slot, events),
             Verdict::Failed(why) => self.fail(now, floor, slot, why, events),
         }
@@ -320,11 +313,74 @@ impl Controller<'_> {
     /// A stop has been made: the next one, or the end.
     pub(crate) fn next_stop(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, events: &mut Events) {
         let Some(order) = self.orders.slot_mut(slot) else { return };
+        if order.aside.take().is_some() {
+            return; // only out of the way
+        }
         order.stop += 1;
         order.station = None;
         if order.next_stop().is_none() {
             self.complete(now, floor, slot, events);
         }
+    }
+
+    /// What stands before a bay where something has to come out is put aside, if it does not go by itself; a bay behind something
+    /// is no home any more.
+    fn dig(&mut self, now: Millis, floor: &Floor<'_>, order: &Order, events: &mut Events) {
+        if order.under_way || order.withdrawn {
+            return;
+        }
+        let load = order.request.load;
+        if order.at != order.home
+            && let Some(home) = order.home.filter(|h| dispatch::is_blocked(floor, &self.stock, *h))
+        {
+            self.stock.release(floor, home, load);
+            if let Some(order) = self.orders.by_load(&self.stock.loads, load) {
+                (order.home, order.retry_at) = (None, now);
+            }
+        }
+        let Some((zone, info)) = order.at.and_then(|p| floor.zone_of(p)) else { return };
+        let front = order.at.and_then(|p| floor.position(p)).and_then(|p| p.front);
+        let Some((front, stands)) = front.and_then(|f| Some((f, self.stock.at(f)?))) else { return };
+        let Some(keeper) = self.keeper(floor, zone) else { return };
+        if self.draining || !self.in_turn(floor, keeper, info.kind, zone, order) {
+            return;
+        }
+        let other = self.stock.loads.order(stands).and_then(|s| self.orders.slot(s)).copied();
+        match other {
+            None => self.put_aside(now, floor, stands, front, events),
+            Some(o) if o.under_way => {}
+            Some(o) => {
+                // It goes by itself, unless its turn comes later than this one's.
+                let goes = self.in_turn(floor, keeper, info.kind, zone, &o) && o.goal() != Goal::Home(front);
+                let bay = self.nearest_bay(floor, zone, stands);
+                let blocked = o.aside.is_some_and(|a| !self.stock.free_for(floor, a, stands));
+                if let Some(order) = self.orders.by_load(&self.stock.loads, stands) {
+                    if blocked || (!goes && order.aside.is_none()) {
+                        order.aside = bay;
+                    }
+                }
+            }
+        }
+    }
+
+    /// An order for a load that stands before another: into another bay, of its tier if there is one.
+    fn put_aside(&mut self, now: Millis, floor: &Floor<'_>, load: LoadId, at: PosId, events: &mut Events) {
+        let Some((tier, _)) = floor.zone_of(at) else { return };
+        let bay = self.nearest_bay(floor, tier, load);
+        let id = OrderId(ADOPTED | self.adopted);
+        let leaves = bay.is_none() && self.orders.by_id(id).is_none();
+        let stops = if leaves { Stops::RETRIEVE } else { Stops::STORE };
+        let mut order = Order::new(OrderRequest::new(id, load, stops), now);
+        (order.at, order.home) = (Some(at), bay);
+        if self.orders.add(floor, &mut self.stock.loads, order).is_none() {
+            return;
+        }
+        if let Some(bay) = bay {
+            self.stock.promise(floor, bay, load);
+        }
+        self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
+        self.counters.orders_accepted += 1;
+        events.push(now, EventKind::OrderAdopted { id, load, leaves });
     }
 
     fn verdict(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, order: &Order) -> Verdict {

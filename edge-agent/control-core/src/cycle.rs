@@ -350,12 +350,13 @@ impl<'m> Controller<'m> {
         let busy = |info: &DomainInfo| {
             let stale_ms = self.settings.stale_ms;
             let fresh = |m| image.machine(m).fresh(now, stale_ms).copied();
-            info.machines().all(|m| fresh(m).is_some()) && info.machines().any(|m| fresh(m).is_some_and(|s| s.executing()))
+            info.machines().all(|m| fresh(m).is_some())
+                && info.machines().any(|m| fresh(m).is_some_and(|s| s.executing()))
         };
         let known = |(id, _): &(DomainId, &DomainInfo)| self.is_known(*id);
         let some = floor.domains().any(|d| known(&d));
-        let ready = some
-            && (now.since(started) >= self.settings.start_ms || floor.domains().all(|d| known(&d) || busy(d.1)));
+        let ready =
+            some && (now.since(started) >= self.settings.start_ms || floor.domains().all(|d| known(&d) || busy(d.1)));
         let at_rest = |m: &Machine| !m.link.busy() && m.task.is_none();
         let next = match self.run {
             RunState::Fenced => RunState::Fenced,

@@ -49,7 +49,6 @@ pub enum OrderFault {
     NotInBay,
     /// There is no station of this group.
     NoStation,
-
 }
 
 /// States of the runtime (DESIGN section 3).

@@ -16,7 +16,7 @@ use crate::dispatch::{self, Candidate, Task};
 use crate::event::{EventKind, Events, RunState};
 use crate::floor::{Floor, Mover};
 use crate::image::{Command, CommandCode, InputImage, MachineStatus, Path};
-use crate::interlock::Hold;
+use crate::interlock::{self, Hold};
 use crate::limits::{ASSIGN_MAX, Capacity};
 use crate::storage::Storage;
 use crate::traffic::roads::{FAR, Goal, NO_GOAL, NO_POSE, Place};
@@ -148,6 +148,10 @@ impl Controller<'_> {
             events.push(now, EventKind::RobotElsewhere(id, status.at));
             self.traffic.leave(floor.roads(), vehicle);
         }
+        // Between two places it is in the way at both, and says only one: it has to find back first.
+        if status.interlocks & interlock::AXIS_BLOCKED != 0 {
+            return false;
+        }
         let pose = floor.roads().poses_of(status.at).next().unwrap_or(NO_POSE);
         pose != NO_POSE && self.traffic.enter(floor.roads(), vehicle, pose)
     }
@@ -192,10 +196,13 @@ impl Controller<'_> {
             && now >= robot.retry_at
         {
             let code = if carries { CommandCode::Place } else { CommandCode::Pick };
-            let ready = dispatch::sensors_agree(floor, image, now, self.settings.position_stale_ms, &Task {
-                source: if carries { Self::deck(floor, id) } else { task.source },
-                ..task
-            });
+            let ready = dispatch::sensors_agree(
+                floor,
+                image,
+                now,
+                self.settings.position_stale_ms,
+                &Task { source: if carries { Self::deck(floor, id) } else { task.source }, ..task },
+            );
             if ready && self.run != RunState::Safe {
                 self.traffic.hold(vehicle, true);
                 self.say(now, id, &status, Command { code, pos, load: Some(task.load), ..Command::default() }, events);
@@ -222,7 +229,9 @@ impl Controller<'_> {
     ) {
         let path = Path::of(self.traffic.base(vehicle));
         let last = path.iter().last();
-        if path.is_empty() || last == robot.told || now < robot.retry_at || self.run == RunState::Safe {
+        // What it was told counts for as long as it is at it.
+        let told = robot.told.filter(|_| self.machine(id).link.busy());
+        if path.is_empty() || last == told || now < robot.retry_at || self.run == RunState::Safe {
             return;
         }
         self.fleet.with(vehicle, |r| r.told = last);
@@ -254,7 +263,8 @@ impl Controller<'_> {
         let Some(slot) = status.load.and_then(|l| self.slot_of(l)) else { return };
         let Some(order) = self.orders.slot(slot) else { return };
         let Some(c) = dispatch::candidate(floor, &self.stock, slot, order, now) else { return };
-        if c.by == Mover::Robots && c.task.source == Self::deck(floor, id) && self.may_start(now, floor, image, &c.task) {
+        if c.by == Mover::Robots && c.task.source == Self::deck(floor, id) && self.may_start(now, floor, image, &c.task)
+        {
             self.start_task(now, floor, id, c.task, events);
         }
     }
@@ -306,7 +316,8 @@ impl Controller<'_> {
         for (id, vehicle, _) in floor.robots() {
             let (machine, status) = (self.machine(id), image.machine(id).value);
             let handling = machine.link.in_flight().is_some_and(|(c, _)| c.code != CommandCode::Drive);
-            let ready = self.fleet.robot(vehicle).is_some_and(|r| !r.charging || status.charge > self.settings.charge[2]);
+            let ready =
+                self.fleet.robot(vehicle).is_some_and(|r| !r.charging || status.charge > self.settings.charge[2]);
             let free = machine.hold.is_none() && !handling && status.load.is_none() && ready;
             if free && self.traffic.is_present(vehicle) {
                 let _ = robots.push((id, vehicle)); // beyond that the others come round when these are busy

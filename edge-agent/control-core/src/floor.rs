@@ -19,6 +19,9 @@ use crate::units::{DomainId, MachineId, PosId, StationId, ZoneId};
 /// No zone can be reached in so many legs.
 pub const NEVER: u8 = u8::MAX;
 
+/// How far two lifts on one mast keep apart, millimetres.
+pub const MAST_GAP_MM: u32 = 400;
+
 /// A load position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {

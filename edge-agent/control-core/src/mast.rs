@@ -7,16 +7,14 @@
 //! ```
 //!
 //! A lift goes only where it stays out of all that the other will still be in: from where it was last seen to where it is told to
-//! go. What was seen a poll ago lies behind it, so this errs on the careful side. A lift with nothing to do makes way.
+//! go. What was seen a poll ago lies behind it, so this errs on the careful side. A lift with nothing to do makes way before it
+//! looks for something to do; where both have something to do and are in each other's way, the upper one makes way.
 
 use crate::command::Progress;
 use crate::dispatch::Task;
-use crate::floor::{Floor, MachineKind};
+use crate::floor::{Floor, MAST_GAP_MM as GAP_MM, MachineKind};
 use crate::image::{Command, InputImage, Quality};
 use crate::units::{MachineId, PosId};
-
-/// How far two lifts on one mast keep apart, millimetres.
-pub(crate) const GAP_MM: u32 = 400;
 
 fn mast_of(floor: &Floor<'_>, id: MachineId) -> Option<u16> {
     match floor.machine(id)?.kind {
@@ -65,7 +63,12 @@ pub(crate) fn allows(
     if id < other { at.max(to_mm) + GAP_MM <= low } else { at.min(to_mm) >= high + GAP_MM }
 }
 
-/// Where an idle lift goes so that the other one can do its leg; `None` when it need not.
+/// Whether a lift is the upper one of two.
+pub(crate) fn is_upper(floor: &Floor<'_>, id: MachineId) -> bool {
+    neighbour(floor, id).is_some_and(|other| other < id)
+}
+
+/// Where a lift goes so that the other one can do its leg; `None` when it need not.
 pub(crate) fn make_way(
     floor: &Floor<'_>,
     image: &InputImage<'_>,

@@ -131,6 +131,8 @@ pub struct Order {
     pub home: Option<PosId>,
     /// Since when no bay could be promised.
     pub homeless_since: Option<Millis>,
+    /// A bay it is put aside into first: it stands before something that has to go.
+    pub aside: Option<PosId>,
     /// A machine has been put to it.
     pub started: bool,
     /// A machine has it, or is on its way to it.
@@ -168,6 +170,7 @@ impl Order {
             missing_since: None,
             home: None,
             homeless_since: None,
+            aside: None,
             started: false,
             under_way: false,
             withdrawn: false,
@@ -183,6 +186,9 @@ impl Order {
 
     /// Where the load has to go next.
     pub fn goal(&self) -> Goal {
+        if let Some(bay) = self.aside {
+            return Goal::Home(bay);
+        }
         match self.next_stop() {
             Some(Stop::Outside) => Goal::Outside,
             Some(Stop::Station { .. }) => self.station.map_or(Goal::Nowhere, Goal::Station),
@@ -315,7 +321,8 @@ impl<'m> Orders<'m> {
         let n = self.free;
         let slot = self.slots.get_mut(usize::from(n))?;
         self.free = slot.next;
-        (slot.order, slot.used, slot.next, slot.before, slot.zone) = (Order { at: None, ..order }, true, NONE, NONE, NONE);
+        (slot.order, slot.used, slot.next, slot.before, slot.zone) =
+            (Order { at: None, ..order }, true, NONE, NONE, NONE);
         self.count += 1;
         loads.set_order(order.request.load, Some(n));
         self.set_at(floor, n, order.at);

@@ -1,13 +1,13 @@
 //! From what a floor file says to what it means, step by step: aisles, stations, belts, roads, robots. What is wrong is told with
 //! the place in the file, what was found, and what was expected; all of it at once.
 
-use crate::file::{Aisle, Belt, Drive, Fault, FloorFile, Robots, Roads, Station};
+use crate::file::{Aisle, Belt, Drive, Fault, FloorFile, Roads, Robots, Station};
 use crate::map::Grid;
 use crate::plan::{AislePlan, BeltPlan, FloorPlan, RobotPlan, Spot};
 use crate::proof::{Kind, Proof};
 use crate::tables::RoadTables;
 use control_core::floor::{
-    Beyond, DomainInfo, Link, MachineInfo, MachineKind, Mover, Position, StationInfo, Zone, ZoneKind,
+    Beyond, DomainInfo, Link, MAST_GAP_MM, MachineInfo, MachineKind, Mover, Position, StationInfo, Zone, ZoneKind,
 };
 use control_core::rack::Axis;
 use control_core::traffic::roads::{NO_GOAL, NO_PLACE, Place};
@@ -172,7 +172,8 @@ impl Build {
         let bays = self.within("bays on a side of a tier", &aisle.bays, 1, 400);
         let depth = aisle.depth.as_ref().map_or(1, |d| self.within("bays one behind another", d, 1, 2));
         let lane = aisle.lane.as_ref().map_or(1, |l| self.within("places in a lane", l, 1, 8));
-        let lifts = aisle.lifts.as_ref().map_or(1, |l| self.within("lifts on a mast", l, 1, 2));
+        let lifts =
+            aisle.lifts.as_ref().map_or(1, |l| self.within("lifts on a mast", l, 1, if tiers > 1 { 2 } else { 1 }));
         let towards = match aisle.towards.as_ref().map(|t| t.get_ref().as_str()) {
             None | Some("east") => (1.0, 0.0),
             Some("west") => (-1.0, 0.0),
@@ -180,7 +181,11 @@ impl Build {
             Some("south") => (0.0, 1.0),
             Some(other) => {
                 let span = aisle.towards.as_ref().map_or(0..0, |t| t.span());
-                self.fault(span, "this is no direction", format!("found \"{other}\", expected east, west, north or south"));
+                self.fault(
+                    span,
+                    "this is no direction",
+                    format!("found \"{other}\", expected east, west, north or south"),
+                );
                 (1.0, 0.0)
             }
         };
@@ -331,7 +336,10 @@ impl Build {
         let lift = [&belt.from, &belt.to].into_iter().find_map(|e| self.lifts.get(e.get_ref())).copied();
         let upper = plan.lifts.len() == 2 && lift == plan.lifts.get(1).copied();
         let foot = if upper { SECOND_FOOT_M } else { 0.0 };
-        let side = 1.2 * f64::from(self.lanes.iter().filter(|(z, ..)| self.plan.zones[usize::from(z.0)].domain == domain).count() as u16);
+        let side = 1.2
+            * f64::from(
+                self.lanes.iter().filter(|(z, ..)| self.plan.zones[usize::from(z.0)].domain == domain).count() as u16
+            );
         let end = belt.stop.as_ref().map(|_| self.near_label(belt.stop.as_ref()));
         let spot = move |k: u16, count: u16, towards_lift: bool| {
             let out = f64::from(if towards_lift { count - k } else { k + 1 });
@@ -364,7 +372,8 @@ impl Build {
         let first = self.next_pos();
         let positions = (0..count)
             .map(|k| {
-                let position = Position { zone: ZoneId(0), along_mm: 0, height_mm, place: stop, front: None, behind: None };
+                let position =
+                    Position { zone: ZoneId(0), along_mm: 0, height_mm, place: stop, front: None, behind: None };
                 let end = match k {
                     0 => "entry".to_string(),
                     k if k + 1 == count => "exit".to_string(),
@@ -382,7 +391,11 @@ impl Build {
                 let slot = if is_input { &mut draft.input } else { &mut draft.output };
                 if slot.replace(id).is_some() {
                     let span = if is_input { belt.to.span() } else { belt.from.span() };
-                    self.fault(span, "a second belt for the same side of a station", "a station has one in and one out");
+                    self.fault(
+                        span,
+                        "a second belt for the same side of a station",
+                        "a station has one in and one out",
+                    );
                 }
             }
         }
@@ -404,7 +417,11 @@ impl Build {
             let lifts: Vec<&str> = self.lifts.keys().map(String::as_str).collect();
             let stations: Vec<&str> = self.stations.iter().map(|s| s.name.as_str()).collect();
             let known = [&["outside", "robots"][..], &lifts, &stations].concat().join(", ");
-            self.fault(text.span(), "there is nothing of this name at the end of a belt", format!("found \"{name}\", expected one of: {known}"));
+            self.fault(
+                text.span(),
+                "there is nothing of this name at the end of a belt",
+                format!("found \"{name}\", expected one of: {known}"),
+            );
         }
         end
     }
@@ -418,8 +435,12 @@ impl Build {
             (None, true) => {
                 let name = belt.name.get_ref();
                 self.faults.push(
-                    Fault::new(belt.name.span(), "robots do not know where to stop for this belt", format!("\"{name}\" has no stop"))
-                        .help("say stop = \"..\" with a label of the map or the name of a place"),
+                    Fault::new(
+                        belt.name.span(),
+                        "robots do not know where to stop for this belt",
+                        format!("\"{name}\" has no stop"),
+                    )
+                    .help("say stop = \"..\" with a label of the map or the name of a place"),
                 );
                 NO_PLACE
             }
@@ -435,8 +456,16 @@ impl Build {
             return *place;
         }
         let known: Vec<&str> = self.labels.keys().map(String::as_str).collect();
-        let expected = if known.is_empty() { "there are no roads".into() } else { format!("expected one of: {}", known.join(", ")) };
-        self.fault(label.span(), "there is no place of this name", format!("found \"{}\", {expected}", label.get_ref()));
+        let expected = if known.is_empty() {
+            "there are no roads".into()
+        } else {
+            format!("expected one of: {}", known.join(", "))
+        };
+        self.fault(
+            label.span(),
+            "there is no place of this name",
+            format!("found \"{}\", {expected}", label.get_ref()),
+        );
         NO_PLACE
     }
 
@@ -457,7 +486,8 @@ impl Build {
         let domain = self.domain();
         let name = station.name.get_ref().clone();
         let id = StationId(n as u16);
-        let machine = self.machine(name.clone(), MachineKind::Station(id), Drive { speed: 1.0, acceleration: 1.0 }, domain);
+        let machine =
+            self.machine(name.clone(), MachineKind::Station(id), Drive { speed: 1.0, acceleration: 1.0 }, domain);
         for (k, belt) in belts.iter().enumerate() {
             let mine = [&belt.from, &belt.to].into_iter().any(|e| *e.get_ref() == name);
             if mine && !self.done_belts.contains(&k) {
@@ -474,7 +504,8 @@ impl Build {
                     let spot = self.plan.place_spots.get(usize::from(place)).copied().unwrap_or_default();
                     let way = if is_input { "in" } else { "out" };
                     let first = self.next_pos();
-                    let position = Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place, front: None, behind: None };
+                    let position =
+                        Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place, front: None, behind: None };
                     let zone = Zone {
                         kind: ZoneKind::Lane,
                         first,
@@ -487,18 +518,30 @@ impl Build {
                     };
                     let name = format!("{name}.{way}");
                     let zone = self.zone(name.clone(), zone, vec![(position, spot, name)]);
-                    let (from, to) = if is_input { (Some(End::Robots), Some(End::Station(n))) } else { (Some(End::Station(n)), Some(End::Robots)) };
+                    let (from, to) = if is_input {
+                        (Some(End::Robots), Some(End::Station(n)))
+                    } else {
+                        (Some(End::Station(n)), Some(End::Robots))
+                    };
                     self.lanes.push((zone, from, to));
                     let draft = &mut self.stations[n];
                     *(if is_input { &mut draft.input } else { &mut draft.output }) = Some(zone);
                 }
-                (Some(label), true) => self.fault(label.span(), "this side of the station has a belt already", "leave this out, or the belt"),
+                (Some(label), true) => self.fault(
+                    label.span(),
+                    "this side of the station has a belt already",
+                    "leave this out, or the belt",
+                ),
                 (None, true) => {}
                 (None, false) => {
                     let (what, key) = if is_input { ("brings loads to", "in") } else { ("takes loads from", "out") };
                     self.faults.push(
-                        Fault::new(station.name.span(), "this station is not joined to anything", format!("nothing {what} \"{name}\""))
-                            .help(format!("say {key} = \"..\" with the label of a place, or give it a belt")),
+                        Fault::new(
+                            station.name.span(),
+                            "this station is not joined to anything",
+                            format!("nothing {what} \"{name}\""),
+                        )
+                        .help(format!("say {key} = \"..\" with the label of a place, or give it a belt")),
                     );
                 }
             }
@@ -576,11 +619,13 @@ impl Build {
         for aisle in 0..self.plan.aisles.len() {
             self.join_aisle(aisle);
         }
-        let from_robots: Vec<ZoneId> = self.lanes.iter().filter(|(_, from, _)| *from == Some(End::Robots)).map(|l| l.0).collect();
+        let from_robots: Vec<ZoneId> =
+            self.lanes.iter().filter(|(_, from, _)| *from == Some(End::Robots)).map(|l| l.0).collect();
         for (zone, _, to) in self.lanes.clone() {
             match to {
                 Some(End::Robots) => {
-                    let links = from_robots.iter().filter(|t| **t != zone).map(|to| Link { to: *to, by: Mover::Robots });
+                    let links =
+                        from_robots.iter().filter(|t| **t != zone).map(|to| Link { to: *to, by: Mover::Robots });
                     self.plan.links[usize::from(zone.0)].extend(links);
                 }
                 Some(End::Station(n)) => {
@@ -597,7 +642,8 @@ impl Build {
             let first = self.next_pos();
             let (name, domain) = (format!("{}.deck", self.plan.machine_names[n]), self.plan.machines[n].domain);
             let spot = self.rest(id);
-            let position = Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place: NO_PLACE, front: None, behind: None };
+            let position =
+                Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place: NO_PLACE, front: None, behind: None };
             let zone = Zone {
                 kind: ZoneKind::Deck(id),
                 first,
@@ -612,7 +658,11 @@ impl Build {
             self.plan.machines[n].deck = first;
         }
         if self.plan.positions.len() > usize::from(u16::MAX) - 1 {
-            self.fault(0..0, "this floor has too many load positions", format!("found {}, at most 65534", self.plan.positions.len()));
+            self.fault(
+                0..0,
+                "this floor has too many load positions",
+                format!("found {}, at most 65534", self.plan.positions.len()),
+            );
         }
     }
 
@@ -652,7 +702,8 @@ impl Build {
         for (tier, [bays, lane_out, lane_in]) in aisle.zones.iter().copied().enumerate() {
             let shuttle = Mover::Machine(aisle.shuttles[tier]);
             let one = self.plan.zones[usize::from(lane_out.0)].count == 1;
-            let mut link = |from: ZoneId, to: ZoneId| self.plan.links[usize::from(from.0)].push(Link { to, by: shuttle });
+            let mut link =
+                |from: ZoneId, to: ZoneId| self.plan.links[usize::from(from.0)].push(Link { to, by: shuttle });
             link(bays, lane_out);
             link(bays, bays);
             link(lane_in, bays);
@@ -666,8 +717,14 @@ impl Build {
         for lift in &aisle.lifts {
             let by = Mover::Machine(*lift);
             let (outs, ins) = (ends(*lift, &self.lanes, true), ends(*lift, &self.lanes, false));
-            let lanes_in: Vec<ZoneId> = aisle.zones.iter().map(|z| z[2]).collect();
-            for [_, lane_out, lane_in] in &aisle.zones {
+            // The lower one of two lifts does not reach where there is no room above it for the other.
+            let top = aisle.tier_heights[0] + f64::from(aisle.tiers - 1) * aisle.tier_heights[1];
+            let lower = aisle.lifts.len() == 2 && *lift == aisle.lifts[0];
+            let height = |z: &ZoneId| self.plan.spots[usize::from(self.plan.zones[usize::from(z.0)].first.0)].z;
+            let reaches = |z: &[ZoneId; 3]| !lower || height(&z[1]) + f64::from(MAST_GAP_MM) / 1e3 <= top + 1e-6;
+            let tiers: Vec<[ZoneId; 3]> = aisle.zones.iter().filter(|z| reaches(z)).copied().collect();
+            let lanes_in: Vec<ZoneId> = tiers.iter().map(|z| z[2]).collect();
+            for [_, lane_out, lane_in] in &tiers {
                 let one = self.plan.zones[usize::from(lane_in.0)].count == 1;
                 for from in [Some(*lane_out), one.then_some(*lane_in)].into_iter().flatten() {
                     let to = outs.iter().chain(lanes_in.iter().filter(|l| **l != from));
@@ -696,7 +753,11 @@ impl Build {
         let rows: Vec<&str> = map.get_ref().lines().map(str::trim).filter(|l| !l.is_empty()).collect();
         let width = rows.first().map_or(0, |r| r.len());
         if let Some((n, row)) = rows.iter().enumerate().find(|(_, r)| r.len() != width || !r.is_ascii()) {
-            return self.fault(map.span(), "the rows of the map are not of one length", format!("row {} has {} cells, the first {width}", n + 1, row.len()));
+            return self.fault(
+                map.span(),
+                "the rows of the map are not of one length",
+                format!("row {} has {} cells, the first {width}", n + 1, row.len()),
+            );
         }
         let at = |r: usize, c: usize| rows[r].as_bytes()[c];
         let is_road = |b: u8| b.is_ascii_alphanumeric() || b".<>^v".contains(&b);
@@ -721,7 +782,11 @@ impl Build {
                     let label = (label as char).to_string();
                     self.plan.place_names.insert(place, label.clone());
                     if self.labels.insert(label.clone(), place).is_some() {
-                        self.fault(map.span(), "a label stands twice in the map", format!("\"{label}\" again in row {}", r + 1));
+                        self.fault(
+                            map.span(),
+                            "a label stands twice in the map",
+                            format!("\"{label}\" again in row {}", r + 1),
+                        );
                     }
                 }
                 _ => {}
@@ -742,7 +807,11 @@ impl Build {
                 Some("charger") => self.plan.charging.push(n),
                 Some(other) => {
                     let span = place.kind.as_ref().map_or(0..0, |k| k.span());
-                    self.fault(span, "there is no such kind of place", format!("found \"{other}\", expected road, parking or charger"));
+                    self.fault(
+                        span,
+                        "there is no such kind of place",
+                        format!("found \"{other}\", expected road, parking or charger"),
+                    );
                 }
             }
             self.plan.place_names.insert(n, name.clone());
@@ -777,11 +846,19 @@ impl Build {
             }
         }
         let robots = self.plan.machines.iter().filter(|m| matches!(m.kind, MachineKind::Robot { .. })).count();
-        wanted.extend(self.plan.parking.iter().take(robots).enumerate().map(|(n, p)| (*p, format!("the parking place of robot-{}", n + 1))));
+        wanted.extend(
+            self.plan
+                .parking
+                .iter()
+                .take(robots)
+                .enumerate()
+                .map(|(n, p)| (*p, format!("the parking place of robot-{}", n + 1))),
+        );
         wanted.extend(self.plan.charging.iter().map(|p| (*p, "a charger".to_string())));
         let part = |p: Place| self.plan.proof.part.get(usize::from(p)).copied();
         let Some((first, _)) = wanted.first().cloned() else { return };
-        let cut: Vec<String> = wanted.iter().filter(|(p, _)| part(*p) != part(first)).map(|(_, name)| name.clone()).collect();
+        let cut: Vec<String> =
+            wanted.iter().filter(|(p, _)| part(*p) != part(first)).map(|(_, name)| name.clone()).collect();
         let where_is = |p: Place| {
             let spot = self.plan.place_spots.get(usize::from(p)).copied().unwrap_or_default();
             format!("x {:.1} y {:.1}", spot.x, spot.y)
@@ -799,7 +876,10 @@ impl Build {
             self.fault(
                 span.clone(),
                 "not every place can be reached from every other and left again",
-                format!("{name} is cut off{}", if cut.len() > 1 { format!(", and {} more", cut.len() - 1) } else { String::new() }),
+                format!(
+                    "{name} is cut off{}",
+                    if cut.len() > 1 { format!(", and {} more", cut.len() - 1) } else { String::new() }
+                ),
             );
         }
         if roads.unproven {
@@ -807,11 +887,19 @@ impl Build {
         }
         if let Some(at) = closed.first() {
             self.faults.push(
-                Fault::new(span.clone(), "it cannot be proven that robots on these roads never lock", format!("at {at} there is no loop on which one could give way to another"))
-                    .help("add a loop of at least three places beside it, or say unproven = true and watch the alarm"),
+                Fault::new(
+                    span.clone(),
+                    "it cannot be proven that robots on these roads never lock",
+                    format!("at {at} there is no loop on which one could give way to another"),
+                )
+                .help("add a loop of at least three places beside it, or say unproven = true and watch the alarm"),
             );
         } else if robots > 0 && places > 0 && robots >= places {
-            self.fault(span, "there are too many robots for these roads", format!("{robots} robots, {places} places on which they can give way"));
+            self.fault(
+                span,
+                "there are too many robots for these roads",
+                format!("{robots} robots, {places} places on which they can give way"),
+            );
         }
     }
 }

@@ -296,7 +296,8 @@ impl FloorPlan {
 
     /// Distances to every place a robot can be sent to.
     fn measure(&mut self, guidance: bool) {
-        let mut goals: Vec<Place> = self.positions.iter().map(|p| p.place).filter(|p| usize::from(*p) < self.roads.places).collect();
+        let mut goals: Vec<Place> =
+            self.positions.iter().map(|p| p.place).filter(|p| usize::from(*p) < self.roads.places).collect();
         goals.extend(&self.parking);
         goals.extend(&self.charging);
         goals.sort_unstable();

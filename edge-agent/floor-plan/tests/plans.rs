@@ -82,7 +82,10 @@ fn a_hall_with_an_aisle_a_cell_and_robots_has_all_its_links() {
     let plan = FloorPlan::parse(HALL).unwrap_or_else(|f| panic!("{f:?}"));
     let floor = plan.view();
     assert_eq!(floor.machines(), 6 + 1 + 1 + 3);
-    assert!(matches!(floor.machine(plan.machine("robot-2").unwrap()).unwrap().kind, MachineKind::Robot { vehicle: 1, .. }));
+    assert!(matches!(
+        floor.machine(plan.machine("robot-2").unwrap()).unwrap().kind,
+        MachineKind::Robot { vehicle: 1, .. }
+    ));
     let zone = |name: &str| plan.zone(name).unwrap_or_else(|| panic!("no {name}")).0;
     let rows = [
         ("a1.tier-3", "cell-1.in", 3),
@@ -106,10 +109,19 @@ fn what_is_wrong_with_a_floor_is_told_with_its_line() {
     let change = |from: &str, to: &str| HALL.replacen(from, to, 1);
     let rows = [
         (change("tiers = 6", "tiers = 0"), "line 4: there cannot be 0 tiers in an aisle: expected 1 to 60"),
-        (change("to = \"a1.lift\"", "to = \"a2.lift\""), "there is nothing of this name at the end of a belt: found \"a2.lift\""),
-        (change("stop = \"D\"", "stop = \"Z\""), "there is no place of this name: found \"Z\", expected one of: A, B, C, D, F"),
+        (
+            change("to = \"a1.lift\"", "to = \"a2.lift\""),
+            "there is nothing of this name at the end of a belt: found \"a2.lift\"",
+        ),
+        (
+            change("stop = \"D\"", "stop = \"Z\""),
+            "there is no place of this name: found \"Z\", expected one of: A, B, C, D, F",
+        ),
         (change("stop = \"D\"\n", ""), "robots do not know where to stop for this belt: \"dock\" has no stop"),
-        (change("count = 3", "count = 5"), "every robot needs a parking place of its own: found 5 robots and 4 parking places"),
+        (
+            change("count = 3", "count = 5"),
+            "every robot needs a parking place of its own: found 5 robots and 4 parking places",
+        ),
         (change("in = \"C\"\n", ""), "this station is not joined to anything: nothing brings loads to \"cell-1\""),
         (change("D.@@..\n@....E", "D.@@.@\n@...@E"), "a charger is cut off"),
         (change("lane = 2", "lanes = 2"), "unknown field `lanes`"),
