@@ -42,7 +42,7 @@ struct Options {
 }
 
 /// Orders the feeder keeps going at once.
-const ORDERS_AT_ONCE: usize = 8;
+const ORDERS_AT_ONCE: usize = 40;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -63,9 +63,9 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<bool, String> {
     let broker = support::start_broker().await;
     let received = support::subscribe(broker).await;
-    let sim = support::start_plant(options.seed).await;
+    let sim = support::start(support::hall_plant(), options.seed).await;
     let (gate, open) = support::gate(broker).await;
-    let mut plan = support::demo_plan(sim.addresses, gate);
+    let mut plan = support::hall_plan(sim.addresses, gate);
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     if let Some(mqtt) = &mut plan.mqtt {
         mqtt.spool.directory = Some(folder.path().join("spool"));
@@ -78,8 +78,11 @@ async fn run(options: &Options) -> Result<bool, String> {
     let agent = Agent::start(plan).await?;
     if !options.json {
         println!("Lightsout demo: {}. Ctrl-C ends it.", what_there_is(&sim));
-        println!("  rack PLC   modbus-tcp://{}", sim.addresses.modbus);
-        println!("  cell PLC   opc.tcp://{}/", sim.addresses.opcua);
+        println!(
+            "  PLCs       modbus-tcp://{}   aisles are units 1 and 2, the hall 90, robots 100",
+            sim.addresses.modbus
+        );
+        println!("  cells      opc.tcp://{}/", sim.addresses.opcua);
         println!("  broker     mqtt://127.0.0.1:{broker}   mosquitto_sub -p {broker} -t 'lightsout/#' -v");
         println!("  metrics    http://{}/metrics", agent.http);
         println!("  orders     http://{}/api/v1/orders\n", agent.http);
@@ -215,7 +218,11 @@ impl Feeder {
             _ => ("process", self.pick(sim)),
         };
         let class = self.rng.u8(0..4);
-        let order = format!("{{\"kind\":\"{kind}\",\"load\":{load},\"class\":{class}}}");
+        let mut order = serde_json::json!({ "kind": kind, "load": load, "class": class });
+        if kind == "process" {
+            order["station"] = self.rng.choice(["mill", "weld"]).into();
+        }
+        let order = order.to_string();
         let _ = support::http(agent.http, "POST", "/api/v1/orders", &order).await;
     }
 

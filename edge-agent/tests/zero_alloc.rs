@@ -54,7 +54,7 @@ fn counted(run: impl FnOnce()) -> u64 {
 
 #[test]
 fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {
-    let text = include_str!("../../configs/demo/plant.toml");
+    let text = include_str!("../../configs/small/plant.toml");
     let mut config = PlantConfig::from_toml(text).unwrap();
     config.faults.drive_fault = 0.05;
     let faults = LinkFaults { read_lost: 0.1, write_lost: 0.1, ack_lost: 0.1, delay_ms_max: 200 };

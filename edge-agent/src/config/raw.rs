@@ -477,7 +477,7 @@ pub struct Tag {
     /// Whoever may write it, may write this.
     #[serde(default)]
     pub write: Option<Spanned<Write>>,
-    /// OPC UA node.
+    /// OPC UA node; `{device}` in it is the device's name.
     #[serde(default)]
     pub node: Option<Spanned<String>>,
     /// How often the OPC UA server looks for changes; with `poll`, how often the node is read.

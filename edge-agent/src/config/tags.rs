@@ -275,8 +275,9 @@ impl DeviceReader<'_> {
         Some(written)
     }
 
+    /// A node; `{device}` in it is the device's name, so that devices that are alike share a profile.
     pub(super) fn node(&mut self, text: &Spanned<String>) -> Option<NodeName> {
-        match text.get_ref().parse::<NodeName>() {
+        match text.get_ref().replace("{device}", self.device_name).parse::<NodeName>() {
             Ok(node) => Some(node),
             Err(why) => {
                 self.problem(text.span(), "this is not an OPC UA node", why);
