@@ -81,6 +81,16 @@ fn away(plan: &FloorPlan, place: Place, pitch: f64) -> (f64, f64) {
     [(1.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (0.0, 1.0)].into_iter().find(|d| is_free(*d)).unwrap_or((0.0, 0.0))
 }
 
+fn add(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+/// A direction of length one, or none.
+fn unit(dx: f64, dy: f64) -> (f64, f64) {
+    let length = dx.hypot(dy);
+    if length > 0.01 { (dx / length, dy / length) } else { (0.0, 0.0) }
+}
+
 fn spread(plan: &FloorPlan) -> Vec<Point> {
     let (floor, all) = (plan.view(), 0..plan.position_count() as u16);
     let mut positions: Vec<Point> = all.map(|n| plan.spot(PosId(n)).into()).collect();
@@ -97,20 +107,19 @@ fn spread(plan: &FloorPlan) -> Vec<Point> {
             }
         }
     }
-    // A station stands beyond the ends of its lanes.
+    // A station stands beyond the ends of its lanes, or between them.
     for (_, station) in floor.stations() {
-        let ends = |id: ZoneId| floor.zone(id).map(|z| (z.entry(), z.exit()));
-        let (Some((_, input)), Some((output, _))) = (ends(station.input), ends(station.output)) else { continue };
+        let (Some(input), Some(output)) = (floor.zone(station.input), floor.zone(station.output)) else { continue };
         let point = |pos: PosId| positions.get(usize::from(pos.0)).copied().unwrap_or_default();
-        let (a, b) = (point(input), point(output));
-        let from = ends(station.input).map(|(entry, _)| point(entry)).unwrap_or_default();
-        let place = floor.position(input).map_or(u16::MAX, |p| p.place);
-        let (dx, dy) = match plan.place_spots.get(usize::from(place)) {
-            Some(spot) => (a.x - spot.x, a.y - spot.y),
-            None => (a.x - from.x, a.y - from.y),
+        // The end at the station, and the end or the stop away from it.
+        let (a, b) = (point(input.exit()), point(output.entry()));
+        let far = |near: PosId, end: PosId| {
+            let place = floor.position(near).map_or(u16::MAX, |p| p.place);
+            plan.place_spots.get(usize::from(place)).map_or(point(end), |s| Point::from(*s))
         };
-        let length = dx.hypot(dy);
-        let (dx, dy) = if length > 0.01 { (dx / length, dy / length) } else { (0.0, 0.0) };
+        let from = [(a, far(input.exit(), input.entry())), (b, far(output.entry(), output.exit()))];
+        let (dx, dy) = from.iter().map(|(near, far)| unit(near.x - far.x, near.y - far.y)).fold((0.0, 0.0), add);
+        let (dx, dy) = unit(dx, dy);
         let out = 0.5 + STATION_M / 2.0;
         let spot = Point { x: (a.x + b.x) / 2.0 + dx * out, y: (a.y + b.y) / 2.0 + dy * out, tier: 0 };
         if let Some(deck) = floor.machine(station.machine)
