@@ -151,6 +151,35 @@ impl<'m> Claims<'m> {
         true
     }
 
+    /// A vehicle whose frontier has gone to the next place and come back need not go there: it waits where it is, unless somebody
+    /// has been let through meanwhile. Returns whether its path is shorter now.
+    pub fn shorten(&mut self, roads: &Roads<'_>, vehicle: u16) -> bool {
+        let path = self.path(vehicle);
+        let Some(n) = path.length.checked_sub(3).filter(|n| n + 1 >= path.allocated) else { return false };
+        let (first, last) = (Self::slot(vehicle, path, n), Self::slot(vehicle, path, n + 2));
+        let (stays, comes) = (self.claim_at(first), self.claim_at(last));
+        let later = |place: &Place| {
+            let mut slot = self.queues.get(usize::from(*place)).map_or(NONE, |q| q.0);
+            while slot != NONE {
+                let claim = self.claim_at(slot);
+                if slot as usize / PATH_MAX != usize::from(vehicle) && claim.step >= stays.step {
+                    return true;
+                }
+                slot = claim.after;
+            }
+            false
+        };
+        if stays.place != comes.place || stays.after != last || roads.near(stays.place).iter().any(later) {
+            return false;
+        }
+        self.drop_last(vehicle);
+        self.drop_last(vehicle);
+        if let Some(claim) = self.claims.get_mut(first as usize) {
+            claim.pose = comes.pose;
+        }
+        true
+    }
+
     /// Allocates to a vehicle what its turn has come for, up to `ahead` places ahead of where it is, while `may` agrees.
     /// Returns whether there was anything.
     pub fn allocate(
@@ -301,6 +330,28 @@ mod tests {
         assert!(c.allocate(&roads, 1, 8, anywhere));
         c.leave(0);
         assert_eq!((c.first_of(1), c.first_of(2), c.place(0, 0)), (None, None, None));
+    }
+
+    #[test]
+    fn nobody_drives_to_and_fro_for_nothing() {
+        let roads = Roads::default();
+        let mut c = Claims::new(&Leak, 2, 10);
+        assert!(c.enter(0, 1, 1) && c.claim(0, 2, 2, 1) && c.claim(0, 1, 3, 2));
+        assert!(c.shorten(&roads, 0));
+        assert_eq!((c.lead(0), c.last_pose(0), c.first_of(2)), (0, 3, None));
+        // Who has let somebody through has to go out of the way.
+        assert!(
+            c.enter(1, 5, 5)
+                && c.claim(0, 2, 2, 3)
+                && c.claim(1, 1, 1, 3)
+                && c.claim(1, 6, 6, 4)
+                && c.claim(0, 1, 1, 5)
+        );
+        assert!(!c.shorten(&roads, 0));
+        // And what is allocated stays.
+        let mut c = Claims::new(&Leak, 2, 10);
+        assert!(c.enter(0, 1, 1) && c.claim(0, 2, 2, 1) && c.allocate(&roads, 0, 4, anywhere) && c.claim(0, 1, 1, 2));
+        assert!(!c.shorten(&roads, 0));
     }
 
     #[test]

@@ -375,6 +375,7 @@ impl<'m> Traffic<'m> {
         self.planner.commit(roads, |vehicle, from, pose| {
             if roads.place(from) != roads.place(pose) {
                 claims.claim(vehicle, roads.place(pose), pose, step);
+                claims.shorten(roads, vehicle);
             }
         });
         self.note_progress(roads);

@@ -215,6 +215,7 @@ impl<'m> WayOut<'m> {
             let (vehicle, pose) = (at(self.who, n), roads.arriving(from, to));
             planner.set_pose(roads, vehicle, pose);
             claims.claim(vehicle, to, pose, number);
+            claims.shorten(roads, vehicle);
         }
         true
     }
