@@ -75,6 +75,30 @@ fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {
 }
 
 #[test]
+fn nor_does_one_of_a_hall_with_mobile_robots_two_aisles_and_four_cells() {
+    let text = include_str!("../../configs/demo/plant.toml");
+    let read = |_: &std::path::Path| Ok(include_str!("../../configs/demo/floor.toml").to_string());
+    let mut config = PlantConfig::read(text, read).unwrap();
+    config.faults.drive_fault = 0.02;
+    let faults = LinkFaults { read_lost: 0.05, write_lost: 0.05, ack_lost: 0.05, delay_ms_max: 100 };
+    let arena = Arena::new();
+    let mut floor = ClosedLoop::new(&arena, config, 1, faults).unwrap();
+    let (asked_for, mut allocations, mut cycles) = (arena.bytes(), 0u64, 0u64);
+    for n in 1..=60u32 {
+        let load = LoadId::new(1000 + n).unwrap();
+        let stops = if n % 2 == 0 { Stops::RETRIEVE } else { Stops::process((n % 4 / 2) as u8, 1) };
+        floor.order(OrderRequest { class: (n % 4) as u8, ..OrderRequest::new(OrderId(n), load, stops) });
+        floor.run_for(10_000, |cycle| {
+            allocations += counted(cycle);
+            cycles += 1;
+        });
+    }
+    assert_eq!((allocations, arena.bytes()), (0, asked_for), "in {cycles} cycles");
+    assert!(cycles == 60_000 && floor.counters().orders_completed > 10, "{:?}", floor.counters());
+    assert!(floor.plant.truth().is_clean(), "{:?}", floor.plant.truth());
+}
+
+#[test]
 fn the_counter_counts() {
     // The test of the test: an allocation planted where a cycle would be is seen.
     assert_eq!(counted(|| drop(std::hint::black_box(vec![1u8; 16]))), 2);

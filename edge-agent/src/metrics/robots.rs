@@ -38,6 +38,16 @@ impl RobotWatch {
         !self.robots.is_empty()
     }
 
+    /// Whether a machine is one.
+    pub fn is_robot(&self, id: MachineId) -> bool {
+        self.robots.contains(&id)
+    }
+
+    /// The name of one.
+    pub fn name(&self, id: MachineId) -> String {
+        self.plan.as_ref().map_or("?", |p| p.machine_name(id)).to_string()
+    }
+
     /// How many are in each state.
     pub fn counts(&self) -> [u64; ROBOT_STATES.len()] {
         self.shown.look(|s| s.count(self.robots.iter().copied()))
@@ -64,8 +74,7 @@ impl RobotWatch {
     }
 
     fn names(&self) -> impl Iterator<Item = String> + '_ {
-        let name = |id: &MachineId| self.plan.as_ref().map_or("?", |p| p.machine_name(*id)).to_string();
-        self.robots.iter().map(name)
+        self.robots.iter().map(|id| self.name(*id))
     }
 
     /// Charge of each battery, 0 to 1, by name; those that cannot be seen are left out.
