@@ -42,7 +42,7 @@ struct Options {
 }
 
 /// Orders the feeder keeps going at once.
-const ORDERS_AT_ONCE: usize = 8;
+const ORDERS_AT_ONCE: usize = 40;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -63,9 +63,9 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<bool, String> {
     let broker = support::start_broker().await;
     let received = support::subscribe(broker).await;
-    let sim = support::start_plant(options.seed).await;
+    let sim = support::start(support::hall_plant(), options.seed).await;
     let (gate, open) = support::gate(broker).await;
-    let mut plan = support::demo_plan(sim.addresses, gate);
+    let mut plan = support::hall_plan(sim.addresses, gate);
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     if let Some(mqtt) = &mut plan.mqtt {
         mqtt.spool.directory = Some(folder.path().join("spool"));
@@ -77,9 +77,12 @@ async fn run(options: &Options) -> Result<bool, String> {
     }
     let agent = Agent::start(plan).await?;
     if !options.json {
-        println!("Lightsout demo: one aisle, 4 tiers, 4 shuttles, a lift, a robot cell. Ctrl-C ends it.");
-        println!("  rack PLC   modbus-tcp://{}", sim.addresses.modbus);
-        println!("  cell PLC   opc.tcp://{}/", sim.addresses.opcua);
+        println!("Lightsout demo: {}. Ctrl-C ends it.", what_there_is(&sim));
+        println!(
+            "  PLCs       modbus-tcp://{}   aisles are units 1 and 2, the hall 90, robots 100",
+            sim.addresses.modbus
+        );
+        println!("  cells      opc.tcp://{}/", sim.addresses.opcua);
         println!("  broker     mqtt://127.0.0.1:{broker}   mosquitto_sub -p {broker} -t 'lightsout/#' -v");
         println!("  metrics    http://{}/metrics", agent.http);
         println!("  orders     http://{}/api/v1/orders\n", agent.http);
@@ -215,17 +218,24 @@ impl Feeder {
             _ => ("process", self.pick(sim)),
         };
         let class = self.rng.u8(0..4);
-        let order = format!("{{\"kind\":\"{kind}\",\"load\":{load},\"class\":{class}}}");
+        let mut order = serde_json::json!({ "kind": kind, "load": load, "class": class });
+        if kind == "process" {
+            order["station"] = self.rng.choice(["mill", "weld"]).into();
+        }
+        let order = order.to_string();
         let _ = support::http(agent.http, "POST", "/api/v1/orders", &order).await;
     }
 
     /// A load in a bay that no order has.
     fn pick(&mut self, sim: &Sim) -> u32 {
         let plant = sim.plant.lock();
-        let layout = *plant.layout();
-        let bays = (0..layout.tiers()).flat_map(|t| layout.bays(control_core::units::Tier(t)));
-        let free: Vec<u32> =
-            bays.filter_map(|b| plant.loads().at(b)).map(|l| l.get()).filter(|l| !self.busy.contains(l)).collect();
+        let free: Vec<u32> = plant
+            .plan()
+            .bays()
+            .filter_map(|b| plant.loads().at(b))
+            .map(|l| l.get())
+            .filter(|l| !self.busy.contains(l))
+            .collect();
         self.rng.choice(free).unwrap_or(1)
     }
 }
@@ -276,22 +286,37 @@ impl StatusLine {
     }
 }
 
-/// Every machine with what it carries: `shuttle 1 [    ]` without, `lift [1042]` with a load.
+/// Every machine with what it carries: `shuttle-1 [    ]` without, `lift [1042]` with a load. Of many, how many carry something.
 fn machines(sim: &Sim) -> String {
+    const SHOWN: u16 = 8;
     let plant = sim.plant.lock();
-    let layout = *plant.layout();
-    layout
-        .machine_ids()
-        .map(|id| {
-            let name = match id {
-                id if id == layout.lift() => "  lift".to_string(),
-                id if id == layout.cell() => "  cell".to_string(),
-                id if id.0 == 0 => "shuttle 1".to_string(),
-                id => (id.0 + 1).to_string(),
-            };
-            let carried = plant.machine(id).and_then(|m| plant.loads().at(m.deck()));
-            format!("{name} [{:>4}]", carried.map_or(String::new(), |load| load.get().to_string()))
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
+    let plan = plant.plan();
+    let floor = plan.view();
+    let carried = |id| plant.machine(id).and_then(|m| plant.loads().at(m.deck()));
+    if floor.machines() > SHOWN {
+        let loaded = floor.machine_ids().filter(|id| carried(*id).is_some()).count();
+        return format!("{loaded} of {} machines carry a load", floor.machines());
+    }
+    let shown = floor.machine_ids().map(|id| {
+        let load = carried(id).map_or(String::new(), |load| load.get().to_string());
+        format!("{} [{load:>4}]", plan.machine_name(id))
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// What the floor consists of.
+fn what_there_is(sim: &Sim) -> String {
+    let plant = sim.plant.lock();
+    let (plan, floor) = (plant.plan(), plant.plan().view());
+    let count = |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
+    let tiers: u16 = plan.aisles.iter().map(|a| a.tiers).sum();
+    let parts = [
+        (plan.aisles.len(), "aisle"),
+        (usize::from(tiers), "tier"),
+        (plan.aisles.iter().map(|a| a.shuttles.len()).sum(), "shuttle"),
+        (plan.aisles.iter().map(|a| a.lifts.len()).sum(), "lift"),
+        (floor.stations().count(), "robot cell"),
+        (floor.robots().count(), "mobile robot"),
+    ];
+    parts.iter().filter(|p| p.0 > 0).map(|p| count(p.0, p.1)).collect::<Vec<_>>().join(", ")
 }

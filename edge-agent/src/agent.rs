@@ -12,14 +12,14 @@ use crate::clock::Clock;
 use crate::commands::{Audit, Commands, WriteDesk};
 use crate::config::Plan;
 use crate::config::plan::{LinePlan, MqttPlan};
-use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
+use crate::control::{self, ControlStats, EVENTS, REQUESTS, Shown, ShownDesk, Wires};
 use crate::desk::{Desk, OrderView};
 use crate::field::{ImageStage, Publish};
 use crate::http::{self, Face, FaceParts};
 use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
-use crate::metrics::{Metrics, Stages};
-use crate::scene::{Aisle, Source};
+use crate::metrics::{Metrics, RobotWatch, Stages};
+use crate::scene::{Floor, Source};
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
 use crate::telemetry::payload::rfc3339;
@@ -27,8 +27,8 @@ use crate::telemetry::sparkplug::{FIRST_DEVICE_ALIAS, Hub, Node};
 use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
 use crate::telemetry::{self, Spool};
 use control_core::event::RunState;
-use control_core::{InputImage, OutputImage};
 use device_drivers::value::wall_clock_ms;
+use floor_plan::{InputBuffer, OutputBuffer};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,35 +79,46 @@ impl Agent {
 
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
-        let desk = Desk::new(request_tx);
+        let names = plan.names();
+        let desk = Desk::new(request_tx, names.groups());
         let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
-        let (image_in, image_out) = triple_buffer(&InputImage::default());
-        let stage = ImageStage::new(image_in);
+        let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());
+        let sizes = floor_plan
+            .as_ref()
+            .map_or((0, 0, 0), |p| (p.machine_count(), usize::from(p.sensed()), p.proof.regions.len()));
+        let empty = InputBuffer::new(sizes.0, sizes.1);
+        let (image_in, image_out) = triple_buffer(&empty);
+        let stage = ImageStage::new(image_in, empty, sizes.0);
         let (outputs, line_outputs): (Vec<_>, Vec<_>) =
-            plan.lines.iter().map(|_| triple_buffer(&OutputImage::default())).unzip();
+            plan.lines.iter().map(|l| triple_buffer(&OutputBuffer::new(&l.machines))).unzip();
+        let (shown_in, shown_out) = triple_buffer(&Shown::new(sizes.0, sizes.2));
+        let shown = Arc::new(ShownDesk::new(shown_out));
 
         let control_stats = Arc::new(ControlStats::default());
         let (drain, control_stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let wires = Wires {
             image: image_out,
             outputs,
+            shown: shown_in,
             requests: request_rx,
             events: event_tx,
             stats: control_stats.clone(),
             drain: drain.clone(),
             stop: control_stop.clone(),
         };
-        let control = match plan.layout {
-            Some(layout) => Some(control::start(&plan.control, layout, clock, wires)?),
+        let control = match &plan.floor {
+            Some(floor) => Some(control::start(&plan.control, floor.plan.clone(), floor.orders, clock, wires)?),
             None => None,
         };
 
-        let (names, has_floor) = (plan.names(), plan.layout.is_some());
-        let board = Arc::new(Board::new(names));
-        let own_floor =
-            |layout| -> Arc<dyn Source> { Arc::new(Aisle::new(layout, names, stage.clone(), board.clone(), clock)) };
-        let floor = other_floor.or_else(|| plan.layout.map(own_floor));
+        let has_floor = plan.floor.is_some();
+        let board = Arc::new(Board::new(names.clone()));
+        let own_floor = |plan| -> Arc<dyn Source> {
+            Arc::new(Floor::new(plan, stage.clone(), shown.clone(), board.clone(), clock))
+        };
+        let floor = other_floor.or_else(|| floor_plan.clone().map(own_floor));
+        let robots = Arc::new(RobotWatch::new(floor_plan, stage.clone(), shown));
         let (audit, known) = match plan.is_kept {
             true => Audit::open(&plan.state_dir)?,
             false => (Audit::none(), Vec::new()),
@@ -144,6 +155,7 @@ impl Agent {
         let stages = Arc::new(Stages {
             clock,
             has_floor,
+            robots,
             control: control_stats,
             lines: line_list,
             spool: spool.spool.clone(),
@@ -162,6 +174,7 @@ impl Agent {
             stages: stages.clone(),
             board: board.clone(),
             access: plan.access,
+            unproven: plan.floor.map_or_else(Vec::new, |f| f.unproven),
             publishes: plan.mqtt.is_some(),
             wants_realtime: plan.control.realtime.wanted,
         };

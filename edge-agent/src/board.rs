@@ -14,10 +14,12 @@ use control_core::event::{Event, EventKind, RunState};
 use control_core::image::CommandCode;
 use control_core::interlock::Hold;
 use control_core::order::ADOPTED;
-use control_core::units::{LoadId, MachineId, OrderId, PosId};
+use control_core::traffic::roads::Place;
+use control_core::units::{DomainId, LoadId, MachineId, OrderId, PosId};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Stories kept; as many as the desk keeps orders.
 const STORIES: usize = crate::desk::HISTORY;
@@ -59,14 +61,31 @@ pub struct MachineSeen {
     pub target: Option<PosId>,
     /// The order that command is for.
     pub order: Option<u32>,
+    /// Of a mobile robot: told where it was seen although it was not sent there.
+    pub elsewhere: Option<Place>,
+    /// Of a mobile robot: it did not come nearer to where it was sent.
+    pub jammed: bool,
+    /// Of a mobile robot: its battery was too low for anything but the way to a charger.
+    pub battery_low: bool,
     /// Its last commands, oldest first.
     pub commands: VecDeque<Step>,
+    /// The last of them is a drive.
+    drives: bool,
+}
+
+/// A part of the floor that is read by itself.
+#[derive(Clone, Debug)]
+struct DomainSeen {
+    name: String,
+    /// Since when it has not been acted upon; `None` while it is.
+    unread: Option<Instant>,
 }
 
 #[derive(Default)]
 struct Inner {
     run: RunState,
-    machines: BTreeMap<u8, MachineSeen>,
+    machines: BTreeMap<u16, MachineSeen>,
+    domains: BTreeMap<u16, DomainSeen>,
     stories: BTreeMap<u32, Story>,
     order_of: HashMap<u32, u32>,
     /// Positions of which two hold the same load; forgotten when the load is seen to move.
@@ -85,7 +104,9 @@ impl Board {
         // Nothing has been seen before it was: all machines begin as not seen.
         let unseen = |id: MachineId| (id.0, MachineSeen { hold: Some(Hold::NotSeen), ..MachineSeen::default() });
         let machines = names.machine_ids().map(unseen).collect();
-        Board { names, inner: Mutex::new(Inner { machines, ..Inner::default() }) }
+        let unread = Some(Instant::now());
+        let domains = names.domains().into_iter().map(|(id, name)| (id.0, DomainSeen { name, unread })).collect();
+        Board { names, inner: Mutex::new(Inner { machines, domains, ..Inner::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -99,7 +120,7 @@ impl Board {
         match event.kind {
             EventKind::Run(state) => inner.run = state,
             EventKind::OrderAccepted(id, load) => inner.taken(id, Some(load), now_ms, "taken"),
-            EventKind::OrderAdopted(id, load, _) => {
+            EventKind::OrderAdopted { id, load, .. } => {
                 inner.taken(id, Some(load), now_ms, "made: its load stood in the way")
             }
             EventKind::OrderStarted(id) => {
@@ -116,26 +137,36 @@ impl Board {
             EventKind::OrderFailed(id, why) => {
                 inner.ended(id, now_ms, &format!("given up: {}", crate::desk::fault_name(why)));
             }
+            EventKind::CommandIssued { machine, code: CommandCode::Drive, .. } => {
+                // A robot is told to drive on every second or so: that it drives is said once.
+                if let Some(seen) = inner.machines.get_mut(&machine.0)
+                    && !seen.drives
+                {
+                    seen.remember(now_ms, "drive".into());
+                    seen.drives = true;
+                }
+            }
             EventKind::CommandIssued { machine, code, pos, load, .. } => {
                 let what = format!("{} {}", code_name(code), self.names.position(pos));
-                let order = inner.order_of.get(&load.get()).copied();
-                inner.tell(load, now_ms, &format!("{} is sent to {what}", self.names.machine(machine)));
+                let order = load.and_then(|l| inner.order_of.get(&l.get()).copied());
+                if let Some(load) = load {
+                    inner.tell(load, now_ms, &format!("{} is sent to {what}", self.names.machine(machine)));
+                }
                 if let Some(seen) = inner.machines.get_mut(&machine.0) {
                     (seen.target, seen.order) = (Some(pos), order);
-                    if seen.commands.len() >= COMMANDS {
-                        seen.commands.pop_front();
-                    }
-                    let what = format!("{what}, load {}", load.get());
-                    seen.commands.push_back(Step { time: stamp(now_ms), what });
+                    seen.remember(now_ms, load.map_or(what.clone(), |l| format!("{what}, load {}", l.get())));
                 }
             }
             EventKind::CommandEnded { machine, outcome, .. } => {
                 let Some(seen) = inner.machines.get_mut(&machine.0) else { return };
-                if outcome == Outcome::Done {
-                    seen.at = seen.target;
+                if outcome == Outcome::Done && seen.target.is_some() {
+                    (seen.at, seen.jammed, seen.elsewhere) = (seen.target, false, None);
                 }
                 seen.target = None;
                 let order = seen.order.take();
+                if seen.drives && outcome == Outcome::Done {
+                    return;
+                }
                 if let Some(last) = seen.commands.back_mut() {
                     last.what += &format!(": {}", outcome_name(outcome));
                 }
@@ -163,7 +194,20 @@ impl Board {
                 inner.twice.remove(&load.get());
                 inner.tell(load, now_ms, "its load has left the plant");
             }
-            EventKind::MachineRebooted(_) => {}
+            EventKind::MachineRebooted(id) => {
+                let domain = self.names.domain_of(id).and_then(|d| inner.domains.get_mut(&d.0));
+                if let Some(domain) = domain {
+                    domain.unread.get_or_insert_with(Instant::now);
+                }
+            }
+            EventKind::DomainKnown(DomainId(n)) => {
+                if let Some(domain) = inner.domains.get_mut(&n) {
+                    domain.unread = None;
+                }
+            }
+            EventKind::RobotElsewhere(id, place) => inner.with(id, |m| m.elsewhere = Some(place)),
+            EventKind::RobotJammed(id) => inner.with(id, |m| m.jammed = true),
+            EventKind::BatteryLow(id) => inner.with(id, |m| m.battery_low = true),
         }
     }
 
@@ -177,6 +221,12 @@ impl Board {
         let inner = self.lock();
         let held = inner.machines.iter().filter_map(|(n, m)| m.hold.map(|h| (MachineId(*n), h)));
         held.map(|(id, hold)| (self.names.machine(id), hold)).collect()
+    }
+
+    /// Parts of the floor that are not acted upon, by name, and since when.
+    pub fn unread(&self) -> Vec<(String, Instant)> {
+        let inner = self.lock();
+        inner.domains.values().filter_map(|d| d.unread.map(|since| (d.name.clone(), since))).collect()
     }
 
     /// Loads that two positions report, with one of them.
@@ -233,9 +283,23 @@ impl Inner {
     }
 
     fn hold(&mut self, id: MachineId, hold: Option<Hold>) {
+        self.with(id, |machine| machine.hold = hold);
+    }
+
+    fn with(&mut self, id: MachineId, change: impl FnOnce(&mut MachineSeen)) {
         if let Some(machine) = self.machines.get_mut(&id.0) {
-            machine.hold = hold;
+            change(machine);
         }
+    }
+}
+
+impl MachineSeen {
+    fn remember(&mut self, now_ms: u64, what: String) {
+        if self.commands.len() >= COMMANDS {
+            self.commands.pop_front();
+        }
+        self.drives = false;
+        self.commands.push_back(Step { time: stamp(now_ms), what });
     }
 }
 
@@ -253,6 +317,8 @@ fn code_name(code: CommandCode) -> &'static str {
         CommandCode::Pick => "pick up at",
         CommandCode::Place => "put down at",
         CommandCode::Start => "run its program at",
+        CommandCode::Move => "go to",
+        CommandCode::Drive => "drive",
     }
 }
 
@@ -278,13 +344,12 @@ pub fn is_adopted(order: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control_core::Layout;
     use control_core::event::OrderFault;
     use control_core::image::Reason;
     use control_core::units::Millis;
 
     fn board() -> Board {
-        Board::new(FloorNames::of(Layout::new(4, 20)))
+        Board::new(FloorNames::of(floor_plan::FloorPlan::small(4, 20).map(std::sync::Arc::new)))
     }
 
     fn note(board: &Board, ms: u64, kind: EventKind) {
@@ -297,7 +362,8 @@ mod tests {
         let (id, machine) = (OrderId(7), MachineId(0));
         note(&board, 1000, EventKind::OrderAccepted(id, load));
         note(&board, 2000, EventKind::OrderStarted(id));
-        let issued = EventKind::CommandIssued { machine, seq: 1, code: CommandCode::Pick, pos: PosId(3), load };
+        let issued =
+            EventKind::CommandIssued { machine, seq: 1, code: CommandCode::Pick, pos: PosId(3), load: Some(load) };
         note(&board, 2000, issued);
         assert_eq!((board.machine(machine).target, board.machine(machine).order), (Some(PosId(3)), Some(7)));
         note(&board, 3000, EventKind::CommandEnded { machine, seq: 1, outcome: Outcome::Failed(Reason::SourceEmpty) });

@@ -14,7 +14,8 @@ use crate::control::run_state_name;
 use control_core::cycle::Request;
 use control_core::event::{Event, EventKind, OrderFault};
 use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
-use control_core::order::{ADOPTED, OrderKind, OrderRequest};
+use control_core::limits::STOPS_MAX;
+use control_core::order::{ADOPTED, OrderRequest, Stop, Stops};
 use control_core::units::{LoadId, OrderId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +28,12 @@ use tokio::sync::{broadcast, oneshot};
 pub const HISTORY: usize = 10_000;
 /// How often events are taken over. The control thread wakes nobody: that would be a system call in its cycle.
 const TAKE_EVERY: Duration = Duration::from_millis(10);
-/// Longest key.
+/// Longest key, and longest name of a tenant or a group.
 const KEY_MAX: usize = 64;
+/// Tenants there may be; the first number is that of whoever says nothing.
+const TENANTS_MAX: usize = 255;
+/// The longest a due time may lie ahead, milliseconds: as a number of 32 bits holds it.
+const DUE_MAX_MS: u128 = u32::MAX as u128;
 
 /// An order as it is handed in over HTTP.
 #[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
@@ -41,12 +46,33 @@ pub struct OrderForm {
     /// Program of the robot cell, for `process`; 1 when nothing is said.
     #[serde(default)]
     pub program: Option<u16>,
+    /// Which station, or which of a group of them, for `process`; the first group of the floor when nothing is said.
+    #[serde(default)]
+    pub station: Option<String>,
+    /// Where the load goes one after the other, for `route`: 1 to 4 stops.
+    #[serde(default)]
+    pub stops: Option<Vec<StopForm>>,
     /// 0 rush, 1, 2, 3 bulk; 1 when nothing is said.
     #[serde(default)]
     pub class: Option<u8>,
-    /// How long a store order waits for its load, seconds; 600 when nothing is said.
+    /// How long an order waits for a load that is still to come, seconds; for a store order 600 when nothing is said.
     #[serde(default)]
     pub wait_s: Option<u32>,
+    /// When it shall be done: a time as `2026-11-25T14:00:00Z`, or how long from now, as `10m`.
+    #[serde(default)]
+    pub due: Option<String>,
+    /// Whose it is: no tenant can fill the table of orders alone.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// Loads of one group leave the rack in the order of their numbers.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// The number within the group.
+    #[serde(default)]
+    pub number: Option<u16>,
+    /// Not begun before this order has ended.
+    #[serde(default)]
+    pub after: Option<u32>,
     /// The same key again is the same order.
     #[serde(default)]
     pub key: Option<String>,
@@ -62,6 +88,20 @@ pub enum KindForm {
     Retrieve,
     /// Through the robot cell and back.
     Process,
+    /// From stop to stop.
+    Route,
+}
+
+/// A stop of an order.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopForm {
+    /// `rack`, `outside`, or a group of stations.
+    pub at: String,
+    /// Program there; 1 when nothing is said, 0 passes the load through untouched.
+    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<u16>,
 }
 
 /// Where an order stands.
@@ -91,8 +131,26 @@ pub struct OrderView {
     pub kind: KindForm,
     /// Which load.
     pub load: u32,
+    /// Where the load goes, of a `route`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stops: Vec<StopForm>,
     /// 0 rush .. 3 bulk.
     pub class: u8,
+    /// When it shall be done, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due: Option<String>,
+    /// Whose it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Its sequence group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its number within the group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u16>,
+    /// Not begun before this one has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<u32>,
     /// Where it stands.
     pub state: OrderState,
     /// Why it was refused or given up.
@@ -145,12 +203,54 @@ struct Books {
     keys: HashMap<String, u32>,
     answers: HashMap<u32, oneshot::Sender<()>>,
     next: u32,
+    /// Names of tenants; the number of one is its place, from 1.
+    tenants: Vec<String>,
+    groups: Groups,
+}
+
+/// Sequence groups that have orders, by name: their number, and how many orders.
+#[derive(Default)]
+struct Groups {
+    named: HashMap<String, (u16, usize)>,
+    next: u16,
+}
+
+impl Groups {
+    /// The number of a group, for one more order.
+    fn enter(&mut self, name: &str) -> Option<u16> {
+        if let Some((number, count)) = self.named.get_mut(name) {
+            *count += 1;
+            return Some(*number);
+        }
+        if self.named.len() >= usize::from(u16::MAX) {
+            return None;
+        }
+        while self.named.values().any(|(number, _)| *number == self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        self.named.insert(name.into(), (number, 1));
+        Some(number)
+    }
+
+    /// One of its orders has ended.
+    fn leave(&mut self, name: &str) {
+        if let Some((_, count)) = self.named.get_mut(name) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.named.remove(name);
+            }
+        }
+    }
 }
 
 /// The order desk.
 pub struct Desk {
     books: Mutex<Books>,
     requests: Mutex<rtrb::Producer<Request>>,
+    /// Groups of stations by name; their numbers are their places.
+    stations: Vec<String>,
     /// Requests that found the ring full.
     pub busy: AtomicU64,
 }
@@ -160,12 +260,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// A desk that hands its requests in through `requests`.
-    pub fn new(requests: rtrb::Producer<Request>) -> Arc<Desk> {
+    /// A desk that hands its requests in through `requests`, for a floor with these groups of stations.
+    pub fn new(requests: rtrb::Producer<Request>, stations: Vec<String>) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
-        let (orders, keys, answers) = Default::default();
-        let books = Books { changes, orders, keys, answers, next: 1 };
-        Arc::new(Desk { books: Mutex::new(books), requests: Mutex::new(requests), busy: AtomicU64::new(0) })
+        let (orders, keys, answers, tenants, groups) = Default::default();
+        let books = Mutex::new(Books { changes, orders, keys, answers, next: 1, tenants, groups });
+        Arc::new(Desk { books, requests: Mutex::new(requests), stations, busy: AtomicU64::new(0) })
     }
 
     /// Hands in a request; false when the ring is full.
@@ -177,20 +277,44 @@ impl Desk {
 
     /// Hands in an order and waits, at most `limit`, for the control thread's word on it.
     pub async fn submit(&self, form: OrderForm, limit: Duration) -> Submitted {
-        let (load, kind) = match check(&form) {
+        let asked = match check(&form, &self.stations) {
             Ok(checked) => checked,
             Err(why) => return Submitted::Invalid(why),
         };
-        let class = form.class.unwrap_or(1);
         let (id, answer) = {
             let mut books = lock(&self.books);
             if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
                 let same = (known.kind, known.load) == (form.kind, form.load);
                 return if same { Submitted::Known(known.clone()) } else { Submitted::KeyTaken(known.clone()) };
             }
+            if let Some(after) = form.after.filter(|after| !books.orders.contains_key(after)) {
+                return Submitted::Invalid(format!("after: there is no order {after}"));
+            }
+            let tenant = match books.tenant(form.tenant.as_deref()) {
+                Ok(tenant) => tenant,
+                Err(why) => return Submitted::Invalid(why),
+            };
             let id = books.next;
-            let wait_ms = form.wait_s.unwrap_or(600).saturating_mul(1000);
-            if !self.request(Request::Order(OrderRequest { id: OrderId(id), kind, load, class, wait_ms })) {
+            let group = match &form.group {
+                None => None,
+                Some(name) => match books.groups.enter(name) {
+                    Some(group) => Some((group, form.number.unwrap_or(0))),
+                    None => return Submitted::Busy,
+                },
+            };
+            let request = OrderRequest {
+                class: form.class.unwrap_or(1),
+                due_ms: asked.due_ms,
+                wait_ms: asked.wait_ms,
+                tenant,
+                sequence: group,
+                after: form.after.map(OrderId),
+                ..OrderRequest::new(OrderId(id), asked.load, asked.stops)
+            };
+            if !self.request(Request::Order(request)) {
+                if let Some(name) = &form.group {
+                    books.groups.leave(name);
+                }
                 return Submitted::Busy;
             }
             books.next = (id + 1) & !ADOPTED;
@@ -199,17 +323,17 @@ impl Desk {
             if let Some(key) = &form.key {
                 books.keys.insert(key.clone(), id);
             }
-            let view = OrderView {
-                id,
-                kind: form.kind,
-                load: form.load,
-                class,
-                state: OrderState::Submitted,
-                reason: None,
-                adopted: false,
+            books.enter(OrderView {
+                stops: form.stops.unwrap_or_default(),
+                class: request.class,
+                due: asked.due,
+                tenant: form.tenant,
+                group: form.group,
+                number: form.number,
+                after: form.after,
                 key: form.key,
-            };
-            books.enter(view);
+                ..OrderView::new(id, form.kind, form.load)
+            });
             (id, rx)
         };
         let _ = tokio::time::timeout(limit, answer).await;
@@ -226,9 +350,10 @@ impl Desk {
         lock(&self.books).changes.subscribe()
     }
 
-    /// Asks for an order to be withdrawn.
-    pub fn withdraw(&self, id: u32) -> Changed {
-        self.ask(id, Request::Withdraw(OrderId(id)))
+    /// Asks for an order to be withdrawn: when no machine is busy with its load, or `now`, whatever moves.
+    pub fn withdraw(&self, id: u32, now: bool) -> Changed {
+        let request = if now { Request::WithdrawNow(OrderId(id)) } else { Request::Withdraw(OrderId(id)) };
+        self.ask(id, request)
     }
 
     /// Asks for another class: 0 rush .. 3 bulk.
@@ -278,7 +403,7 @@ impl Desk {
             while let Ok(event) = events.pop() {
                 lock(&self.books).note(&event);
                 board.note(&event, device_drivers::value::wall_clock_ms());
-                log(&event, names);
+                log(&event, &names);
             }
             if events.is_abandoned() {
                 return;
@@ -287,24 +412,137 @@ impl Desk {
     }
 }
 
-fn check(form: &OrderForm) -> Result<(LoadId, OrderKind), String> {
+/// What a form asks for.
+struct Checked {
+    load: LoadId,
+    stops: Stops,
+    wait_ms: u32,
+    due_ms: u32,
+    due: Option<String>,
+}
+
+fn check(form: &OrderForm, stations: &[String]) -> Result<Checked, String> {
     let load = LoadId::new(form.load).ok_or("load: found 0, expected the number on the load's label, 1 or above")?;
     if form.class.is_some_and(|c| c > 3) {
         return Err("class: expected 0 (rush), 1, 2 or 3 (bulk)".into());
     }
-    if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
-        return Err(format!("key: expected 1 to {KEY_MAX} characters"));
+    for (name, text) in [("key", &form.key), ("tenant", &form.tenant), ("group", &form.group)] {
+        if text.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
+            return Err(format!("{name}: expected 1 to {KEY_MAX} characters"));
+        }
     }
-    let kind = match (form.kind, form.program) {
-        (KindForm::Process, program) => OrderKind::Process { program: program.unwrap_or(1) },
-        (_, Some(_)) => return Err("program: only an order of kind \"process\" has one".into()),
-        (KindForm::Store, None) => OrderKind::Store,
-        (KindForm::Retrieve, None) => OrderKind::Retrieve,
+    if form.number.is_some() && form.group.is_none() {
+        return Err("number: only an order with a `group` has one".into());
+    }
+    let is_process = form.kind == KindForm::Process;
+    for (name, is_there) in [("program", form.program.is_some()), ("station", form.station.is_some())] {
+        if is_there && !is_process {
+            return Err(format!("{name}: only an order of kind \"process\" has one"));
+        }
+    }
+    if form.stops.is_some() != (form.kind == KindForm::Route) {
+        return Err("stops: an order of kind \"route\" has them, and no other".into());
+    }
+    let stops = match form.kind {
+        KindForm::Store => Stops::STORE,
+        KindForm::Retrieve => Stops::RETRIEVE,
+        KindForm::Process => {
+            let group = form.station.as_ref().map_or(Ok(0), |name| station(name, stations, "station"))?;
+            Stops::process(group, form.program.unwrap_or(1))
+        }
+        KindForm::Route => route(form.stops.as_deref().unwrap_or_default(), stations)?,
     };
-    Ok((load, kind))
+    let wait_s = form.wait_s.unwrap_or(if form.kind == KindForm::Store { WAIT_S } else { 0 });
+    let (due_ms, due) = match &form.due {
+        None => (0, None),
+        Some(text) => due(text, std::time::SystemTime::now())?,
+    };
+    Ok(Checked { load, stops, wait_ms: wait_s.saturating_mul(1000), due_ms, due })
+}
+
+/// How long a store order waits for its load when nothing is said, seconds.
+const WAIT_S: u32 = 600;
+
+fn station(name: &str, stations: &[String], key: &str) -> Result<u8, String> {
+    let known = || if stations.is_empty() { "this floor has none".into() } else { stations.join(", ") };
+    let found = stations.iter().position(|s| s == name).and_then(|n| u8::try_from(n).ok());
+    found.ok_or_else(|| format!("{key}: there is no group of stations \"{name}\"; the groups are: {}", known()))
+}
+
+fn route(list: &[StopForm], stations: &[String]) -> Result<Stops, String> {
+    let mut stops = Vec::new();
+    for stop in list.iter().take(STOPS_MAX + 1) {
+        let place = match stop.at.as_str() {
+            "rack" => Stop::Home,
+            "outside" => Stop::Outside,
+            name => Stop::Station { group: station(name, stations, "stops")?, program: stop.program.unwrap_or(1) },
+        };
+        if stop.program.is_some() && !matches!(place, Stop::Station { .. }) {
+            return Err(format!("stops: \"{}\" has no program, only stations have one", stop.at));
+        }
+        stops.push(place);
+    }
+    Stops::new(&stops).ok_or_else(|| format!("stops: expected 1 to {STOPS_MAX}, and \"outside\" only as the last"))
+}
+
+/// A time, or how long from now: milliseconds from now, and the time. What is over is due at once.
+fn due(text: &str, now: std::time::SystemTime) -> Result<(u32, Option<String>), String> {
+    let at = match humantime::parse_rfc3339_weak(text) {
+        Ok(at) => at,
+        Err(_) => {
+            let wrong = || {
+                format!("due: found \"{text}\", expected a time as 2026-11-25T14:00:00Z, or how long from now, as 10m")
+            };
+            let ahead = humantime::parse_duration(text).map_err(|_| wrong())?;
+            now.checked_add(ahead).ok_or_else(wrong)?
+        }
+    };
+    let ahead = at.duration_since(now).unwrap_or_default().as_millis();
+    if ahead > DUE_MAX_MS {
+        return Err(format!("due: \"{text}\" is more than 49 days ahead"));
+    }
+    // Zero would be no due time at all.
+    let ms = u32::try_from(ahead).unwrap_or(u32::MAX).max(1);
+    Ok((ms, Some(humantime::format_rfc3339_seconds(at).to_string())))
+}
+
+impl OrderView {
+    /// An order that has just been handed in; class 1, nothing else said.
+    fn new(id: u32, kind: KindForm, load: u32) -> OrderView {
+        OrderView {
+            id,
+            kind,
+            load,
+            stops: Vec::new(),
+            class: 1,
+            due: None,
+            tenant: None,
+            group: None,
+            number: None,
+            after: None,
+            state: OrderState::Submitted,
+            reason: None,
+            adopted: false,
+            key: None,
+        }
+    }
 }
 
 impl Books {
+    /// The number of a tenant; whoever says none is number 0.
+    fn tenant(&mut self, name: Option<&str>) -> Result<u8, String> {
+        let Some(name) = name else { return Ok(0) };
+        let n = match self.tenants.iter().position(|t| t == name) {
+            Some(n) => n,
+            None if self.tenants.len() < TENANTS_MAX => {
+                self.tenants.push(name.into());
+                self.tenants.len() - 1
+            }
+            None => return Err(format!("tenant: there are {TENANTS_MAX} already")),
+        };
+        Ok(u8::try_from(n + 1).unwrap_or(u8::MAX))
+    }
+
     fn enter(&mut self, view: OrderView) {
         if self.orders.len() >= HISTORY {
             let ended =
@@ -334,19 +572,10 @@ impl Books {
             EventKind::OrderStarted(id) => (id, OrderState::Running, None),
             EventKind::OrderCompleted(id) => (id, OrderState::Completed, None),
             EventKind::OrderFailed(id, why) => (id, OrderState::Failed, Some(fault_name(why))),
-            EventKind::OrderAdopted(id, load, kind) => {
-                let kind = if kind == OrderKind::Retrieve { KindForm::Retrieve } else { KindForm::Store };
-                let view = OrderView {
-                    id: id.0,
-                    kind,
-                    load: load.get(),
-                    class: 1,
-                    state: OrderState::Accepted,
-                    reason: None,
-                    adopted: true,
-                    key: None,
-                };
-                return self.enter(view);
+            EventKind::OrderAdopted { id, load, leaves } => {
+                let kind = if leaves { KindForm::Retrieve } else { KindForm::Store };
+                let (state, adopted) = (OrderState::Accepted, true);
+                return self.enter(OrderView { state, adopted, ..OrderView::new(id.0, kind, load.get()) });
             }
             _ => return,
         };
@@ -356,6 +585,9 @@ impl Books {
         {
             (order.state, order.reason) = (state, reason);
             let _ = self.changes.send(order.clone());
+            if let Some(group) = order.group.clone().filter(|_| crate::live::frames::has_ended(state)) {
+                self.groups.leave(&group);
+            }
         }
         if state == OrderState::Rejected {
             self.forget_key(id.0);
@@ -370,6 +602,8 @@ impl Books {
 pub fn fault_name(fault: OrderFault) -> &'static str {
     match fault {
         OrderFault::TableFull => "too many orders at once; try again later",
+        OrderFault::TenantFull => "this tenant has as many orders as one may have; try again later",
+        OrderFault::NoStation => "there is no such station",
         OrderFault::RackFull => "no free bay in the rack",
         OrderFault::UnknownLoad => "the load is not in the plant",
         OrderFault::LoadBusy => "another order has this load",
@@ -404,18 +638,18 @@ pub fn hold_text(hold: Hold) -> String {
 }
 
 /// What people want to know of an event. Holds that pass by themselves at a start are no more than information.
-fn log(event: &Event, names: FloorNames) {
+fn log(event: &Event, names: &FloorNames) {
     match event.kind {
         EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
         EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
         EventKind::OrderFailed(id, why) => tracing::warn!(order = id.0, "order given up: {}", fault_name(why)),
-        EventKind::OrderAdopted(_, load, OrderKind::Retrieve) => {
+        EventKind::OrderAdopted { load, leaves: true, .. } => {
             tracing::warn!(
                 load = load.get(),
                 "a load stands in the way and no bay is free; sending it out of the plant"
             );
         }
-        EventKind::OrderAdopted(_, load, _) => {
+        EventKind::OrderAdopted { load, .. } => {
             tracing::info!(load = load.get(), "a load without an order stands in the way; putting it away");
         }
         EventKind::MachineHeld(id, why) => {
@@ -432,6 +666,25 @@ fn log(event: &Event, names: FloorNames) {
         EventKind::MachineRebooted(id) => {
             tracing::info!(machine = names.machine(id), "the machine's controller has started anew; reading it again");
         }
+        EventKind::RobotElsewhere(id, place) => {
+            let place = names.place(place);
+            tracing::warn!(
+                machine = names.machine(id),
+                "the robot is at {place}, where it was not sent; it is believed"
+            );
+        }
+        EventKind::RobotJammed(id) => {
+            tracing::error!(
+                machine = names.machine(id),
+                "the robot does not come nearer to its goal, and no way out was found"
+            );
+        }
+        EventKind::BatteryLow(id) => {
+            tracing::warn!(
+                machine = names.machine(id),
+                "the battery is low; the robot drives to a charger and does nothing else"
+            );
+        }
         EventKind::LoadFound(load, pos) => {
             tracing::warn!(load = load.get(), "load found at {}; the plant is believed", names.position(pos));
         }
@@ -442,5 +695,62 @@ fn log(event: &Event, names: FloorNames) {
             tracing::error!(load = load.get(), "two positions report this load, one of them {}", names.position(pos));
         }
         _ => tracing::debug!(?event, "event"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_is_a_time_or_how_long_from_now_and_never_no_due_time_at_all() {
+        let now = humantime::parse_rfc3339("2026-11-25T12:00:00Z").unwrap();
+        let rows = [
+            ("10m", Ok((600_000, "2026-11-25T12:10:00Z"))),
+            ("2026-11-25T12:00:05Z", Ok((5_000, "2026-11-25T12:00:05Z"))),
+            ("2026-11-25 12:00:05", Ok((5_000, "2026-11-25T12:00:05Z"))),
+            ("2026-11-24T00:00:00Z", Ok((1, "2026-11-24T00:00:00Z"))),
+            ("0s", Ok((1, "2026-11-25T12:00:00Z"))),
+            ("50days", Err("more than 49 days")),
+            ("600", Err("expected a time")),
+            ("99999999999999years", Err("expected a time")),
+        ];
+        for (text, want) in rows {
+            match (due(text, now), want) {
+                (Ok((ms, at)), Ok((want_ms, want_at))) => {
+                    assert_eq!((ms, at.as_deref()), (want_ms, Some(want_at)), "{text}");
+                }
+                (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),
+                (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_has_its_number_for_as_long_as_it_has_orders() {
+        let mut groups = Groups { next: u16::MAX, ..Groups::default() };
+        assert_eq!(
+            [groups.enter("a"), groups.enter("b"), groups.enter("a")],
+            [Some(u16::MAX), Some(0), Some(u16::MAX)]
+        );
+        groups.leave("a");
+        assert_eq!(groups.enter("a"), Some(u16::MAX), "one of two is left");
+        groups.leave("a");
+        groups.leave("a");
+        groups.next = 0;
+        assert_eq!(groups.enter("c"), Some(1), "0 is b's");
+        assert_eq!(groups.named.len(), 2, "nothing is kept of a group that has ended");
+    }
+
+    #[test]
+    fn a_route_is_made_of_groups_of_this_floor() {
+        let floor = ["weld".to_string(), "test".to_string()];
+        let stop = |at: &str, program| StopForm { at: at.into(), program };
+        let made = route(&[stop("test", Some(3)), stop("weld", None), stop("outside", None)], &floor).unwrap();
+        let want = [Stop::Station { group: 1, program: 3 }, Stop::Station { group: 0, program: 1 }, Stop::Outside];
+        assert_eq!(made.iter().collect::<Vec<_>>(), want);
+        assert!(route(&[stop("rack", Some(1))], &floor).unwrap_err().contains("has no program"));
+        assert!(route(&vec![stop("rack", None); 5], &floor).unwrap_err().contains("1 to 4"));
+        assert!(route(&[stop("paint", None)], &[]).unwrap_err().contains("this floor has none"));
     }
 }

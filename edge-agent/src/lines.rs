@@ -19,11 +19,11 @@ use crate::field::view::LOOKS;
 use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{FieldIndex, IndexedLine};
 use arc_swap::ArcSwap;
-use control_core::OutputImage;
 use device_drivers::line::{Backoff, run_line};
 use device_drivers::modbus::Modbus;
 use device_drivers::opcua::{Identity, OpcUa};
 use device_drivers::{LinkState, TagWrite};
+use floor_plan::OutputBuffer;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -98,7 +98,7 @@ impl LineRoom {
     }
 
     /// Starts a line; `output` is what the control thread wants of it.
-    pub fn start(&mut self, plan: LinePlan, output: triple_buffer::Output<OutputImage>) {
+    pub fn start(&mut self, plan: LinePlan, output: triple_buffer::Output<OutputBuffer>) {
         let names = plan.devices.iter().map(|d| &d.name);
         let stats = Arc::new(LineStats::new(names, write_wait_worst(&plan.driver), plan.driver.is_insecure()));
         let (queue, asked) = mpsc::channel(QUEUE);
@@ -196,7 +196,7 @@ impl LineRoom {
         let order: Vec<Arc<str>> = plan.lines.iter().map(|l| l.name.clone()).collect();
         for line in plan.lines {
             if !self.running.iter().any(|r| r.name == line.name) {
-                self.start(line, triple_buffer(&OutputImage::default()).1);
+                self.start(line, triple_buffer(&OutputBuffer::default()).1);
             }
         }
         self.running.sort_by_key(|r| order.iter().position(|n| *n == r.name));
@@ -369,7 +369,7 @@ pub fn rest(plan: &Plan) -> Vec<(&'static str, u64)> {
         ("[control]", hash(&plan.control)),
         ("[http]", hash(&plan.access)),
         ("[mqtt] or [spool]", hash(&plan.mqtt)),
-        ("[floor]", hash(&plan.layout)),
+        ("[floor]", hash(&plan.floor)),
     ]
 }
 

@@ -29,9 +29,12 @@ fn there_is_no_file_that_no_test_loads() {
     found.sort();
     let known = [
         "demo/agent.toml",
+        "demo/floor.toml",
         "demo/plant.toml",
-        "demo/profiles/rack-plc.toml",
+        "demo/profiles/aisle-plc.toml",
+        "demo/profiles/hall-plc.toml",
         "demo/profiles/robot-cell.toml",
+        "demo/profiles/robots.toml",
         "grafana/beat.json", // these and the rules in alerts.rs
         "grafana/field.json",
         "grafana/fleet.json",
@@ -41,19 +44,29 @@ fn there_is_no_file_that_no_test_loads() {
         "mosquitto.conf",
         "prometheus.yml", // in peers.rs, by a real Prometheus
         "prometheus/alerts.yml",
+        "small/agent.toml",
+        "small/plant.toml",
+        "small/profiles/rack-plc.toml",
+        "small/profiles/robot-cell.toml",
     ];
     assert_eq!(found, known, "a new file in configs/ needs a test that loads it");
 }
 
 #[test]
 fn the_demo_loads_and_check_says_so() {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("check").arg(configs().join("demo/agent.toml")).output();
-    let output = output.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("is valid"), "{text}");
-    assert!(text.contains("216 points, requests: 2 every 50ms, 3 every 1s"), "{text}");
+    let check = |file: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("check").arg(configs().join(file)).output();
+        let output = output.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("is valid"), "{text}");
+        text
+    };
+    let small = check("small/agent.toml");
+    assert!(small.contains("216 points, requests: 2 every 50ms, 3 every 1s"), "{small}");
+    let whole = check("demo/agent.toml");
+    assert!(whole.contains("24 mobile robots") && whole.contains("proven   24 robots"), "{whole}");
     support::demo_plant();
+    support::hall_plant();
 }
 
 #[test]
@@ -66,7 +79,7 @@ fn check_ends_with_2_on_a_wrong_file_and_with_1_when_a_peer_is_not_reached() {
     std::fs::create_dir(dir.path().join("profiles")).unwrap();
     let nobody = support::free_port().to_string();
     for name in ["agent.toml", "profiles/rack-plc.toml", "profiles/robot-cell.toml"] {
-        let text = std::fs::read_to_string(configs().join("demo").join(name)).unwrap();
+        let text = std::fs::read_to_string(configs().join("small").join(name)).unwrap();
         std::fs::write(
             dir.path().join(name),
             text.replace("5020", &nobody).replace("127.0.0.1:4855", "no.such.host.invalid:4855"),

@@ -127,7 +127,7 @@ async fn a_stopped_agent_leaves_a_plant_without_authority_and_nothing_on_a_deck(
     tokio::time::sleep(Duration::from_secs(2)).await;
     agent.stop().await;
     let plant = sim.plant.lock();
-    for id in plant.layout().machine_ids() {
+    for id in plant.plan().view().machine_ids() {
         let block = plant.command_block(id).unwrap();
         let flags = block[device_drivers::block::command::FLAGS];
         assert_eq!(

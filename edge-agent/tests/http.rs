@@ -3,6 +3,7 @@
 mod support;
 
 use edge_agent::Agent;
+use serde_json::json;
 use std::time::Duration;
 use support::http;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +38,30 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
         ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"class\":9}", 422, "expected 0 (rush)"),
         ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"program\":2}", 422, "only an order of kind"),
         ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"key\":\"\"}", 422, "1 to 64 characters"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"due\":\"soon\"}", 422, "as 10m"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"due\":\"90days\"}", 422, "more than 49 days"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"number\":2}", 422, "with a `group`"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"after\":77}", 422, "there is no order 77"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1,\"tenant\":\"\"}", 422, "1 to 64 characters"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"route\",\"load\":1}", 422, "of kind \"route\" has them"),
+        ("POST", "/api/v1/orders", "{\"kind\":\"route\",\"load\":1,\"stops\":[]}", 422, "expected 1 to 4"),
+        (
+            "POST",
+            "/api/v1/orders",
+            "{\"kind\":\"route\",\"load\":1,\"stops\":[{\"at\":\"paint\"}]}",
+            422,
+            "there is no group of stations \"paint\"; the groups are: station",
+        ),
+        (
+            "POST",
+            "/api/v1/orders",
+            "{\"kind\":\"route\",\"load\":1,\"stops\":[{\"at\":\"outside\"},{\"at\":\"rack\"}]}",
+            422,
+            "only as the last",
+        ),
+        ("DELETE", "/api/v1/orders/1?now=perhaps", "", 400, "now"),
+        ("POST", "/api/v1/floor/vehicles/4/absent", "", 404, "no such mobile robot"),
+        ("POST", "/api/v1/floor/vehicles/70000/absent", "", 404, "no such mobile robot"),
         ("POST", "/api/v1/orders", &long, 413, "length limit exceeded"),
         ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1}", 409, "has not read the plant yet"),
         ("GET", "/api/v1/orders?limit=many", "", 400, "invalid digit"),
@@ -66,7 +91,7 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
         let (got, answer) = http(at, method, path, body).await.unwrap();
         let shown: String = body.chars().take(60).collect();
         assert_eq!(got, status, "{method} {path} {shown}: {answer}");
-        assert!(answer.contains(text), "{method} {path} {shown}: {answer}");
+        assert!(answer.replace("\\\"", "\"").contains(text), "{method} {path} {shown}: {answer}");
         // The two for supervisors speak plainly; everything else that goes wrong is a problem with a stable type.
         if status >= 400 && path != "/readyz" {
             let problem: serde_json::Value = serde_json::from_str(&answer).unwrap();
@@ -92,6 +117,47 @@ async fn the_same_key_is_the_same_order() {
     let id = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].clone();
     assert_eq!(id(&body), id(&again));
     agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_says_when_it_is_due_whose_it_is_and_what_it_waits_for() {
+    let sim = support::start_plant(3).await;
+    let agent = Agent::start(support::demo_plan(sim.addresses, support::free_port())).await.unwrap();
+    let at = agent.http;
+    assert!(support::eventually(Duration::from_secs(20), async || agent.ready()).await);
+    let give = async |order: serde_json::Value| {
+        let (status, answer) = http(at, "POST", "/api/v1/orders", &order.to_string()).await.unwrap();
+        assert_eq!(status, 201, "{order}: {answer}");
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()
+    };
+    let stops = json!([{ "at": "station", "program": 1 }, { "at": "rack" }]);
+    let first = give(json!({ "kind": "route", "load": 1001, "stops": stops, "tenant": "north", "due": "10m" })).await;
+    assert_eq!((&first["tenant"], &first["stops"]), (&json!("north"), &stops), "{first}");
+    let due = humantime::parse_rfc3339(first["due"].as_str().unwrap()).unwrap();
+    let ahead = due.duration_since(std::time::SystemTime::now()).unwrap().as_secs();
+    assert!((580..=600).contains(&ahead), "{first}");
+    let then =
+        give(json!({ "kind": "retrieve", "load": 1002, "after": first["id"], "group": "lorry", "number": 2 })).await;
+    assert_eq!((&then["after"], &then["group"], &then["number"]), (&first["id"], &json!("lorry"), &json!(2)), "{then}");
+
+    // What waits for another one is not begun before that has ended.
+    let order = async |id: &serde_json::Value| {
+        let (_, answer) = http(at, "GET", &format!("/api/v1/orders/{id}"), "").await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()
+    };
+    let second_began = async || order(&then["id"]).await["started"].is_string();
+    assert!(support::eventually(Duration::from_secs(90), second_began).await);
+    let done = order(&first["id"]).await;
+    assert!(done["state"] == "completed" && done["ended"].is_string(), "{done}");
+
+    // One that is withdrawn at once ends at once, whatever moves.
+    let third = give(json!({ "kind": "process", "load": 1003, "station": "station" })).await;
+    let (status, _) = http(at, "DELETE", &format!("/api/v1/orders/{}?now=true", third["id"]), "").await.unwrap();
+    assert_eq!(status, 202);
+    let ended = async || order(&third["id"]).await["reason"] == "withdrawn";
+    assert!(support::eventually(Duration::from_secs(5), ended).await);
+    agent.stop().await;
+    assert!(sim.truth().is_clean(), "{:?}", sim.truth());
 }
 
 #[tokio::test(flavor = "multi_thread")]

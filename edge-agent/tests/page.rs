@@ -306,6 +306,7 @@ impl Source for Synthetic {
             areas: vec![hall],
             vehicles: (0..ROBOTS).map(robot).collect(),
             states: STATES.to_vec(),
+            bay_m: 0.0,
         }
     }
 
@@ -347,6 +348,7 @@ impl Source for Synthetic {
             why: None,
             load: None,
             order: None,
+            doing: None,
             commands,
         })
     }

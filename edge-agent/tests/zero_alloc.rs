@@ -1,7 +1,8 @@
 //! A control cycle allocates nothing: counted by an allocator that knows when it is asked from inside a cycle.
 
-use control_core::order::{OrderKind, OrderRequest};
+use control_core::order::{OrderRequest, Stops};
 use control_core::units::{LoadId, OrderId};
+use floor_plan::Arena;
 use plc_sim::PlantConfig;
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -53,16 +54,17 @@ fn counted(run: impl FnOnce()) -> u64 {
 
 #[test]
 fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {
-    let text = include_str!("../../configs/demo/plant.toml");
+    let text = include_str!("../../configs/small/plant.toml");
     let mut config = PlantConfig::from_toml(text).unwrap();
     config.faults.drive_fault = 0.05;
     let faults = LinkFaults { read_lost: 0.1, write_lost: 0.1, ack_lost: 0.1, delay_ms_max: 200 };
-    let mut floor = ClosedLoop::new(config, 1, faults).unwrap();
+    let arena = Arena::new();
+    let mut floor = ClosedLoop::new(&arena, config, 1, faults).unwrap();
     let (mut cycles, mut allocations) = (0u64, 0u64);
     for n in 1..=60u32 {
         let load = LoadId::new(1000 + n).unwrap();
-        let kind = if n % 2 == 0 { OrderKind::Retrieve } else { OrderKind::Process { program: 1 } };
-        floor.order(OrderRequest { id: OrderId(n), kind, load, class: 1, wait_ms: 0 });
+        let stops = if n % 2 == 0 { Stops::RETRIEVE } else { Stops::process(0, 1) };
+        floor.order(OrderRequest::new(OrderId(n), load, stops));
         floor.run_for(10_000, |cycle| {
             allocations += counted(cycle);
             cycles += 1;
@@ -70,6 +72,30 @@ fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {
     }
     assert_eq!(allocations, 0, "in {cycles} cycles");
     assert!(cycles == 60_000 && floor.counters().orders_completed > 20, "{:?}", floor.counters());
+}
+
+#[test]
+fn nor_does_one_of_a_hall_with_mobile_robots_two_aisles_and_four_cells() {
+    let text = include_str!("../../configs/demo/plant.toml");
+    let read = |_: &std::path::Path| Ok(include_str!("../../configs/demo/floor.toml").to_string());
+    let mut config = PlantConfig::read(text, read).unwrap();
+    config.faults.drive_fault = 0.02;
+    let faults = LinkFaults { read_lost: 0.05, write_lost: 0.05, ack_lost: 0.05, delay_ms_max: 100 };
+    let arena = Arena::new();
+    let mut floor = ClosedLoop::new(&arena, config, 1, faults).unwrap();
+    let (asked_for, mut allocations, mut cycles) = (arena.bytes(), 0u64, 0u64);
+    for n in 1..=60u32 {
+        let load = LoadId::new(1000 + n).unwrap();
+        let stops = if n % 2 == 0 { Stops::RETRIEVE } else { Stops::process((n % 4 / 2) as u8, 1) };
+        floor.order(OrderRequest { class: (n % 4) as u8, ..OrderRequest::new(OrderId(n), load, stops) });
+        floor.run_for(10_000, |cycle| {
+            allocations += counted(cycle);
+            cycles += 1;
+        });
+    }
+    assert_eq!((allocations, arena.bytes()), (0, asked_for), "in {cycles} cycles");
+    assert!(cycles == 60_000 && floor.counters().orders_completed > 10, "{:?}", floor.counters());
+    assert!(floor.plant.truth().is_clean(), "{:?}", floor.plant.truth());
 }
 
 #[test]

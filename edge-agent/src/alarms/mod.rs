@@ -20,7 +20,7 @@ pub use table::{Priority, Row, TABLE};
 
 use crate::access::AccessPlan;
 use crate::board::{Board, stamp};
-use crate::metrics::Stages;
+use crate::metrics::{RobotSeen, Stages};
 use control_core::interlock::Hold;
 use device_drivers::value::wall_clock_ms;
 use serde::Serialize;
@@ -51,6 +51,12 @@ pub struct Watch<'a> {
     pub(crate) up_for: Duration,
     pub(crate) held: Vec<(String, Hold)>,
     pub(crate) twice: Vec<(u32, String)>,
+    /// Parts of the floor that are not acted upon, and for how long.
+    pub(crate) unread: Vec<(String, Duration)>,
+    /// What of the floor could not be proven.
+    pub(crate) unproven: &'a [String],
+    /// Mobile robots: name, jammed, charge of the battery where it is low.
+    pub(crate) robots: Vec<RobotSeen>,
     pub(crate) lately: Lately,
     pub(crate) refused: Option<String>,
 }
@@ -441,6 +447,8 @@ pub struct AlarmWatcher {
     pub board: Arc<Board>,
     /// Who may do what.
     pub access: AccessPlan,
+    /// What of the floor could not be proven, and is driven on all the same.
+    pub unproven: Vec<String>,
     /// Whether there is a broker to publish to.
     pub publishes: bool,
     /// Whether real time was asked for.
@@ -465,6 +473,9 @@ impl AlarmWatcher {
                 up_for: now.duration_since(start),
                 held: self.board.held(),
                 twice: self.board.twice(),
+                unread: self.board.unread().into_iter().map(|(name, at)| (name, now.duration_since(at))).collect(),
+                unproven: &self.unproven,
+                robots: self.stages.robots.seen(),
                 lately: self.desk.lately(&self.stages, now),
                 refused: self.desk.refused(),
             };

@@ -237,6 +237,67 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "robot-jammed",
+        High,
+        5,
+        (
+            "A mobile robot does not come nearer to where it is sent, and no way out was found.",
+            "Look what stands in its way: a robot that is held, or something on the road. Clear it; the robot goes on by itself.",
+        ),
+        |w, raise| {
+            for robot in w.robots.iter().filter(|r| r.jammed) {
+                raise(&robot.name, "no way to its goal was found".into());
+            }
+        },
+    ),
+    row(
+        "battery-low",
+        Medium,
+        10,
+        (
+            "The battery of a mobile robot is too low for anything but the way to a charger.",
+            "If it does not charge by itself: look whether the chargers are free and work, or bring the robot to one.",
+        ),
+        |w, raise| {
+            for (name, charge) in w.robots.iter().filter_map(|r| Some((&r.name, r.charge?))) {
+                if charge < CHARGE_CRITICAL {
+                    raise(name, format!("{:.0} percent left", charge * 100.0));
+                }
+            }
+        },
+    ),
+    row(
+        "domain-degraded",
+        High,
+        5,
+        (
+            "A part of the floor is not acted upon: it has not been read whole since the start or since its controller's restart.",
+            "Look at its line and at its sensors under Field: every machine and every position there has to be Good.",
+        ),
+        |w, raise| {
+            if running(w) {
+                for (name, time) in w.unread.iter().filter(|(_, time)| *time > SETTLE) {
+                    raise(name, format!("not read for {} s", time.as_secs()));
+                }
+            }
+        },
+    ),
+    row(
+        "floor-unproven",
+        Low,
+        0,
+        (
+            "Robots drive on roads of which it is not proven that they never lock; the configuration says unproven = true.",
+            "Run edge-agent check: it names the places. Add a loop beside them, or watch robots there.",
+        ),
+        |w, raise| {
+            if let Some(first) = w.unproven.first() {
+                let more = w.unproven.len() - 1;
+                raise("floor", if more > 0 { format!("{first}; and {more} more") } else { first.clone() });
+            }
+        },
+    ),
+    row(
         "machine-blocked",
         Medium,
         10,
@@ -414,5 +475,7 @@ pub const TABLE: &[Row] = &[
     ),
 ];
 
+/// Below this a robot does nothing but drive to a charger, as the core's settings say.
+const CHARGE_CRITICAL: f64 = 0.15;
 /// What has just started has not failed yet.
 const SETTLE: Duration = Duration::from_secs(10);

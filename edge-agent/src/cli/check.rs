@@ -1,6 +1,7 @@
 //! `edge-agent check FILE` and `edge-agent plan FILE`: what is wrong with a configuration, and what it will cost.
 
 use super::look::{BAD, GOOD, WARN, styled};
+use super::proof;
 use super::{Done, Failure};
 use crate::config::{self, DriverPlan, LinePlan, Plan};
 use crate::forecast::forecast;
@@ -48,6 +49,7 @@ pub(super) fn check(file: &Path, connect: bool, json: bool) -> Result<Done, Fail
         "valid": true,
         "gateway": plan.gateway,
         "lines": lines.collect::<Vec<_>>(),
+        "floor": plan.floor.as_ref().map(proof::json),
         "notes": plan.notes,
         "reached": reached.iter().map(|(name, ok)| json!({ "peer": name, "reached": ok })).collect::<Vec<_>>(),
     });
@@ -70,14 +72,8 @@ pub(super) fn plan(file: &Path, reply: Duration) -> Result<Done, Failure> {
 fn shown(file: &Path, plan: &Plan) -> String {
     let mut out = String::new();
     say!(out, "{}", styled(GOOD, &format!("{} is valid", file.display())));
-    match &plan.layout {
-        Some(layout) => say!(
-            out,
-            "  floor    {} tiers x 2 x {} bays, {} machines",
-            layout.tiers(),
-            layout.bays_per_side(),
-            layout.machines()
-        ),
+    match &plan.floor {
+        Some(floor) => out += &proof::shown(floor),
         None => say!(out, "  floor    none: this gateway gathers and forwards, and moves nothing"),
     }
     for line in &plan.lines {

@@ -24,6 +24,7 @@ mod client;
 mod doctor;
 mod look;
 mod order;
+mod proof;
 mod run;
 mod status;
 mod user;

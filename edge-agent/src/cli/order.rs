@@ -12,19 +12,40 @@ use serde_json::{Value, json};
 pub(super) enum Command {
     /// Give an order
     Submit {
-        /// store, retrieve or process
+        /// store, retrieve, process or route
         kind: Kind,
         /// The number on the load's label
         load: u32,
         /// Program of the robot cell, for process
         #[arg(long)]
         program: Option<u16>,
+        /// Station, or group of stations, for process
+        #[arg(long)]
+        station: Option<String>,
+        /// Where the load goes, for route: rack, outside, or a group of stations with its program, as in weld:2
+        #[arg(long = "stop", value_name = "STOP")]
+        stops: Vec<String>,
         /// 0 rush, 1, 2, 3 bulk
         #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
         class: Option<u8>,
-        /// How long a store order waits for its load, seconds
+        /// How long an order waits for a load that is still to come, seconds
         #[arg(long)]
         wait_s: Option<u32>,
+        /// When it shall be done: a time, or how long from now, as 10m
+        #[arg(long)]
+        due: Option<String>,
+        /// Whose it is
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Loads of one group leave the rack in the order of their numbers
+        #[arg(long)]
+        group: Option<String>,
+        /// The number within the group
+        #[arg(long, requires = "group")]
+        number: Option<u16>,
+        /// Not begun before this order has ended
+        #[arg(long)]
+        after: Option<u32>,
         /// The same key again is the same order
         #[arg(long)]
         key: Option<String>,
@@ -64,6 +85,9 @@ pub(super) enum Command {
     Cancel {
         /// Its number
         id: u32,
+        /// At once, whatever moves; the load stays where that leaves it
+        #[arg(long)]
+        now: bool,
         #[command(flatten)]
         agent: Agent,
     },
@@ -78,14 +102,42 @@ pub(super) enum Kind {
     Retrieve,
     /// Through the robot cell and back
     Process,
+    /// From stop to stop
+    Route,
 }
 
 pub(super) fn run(command: &Command) -> Result<Done, Failure> {
     match command {
-        Command::Submit { kind, load, program, class, wait_s, key, agent } => {
+        Command::Submit {
+            kind,
+            load,
+            program,
+            station,
+            stops,
+            class,
+            wait_s,
+            due,
+            tenant,
+            group,
+            number,
+            after,
+            key,
+            agent,
+        } => {
             let mut order = json!({ "kind": format!("{kind:?}").to_lowercase(), "load": load });
-            let more =
-                [("program", json!(program)), ("class", json!(class)), ("wait_s", json!(wait_s)), ("key", json!(key))];
+            let more = [
+                ("program", json!(program)),
+                ("station", json!(station)),
+                ("stops", if stops.is_empty() { Value::Null } else { stops.iter().map(|s| stop(s)).collect() }),
+                ("class", json!(class)),
+                ("wait_s", json!(wait_s)),
+                ("due", json!(due)),
+                ("tenant", json!(tenant)),
+                ("group", json!(group)),
+                ("number", json!(number)),
+                ("after", json!(after)),
+                ("key", json!(key)),
+            ];
             for (name, value) in more.into_iter().filter(|(_, v)| !v.is_null()) {
                 order[name] = value;
             }
@@ -110,10 +162,19 @@ pub(super) fn run(command: &Command) -> Result<Done, Failure> {
             let order = agent.ask("PATCH", &format!("/api/v1/orders/{id}"), Some(&json!({ "class": class })))?;
             Ok(Done::new(format!("order {id} is class {class}\n"), order))
         }
-        Command::Cancel { id, agent } => {
-            let order = agent.ask("DELETE", &format!("/api/v1/orders/{id}"), None)?;
+        Command::Cancel { id, now, agent } => {
+            let query = if *now { "?now=true" } else { "" };
+            let order = agent.ask("DELETE", &format!("/api/v1/orders/{id}{query}"), None)?;
             Ok(Done::new(format!("order {id} will be withdrawn\n"), order))
         }
+    }
+}
+
+/// `weld:2` is a stop with its program; what is no number after the colon belongs to the name.
+fn stop(text: &str) -> Value {
+    match text.rsplit_once(':').and_then(|(at, program)| Some((at, program.parse::<u16>().ok()?))) {
+        Some((at, program)) => json!({ "at": at, "program": program }),
+        None => json!({ "at": text }),
     }
 }
 

@@ -1,14 +1,14 @@
 //! The field lines: each with its driver, its points and the machines it carries.
 
-use super::machines::machine_name;
-use super::plan::{DevicePlan, DriverPlan, LinePlan, Role, device_topic, topic_level, within};
+use super::plan::{DevicePlan, DriverPlan, LinePlan, device_topic, topic_level, within};
 use super::report::{Files, Problem, Source, parse};
 use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
 use super::values::Spanned;
 use super::{csv, modbus, opcua, raw};
-use control_core::Layout;
+use control_core::units::{MachineId, PosId};
 use device_drivers::block::COMMAND_WORDS;
 use device_drivers::modbus::{DeviceSpec, Order};
+use floor_plan::FloorPlan;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ type Profiles = HashMap<PathBuf, Option<Rc<(Source, raw::Profile)>>>;
 /// Reads the lines of all files.
 pub(super) struct Lines<'a> {
     raw: &'a raw::Config,
-    layout: Option<&'a Layout>,
+    floor: Option<&'a FloorPlan>,
     state_dir: &'a Path,
     problems: &'a mut Vec<Problem>,
     files: &'a mut Files,
@@ -34,13 +34,13 @@ pub(super) struct Lines<'a> {
 impl<'a> Lines<'a> {
     pub(super) fn new(
         raw: &'a raw::Config,
-        layout: Option<&'a Layout>,
+        floor: Option<&'a FloorPlan>,
         state_dir: &'a Path,
         problems: &'a mut Vec<Problem>,
         files: &'a mut Files,
     ) -> Lines<'a> {
-        let (bound, names, profiles) = (Bound::new(), Names::default(), Profiles::new());
-        Lines { raw, layout, state_dir, problems, files, bound, names, profiles, notes: Vec::new() }
+        let (bound, names, profiles) = (Bound::default(), Names::default(), Profiles::new());
+        Lines { raw, floor, state_dir, problems, files, bound, names, profiles, notes: Vec::new() }
     }
 
     pub(super) fn read(mut self, root: &Source, files: &[(&Source, &[raw::Line])]) -> (Vec<LinePlan>, Vec<String>) {
@@ -61,29 +61,42 @@ impl<'a> Lines<'a> {
             }
             plans.extend(self.line(source, line));
         }
-        self.floor_is_complete(root, &plans);
+        self.floor_is_complete(root);
         (plans, self.notes)
     }
 
     /// Every machine has a controller, every load position is read once.
-    fn floor_is_complete(&mut self, root: &Source, plans: &[LinePlan]) {
-        let (Some(layout), Some(floor)) = (self.layout, &self.raw.floor) else { return };
-        let unbound = layout.machine_ids().filter(|id| !self.bound.contains_key(id));
-        let missing: Vec<String> = unbound.map(|id| machine_name(layout, id)).collect();
-        if !missing.is_empty() && self.problems.is_empty() {
-            let label = format!("no profile has a [[machine]] for: {}", missing.join(", "));
-            let problem = root.problem(floor.tiers.span(), "the floor has machines that nobody controls", label);
-            self.problems.push(
-                problem.help("add a [[machine]] with its status and command block to the profile of its controller"),
-            );
+    fn floor_is_complete(&mut self, root: &Source) {
+        let (Some(plan), Some(raw)) = (self.floor, &self.raw.floor) else { return };
+        if !self.problems.is_empty() {
+            return;
         }
-        let reads_positions = |l: &LinePlan| l.points.iter().filter(|p| matches!(p.role, Role::Position(_))).count();
-        let seen: usize = plans.iter().map(reads_positions).sum();
-        if self.problems.is_empty() && seen != usize::from(layout.sensed()) {
-            let label = format!("{} load positions, and profiles that read {seen}", layout.sensed());
-            let problem = root.problem(floor.bays_per_side.span(), "every load position must be read once", label);
-            self.problems
-                .push(problem.help("exactly one profile has a [sensors] table, with the register of position 0"));
+        let at = [raw.file.as_ref().map(Spanned::span), raw.tiers.as_ref().map(Spanned::span)];
+        let at = at.into_iter().flatten().next().unwrap_or(0..0);
+        let machines = (0..plan.machine_count() as u16).map(MachineId);
+        let missing: Vec<&str> =
+            machines.filter(|id| !self.bound.machines.contains_key(id)).map(|id| plan.machine_name(id)).collect();
+        if !missing.is_empty() {
+            let label = format!("no profile has a [[machine]] for: {}", shortened(&missing));
+            let problem = root.problem(at, "the floor has machines that nobody controls", label);
+            let help = "add a [[machine]] with its status and command block to the profile of its controller";
+            self.problems.push(problem.help(help));
+            return;
+        }
+        let unread = (0..plan.sensed()).map(PosId).filter(|pos| !self.bound.positions.contains_key(pos));
+        let unread: Vec<&str> = unread.map(|pos| plan.position_name(pos)).collect();
+        if !unread.is_empty() {
+            let seen = usize::from(plan.sensed()) - unread.len();
+            let at = raw.bays_per_side.as_ref().map_or(at, Spanned::span);
+            let label = format!(
+                "{} load positions, and profiles that read {seen}; without: {}",
+                plan.sensed(),
+                shortened(&unread)
+            );
+            let problem = root.problem(at, "every load position must be read once", label);
+            let help =
+                "the profile of each aisle and station has a [sensors] table, with the register of its first position";
+            self.problems.push(problem.help(help));
         }
     }
 
@@ -181,9 +194,17 @@ impl<'a> Lines<'a> {
             return; // told already
         }
         let profile = profile.flatten();
+        if let Some(machine) = &device.machine
+            && !profile.as_ref().is_some_and(|p| p.1.machines.iter().any(|m| m.name.is_none()))
+        {
+            let label = "its profile has no [[machine]] that waits for a name";
+            let problem = source.problem(machine.span(), "nothing of this device is a machine", label);
+            self.problems.push(problem.help("take `name` out of the [[machine]] of the profile, or take this out"));
+        }
         (out.single_writes, out.mask_write) = (true, false);
         let mut reader = DeviceReader {
-            layout: self.layout,
+            floor: self.floor,
+            machine: device.machine.as_ref().map(|m| (source, m)),
             profile: source,
             ua,
             device: number,
@@ -240,6 +261,12 @@ impl<'a> Lines<'a> {
         self.profiles.insert(file, read.clone());
         read
     }
+}
+
+fn shortened(names: &[&str]) -> String {
+    const MOST: usize = 12;
+    let shown = names.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > MOST { format!("{shown}, and {} more", names.len() - MOST) } else { shown }
 }
 
 /// A path as the file that names it means it.

@@ -8,6 +8,7 @@
 //! ```
 
 mod csv;
+mod floor;
 mod lines;
 mod machines;
 mod modbus;
@@ -19,6 +20,7 @@ pub mod report;
 mod tags;
 pub mod values;
 
+pub use floor::FloorSetup;
 pub use plan::{DevicePlan, DriverPlan, LinePlan, Payload, Plan, PointPlan, Role, WriteRule};
 pub use report::{Files, Problem, Report};
 

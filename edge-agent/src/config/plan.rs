@@ -1,9 +1,10 @@
 //! What the file means: a plan that cannot be wrong later.
 
+use super::floor::{FloorSetup, floor};
 use super::raw;
 use super::report::{Files, Problem, Report, Source};
 use super::values::{Spanned, Time};
-use super::{lines, machines, mqtt};
+use super::{lines, mqtt};
 use crate::access::{AccessPlan, Role as UserRole};
 use crate::commands::CommandPlan;
 use crate::control::rt::RealTime;
@@ -11,10 +12,10 @@ use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
 use crate::telemetry::sparkplug::NodePlan;
 use crate::telemetry::spool::{Replay, Retention, Stream};
-use control_core::Layout;
-use control_core::units::{MachineId, PosId};
+use control_core::units::{DomainId, MachineId, PosId};
 use device_drivers::modbus::{LineSpec, Tls};
 use device_drivers::opcua::OpcUaSpec;
+use floor_plan::FloorPlan;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub struct Plan {
     /// Telemetry; without it nothing is published.
     pub mqtt: Option<MqttPlan>,
     /// The floor; without it the gateway gathers and forwards only.
-    pub layout: Option<Layout>,
+    pub floor: Option<FloorSetup>,
     /// The field lines.
     pub lines: Vec<LinePlan>,
     /// Addresses that were typed in another form than ours, for `check` to show.
@@ -324,35 +325,76 @@ pub enum Role {
 }
 
 /// What machines and positions of a floor are called.
-#[derive(Clone, Copy, Debug)]
-pub struct FloorNames(Option<Layout>);
+#[derive(Clone, Debug, Default)]
+pub struct FloorNames(Option<Arc<FloorPlan>>);
 
 impl FloorNames {
-    /// The names of a layout; without one, numbers.
-    pub fn of(layout: Option<Layout>) -> FloorNames {
-        FloorNames(layout)
+    /// The names of a floor; without one, numbers.
+    pub fn of(plan: Option<Arc<FloorPlan>>) -> FloorNames {
+        FloorNames(plan)
     }
 
     /// Every machine of the floor.
     pub fn machine_ids(&self) -> impl Iterator<Item = MachineId> + use<> {
-        self.0.into_iter().flat_map(|l| l.machine_ids())
+        (0..self.0.as_ref().map_or(0, |p| p.machine_count() as u16)).map(MachineId)
     }
 
     /// The name of a machine.
     pub fn machine(&self, id: MachineId) -> String {
-        self.0.as_ref().map_or_else(|| format!("machine-{}", id.0), |l| machines::machine_name(l, id))
+        let known = self.0.as_ref().filter(|p| usize::from(id.0) < p.machine_count());
+        known.map_or_else(|| format!("machine-{}", id.0), |p| p.machine_name(id).to_string())
     }
 
     /// The name of a position.
     pub fn position(&self, pos: PosId) -> String {
-        self.0.as_ref().map_or_else(|| format!("position-{}", pos.0), |l| machines::position_name(l, pos))
+        let known = self.0.as_ref().filter(|p| usize::from(pos.0) < p.position_count());
+        known.map_or_else(|| format!("position-{}", pos.0), |p| p.position_name(pos).to_string())
+    }
+
+    /// The name of a place on the roads; one without a name is told by where it is.
+    pub fn place(&self, place: u16) -> String {
+        let Some(plan) = &self.0 else { return format!("place-{place}") };
+        match (plan.place_names.get(&place), plan.place_spots.get(usize::from(place))) {
+            (Some(name), _) => name.clone(),
+            (None, Some(spot)) => format!("x {:.1} y {:.1}", spot.x, spot.y),
+            (None, None) => format!("place-{place}"),
+        }
+    }
+
+    /// The domain of a machine.
+    pub fn domain_of(&self, id: MachineId) -> Option<DomainId> {
+        self.0.as_ref()?.view().machine(id).map(|m| m.domain)
+    }
+
+    /// Every domain with its name: that of its aisle, station, robot or belt.
+    pub fn domains(&self) -> Vec<(DomainId, String)> {
+        let Some(plan) = &self.0 else { return Vec::new() };
+        let floor = plan.view();
+        let name = |id: DomainId| {
+            let info = floor.tables().domains.get(usize::from(id.0))?;
+            let aisle =
+                plan.aisles.iter().find(|a| a.shuttles.first().is_some_and(|s| info.machines().any(|m| m == *s)));
+            match (aisle, info.machines().next(), info.sensed().next()) {
+                (Some(aisle), ..) if aisle.name.is_empty() => Some("aisle".to_string()),
+                (Some(aisle), ..) => Some(aisle.name.clone()),
+                (None, Some(machine), _) => Some(plan.machine_name(machine).to_string()),
+                (None, None, Some(pos)) => floor.zone_of(pos).map(|(zone, _)| plan.zone_name(zone).to_string()),
+                _ => None,
+            }
+        };
+        floor.domains().map(|(id, _)| (id, name(id).unwrap_or_else(|| format!("domain-{}", id.0)))).collect()
+    }
+
+    /// The groups of stations; their numbers are their places here.
+    pub fn groups(&self) -> Vec<String> {
+        self.0.as_ref().map_or_else(Vec::new, |p| p.groups().to_vec())
     }
 }
 
 impl Plan {
     /// What machines and positions are called.
     pub fn names(&self) -> FloorNames {
-        FloorNames(self.layout)
+        FloorNames(self.floor.as_ref().map(|f| f.plan.clone()))
     }
 }
 
@@ -375,18 +417,19 @@ pub(super) fn plan(
     kept: &mut Files,
 ) -> Result<Plan, Report> {
     let mut problems = Vec::new();
-    let layout = raw.floor.as_ref().and_then(|f| floor(source, f, &mut problems));
+    let floor = raw.floor.as_ref().and_then(|f| floor(source, f, kept, &mut problems));
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
     let access = access(source, &raw, &gateway.1, &mut problems);
     let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
-    if raw.floor.is_some() && layout.is_none() {
+    if raw.floor.is_some() && floor.is_none() {
         return Err(Report(problems));
     }
     let mut files = vec![(source, &raw.lines[..])];
     files.extend(parts.iter().map(|(source, part)| (source, &part.lines[..])));
     let drain = within(source, &raw.gateway.drain, DRAIN, DRAIN_RANGE, &mut problems);
-    let (lines, notes) = lines::Lines::new(&raw, layout.as_ref(), &gateway.1, &mut problems, kept).read(source, &files);
+    let plan = floor.as_ref().map(|f| &*f.plan);
+    let (lines, notes) = lines::Lines::new(&raw, plan, &gateway.1, &mut problems, kept).read(source, &files);
     if !problems.is_empty() {
         return Err(Report(problems));
     }
@@ -401,25 +444,13 @@ pub(super) fn plan(
         drain,
         control,
         mqtt,
-        layout,
+        floor,
         lines,
         notes,
         access,
         file: None,
         files: Files::default(),
     })
-}
-
-fn floor(source: &Source, raw: &raw::Floor, problems: &mut Vec<Problem>) -> Option<Layout> {
-    use control_core::limits::{BAYS_PER_SIDE_MAX, TIERS_MAX};
-    let mut within = |value: &Spanned<u8>, most: usize| {
-        if !(1..=most).contains(&usize::from(*value.get_ref())) {
-            problems.push(source.problem(value.span(), "the floor does not fit", format!("must be 1 to {most}")));
-        }
-    };
-    within(&raw.tiers, TIERS_MAX);
-    within(&raw.bays_per_side, BAYS_PER_SIDE_MAX);
-    Layout::new(*raw.tiers.get_ref(), *raw.bays_per_side.get_ref())
 }
 
 fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> (SocketAddr, PathBuf) {

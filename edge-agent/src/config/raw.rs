@@ -223,14 +223,25 @@ pub struct Spool {
     pub reserve: Option<Spanned<Size>>,
 }
 
-/// `[floor]`
+/// `[floor]`: a floor file, or the small floor of one aisle and one cell.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Floor {
-    /// Tiers of the aisle.
-    pub tiers: Spanned<u8>,
-    /// Bays on each side of a tier.
-    pub bays_per_side: Spanned<u8>,
+    /// The floor file, relative to this one: aisles, belts, stations, roads, robots.
+    #[serde(default)]
+    pub file: Option<Spanned<String>>,
+    /// Of the small floor: tiers of the aisle.
+    #[serde(default)]
+    pub tiers: Option<Spanned<u16>>,
+    /// Of the small floor: bays on each side of a tier.
+    #[serde(default)]
+    pub bays_per_side: Option<Spanned<u16>>,
+    /// Orders that are not ended, at most; 1000 when nothing is said.
+    #[serde(default)]
+    pub orders: Option<Spanned<u32>>,
+    /// Take a floor of which not everything can be proven. It shows as an alarm.
+    #[serde(default)]
+    pub unproven: Option<Spanned<bool>>,
 }
 
 /// `[[line]]`
@@ -337,6 +348,9 @@ pub struct Device {
     /// Profile file, relative to this one.
     #[serde(default)]
     pub profile: Option<Spanned<String>>,
+    /// The machine that the profile's [[machine]] without a name is, or the first of several: `"robot-1"`.
+    #[serde(default)]
+    pub machine: Option<Spanned<String>>,
     /// Tag table (CSV), relative to this one.
     #[serde(default)]
     pub tags: Option<Spanned<String>>,
@@ -400,20 +414,34 @@ pub struct Limits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// `shuttle-1` .., `lift`, `cell`.
-    pub name: Spanned<String>,
-    /// Where its status block is: address or node.
+    /// `shuttle-1` .., `lift`, `cell`, `a1.shuttle-1`, `robot-1`; without it the device says which.
+    #[serde(default)]
+    pub name: Option<Spanned<String>>,
+    /// So many machines, in the order of the floor; their blocks stand one behind another.
+    #[serde(default)]
+    pub count: Option<Spanned<u16>>,
+    /// Where the status block is, or the first of several: address or node; in a node `{machine}` is the machine's name.
     pub status: Spanned<String>,
-    /// Where its command block is.
+    /// Where the command block is, or the first of several.
     pub command: Spanned<String>,
 }
 
-/// `[sensors]`
+/// `[sensors]`: the load at each position of the aisles and stations whose machines the device has, in the order of the floor.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sensors {
-    /// Register of position 0; each position has two.
-    pub first: Spanned<String>,
+    /// Modbus: register of the first position; each position has two.
+    #[serde(default)]
+    pub first: Option<Spanned<String>>,
+    /// OPC UA: the node of each position, with its name for `{position}`.
+    #[serde(default)]
+    pub node: Option<Spanned<String>>,
+    /// The first position by its name, where the device has no machine there, as `"dock-entry"`.
+    #[serde(default)]
+    pub from: Option<Spanned<String>>,
+    /// So many positions; all of its aisle, station or belt when nothing is said.
+    #[serde(default)]
+    pub count: Option<Spanned<u16>>,
     /// How often bays are read; all other positions are read with the machines.
     #[serde(default)]
     pub bays: Option<Spanned<Time>>,
@@ -449,7 +477,7 @@ pub struct Tag {
     /// Whoever may write it, may write this.
     #[serde(default)]
     pub write: Option<Spanned<Write>>,
-    /// OPC UA node.
+    /// OPC UA node; `{device}` in it is the device's name.
     #[serde(default)]
     pub node: Option<Spanned<String>>,
     /// How often the OPC UA server looks for changes; with `poll`, how often the node is read.

@@ -5,11 +5,11 @@ use super::report::{Problem, Source, closest};
 use super::values::Spanned;
 use super::{opcua, raw};
 use crate::telemetry::spool::Stream;
-use control_core::layout::Layout;
-use control_core::units::MachineId;
+use control_core::units::{MachineId, PosId};
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
 use device_drivers::opcua::{Mode, NodeName, UaPoint, WATCHDOG};
 use device_drivers::value::PointId;
+use floor_plan::FloorPlan;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::str::FromStr;
@@ -42,8 +42,12 @@ pub(super) struct LinePoints {
     pub(super) notes: Vec<String>,
 }
 
-/// Who holds which machine, over all lines.
-pub(super) type Bound = HashMap<MachineId, String>;
+/// Who holds which machine, and who reads which position, over all lines.
+#[derive(Default)]
+pub(super) struct Bound {
+    pub(super) machines: HashMap<MachineId, String>,
+    pub(super) positions: HashMap<PosId, String>,
+}
 
 /// One name for a tag that a hundred devices have.
 #[derive(Default)]
@@ -62,7 +66,9 @@ impl Names {
 
 /// One device being turned into points.
 pub(super) struct DeviceReader<'a> {
-    pub(super) layout: Option<&'a Layout>,
+    pub(super) floor: Option<&'a FloorPlan>,
+    /// The machine the device says it has.
+    pub(super) machine: Option<(&'a Source, &'a Spanned<String>)>,
     /// The file that is being read: profile or tag table.
     pub(super) profile: &'a Source,
     /// The line's keys, where it speaks OPC UA.
@@ -115,11 +121,12 @@ impl DeviceReader<'_> {
         if let (Some(order), false) = (self.order(&raw.order), self.order_is_the_device_s) {
             self.order = order;
         }
+        let mut own = Vec::new();
         for machine in &raw.machines {
-            self.machine(machine, bound);
+            own.extend(self.machine(machine, bound));
         }
         if let Some(sensors) = &raw.sensors {
-            self.sensors(sensors);
+            self.sensors(sensors, &own, bound);
         }
         self.interval = self.interval(raw.interval.as_ref(), self.interval);
         self.tags(&raw.tags);
@@ -268,8 +275,9 @@ impl DeviceReader<'_> {
         Some(written)
     }
 
+    /// A node; `{device}` in it is the device's name, so that devices that are alike share a profile.
     pub(super) fn node(&mut self, text: &Spanned<String>) -> Option<NodeName> {
-        match text.get_ref().parse::<NodeName>() {
+        match text.get_ref().replace("{device}", self.device_name).parse::<NodeName>() {
             Ok(node) => Some(node),
             Err(why) => {
                 self.problem(text.span(), "this is not an OPC UA node", why);

@@ -10,22 +10,27 @@
 //! with one writer and one reader. What it counts are plain atomics, read by whoever wants to.
 
 pub mod rt;
+mod shown;
+
+pub use shown::{LegShown, MachineShown, ROBOT_STATES, RobotShown, RobotState, Shown, ShownDesk};
 
 use crate::clock::{Clock, nanos_between};
 use crate::config::plan::ControlPlan;
 use crate::metrics::histogram::Histogram;
 use control_core::cycle::{Request, Settings};
+use control_core::event::Events;
 use control_core::event::RunState;
-use control_core::limits::REQUESTS_PER_CYCLE;
-use control_core::{Controller, Event, InputImage, Inputs, Layout, OutputImage, Outputs};
+use control_core::limits::{Capacity, REQUESTS_PER_CYCLE};
+use control_core::{Controller, Event, Floor, Inputs, traffic};
+use floor_plan::{Arena, FloorPlan, InputBuffer, OutputBuffer};
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
-/// Events between control thread and order desk: 40 cycles of the worst case, thousands of the usual one.
-pub const EVENTS: usize = 4096;
+/// Events between control thread and order desk: 32 cycles of the worst case, thousands of the usual one.
+pub const EVENTS: usize = 8192;
 /// Requests between order desk and control thread; beyond that an order is refused at the door.
 pub const REQUESTS: usize = 256;
 /// So many late cycles in a row are too many.
@@ -34,6 +39,8 @@ const LATE_IN_A_ROW: u32 = 3;
 const GAP_MAX_NS: u64 = 100_000_000;
 /// After so many cycles in time the beat is trusted again.
 const IN_TIME_AGAIN: u32 = 50;
+/// What is decided is shown this often, nanoseconds.
+const SHOW_EVERY_NS: i64 = 100_000_000;
 
 /// What the control thread counts.
 #[derive(Debug, Default)]
@@ -56,6 +63,8 @@ pub struct ControlStats {
     pub image_age_ms: AtomicU64,
     /// 1 when every permission for real time was granted.
     pub realtime: AtomicBool,
+    /// Bytes of the core's tables; all of them asked for before the first cycle.
+    pub table_bytes: AtomicU64,
     run: AtomicU8,
 }
 
@@ -74,7 +83,7 @@ impl ControlStats {
         RUN_STATES.into_iter().map(move |s| (run_state_name(s), s == now))
     }
 
-    fn take_over(&self, controller: &Controller) {
+    fn take_over(&self, controller: &Controller<'_>) {
         let c = controller.counters();
         let values = [
             c.orders_accepted,
@@ -110,9 +119,11 @@ pub fn run_state_name(state: RunState) -> &'static str {
 /// What the control thread is connected to.
 pub struct Wires {
     /// Newest input image.
-    pub image: triple_buffer::Output<InputImage>,
-    /// One output image a line.
-    pub outputs: Vec<triple_buffer::Input<OutputImage>>,
+    pub image: triple_buffer::Output<InputBuffer>,
+    /// One output image a line, of the machines it carries.
+    pub outputs: Vec<triple_buffer::Input<OutputBuffer>>,
+    /// What people see of the decisions.
+    pub shown: triple_buffer::Input<Shown>,
     /// Requests from the order desk.
     pub requests: rtrb::Consumer<Request>,
     /// Events to the order desk.
@@ -126,26 +137,38 @@ pub struct Wires {
 }
 
 /// Starts the thread. Returns when it has its permissions, or an error when some are missing and all are required.
-pub fn start(plan: &ControlPlan, layout: Layout, clock: Clock, wires: Wires) -> Result<JoinHandle<()>, String> {
+pub fn start(
+    plan: &ControlPlan,
+    floor: Arc<FloorPlan>,
+    orders: usize,
+    clock: Clock,
+    wires: Wires,
+) -> Result<JoinHandle<()>, String> {
     let settings = Settings {
         stale_ms: u64::try_from(plan.stale_after.as_millis()).unwrap_or(u64::MAX),
         valid_ms: u16::try_from(plan.command_valid.as_millis()).unwrap_or(u16::MAX),
+        traffic: traffic::Settings { step_ms: step_ms(&floor), ..traffic::Settings::default() },
         ..Settings::default()
     };
-    // Everything the loop touches is made here, before memory is locked.
-    let controller = Box::new(Controller::new(layout, settings));
-    let out = Box::new(Outputs::default());
     let (realtime, period_ns) = (plan.realtime, plan.period.as_nanos() as i64); // 1 to 100 ms, checked by the plan
     let (ready_tx, ready_rx) = std::sync::mpsc::channel();
     let handle = std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
+            // Everything the loop touches is made here, before memory is locked; afterwards it asks for none.
+            let arena = Arena::new();
+            let floor = floor.view();
+            let controller = Controller::new(&&arena, &Capacity::of(&floor, orders), settings);
+            let events = Box::new(Events::default());
+            wires.stats.table_bytes.store(arena.bytes() as u64, Relaxed);
             let refused = rt::enter(&realtime);
             wires.stats.realtime.store(realtime.wanted && refused.is_empty(), Relaxed);
             let go = refused.is_empty() || !realtime.required;
             let _ = ready_tx.send(refused);
             if go {
-                Loop { controller, out, clock, wires, period_ns, late_in_a_row: 0, in_time: 0, degraded: false }.run();
+                let (late_in_a_row, in_time, degraded, shown_ns) = (0, 0, false, 0);
+                Loop { controller, floor, events, clock, wires, period_ns, late_in_a_row, in_time, degraded, shown_ns }
+                    .run();
             }
         })
         .map_err(|e| format!("cannot start the control thread: {e}"))?;
@@ -160,18 +183,38 @@ pub fn start(plan: &ControlPlan, layout: Layout, clock: Clock, wires: Wires) -> 
     Ok(handle)
 }
 
-struct Loop {
-    controller: Box<Controller>,
-    out: Box<Outputs>,
+/// What a mobile robot needs from one place to the next when nobody is in its way, milliseconds.
+fn step_ms(floor: &FloorPlan) -> u64 {
+    let usual = traffic::Settings::default().step_ms;
+    let Some(robot) = &floor.robot else { return usual };
+    let (mut metres, mut roads) = (0.0, 0u32);
+    let view = floor.view();
+    for (place, from) in (0u16..).zip(&floor.place_spots) {
+        for to in view.roads().beside(place).iter().filter_map(|p| floor.place_spots.get(usize::from(*p))) {
+            metres += (to.x - from.x).hypot(to.y - from.y);
+            roads += 1;
+        }
+    }
+    if roads == 0 || robot.drive.speed <= 0.0 {
+        return usual;
+    }
+    (metres / f64::from(roads) / robot.drive.speed * 1000.0).clamp(200.0, 10_000.0) as u64
+}
+
+struct Loop<'m> {
+    controller: Controller<'m>,
+    floor: Floor<'m>,
+    events: Box<Events>,
     clock: Clock,
     wires: Wires,
     period_ns: i64,
     late_in_a_row: u32,
     in_time: u32,
     degraded: bool,
+    shown_ns: i64,
 }
 
-impl Loop {
+impl Loop<'_> {
     fn run(mut self) {
         let mut beat = clock_gettime(ClockId::Monotonic);
         let mut last_end = beat;
@@ -230,30 +273,33 @@ impl Loop {
             let _ = self.wires.requests.pop();
         }
         let now = self.clock.now();
-        let image = self.wires.image.read();
-        let inputs = Inputs { image, requests: &requests, degraded: self.degraded };
-        self.controller.cycle(now, &inputs, &mut self.out);
+        let image = self.wires.image.read().view();
+        let inputs = Inputs { floor: &self.floor, image, requests: &requests, degraded: self.degraded };
+        self.controller.cycle(now, &inputs, &mut self.events);
 
-        let newest = (0..control_core::limits::MACHINES_MAX as u8)
-            .map(|n| image.machine(control_core::units::MachineId(n)).at)
-            .max();
+        let newest = image.machines.iter().map(|m| m.at).max();
         self.wires.stats.image_age_ms.store(now.since(newest.unwrap_or_default()), Relaxed);
     }
 
     fn publish(&mut self, stop: bool) {
-        if stop {
-            self.out.image.authority = false;
-        }
+        let mut image = self.controller.output();
+        image.authority &= !stop;
         for output in &mut self.wires.outputs {
-            *output.input_buffer_mut() = self.out.image.clone(); // plain data: nothing is allocated or freed
+            output.input_buffer_mut().fill(&image); // plain data: nothing is allocated or freed
             output.publish();
         }
-        let mut lost = u64::from(self.out.events.lost());
-        for event in self.out.events.iter() {
+        let mut lost = u64::from(self.events.lost());
+        for event in self.events.iter() {
             lost += u64::from(self.wires.events.push(*event).is_err());
         }
         self.wires.stats.events_lost.fetch_add(lost, Relaxed);
         self.wires.stats.take_over(&self.controller);
+        self.shown_ns += self.period_ns;
+        if self.shown_ns >= SHOW_EVERY_NS {
+            self.shown_ns = 0;
+            self.wires.shown.input_buffer_mut().fill(&self.floor, &self.controller);
+            self.wires.shown.publish();
+        }
     }
 }
 

@@ -20,12 +20,12 @@ pub use stats::{DeviceStats, LineStats, Refusal};
 use crate::clock::Clock;
 use crate::config::{LinePlan, PointPlan, Role};
 use crate::telemetry::payload::Said;
-use control_core::OutputImage;
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
 use device_drivers::block::{Owner, encode_command};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
 use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, PollReport};
+use floor_plan::OutputBuffer;
 use image::into_image;
 pub use reporter::Publish;
 use reporter::Reporter;
@@ -68,7 +68,7 @@ pub struct FieldWires {
     /// Where the input image is put together.
     pub stage: ImageStage,
     /// What the control thread wants.
-    pub output: triple_buffer::Output<OutputImage>,
+    pub output: triple_buffer::Output<OutputBuffer>,
     /// Where samples go, and what a message holds; `None`: nothing is published.
     pub publish: Option<Publish>,
     /// An unchanged value is sent again after this long.
@@ -201,11 +201,11 @@ impl FieldLine {
                 self.reporter.report(point, last.said());
             }
         }
-        self.wires.stage.change(|image| {
+        self.wires.stage.change(|seen| {
             for point in self.points.iter() {
                 match point.role {
-                    Role::Machine(id) => image.degrade_machine(id, Quality::Bad),
-                    Role::Position(pos) => image.degrade_position(pos, Quality::Bad),
+                    Role::Machine(id) => seen.image.degrade_machine(id, Quality::Bad),
+                    Role::Position(pos) => seen.image.degrade_position(pos, Quality::Bad),
                     Role::Telemetry => {}
                 }
             }
@@ -370,9 +370,9 @@ impl LineSink for FieldLine {
     fn written(&mut self, blocks: &[BlockWrite]) {
         self.wires.stats.blocks.fetch_add(blocks.len() as u64, Relaxed);
         self.refused_block = false;
-        self.wires.stage.change(|image| {
+        self.wires.stage.change(|seen| {
             for block in blocks {
-                image.set_written(block.machine, block.seq);
+                seen.image.set_written(block.machine, block.seq);
             }
         });
     }
@@ -438,9 +438,9 @@ impl FieldLine {
     fn show_the_core(&self, readings: &[Reading], at: Millis) {
         let role_of = |r: &Reading| self.points.get(r.point.0 as usize).map_or(Role::Telemetry, |p| p.role);
         if readings.iter().any(|r| role_of(r) != Role::Telemetry) {
-            self.wires.stage.change(|image| {
+            self.wires.stage.change(|seen| {
                 for reading in readings {
-                    into_image(image, role_of(reading), reading, at);
+                    into_image(seen, role_of(reading), reading, at);
                 }
             });
         }

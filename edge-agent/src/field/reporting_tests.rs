@@ -35,8 +35,8 @@ fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, O
     let spool = Spool::in_memory(1 << 20);
     let wires = FieldWires {
         clock: Clock::new(),
-        stage: ImageStage::new(triple_buffer(&Default::default()).0),
-        output: triple_buffer(&OutputImage::default()).1,
+        stage: ImageStage::new(triple_buffer(&Default::default()).0, Default::default(), 0),
+        output: triple_buffer(&floor_plan::OutputBuffer::default()).1,
         publish: Some(Publish { spool: spool.clone(), payload: Payload::Tag, encoding: Encoding::Json, hub: None }),
         resend,
         stats: Arc::new(LineStats::new(std::iter::empty(), Duration::ZERO, false)),

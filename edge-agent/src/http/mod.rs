@@ -194,6 +194,7 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(orders::one, orders::change, orders::withdraw))
         .routes(routes!(plant::write))
         .routes(routes!(plant::acknowledge))
+        .routes(routes!(plant::absent))
         .routes(routes!(plant::reload))
         .routes(routes!(floor::scene))
         .routes(routes!(floor::now))

@@ -148,18 +148,31 @@ pub(super) async fn change(
     done
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WithdrawQuery {
+    /// At once, whatever moves: the order ends now; what a machine is doing it brings to its end.
+    #[serde(default)]
+    now: Option<bool>,
+}
+
 /// Withdraws an order: what a machine is doing for it is brought to its end first, and its load stays where that leaves it, or is
-/// put away if it stands in the way.
-#[utoipa::path(delete, path = "/api/v1/orders/{id}", tag = "orders", params(("id" = u32, Path, description = "Its number")),
+/// put away if it stands in the way. With `now` the order ends at once.
+#[utoipa::path(delete, path = "/api/v1/orders/{id}", tag = "orders",
+    params(("id" = u32, Path, description = "Its number"), WithdrawQuery),
     responses((status = 202, body = OrderView, description = "Will be withdrawn; the order says when it was")))]
 pub(super) async fn withdraw(
     As(who): As<OPERATOR>,
     State(face): State<Arc<Face>>,
     id: Result<Named<u32>, Problem>,
+    Asked(query): Asked<WithdrawQuery>,
 ) -> Result<(StatusCode, Json<OrderView>), Problem> {
     let Named(id) = id.map_err(|_| no_such())?;
-    let done = changed(&face, id, face.desk.withdraw(id));
-    let outcome = done.as_ref().map_or_else(|p| p.detail().to_string(), |_| "asked for".to_string());
+    let now = query.now.unwrap_or(false);
+    let done = changed(&face, id, face.desk.withdraw(id, now));
+    let asked = if now { "asked for, at once" } else { "asked for" };
+    let outcome = done.as_ref().map_or_else(|p| p.detail().to_string(), |_| asked.to_string());
     face.access.audit.note(&who, "order.withdraw", &format!("order {id}"), &outcome);
     done.map(|view| (StatusCode::ACCEPTED, view))
 }

@@ -2,13 +2,14 @@
 
 use super::Face;
 use super::guard::{As, ENGINEER, OPERATOR};
-use super::problem::{Body, Problem};
+use super::problem::{Body, Named, Problem};
 use crate::commands::{Origin, WriteForm, WriteView};
 use crate::lines::{HEALTHY_WITHIN, ReloadError, Reloaded};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use control_core::cycle::Request;
+use control_core::units::MachineId;
 use std::sync::Arc;
 
 /// Writes a tag that may be written, and waits for what comes of it.
@@ -41,6 +42,25 @@ pub(super) async fn write(
 pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Face>>) -> Result<StatusCode, Problem> {
     let done = face.desk.request(Request::Acknowledge);
     face.access.audit.note(&who, "plant.acknowledge", "machines that left AUTO", if done { "done" } else { "busy" });
+    if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
+}
+
+/// A person says that a mobile robot that was never seen is not on the floor: until that is known of each, none is moved.
+#[utoipa::path(post, path = "/api/v1/floor/vehicles/{index}/absent", tag = "plant",
+    params(("index" = u32, Path, description = "Its place in the scene's list")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn absent(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    index: Result<Named<u32>, Problem>,
+) -> Result<StatusCode, Problem> {
+    let missing = || Problem::not_found("no such mobile robot", "GET /api/v1/floor lists the vehicles");
+    let Named(index) = index.map_err(|_| missing())?;
+    let id =
+        u16::try_from(index).ok().map(MachineId).filter(|id| face.stages.robots.is_robot(*id)).ok_or_else(missing)?;
+    let done = face.desk.request(Request::Absent(id));
+    let name = face.stages.robots.name(id);
+    face.access.audit.note(&who, "plant.absent", &name, if done { "done" } else { "busy" });
     if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
 }
 

@@ -4,11 +4,14 @@
 //! state's name, never a tag's or an order's.
 
 pub mod histogram;
+mod robots;
+
+pub use robots::{RobotSeen, RobotWatch};
 
 use crate::alarms::AlarmDesk;
 use crate::clock::Clock;
 use crate::commands::{AuditStats, CommandStats, OUTCOMES, WriteDesk};
-use crate::control::ControlStats;
+use crate::control::{ControlStats, ROBOT_STATES};
 use crate::desk::Desk;
 use crate::field::{DeviceStats, LineStats, Refusal};
 use crate::lines::LineList;
@@ -30,6 +33,8 @@ pub struct Stages {
     pub clock: Clock,
     /// Whether there is a control loop.
     pub has_floor: bool,
+    /// Mobile robots.
+    pub robots: Arc<RobotWatch>,
     /// Control thread.
     pub control: Arc<ControlStats>,
     /// Lines, with their names.
@@ -172,6 +177,36 @@ pub const TABLE: &[Figure] = &[
     }),
     figure("lightsout_commands_expired_total", "Commands that came too late to be begun.", Counter, |s, put| {
         counter(s, put, 7)
+    }),
+    figure(
+        "lightsout_control_table_bytes",
+        "Bytes of the core's tables, asked for before the first cycle.",
+        Gauge,
+        |s, put| {
+            number(put, s.control.table_bytes.load(Relaxed));
+        },
+    ),
+    figure("lightsout_robots", "Mobile robots, by what they are doing on the roads.", Gauge, |s, put| {
+        if s.robots.any() {
+            for ((_, name), count) in ROBOT_STATES.iter().zip(s.robots.counts()) {
+                put(Some(("state", name)), Reading::Number(count as f64));
+            }
+        }
+    }),
+    figure("lightsout_robot_battery_ratio", "Charge of a mobile robot's battery, 0 to 1.", Gauge, |s, put| {
+        for (name, charge) in s.robots.charges() {
+            put(Some(("machine", &name)), Reading::Number(charge));
+        }
+    }),
+    figure("lightsout_gates", "Parts of the roads that are entered with a pass only.", Gauge, |s, put| {
+        if s.robots.any() {
+            number(put, s.robots.gates());
+        }
+    }),
+    figure("lightsout_gates_occupied", "Those for which a robot holds a pass.", Gauge, |s, put| {
+        if s.robots.any() {
+            number(put, s.robots.gates_occupied());
+        }
     }),
     figure("lightsout_line_up", "1 while the line has a link.", Gauge, |s, put| {
         per_line(s, put, |l| u64::from(l.state() == LinkState::Up));

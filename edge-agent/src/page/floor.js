@@ -145,13 +145,14 @@ function paintStill() {
     for (const r of scene.roads) { const a = scene.places[r.from], b = scene.places[r.to]; if (a && b) { c.moveTo(a.x_m, a.y_m + offsets[a.tier]); c.lineTo(b.x_m, b.y_m + offsets[b.tier]); } }
     c.stroke();
   }
+  const bay = scene.bay_m || 0.52, load = Math.min(0.38, bay * 0.74);
   scene.places.forEach((p, n) => {
     const y = p.y_m + offsets[p.tier], held = loads.has(n);
     if (p.kind === "road") return;
-    if (p.kind === "bay") { c.fillStyle = ink.rack; c.fillRect(p.x_m - 0.26, y - 0.3, 0.52, 0.6); }
+    if (p.kind === "bay") { c.fillStyle = ink.rack; c.fillRect(p.x_m - bay / 2, y - bay / 2, bay, bay); }
     else if (p.kind === "park" || p.kind === "charge") { c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine; c.strokeRect(p.x_m - 0.4, y - 0.4, 0.8, 0.8); if (p.kind === "charge" && k > 12) { c.fillStyle = ink.soft; c.font = "0.5px system-ui"; c.textAlign = "center"; c.fillText("⚡", p.x_m, y + 0.18); } }
     else { c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine; c.strokeRect(p.x_m - 0.26, y - 0.24, 0.52, 0.48); }
-    if (held) { c.fillStyle = ink.load; c.fillRect(p.x_m - 0.19, y - 0.19, 0.38, 0.38); }
+    if (held) { c.fillStyle = ink.load; c.fillRect(p.x_m - load / 2, y - load / 2, load, load); }
   });
   // Names, in pixels: readable at any zoom.
   c.setTransform(d, 0, 0, d, 0, 0);
@@ -270,7 +271,7 @@ async function detail() {
     const v = vehicles[selected], d = await get(`/api/v1/floor/vehicles/${selected}`);
     const acknowledge = async () => (await import("/page/app.js")).acknowledgeMachines();
     fill(at, h("h2", {}, d.name), h("dl", {}, h("dt", {}, "State"), h("dd", {}, h("span", { class: `mark ${LEVEL[d.state] || "good"}` }, NAMES[d.state])), d.why ? [h("dt", {}, "Why"), h("dd", {}, d.why)] : null,
-      h("dt", {}, "Load"), h("dd", {}, d.load ?? "none"), h("dt", {}, "Order"), h("dd", {}, d.order ?? "none"), v.battery >= 0 ? [h("dt", {}, "Battery"), h("dd", {}, `${v.battery} %`)] : null),
+      h("dt", {}, "Load"), h("dd", {}, d.load ?? "none"), h("dt", {}, "Order"), h("dd", {}, d.order ?? "none"), d.doing ? [h("dt", {}, "Doing"), h("dd", {}, d.doing)] : null, v.battery >= 0 ? [h("dt", {}, "Battery"), h("dd", {}, `${v.battery} %`)] : null),
       d.state === "waiting" ? h("button", { class: "do primary", disabled: !may("operator"), onclick: acknowledge }, "Acknowledge machines") : null,
       h("h3", {}, "Last commands"), d.commands.length ? h("ol", { class: "story" }, d.commands.slice(0, 6).map((s) => h("li", {}, h("time", {}, time(s.time)), s.what))) : h("p", { class: "soft" }, "none yet"));
   } catch (e) { toast(e.message); }

@@ -52,6 +52,11 @@ function row(o) {
     h("td", {}, time(o.taken)), h("td", { class: "num" }, took),
     h("td", {}, open && may("operator") ? h("button", { class: "do small act", "aria-label": `Withdraw order ${o.id}`, onclick: () => withdraw(o) }, "Withdraw") : null));
 }
+function terms(o) {
+  const told = [o.stops && `goes to ${o.stops.map((s) => (s.program === undefined ? s.at : `${s.at} (program ${s.program})`)).join(", then ")}`, o.due && `due ${time(o.due)}`, o.tenant && `for ${o.tenant}`,
+    o.group && `number ${o.number ?? 0} of group ${o.group}`, o.after && `after order ${o.after}`].filter(Boolean);
+  return told.length ? h("p", { class: "soft" }, told.join("; ")) : null;
+}
 const name = (o) => (o.adopted ? `A${o.id & 0x7fffffff}` : String(o.id));
 
 async function send(method, id, body, done) {
@@ -66,10 +71,12 @@ function give() {
     { name: "load", label: "Load, the number on its label", type: "number", min: 1, max: 4294967295 },
     { name: "class", label: "Class", options: CLASSES.map((c, n) => [String(n), c]), value: "1" },
     { name: "program", label: "Program of the cell, for process", type: "number", min: 1, max: 65535, required: false },
+    { name: "due", label: "Due: a time, or how long from now as 10m", required: false },
     { name: "key", label: "Key: the same key again is the same order", required: false },
   ], "Give the order", async (f) => {
     const order = { kind: f.kind, load: Number(f.load), class: Number(f.class) };
     if (f.kind === "process" && f.program) order.program = Number(f.program);
+    if (f.due) order.due = f.due;
     if (f.key) order.key = f.key;
     const made = await request("POST", "/api/v1/orders", order);
     toast(`Order ${made.id} is taken`);
@@ -86,6 +93,7 @@ async function paintStory() {
     const o = await get(`/api/v1/orders/${chosen}`);
     const focus = story.contains(document.activeElement);
     fill(story, h("h2", {}, `Order ${name(o)}`), h("p", {}, `${o.kind} load ${o.load}, class ${CLASSES[o.class]}`, o.key ? h("span", { class: "soft" }, `, key ${o.key}`) : null),
+      terms(o),
       h("ol", { class: "story" }, o.story.map((s) => h("li", {}, h("time", { datetime: s.time }, time(s.time)), s.what)), OPEN.has(o.state) ? h("li", { class: "soft" }, "…") : null));
     if (focus) story.focus();
   } catch (e) { fill(story, h("p", { class: "soft" }, e.message)); }

@@ -17,29 +17,56 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A file of the demo configuration.
+/// A file of the small demo: one aisle and one cell. Most tests need no more.
 pub fn demo_file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs/small").join(name)
+}
+
+/// A file of the whole demo: two aisles, four cells, mobile robots.
+pub fn hall_file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs/demo").join(name)
 }
 
-/// The plant of the demo, listening on free ports.
-pub fn demo_plant() -> PlantConfig {
-    let text = std::fs::read_to_string(demo_file("plant.toml")).expect("plant.toml");
-    let mut config = PlantConfig::from_toml(&text).expect("a valid plant");
+fn plant(file: &std::path::Path) -> PlantConfig {
+    let mut config = PlantConfig::load(file).expect("a valid plant");
     config.listen.modbus.set_port(0);
     config.listen.opcua.set_port(0);
     config
 }
 
-/// Starts the plant of the demo.
-pub async fn start_plant(seed: u64) -> Sim {
-    let pki_dir = Some(std::env::temp_dir().join("lightsout-test-pki"));
-    Sim::start(demo_plant(), seed, 1, Keep { state: None, pki_dir }).await.expect("the plant starts")
+/// The plant of the small demo, listening on free ports.
+pub fn demo_plant() -> PlantConfig {
+    plant(&demo_file("plant.toml"))
 }
 
-/// The agent of the demo, pointed at these peers, serving HTTP on a free port.
+/// The plant of the whole demo, listening on free ports.
+pub fn hall_plant() -> PlantConfig {
+    plant(&hall_file("plant.toml"))
+}
+
+/// Starts the plant of the small demo.
+pub async fn start_plant(seed: u64) -> Sim {
+    start(demo_plant(), seed).await
+}
+
+/// Starts a plant.
+pub async fn start(plant: PlantConfig, seed: u64) -> Sim {
+    let pki_dir = Some(std::env::temp_dir().join("lightsout-test-pki"));
+    Sim::start(plant, seed, 1, Keep { state: None, pki_dir }).await.expect("the plant starts")
+}
+
+/// The agent of the small demo, pointed at these peers, serving HTTP on a free port.
 pub fn demo_plan(plant: SimAddresses, broker: u16) -> Plan {
-    let mut plan = edge_agent::config::load(&demo_file("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan_of(&demo_file("agent.toml"), plant, broker)
+}
+
+/// The agent of the whole demo, pointed at these peers.
+pub fn hall_plan(plant: SimAddresses, broker: u16) -> Plan {
+    plan_of(&hall_file("agent.toml"), plant, broker)
+}
+
+fn plan_of(file: &std::path::Path, plant: SimAddresses, broker: u16) -> Plan {
+    let mut plan = edge_agent::config::load(file).unwrap_or_else(|e| panic!("{e}"));
     plan.listen.set_port(0);
     plan.control.realtime.wanted = false;
     let mqtt = plan.mqtt.as_mut().expect("the demo publishes");

@@ -1,4 +1,4 @@
-//! What the floor looks like: the one place that turns the core's layout into something to draw.
+//! What the floor looks like, to whoever draws it.
 //!
 //! ```text
 //!   Scene    what stands still: tiers, places, roads, areas (aisle, lift, belt, cell), the vehicles there are
@@ -6,21 +6,18 @@
 //!   loads    which place holds which load
 //! ```
 //!
-//! Lengths are metres in the scene and whole millimetres in a moment, x along the aisle, y across it, tier 0 at the bottom. Everything
+//! Lengths are metres in the scene and whole millimetres in a moment, x and y those of the floor file, tier 0 at the bottom. Everything
 //! is named by its index in the scene's lists, so that a moment of a thousand vehicles stays small. A page draws any
-//! [`Source`]; the floor of this version is [`Aisle`].
+//! [`Source`]; that of a floor plan is [`Floor`].
 
-use crate::board::Board;
-use crate::config::plan::FloorNames;
-use crate::field::ImageStage;
-use control_core::Layout;
-use control_core::image::Quality;
+mod drawing;
+mod floor;
+
+pub use floor::Floor;
+
 use control_core::interlock::Hold;
-use control_core::layout::{Conveyor, End, MachineKind, Place};
-use control_core::units::{MachineId, PosId, Tier};
 use serde::ser::SerializeTuple;
 use serde::{Serialize, Serializer};
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// Everything that stands still.
@@ -38,6 +35,8 @@ pub struct Scene {
     pub vehicles: Vec<VehicleView>,
     /// What the number of a state in a moment means.
     pub states: Vec<State>,
+    /// A bay's width on the map, metres; 0 where there is none.
+    pub bay_m: f32,
 }
 
 /// A tier.
@@ -54,9 +53,9 @@ pub struct TierView {
 pub struct PlaceView {
     /// Its name.
     pub name: String,
-    /// Along the aisle, metres.
+    /// Metres.
     pub x_m: f32,
-    /// Across the aisle, metres.
+    /// Metres.
     pub y_m: f32,
     /// Index of its tier.
     pub tier: u16,
@@ -231,9 +230,9 @@ pub struct Moment {
 /// A vehicle at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct VehicleNow {
-    /// Along the aisle, millimetres.
+    /// Millimetres.
     pub x_mm: i32,
-    /// Across, millimetres.
+    /// Millimetres.
     pub y_mm: i32,
     /// Index of its tier; a lift's is the one it is nearest to.
     pub tier: u16,
@@ -283,6 +282,9 @@ pub struct VehicleDetail {
     /// The order it works for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<u32>,
+    /// Where it is on its way to, or what it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doing: Option<String>,
     /// Its last commands, newest first.
     pub commands: Vec<crate::board::Step>,
 }
@@ -297,179 +299,4 @@ pub trait Source: Send + Sync {
     fn loads(&self) -> Vec<(u32, u32)>;
     /// One vehicle.
     fn vehicle(&self, index: usize) -> Option<VehicleDetail>;
-}
-
-/// Bay to bay, metres.
-const PITCH: f32 = 0.6;
-/// From the middle of the lane to the middle of a bay.
-const SIDE: f32 = 0.85;
-/// Floor to floor of two tiers.
-const TIER: f32 = 0.5;
-
-/// The floor of this version: one aisle with its lift, four belts and a robot cell.
-pub struct Aisle {
-    layout: Layout,
-    names: FloorNames,
-    stage: ImageStage,
-    board: Arc<Board>,
-    clock: crate::clock::Clock,
-}
-
-impl Aisle {
-    /// The floor of a layout; what is known of it comes from the input image and the board.
-    pub fn new(
-        layout: Layout,
-        names: FloorNames,
-        stage: ImageStage,
-        board: Arc<Board>,
-        clock: crate::clock::Clock,
-    ) -> Aisle {
-        Aisle { layout, names, stage, board, clock }
-    }
-
-    /// Where a position is: x, y in metres, tier. A deck is where its machine is at rest.
-    fn spot(&self, pos: PosId) -> (f32, f32, Tier) {
-        match self.layout.place(pos) {
-            Some(Place::Bay { tier, index }) => {
-                let side = self.layout.bays_per_side();
-                let (n, y) = if index < side { (index, SIDE) } else { (index - side, -SIDE) };
-                (1.0 + PITCH * f32::from(n), y, tier)
-            }
-            Some(Place::TransferOut(tier)) => (0.2, 0.45, tier),
-            Some(Place::TransferIn(tier)) => (0.2, -0.45, tier),
-            Some(Place::Belt(conveyor, end)) => {
-                let (y, inward) = match conveyor {
-                    Conveyor::Infeed => (1.5, true),
-                    Conveyor::Outfeed => (0.7, false),
-                    Conveyor::Feed => (-0.7, false),
-                    Conveyor::Return => (-1.5, true),
-                };
-                let far = (end == End::Entry) == inward;
-                (if far { -3.6 } else { -1.8 }, y, Tier(0))
-            }
-            Some(Place::Deck(id)) => match self.layout.kind(id) {
-                Some(MachineKind::Shuttle(tier)) => (1.0, 0.0, tier),
-                Some(MachineKind::Lift) => (-0.8, 0.0, Tier(0)),
-                _ => (-7.0, -1.1, Tier(0)),
-            },
-            None => (0.0, 0.0, Tier(0)),
-        }
-    }
-
-    /// Where a machine stands when it serves a position.
-    fn at(&self, id: MachineId, pos: Option<PosId>) -> (f32, f32, Tier) {
-        let rest = self.spot(self.layout.pos(Place::Deck(id)));
-        let Some(pos) = pos else { return rest };
-        let (x, _, tier) = self.spot(pos);
-        match self.layout.kind(id) {
-            Some(MachineKind::Shuttle(own)) => (x.max(0.6), 0.0, own),
-            Some(MachineKind::Lift) => (rest.0, rest.1, tier),
-            _ => rest,
-        }
-    }
-
-    fn now(&self, id: MachineId, image: &control_core::InputImage) -> VehicleNow {
-        let seen = self.board.machine(id);
-        let status = image.machine(id);
-        let (x, y, tier) = self.at(id, seen.target.or(seen.at));
-        let mut path: Vec<u32> = Vec::new();
-        if let Some(target) = seen.target {
-            path.extend(seen.at.map(|p| u32::from(p.0)));
-            path.push(u32::from(target.0));
-        }
-        let load = if status.quality == Quality::Bad { None } else { status.value.load };
-        VehicleNow {
-            x_mm: (x * 1000.0) as i32,
-            y_mm: (y * 1000.0) as i32,
-            tier: u16::from(tier.0),
-            heading_deg: 0,
-            state: State::of(seen.hold, seen.target.is_some()) as u8,
-            load: load.map_or(0, |l| l.get()),
-            battery: -1,
-            order: seen.order.unwrap_or(0),
-            path,
-        }
-    }
-}
-
-impl Source for Aisle {
-    fn scene(&self) -> Scene {
-        let (tiers, side) = (self.layout.tiers(), f32::from(self.layout.bays_per_side()));
-        let last = u16::from(tiers - 1);
-        let place = |n: u16| {
-            let (x_m, y_m, tier) = self.spot(PosId(n));
-            let kind = match self.layout.place(PosId(n)) {
-                Some(Place::Bay { .. }) => PlaceKind::Bay,
-                Some(Place::TransferOut(_) | Place::TransferIn(_)) => PlaceKind::Transfer,
-                _ => PlaceKind::Belt,
-            };
-            PlaceView { name: self.names.position(PosId(n)), x_m, y_m, tier: u16::from(tier.0), kind }
-        };
-        let area = |name: &str, kind, (x_m, y_m): (f32, f32), (width_m, depth_m): (f32, f32), to_tier| AreaView {
-            name: name.into(),
-            kind,
-            x_m,
-            y_m,
-            width_m,
-            depth_m,
-            tier: 0,
-            to_tier,
-        };
-        let belt = |name, y: f32| area(name, AreaKind::Belt, (-4.0, y - 0.3), (2.6, 0.6), 0);
-        let vehicle = |id: MachineId| {
-            let (kind, length_m, width_m) = match self.layout.kind(id) {
-                Some(MachineKind::Shuttle(_)) => (VehicleKind::Shuttle, 0.7, 0.6),
-                Some(MachineKind::Lift) => (VehicleKind::Lift, 0.8, 1.2),
-                _ => (VehicleKind::Cell, 1.2, 1.2),
-            };
-            VehicleView { name: self.names.machine(id), kind, length_m, width_m }
-        };
-        Scene {
-            tiers: (0..tiers)
-                .map(|t| TierView { name: format!("Tier {}", t + 1), elevation_m: f32::from(t) * TIER })
-                .collect(),
-            places: (0..self.layout.sensed()).map(place).collect(),
-            roads: Vec::new(),
-            areas: vec![
-                area("aisle", AreaKind::Aisle, (0.0, -1.2), (1.0 + PITCH * side, 2.4), last),
-                area("lift", AreaKind::Lift, (-1.3, -0.9), (1.0, 1.8), last),
-                belt("infeed", 1.5),
-                belt("outfeed", 0.7),
-                belt("cell feed", -0.7),
-                belt("cell return", -1.5),
-                area("robot cell", AreaKind::Station, (-7.9, -1.9), (1.8, 1.6), 0),
-            ],
-            vehicles: self.layout.machine_ids().map(vehicle).collect(),
-            states: STATES.to_vec(),
-        }
-    }
-
-    fn moment(&self) -> Moment {
-        let image = self.stage.look();
-        Moment { t: self.clock.now().0, v: self.layout.machine_ids().map(|id| self.now(id, &image)).collect() }
-    }
-
-    fn loads(&self) -> Vec<(u32, u32)> {
-        let image = self.stage.look();
-        let held = |n: u16| {
-            let seen = image.position(PosId(n));
-            let load = if seen.quality == Quality::Bad { None } else { seen.value };
-            load.map(|l| (u32::from(n), l.get()))
-        };
-        (0..self.layout.sensed()).filter_map(held).collect()
-    }
-
-    fn vehicle(&self, index: usize) -> Option<VehicleDetail> {
-        let id = u8::try_from(index).ok().map(MachineId).filter(|id| self.layout.kind(*id).is_some())?;
-        let seen = self.board.machine(id);
-        let now = self.now(id, &self.stage.look());
-        Some(VehicleDetail {
-            name: self.names.machine(id),
-            state: State::of(seen.hold, seen.target.is_some()),
-            why: seen.hold.map(crate::desk::hold_text),
-            load: (now.load > 0).then_some(now.load),
-            order: (now.order > 0).then_some(now.order),
-            commands: seen.commands.into_iter().rev().collect(),
-        })
-    }
 }

@@ -1,0 +1,96 @@
+//! Mobile robots, counted: from what the control thread shows and what they report.
+
+use crate::control::{ROBOT_STATES, RobotState, ShownDesk};
+use crate::field::ImageStage;
+use control_core::image::Quality;
+use control_core::units::MachineId;
+use floor_plan::FloorPlan;
+use std::sync::Arc;
+
+/// A mobile robot, for who looks after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RobotSeen {
+    /// Its name.
+    pub name: String,
+    /// It does not come nearer, and no way out was found.
+    pub jammed: bool,
+    /// Charge of its battery, 0 to 1; `None` while it cannot be seen.
+    pub charge: Option<f64>,
+}
+
+/// Looks at the mobile robots of a floor.
+pub struct RobotWatch {
+    plan: Option<Arc<FloorPlan>>,
+    robots: Vec<MachineId>,
+    stage: ImageStage,
+    shown: Arc<ShownDesk>,
+}
+
+impl RobotWatch {
+    /// Of this floor; without one there are none.
+    pub fn new(plan: Option<Arc<FloorPlan>>, stage: ImageStage, shown: Arc<ShownDesk>) -> RobotWatch {
+        let robots = plan.as_ref().map_or_else(Vec::new, |p| p.view().robots().map(|(id, ..)| id).collect());
+        RobotWatch { plan, robots, stage, shown }
+    }
+
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        !self.robots.is_empty()
+    }
+
+    /// Whether a machine is one.
+    pub fn is_robot(&self, id: MachineId) -> bool {
+        self.robots.contains(&id)
+    }
+
+    /// The name of one.
+    pub fn name(&self, id: MachineId) -> String {
+        self.plan.as_ref().map_or("?", |p| p.machine_name(id)).to_string()
+    }
+
+    /// How many are in each state.
+    pub fn counts(&self) -> [u64; ROBOT_STATES.len()] {
+        self.shown.look(|s| s.count(self.robots.iter().copied()))
+    }
+
+    /// Gates there are.
+    pub fn gates(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |p| p.proof.regions.len() as u64)
+    }
+
+    /// Gates for which a robot holds a pass.
+    pub fn gates_occupied(&self) -> u64 {
+        self.shown.look(|s| s.gates_occupied())
+    }
+
+    fn charge(&self) -> Vec<Option<f64>> {
+        self.stage.look(|image, _| {
+            let of = |id: &MachineId| {
+                let seen = image.machine(*id);
+                (seen.quality == Quality::Good).then(|| f64::from(seen.value.charge.min(1000)) / 1000.0)
+            };
+            self.robots.iter().map(of).collect()
+        })
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.robots.iter().map(|id| self.name(*id))
+    }
+
+    /// Charge of each battery, 0 to 1, by name; those that cannot be seen are left out.
+    pub fn charges(&self) -> Vec<(String, f64)> {
+        self.names().zip(self.charge()).filter_map(|(name, charge)| Some((name, charge?))).collect()
+    }
+
+    /// Every robot.
+    pub fn seen(&self) -> Vec<RobotSeen> {
+        if !self.any() {
+            return Vec::new();
+        }
+        let jammed: Vec<bool> = self
+            .shown
+            .look(|s| self.robots.iter().map(|id| s.machine(*id).robot.state == RobotState::Jammed).collect());
+        let all = self.names().zip(jammed).zip(self.charge());
+        all.map(|((name, jammed), charge)| RobotSeen { name, jammed, charge }).collect()
+    }
+}

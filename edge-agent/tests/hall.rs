@@ -1,0 +1,165 @@
+//! A floor of its own file over real sockets: an aisle, a cell, a dock and mobile robots, driven through the same doors as anything else.
+
+mod support;
+
+use edge_agent::Agent;
+use edge_agent::config::DriverPlan;
+use plc_sim::faces::Keep;
+use plc_sim::{PlantConfig, Sim};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::Duration;
+use support::{eventually, http};
+
+const HALL: &str = include_str!("floors/hall.toml");
+const AGENT: &str = r#"
+[gateway]
+name   = "gateway-1"
+area   = "hall-1"
+line   = "line-1"
+listen = "127.0.0.1:0"
+
+[http]
+loopback = "operator"
+
+[control]
+realtime      = "off"
+command_valid = "6s"   # in the plant's time, which runs faster here
+
+[floor]
+file = "hall.toml"
+
+[[line]]
+name   = "hall"
+modbus = "127.0.0.1:5020"
+
+[[line.device]]
+name    = "a1-plc"
+cell    = "a1"
+unit    = 1
+profile = "aisle.toml"
+machine = "a1.shuttle-1"
+
+[[line.device]]
+name    = "hall-plc"
+cell    = "hall"
+unit    = 90
+profile = "belts.toml"
+
+[[line.device]]
+name    = "robots"
+cell    = "hall"
+unit    = 100
+profile = "robots.toml"
+
+[[line]]
+name     = "cells"
+opcua    = "opc.tcp://127.0.0.1:4855/"
+security = "none"
+
+[[line.device]]
+name    = "cell-plc"
+cell    = "weld"
+profile = "cell.toml"
+"#;
+const FILES: [(&str, &str); 5] = [
+    ("hall.toml", HALL),
+    (
+        "aisle.toml",
+        "[[machine]]\ncount = 3\nstatus = \"input:0\"\ncommand = \"holding:0\"\n[sensors]\nfirst = \"input:1000\"\n",
+    ),
+    ("belts.toml", "[sensors]\nfirst = \"input:1000\"\nfrom = \"cell-1.in\"\ncount = 4\n"),
+    (
+        "robots.toml",
+        "[[machine]]\nname = \"robot-1\"\ncount = 3\nstatus = \"input:0\"\ncommand = \"holding:0\"\n\
+         [[tag]]\nname = \"robot-1.charge\"\naddress = \"input:20\"\ntype = \"u16\"\nfactor = 0.001\n",
+    ),
+    (
+        "cell.toml",
+        "[[machine]]\nname = \"cell-1\"\nstatus = \"nsu=urn:lightsout:plc-sim:cell;s=Cell-1.StatusBlock\"\n\
+         command = \"nsu=urn:lightsout:plc-sim:cell;s=Cell-1.CommandBlock\"\n",
+    ),
+];
+
+async fn get(at: SocketAddr, path: &str) -> Value {
+    let (status, answer) = http(at, "GET", path, "").await.unwrap();
+    assert_eq!(status, 200, "{path}: {answer}");
+    serde_json::from_str(&answer).unwrap()
+}
+
+/// The value of a figure with these labels.
+async fn metric(at: SocketAddr, name: &str) -> Option<f64> {
+    let (_, page) = http(at, "GET", "/metrics", "").await.unwrap();
+    page.lines().find(|l| l.starts_with(name))?.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_page_sees_them_drive() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in FILES {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let mut plant = PlantConfig::read("floor = \"hall.toml\"\nloads = 12\n", |_| Ok(HALL.into())).unwrap();
+    plant.listen.modbus.set_port(0);
+    plant.listen.opcua.set_port(0);
+    plant.speed = 3.0;
+    plant.watchdog_s = 2.0; // a busy machine is no fault of the plant
+    let keep = Keep { state: None, pki_dir: Some(dir.path().join("pki")) };
+    let sim = Sim::start(plant, 5, 1, keep).await.unwrap();
+
+    std::fs::write(dir.path().join("agent.toml"), AGENT).unwrap();
+    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    for line in &mut plan.lines {
+        match &mut line.driver {
+            DriverPlan::Modbus(spec) => {
+                spec.endpoint = device_drivers::modbus::Endpoint::Tcp(sim.addresses.modbus.to_string());
+            }
+            DriverPlan::OpcUa(spec) => spec.endpoint = format!("opc.tcp://{}/", sim.addresses.opcua),
+        }
+    }
+    let agent = Agent::start(plan).await.unwrap();
+    let at = agent.http;
+    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
+
+    let scene = get(at, "/api/v1/floor").await;
+    let names: Vec<&str> = scene["vehicles"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a1.shuttle-1", "a1.shuttle-2", "a1.lift", "cell-1", "robot-1", "robot-2", "robot-3"]);
+    let kinds = |kind: &str| scene["places"].as_array().unwrap().iter().filter(|p| p["kind"] == kind).count();
+    assert_eq!((kinds("bay"), kinds("park"), kinds("charge"), kinds("port")), (40, 4, 1, 2));
+    assert!(scene["roads"].as_array().unwrap().len() > 30);
+
+    let give = async |order: Value| {
+        let (status, answer) = http(at, "POST", "/api/v1/orders", &order.to_string()).await.unwrap();
+        assert_eq!(status, 201, "{order}: {answer}");
+    };
+    let stops = json!([{ "at": "weld", "program": 2 }, { "at": "outside" }]);
+    give(json!({ "kind": "process", "load": 1001, "station": "weld" })).await;
+    give(json!({ "kind": "route", "load": 1002, "stops": stops, "tenant": "north" })).await;
+    give(json!({ "kind": "retrieve", "load": 1003 })).await;
+
+    // While they drive, somebody has a path, an order and a battery.
+    let driving = async || {
+        let now = get(at, "/api/v1/floor/now").await;
+        now["v"].as_array().unwrap().iter().skip(4).any(|v| v[8].as_array().is_some_and(|path| path.len() > 1))
+    };
+    assert!(eventually(Duration::from_secs(60), driving).await, "a robot drives");
+    let now = get(at, "/api/v1/floor/now").await;
+    assert!(now["v"].as_array().unwrap().iter().skip(4).all(|v| (90..=100).contains(&v[6].as_i64().unwrap())), "{now}");
+    assert_eq!(metric(at, "lightsout_gates ").await, Some(1.0));
+    assert!(metric(at, "lightsout_robot_battery_ratio{machine=\"robot-2\"}").await.unwrap() > 0.9);
+    assert!(metric(at, "lightsout_control_table_bytes").await.unwrap() > 10_000.0);
+
+    let all_done = async || metric(at, "lightsout_orders_completed_total").await == Some(3.0);
+    let done = eventually(Duration::from_secs(180), all_done).await;
+    assert!(done, "{:#}", get(at, "/api/v1/orders").await);
+    let (_, story) = http(at, "GET", "/api/v1/orders/2", "").await.unwrap();
+    assert!(story.contains("robot-") && story.contains("pick up at a1.out-exit"), "{story}");
+    let alarms = get(at, "/api/v1/alarms").await;
+    let robots_are_well =
+        alarms.as_array().unwrap().iter().all(|a| a["alarm"] != "robot-jammed" && a["alarm"] != "domain-degraded");
+    assert!(robots_are_well, "{alarms:#}");
+    agent.stop().await;
+    let truth = sim.truth();
+    assert!(truth.is_clean() && truth.loads_left == 2, "{truth:?}");
+}
