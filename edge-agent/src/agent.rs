@@ -155,7 +155,13 @@ impl Agent {
             alarms: Arc::new(AlarmDesk::default()),
             live: Arc::new(LiveStats::default()),
         });
-        let reloader = Arc::new(Reloader::new(room, stages.alarms.clone(), (plan.file, plan.files), rest));
+        let reloader = Arc::new(Reloader::new(
+            room,
+            stages.alarms.clone(),
+            (plan.file, plan.files),
+            plan.access.dir.clone(),
+            rest,
+        ));
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
         let watcher = AlarmWatcher {
             desk: stages.alarms.clone(),
