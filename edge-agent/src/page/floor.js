@@ -193,9 +193,9 @@ function draw() {
   // Reserved paths under the vehicles.
   c.strokeStyle = ink.path; c.lineJoin = "round"; c.lineCap = "round";
   c.globalAlpha = 0.55; c.lineWidth = Math.max(0.08, 2 / k); c.beginPath();
-  vehicles.forEach((v, n) => { if (v.known && v.path.length && n !== selected) trace(c, v); });
+  vehicles.forEach((v, n) => { if (v.known && v.path.length && v.kind !== "cell" && n !== selected) trace(c, v); });
   c.stroke(); c.globalAlpha = 1;
-  if (selected !== null && vehicles[selected]?.known) { c.lineWidth = Math.max(0.14, 4 / k); c.strokeStyle = ink.select; c.beginPath(); trace(c, vehicles[selected]); c.stroke(); }
+  if (selected !== null && vehicles[selected]?.known && vehicles[selected].kind !== "cell") { c.lineWidth = Math.max(0.14, 4 / k); c.strokeStyle = ink.select; c.beginPath(); trace(c, vehicles[selected]); c.stroke(); }
   for (const n of order) if (vehicles[n].known) vehicle(c, vehicles[n], n, k);
   if (k > 16) {
     c.setTransform(d, 0, 0, d, 0, 0);
