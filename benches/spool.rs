@@ -1,11 +1,12 @@
 //! What keeping promises costs: durable appends of 256-byte records with group commit, beside two embedded databases that do the same.
 //!
 //! ```text
-//!   cargo bench -p benches --bench spool [-- --json] [--for 5s] [--dir DIR]
+//!   cargo bench -p benches --bench spool [-- --json] [--for 6s] [--dir DIR]
 //! ```
 //!
-//! All three write the same records into a folder on the same disk, one after the other, for the same time, and wait for the disk after each
-//! group of 256 KiB. The spool is used as the agent uses it: appends from one thread, commits from its own. Then what it holds is read back
+//! All three write the same records into a folder on the same disk, in turns, for the same time, and wait for the disk after each
+//! group of 256 KiB. The spool is used as the agent uses it: appends from one thread, commits from its own, where a group is whatever has come
+//! while the disk was busy with the one before, 256 KiB and more. Then what it holds is read back
 //! and acknowledged (drain), and opened anew (open).
 
 use edge_agent::telemetry::Spool;
@@ -16,10 +17,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 const BYTES: usize = 256;
+/// Each of the three has so many turns.
+const TURNS: u32 = 3;
 /// Records in 256 KiB.
 const GROUP: usize = 1024;
 /// The producer waits while more than this is in memory: it would be faster than the disk otherwise.
-const AHEAD: u64 = 4 << 20;
+const AHEAD: u64 = 12 << 20;
 /// The target: as many records as redb, times this.
 const TARGET: f64 = 5.0;
 
@@ -38,6 +41,13 @@ impl Rate {
     fn json(self) -> serde_json::Value {
         let records = self.records_per_s();
         json!({ "records_per_s": records.round(), "mib_per_s": (records * BYTES as f64 / f64::from(1 << 20) * 10.0).round() / 10.0 })
+    }
+}
+
+impl std::ops::AddAssign for Rate {
+    fn add_assign(&mut self, other: Rate) {
+        self.records += other.records;
+        self.seconds += other.seconds;
     }
 }
 
@@ -79,6 +89,11 @@ fn ours(dir: &Path, length: Duration) -> Rate {
     let seconds = start.elapsed().as_secs_f64();
     assert_eq!(spool.stats.lost.load(Relaxed), 0);
     assert_eq!(spool.durable(Stream::Normal), n + 1);
+    if std::env::var_os("SPOOL_BENCH_COMMITS").is_some() {
+        let (commits, bytes) = (spool.stats.commits.load(Relaxed), spool.stats.written_bytes.load(Relaxed));
+        let busy = spool.stats.commit.sum_s();
+        eprintln!("{commits} commits of {} KiB, {busy:.2} s of {seconds:.2} s in them", bytes / commits.max(1) / 1024);
+    }
     handle.stop();
     Rate { records: n, seconds }
 }
@@ -151,14 +166,23 @@ fn drain(dir: &Path) -> Rate {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let value = |name: &str| args.iter().skip_while(|a| *a != name).nth(1).map(String::as_str);
-    let length = humantime::parse_duration(value("--for").unwrap_or("5s")).expect("--for takes a time, as in 5s");
+    let length = humantime::parse_duration(value("--for").unwrap_or("6s")).expect("--for takes a time, as in 5s");
     let dir = match value("--dir") {
         Some(dir) => tempfile::tempdir_in(dir),
         None => tempfile::tempdir(),
     };
     let dir = dir.expect("a folder");
-    let spool = dir.path().join("spool");
-    let (ours, redb, fjall) = (ours(&spool, length), redb(dir.path(), length), fjall(dir.path(), length));
+    // In turns, so that a disk that is slow for a moment is slow for each.
+    let [mut ours_all, mut redb_all, mut fjall_all] = [Rate { records: 0, seconds: 0.0 }; 3];
+    for turn in 0..TURNS {
+        let (at, length) = (dir.path().join(turn.to_string()), length / TURNS);
+        std::fs::create_dir(&at).expect("a folder");
+        ours_all += ours(&at.join("spool"), length);
+        redb_all += redb(&at, length);
+        fjall_all += fjall(&at, length);
+    }
+    let (ours, redb, fjall) = (ours_all, redb_all, fjall_all);
+    let spool = dir.path().join((TURNS - 1).to_string()).join("spool");
     let (open_s, drained) = (open(&spool), drain(&spool));
     if args.iter().any(|a| a == "--json") {
         let result = json!({

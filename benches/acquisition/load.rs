@@ -96,7 +96,10 @@ impl Load {
             "[gateway]\nname = \"bench\"\narea = \"hall\"\nline = \"bench\"\nlisten = \"127.0.0.1:0\"\n[http]\nloopback = \"operator\"\n",
         );
         if let Some(port) = broker {
-            let _ = write!(text, "\n[mqtt]\nbroker = \"127.0.0.1:{port}\"\npayload = \"device\"\n");
+            let _ = write!(
+                text,
+                "\n[mqtt]\nbroker = \"127.0.0.1:{port}\"\npayload = \"device\"\n[spool]\ndirectory = \"spool\"\n"
+            );
         }
         for (n, devices) in (0..self.devices).collect::<Vec<_>>().chunks(self.per_line()).enumerate() {
             let (line, pipeline) = (n + 1, self.pipeline);

@@ -174,6 +174,30 @@ async fn plain_in_both_versions_and_what_the_broker_forbids_is_a_told_loss_of_th
     assert!(heard.contains("site:hall-1") && heard.contains("application/json"), "{heard}");
 }
 
+/// MQTT 3.1.1 has no way to say that a message is too large: the broker hangs up over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broker_without_words_hangs_up_over_is_lost_alone_and_told() {
+    let test = "what_a_broker_without_words_hangs_up_over_is_lost_alone_and_told";
+    let Some(mosquitto) = installed("mosquitto", test) else { return };
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true\nmax_packet_size 20000".into()).await;
+    let (spool, stats) = (Spool::in_memory(8 << 20), Arc::new(MqttStats::default()));
+    append(&spool, Stream::Normal, 1..4);
+    let mut records = edge_agent::telemetry::spool::Records::default();
+    records.push((Stream::Normal, edge_agent::telemetry::spool::Kind::Json), &["t/big"], (1, 7), |out| {
+        out.extend_from_slice(&[b'x'; 30_000]);
+        0
+    });
+    spool.append(&mut records);
+    append(&spool, Stream::Normal, 5..8);
+    let (stop, stopped) = watch::channel(false);
+    let plan = MqttPlan { version: Version::V311, ..plan(broker.port) };
+    let task = tokio::spawn(Mqtt::new(plan, spool.clone(), stats.clone(), 1).run(stopped));
+    assert!(eventually(Duration::from_secs(60), async || spool.is_empty()).await, "{stats:?}");
+    let _ = stop.send(true);
+    task.await.unwrap();
+    assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.refused.load(Relaxed)), (6, 7));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_and_mutual_tls_and_whoever_does_not_fit_is_refused() {
     let test = "tls_and_mutual_tls_and_whoever_does_not_fit_is_refused";

@@ -22,7 +22,7 @@ pub use session::Out;
 
 use crate::config::plan::{Broker, MqttPlan, Secret};
 use crate::telemetry::Spool;
-use crate::telemetry::spool::Outlet;
+use crate::telemetry::spool::{Outlet, Ticket};
 use device_drivers::line::Backoff;
 use face::Face;
 use plain::Plain;
@@ -83,6 +83,48 @@ pub struct Mqtt {
     answers: mpsc::Receiver<Message>,
     backoff: Backoff,
     last_error: String,
+    poison: Poison,
+}
+
+/// A broker that cannot say what it does not take (3.1.1) hangs up over it, again and again. After [`SUSPICIOUS`] connections that ended
+/// without one acknowledgement of a promised message they go out one at a time; one that ends [`PROVEN`] connections all alone, after our birth was
+/// acknowledged, is the one.
+#[derive(Debug, Default)]
+struct Poison {
+    /// Connections in a row that ended so.
+    in_a_row: u32,
+    /// The message that was alone on its way, and how many connections it has ended.
+    suspect: Option<(Ticket, u32)>,
+}
+
+const SUSPICIOUS: u32 = 3;
+const PROVEN: u32 = 3;
+/// Smaller messages no broker hangs up over: then it is something else.
+const POISON_MIN: u32 = 4 * 1024;
+
+impl Poison {
+    fn window(&self, window: u16) -> u16 {
+        if self.in_a_row >= SUSPICIOUS { 1 } else { window }
+    }
+
+    /// A connection has ended; gives the message that is given up.
+    fn ended(&mut self, delivered: bool, alone: Option<Ticket>) -> Option<Ticket> {
+        if delivered {
+            *self = Poison::default();
+            return None;
+        }
+        self.in_a_row += 1;
+        let alone = alone.filter(|t| self.in_a_row > SUSPICIOUS && t.bytes >= POISON_MIN)?;
+        let times = match self.suspect {
+            Some((before, times)) if (before.stream, before.sequence) == (alone.stream, alone.sequence) => times + 1,
+            _ => 1,
+        };
+        self.suspect = Some((alone, times));
+        (times >= PROVEN).then(|| {
+            *self = Poison::default();
+            alone
+        })
+    }
 }
 
 impl Mqtt {
@@ -109,7 +151,7 @@ impl Mqtt {
             with_will: AtomicBool::new(false),
             refused: AtomicBool::new(false),
         };
-        Mqtt { plan, shared, face, answers, backoff, last_error: String::new() }
+        Mqtt { plan, shared, face, answers, backoff, last_error: String::new(), poison: Poison::default() }
     }
 
     /// Delivers until `stop` turns true, then what is left, as far as the broker takes it in a few seconds.
@@ -173,16 +215,23 @@ impl Mqtt {
         stats.broker.store(nth as u64, Relaxed);
         stats.connects.fetch_add(1, Relaxed);
         outlet.restart();
-        let window = self.plan.window;
+        let window = self.poison.window(self.plan.window);
         let mut session = Session::new(wire, &mut *self.face, outlet, &self.shared, &mut self.answers, window);
         let ended = session.run(stop).await;
         if session.delivered {
             // Not before: a broker that takes connections and nothing else is asked ever less often.
             self.backoff.reset();
         }
+        let (delivered, alone) = (session.delivered, session.alone());
         if !matches!(ended, Ended::Lost(_)) {
             session.disconnect();
             session.close().await;
+        } else if let Some(ticket) = self.poison.ended(delivered, alone) {
+            let (bytes, sequence, stream) = (ticket.bytes, ticket.sequence, ticket.stream.name());
+            tracing::warn!(
+                "a message of {bytes} bytes is lost: the broker hangs up over it; sequence {sequence} of the stream {stream}"
+            );
+            outlet.too_large(&ticket);
         }
         ended
     }

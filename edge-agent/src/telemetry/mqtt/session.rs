@@ -160,6 +160,8 @@ pub(super) struct Session<'a> {
     leaving: Option<String>,
     /// Something of the spool was acknowledged: the broker is good.
     pub(super) delivered: bool,
+    /// A message of our own was acknowledged.
+    took_ours: bool,
 }
 
 impl<'a> Session<'a> {
@@ -187,6 +189,7 @@ impl<'a> Session<'a> {
             looked_at: now,
             leaving: None,
             delivered: false,
+            took_ours: false,
         }
     }
 
@@ -260,6 +263,16 @@ impl<'a> Session<'a> {
             Some(why) => Ended::Left(why),
             None => Ended::Stopped,
         }
+    }
+
+    /// The message of the spool that is on its way, if it is the only one, and the broker has acknowledged our birth: so it does take
+    /// messages.
+    pub(super) fn alone(&self) -> Option<Ticket> {
+        if !self.took_ours {
+            return None;
+        }
+        let mut tickets = self.flights.all.iter().filter_map(|f| f.ticket);
+        tickets.next().filter(|_| tickets.next().is_none())
     }
 
     /// Ends the connection in good order.
@@ -403,7 +416,9 @@ impl<'a> Session<'a> {
     /// Passes acknowledgements on to the spool, in the order of sending.
     fn pass_on(&mut self) {
         while self.flights.all.front().is_some_and(|f| f.is_done) {
-            let Some(InFlight { ticket: Some(ticket), is_refused, .. }) = self.flights.all.pop_front() else {
+            let Some(flight) = self.flights.all.pop_front() else { return };
+            let InFlight { ticket: Some(ticket), is_refused, .. } = flight else {
+                self.took_ours = true;
                 continue;
             };
             self.delivered = true;

@@ -30,6 +30,8 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
     /// Makes what was written durable.
     fn sync(&self) -> io::Result<()>;
+    /// Takes room for so many bytes ahead, if the disk knows how to: appending is faster then. The length stays as it is.
+    fn reserve(&self, _bytes: u64) {}
     /// Cuts the file, or fills it up with zeros that take room on the disk.
     fn set_len(&self, length: u64) -> io::Result<()>;
 }
@@ -92,6 +94,10 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn reserve(&self, bytes: u64) {
+        let _ = rustix::fs::fallocate(self, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes);
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

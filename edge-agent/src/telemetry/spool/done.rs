@@ -59,6 +59,11 @@ impl Done {
         self.open_from(sequence) != sequence
     }
 
+    /// Whether nothing of a stretch is done.
+    pub fn is_open(&self, from: u64, to: u64) -> bool {
+        self.first <= from && !self.islands.iter().any(|(begin, end)| *begin <= to && *end >= from)
+    }
+
     /// Whether there is room for another island.
     pub fn is_ragged(&self) -> bool {
         self.islands.len() >= ISLANDS_MAX
@@ -82,6 +87,7 @@ mod tests {
                 for n in 1..80 {
                     prop_assert_eq!(done.has(n), all.contains(&n), "{} in {:?}", n, done);
                 }
+                prop_assert_eq!(done.is_open(20, 30), (20..=30).all(|n| !all.contains(&n)));
                 prop_assert!(done.islands.windows(2).all(|w| w[0].1 + 1 < w[1].0), "{:?}", done);
                 prop_assert!(done.islands.iter().all(|i| i.0 > done.first), "{:?}", done);
             }

@@ -65,7 +65,7 @@ fn push(out: &mut Vec<u8>, entry: &[u8]) {
         out.extend_from_slice(entry);
         0
     });
-    out.get_mut(at..).into_iter().for_each(record::seal);
+    out.get_mut(at..).into_iter().for_each(|record| record::number(record, 1));
 }
 
 /// Entries of a file, whether it is whole, and where its last good record ends.

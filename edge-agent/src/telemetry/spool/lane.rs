@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Memory for records that are on disk already and that the reader has not passed: it need not read them back. Bytes.
 const HOT: usize = 1 << 20;
 
+/// A buffer up to this size is kept to be used again.
+const SPARE: usize = 8 << 20;
+
 /// Records in memory that are numbered.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
@@ -123,8 +126,11 @@ impl Lane {
         let mut batch = Batch::default();
         for block in self.blocks.iter().filter(|b| !b.durable) {
             let mut ranges: Vec<Range<usize>> = Vec::new();
-            // A block that the broker has acknowledged whole is not walked through, and never written.
-            if self.done.open_from(block.first) <= block.last {
+            // Nothing of it is done, or all of it: then it need not be walked through.
+            let is_open = self.done.is_open(block.first, block.last);
+            if is_open {
+                ranges.push(0..block.bytes.len());
+            } else if self.done.open_from(block.first) <= block.last {
                 for (range, _) in record::walk(&block.bytes).filter(|(_, r)| !self.done.has(r.sequence)) {
                     match ranges.last_mut() {
                         Some(last) if last.end == range.start => last.end = range.end,
@@ -155,7 +161,7 @@ impl Lane {
             }
             if let Some(block) = self.blocks.pop_front()
                 && let Ok(mut bytes) = Arc::try_unwrap(block.bytes)
-                && self.spare.capacity() < bytes.capacity()
+                && (self.spare.capacity()..=SPARE).contains(&bytes.capacity())
             {
                 bytes.clear();
                 self.spare = bytes;

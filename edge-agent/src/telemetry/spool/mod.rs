@@ -67,7 +67,7 @@ pub const COMMIT_AFTER: Duration = Duration::from_millis(100);
 /// Or when so many bytes wait for one.
 pub const COMMIT_BYTES: usize = 256 << 10;
 /// Memory for records that no disk takes, bytes; beyond, the oldest are lost and told.
-pub const VOLATILE_MAX: usize = 8 << 20;
+pub const VOLATILE_MAX: usize = 16 << 20;
 /// A disk that failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often cursor, age and rates are looked at.
@@ -535,16 +535,17 @@ impl Spool {
             if batch.parts.is_empty() {
                 return Ok(());
             }
-            match self.write_batch(stream, writer, &batch, &done) {
+            match self.write_batch(stream, writer, batch, &done) {
                 Err(e) if e.kind() == io::ErrorKind::StorageFull && self.make_room(writer, stream) => {}
                 result => return result,
             }
         }
     }
 
-    fn write_batch(&self, stream: Stream, writer: &mut LaneWriter, batch: &Batch, done: &done::Done) -> io::Result<()> {
-        let (start, bytes) = (Instant::now(), batch.bytes());
-        let (result, first_error) = writer.write(batch, done);
+    fn write_batch(&self, stream: Stream, writer: &mut LaneWriter, batch: Batch, done: &done::Done) -> io::Result<()> {
+        let (start, bytes, last) = (Instant::now(), batch.bytes(), batch.last);
+        let (result, first_error) = writer.write(&batch, done);
+        drop(batch); // its blocks are used again
         if let Some(e) = first_error {
             self.stats.disk_faults.fetch_add(1, Relaxed);
             tracing::error!(
@@ -566,7 +567,7 @@ impl Spool {
             self.stats.written_bytes.fetch_add(bytes as u64, Relaxed);
             self.stats.commit.record_ns(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
-        lane.committed(batch.last);
+        lane.committed(last);
         drop(state);
         for segment in &written.replaced {
             let _ = writer.disk.remove(&segment.name());

@@ -1,23 +1,28 @@
 //! One record: how a message stands in memory and on disk. All numbers are little-endian.
 //!
 //! ```text
-//!    0  magic  "LR"       2     16  sequence            8     44  topic      topic_len
-//!    2  kind              1     24  promised at, ms     8         payload    the rest
-//!    3  reserved          1     32  hole                4
-//!    4  length, all of it 4     36  values              4
-//!    8  CRC32C            4     40  topic_len           2
-//!   12  CRC32C of 0..12   4     42  reserved            2
+//!    0  magic  "LR"       2     24  promised at, ms     8     44  topic      topic_len
+//!    2  kind              1     32  hole                4         payload    the rest
+//!    3  reserved          1     36  values              4
+//!    4  length, all of it 4     40  topic_len           2
+//!    8  CRC32C of 24..    4     42  reserved            2
+//!   12  sequence          8
+//!   20  CRC32C of 0..20   4
 //! ```
 //!
-//! The length has a checksum of its own: a flipped bit in it must not hide the records behind it. The payload is ready to be sent but
-//! for its own sequence, which is only known at the end: `hole` says where that goes.
+//! The head has a checksum of its own, for two reasons: a flipped bit in the length must not hide the records behind it, and the sequence is
+//! given under the spool's lock, where no long payload should be gone through again.
+//!
+//! The payload is ready to be sent but for its own sequence: `hole` says where that goes.
 
 use std::ops::Range;
 
 /// Bytes before the topic.
 pub const HEADER: usize = 44;
 /// Bytes of the head, which have a checksum of their own.
-pub const HEAD: usize = 16;
+pub const HEAD: usize = 24;
+/// Of these the checksum is made.
+const HEAD_SUMMED: usize = 20;
 /// Longest record, bytes: more than any broker takes. A length beyond it is damage.
 pub const RECORD_MAX: usize = 32 << 20;
 const MAGIC: [u8; 2] = *b"LR";
@@ -95,8 +100,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Writes a record behind `out`; `fill` writes the payload and says where the hole is. The sequence and both checksums are left
-/// open: see [`number`] and [`seal`]. Nothing is allocated but what `out` needs to grow.
+/// Writes a record behind `out`; `fill` writes the payload and says where the hole is. The sequence is left open: see [`number`]. Nothing is
+/// allocated but what `out` needs to grow.
 pub fn push(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -105,13 +110,11 @@ pub fn push(
     fill: impl FnOnce(&mut Vec<u8>) -> usize,
 ) {
     let start = out.len();
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[kind.code(), 0]);
-    out.extend_from_slice(&[0; 20]); // length, checksums and sequence come later
-    out.extend_from_slice(&at_ms.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&values.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    let mut head = [0; HEADER]; // length, checksums, sequence and hole come later
+    put(&mut head, 0, &[MAGIC[0], MAGIC[1], kind.code(), 0]);
+    put(&mut head, 24, &at_ms.to_le_bytes());
+    put(&mut head, 36, &values.to_le_bytes());
+    out.extend_from_slice(&head);
     topic.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     let topic_len = out.len() - start - HEADER;
     let payload = out.len();
@@ -121,6 +124,8 @@ pub fn push(
     put(record, 4, &(u32::try_from(length).unwrap_or(u32::MAX)).to_le_bytes());
     put(record, 32, &(u32::try_from(hole).unwrap_or(u32::MAX)).to_le_bytes());
     put(record, 40, &(u16::try_from(topic_len).unwrap_or(u16::MAX)).to_le_bytes());
+    let body = record.get(HEAD..).map_or(0, crc32c::crc32c);
+    put(record, 8, &body.to_le_bytes());
 }
 
 fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
@@ -136,40 +141,38 @@ pub fn length(bytes: &[u8]) -> usize {
 
 /// The sequence of the record at the beginning of bytes that this process wrote.
 pub fn sequence(bytes: &[u8]) -> u64 {
-    u64_at(bytes, 16)
+    u64_at(bytes, 12)
 }
 
-/// Gives the record at the beginning of `bytes` its number.
+/// When the record at the beginning of bytes that this process wrote was promised.
+pub fn at_ms(bytes: &[u8]) -> u64 {
+    u64_at(bytes, 24)
+}
+
+/// Gives the record at the beginning of `bytes` its number: now it is whole.
 pub fn number(bytes: &mut [u8], sequence: u64) {
-    put(bytes, 16, &sequence.to_le_bytes());
+    put(bytes, 12, &sequence.to_le_bytes());
+    let head = bytes.get(..HEAD_SUMMED).map_or(0, crc32c::crc32c);
+    put(bytes, HEAD_SUMMED, &head.to_le_bytes());
 }
 
-/// Puts the checksums into the record that `bytes` holds.
-pub fn seal(bytes: &mut [u8]) {
-    let body = bytes.get(16..).map_or(0, crc32c::crc32c);
-    put(bytes, 8, &body.to_le_bytes());
-    let head = bytes.get(..12).map_or(0, crc32c::crc32c);
-    put(bytes, 12, &head.to_le_bytes());
-}
-
-/// Writes a sealed [`Kind::Skip`]: everything up to and with `sequence` is not here, and that is no loss.
+/// Writes a [`Kind::Skip`]: everything up to and with `sequence` is not here, and that is no loss.
 pub fn push_skip(out: &mut Vec<u8>, sequence: u64) {
     let start = out.len();
     push(out, Kind::Skip, &[], (0, 0), |_| 0);
     if let Some(record) = out.get_mut(start..) {
         number(record, sequence);
-        seal(record);
     }
 }
 
-/// Reads a record of this process, which has no checksum yet.
+/// Reads a record that this process has made or checked.
 pub fn peek(bytes: &[u8]) -> Option<Record<'_>> {
     let bytes = bytes.get(..length(bytes))?;
     let topic_end = HEADER + usize::from(u16_at(bytes, 40));
     let payload = bytes.get(topic_end..)?;
     Some(Record {
         kind: Kind::of(*bytes.get(2)?)?,
-        sequence: u64_at(bytes, 16),
+        sequence: u64_at(bytes, 12),
         at_ms: u64_at(bytes, 24),
         values: u32_at(bytes, 36),
         topic: std::str::from_utf8(bytes.get(HEADER..topic_end)?).ok()?,
@@ -180,11 +183,11 @@ pub fn peek(bytes: &[u8]) -> Option<Record<'_>> {
 
 /// Reads a record that comes from outside: nothing of it is believed before its checksums.
 pub fn read(bytes: &[u8]) -> Found<'_> {
-    let Some(head) = bytes.get(..16) else {
+    let Some(head) = bytes.get(..HEAD) else {
         let looks_right = MAGIC.iter().zip(bytes).all(|(a, b)| a == b);
         return if looks_right { Found::Part(0) } else { Found::Damage };
     };
-    if head.get(..2) != Some(&MAGIC[..]) || head.get(..12).map(crc32c::crc32c) != Some(u32_at(head, 12)) {
+    if !is_head(head) {
         return Found::Damage;
     }
     let length = length(bytes);
@@ -192,25 +195,29 @@ pub fn read(bytes: &[u8]) -> Found<'_> {
         return Found::Damage;
     }
     let Some(whole) = bytes.get(..length) else { return Found::Part(length) };
-    if whole.get(16..).map(crc32c::crc32c) != Some(u32_at(whole, 8)) {
+    if whole.get(HEAD..).map(crc32c::crc32c) != Some(u32_at(whole, 8)) {
         return Found::Damage;
     }
     peek(whole).map_or(Found::Damage, |record| Found::Record(record, length))
 }
 
+/// Whether a head stands at the beginning of `bytes`, and its checksum is right.
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+        && bytes.len() >= HEAD
+        && bytes.get(..HEAD_SUMMED).map(crc32c::crc32c) == Some(u32_at(bytes, HEAD_SUMMED))
+}
+
 /// How far damage reaches from the beginning of `bytes`: to the next place where a record's head stands, or to their end.
 pub fn damage(bytes: &[u8]) -> usize {
-    let is_head = |at: usize| {
-        let Some(head) = bytes.get(at..at + 16) else { return false };
-        head.starts_with(&MAGIC) && head.get(..12).map(crc32c::crc32c) == Some(u32_at(head, 12))
-    };
+    let is_head = |at: usize| bytes.get(at..).is_some_and(is_head);
     // A sound head tells where the next record is: whatever its own payload looks like is not taken for one.
     let next = length(bytes);
     if is_head(0) && next >= HEADER && (next == bytes.len() || is_head(next)) {
         return next;
     }
-    // The last 15 bytes may be the beginning of one.
-    let end = bytes.len().saturating_sub(15).max(1);
+    // The last bytes may be the beginning of one.
+    let end = bytes.len().saturating_sub(HEAD - 1).max(1);
     (1..end).find(|at| is_head(*at)).unwrap_or(bytes.len())
 }
 
@@ -237,7 +244,6 @@ mod tests {
             payload.len() / 2
         });
         number(&mut out, sequence);
-        seal(&mut out);
         out
     }
 

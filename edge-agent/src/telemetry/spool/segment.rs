@@ -42,9 +42,14 @@ impl Segment {
 
     /// Takes a record into account.
     pub(super) fn note(&mut self, record: &Record<'_>) {
-        self.first = if self.first == 0 { record.sequence } else { self.first.min(record.sequence) };
-        self.last = self.last.max(record.sequence);
-        self.span_ms = (self.span_ms.0.min(record.at_ms), self.span_ms.1.max(record.at_ms));
+        self.note_at(record.sequence, record.at_ms);
+    }
+
+    /// Takes a record with this sequence, promised then, into account.
+    pub(super) fn note_at(&mut self, sequence: u64, at_ms: u64) {
+        self.first = if self.first == 0 { sequence } else { self.first.min(sequence) };
+        self.last = self.last.max(sequence);
+        self.span_ms = (self.span_ms.0.min(at_ms), self.span_ms.1.max(at_ms));
     }
 
     /// Its file.
@@ -140,8 +145,8 @@ pub(super) fn scan(
                 Found::Part(_) | Found::Damage => {
                     let skipped = record::damage(rest);
                     // The end of what was read may be the beginning of a record: it is looked at again with what follows.
-                    if skipped == rest.len() && !is_last && rest.len() > 15 {
-                        used += skipped - 15;
+                    if skipped == rest.len() && !is_last && rest.len() >= record::HEAD {
+                        used += skipped - (record::HEAD - 1);
                     } else if skipped == rest.len() && !is_last {
                         break;
                     } else {

@@ -9,12 +9,16 @@ use super::done::Done;
 use super::lane::Batch;
 use super::record;
 use super::segment::{self, Scan, Segment};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 /// Sequences reserved ahead: so many may be sent before the next cursor says so.
 pub(super) const RESERVE: u64 = 1 << 20;
+
+/// Segments of this size or more take their room on the disk at once: the file system then has less to write down at each commit.
+const AHEAD_FROM: u64 = 4 << 20;
 
 struct Active {
     segment: Segment,
@@ -35,7 +39,6 @@ pub(super) struct LaneWriter {
     /// The sequence that follows the last one on disk.
     expected: u64,
     segment_bytes: u64,
-    buffer: Vec<u8>,
 }
 
 /// What a commit did.
@@ -112,7 +115,6 @@ impl LaneWriter {
             next_id,
             expected: last + 1,
             segment_bytes,
-            buffer: Vec::new(),
         };
         Ok((writer, found))
     }
@@ -146,51 +148,34 @@ impl LaneWriter {
     }
 
     fn try_write(&mut self, batch: &Batch, done: &Done) -> io::Result<Written> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let result = self.fill_and_write(batch, done, &mut buffer);
-        buffer.shrink_to(1 << 20);
-        self.buffer = buffer;
-        result
-    }
-
-    fn fill_and_write(&mut self, batch: &Batch, done: &Done, buffer: &mut Vec<u8>) -> io::Result<Written> {
         let (mut expected, mut note) = (self.expected, Segment::empty(0));
+        let mut pieces = Pieces::default();
         if !self.left.is_empty() {
-            expected = self.salvage(done, buffer, &mut note);
+            expected = self.salvage(done, &mut pieces.own, &mut note);
         }
-        for (bytes, ranges) in &batch.parts {
-            for part in ranges.iter().filter_map(|r| bytes.get(r.clone())) {
-                for (range, record) in record::walk(part) {
-                    if record.sequence < expected {
-                        continue; // salvaged
-                    }
-                    if record.sequence > expected {
-                        record::push_skip(buffer, record.sequence - 1);
-                    }
-                    let at = buffer.len();
-                    buffer.extend_from_slice(part.get(range).unwrap_or_default());
-                    buffer.get_mut(at..).into_iter().for_each(record::seal);
-                    note.note(&record);
-                    expected = record.sequence + 1;
-                }
-            }
-        }
-        if buffer.is_empty() {
+        let parts = batch.parts.iter().flat_map(|(bytes, ranges)| ranges.iter().filter_map(|r| bytes.get(r.clone())));
+        parts.for_each(|part| pieces.add(part, &mut expected, &mut note));
+        let pieces = pieces.end();
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if total == 0 {
             return Ok(Written::default());
         }
-        let full = |a: &Active| a.segment.last > 0 && a.segment.length + buffer.len() as u64 > self.segment_bytes;
+        let full = |a: &Active| a.segment.last > 0 && a.segment.length + total as u64 > self.segment_bytes;
         if self.active.as_ref().is_none_or(full) {
             self.begin()?;
         }
         let Some(active) = &mut self.active else { return Err(io::ErrorKind::NotFound.into()) };
-        active.file.write_at(active.segment.length, buffer)?;
+        let mut at = active.segment.length;
+        for piece in &pieces {
+            active.file.write_at(at, piece)?;
+            at += piece.len() as u64;
+        }
         active.file.sync()?;
         if std::mem::take(&mut active.is_new) {
             self.disk.sync().inspect_err(|_| active.is_new = true)?;
         }
         let segment = &mut active.segment;
-        segment.length += buffer.len() as u64;
+        segment.length = at;
         segment.first = if segment.first == 0 { note.first } else { segment.first.min(note.first) };
         segment.last = segment.last.max(note.last);
         segment.span_ms = (segment.span_ms.0.min(note.span_ms.0), segment.span_ms.1.max(note.span_ms.1));
@@ -205,6 +190,9 @@ impl LaneWriter {
         self.next_id += 1;
         let begun = file.write_at(0, &segment::header(segment.id));
         begun.inspect_err(|_| drop(self.disk.remove(&segment.name())))?;
+        if self.segment_bytes >= AHEAD_FROM {
+            file.reserve(self.segment_bytes);
+        }
         self.active = Some(Active { segment, file, is_new: true });
         Ok(())
     }
@@ -244,6 +232,56 @@ impl LaneWriter {
         self.reserved = reserved;
         self.last_cursor = cursor;
         Ok(())
+    }
+}
+
+/// A run of records of this length or more is written from where it is, shorter ones are put together first.
+const LONG: usize = 64 << 10;
+
+/// What has to be written, in order.
+#[derive(Default)]
+struct Pieces<'a> {
+    done: Vec<Cow<'a, [u8]>>,
+    /// What is being put together.
+    own: Vec<u8>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Adds records that follow each other; those that are there already are left out.
+    fn add(&mut self, mut part: &'a [u8], expected: &mut u64, note: &mut Segment) {
+        while !part.is_empty() && record::sequence(part) < *expected {
+            let length = record::length(part).max(1); // salvaged before
+            part = part.get(length..).unwrap_or_default();
+        }
+        if part.is_empty() {
+            return;
+        }
+        if record::sequence(part) > *expected {
+            record::push_skip(&mut self.own, record::sequence(part) - 1);
+        }
+        let mut rest = part;
+        while !rest.is_empty() {
+            note.note_at(record::sequence(rest), record::at_ms(rest));
+            *expected = record::sequence(rest) + 1;
+            rest = rest.get(record::length(rest).max(1)..).unwrap_or_default();
+        }
+        if part.len() < LONG {
+            self.own.extend_from_slice(part);
+        } else {
+            self.flush();
+            self.done.push(Cow::Borrowed(part));
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.own.is_empty() {
+            self.done.push(Cow::Owned(std::mem::take(&mut self.own)));
+        }
+    }
+
+    fn end(mut self) -> Vec<Cow<'a, [u8]>> {
+        self.flush();
+        self.done
     }
 }
 
