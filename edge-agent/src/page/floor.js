@@ -6,7 +6,7 @@ import { may } from "/page/people.js";
 let scene = null, offsets = [], bounds = null, loads = new Map(), vehicles = [], order = [];
 let view = { scale: 1, x: 0, y: 0, fitted: true }, selected = null, detailTimer = 0, visible = true, still = null, live = null;
 let ink = {}, base, top, box, side, list, kpis, counts = null, throughput = [];
-export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0 };
+export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0, told: -1 };
 window.lightsoutFloor = { stats, positions: () => vehicles.map((v) => [v.x, v.y]), count: () => vehicles.length };
 
 const GAP = 0.9, TELL = 250, SPEED = 5; // metres between tiers, milliseconds to glide over, metres a second at most when a place is jumped to
@@ -71,7 +71,7 @@ export async function reload() {
 function moment(m) {
   if (!scene || m.v.length !== vehicles.length) { if (scene) reload(); return; }
   const now = performance.now();
-  stats.frames++;
+  stats.frames++; stats.told = m.t;
   m.v.forEach(([x, y, tier, heading, state, load, battery, orderId, path], n) => {
     const v = vehicles[n];
     const nx = x / 1000, ny = y / 1000 + offsets[tier];
