@@ -147,7 +147,7 @@ fn mosquitto_takes_the_broker_configuration_and_the_access_list() {
     std::fs::write(&config, format!("{text}\nacl_file {}\n", acl.display())).unwrap();
     let mut broker =
         Command::new(mosquitto).arg("-c").arg(&config).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let up = (0..100).any(|_| {
+    let up = (0..1200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
