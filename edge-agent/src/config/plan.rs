@@ -119,6 +119,13 @@ pub struct Broker {
     pub tls: bool,
 }
 
+impl MqttPlan {
+    /// Where changes of alarms are told: this and the alarm's name.
+    pub fn alarm_topic(&self) -> String {
+        format!("{}/alarm", self.status_topic.trim_end_matches("/status"))
+    }
+}
+
 impl Broker {
     /// A broker without TLS.
     pub fn plain(host: &str, port: u16) -> Broker {
