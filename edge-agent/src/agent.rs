@@ -16,6 +16,7 @@ use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::{Desk, OrderView};
 use crate::field::{ImageStage, Publish};
 use crate::http::{self, Face, FaceParts};
+use crate::ledger::Ledger;
 use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
@@ -79,7 +80,17 @@ impl Agent {
 
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
-        let desk = Desk::new(request_tx);
+        let (has_floor, kept) = (plan.layout.is_some(), plan.layout.is_some() && plan.is_kept);
+        let reserve = plan.mqtt.as_ref().map_or(0, |m| m.spool.reserve);
+        let (ledger, known) = match kept {
+            true => Ledger::open(&plan.state_dir.join("orders"), reserve).map(|(l, known)| (Some(l), known))?,
+            false => Default::default(),
+        };
+        let interrupted = known.interrupted.clone();
+        if !interrupted.is_empty() {
+            tracing::warn!("{} orders were under way when the gateway ended: they have failed", interrupted.len());
+        }
+        let desk = Desk::with(request_tx, ledger, known);
         let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let (image_in, image_out) = triple_buffer(&InputImage::default());
@@ -103,7 +114,7 @@ impl Agent {
             None => None,
         };
 
-        let (names, has_floor) = (plan.names(), plan.layout.is_some());
+        let names = plan.names();
         let board = Arc::new(Board::new(names));
         let own_floor =
             |layout| -> Arc<dyn Source> { Arc::new(Aisle::new(layout, names, stage.clone(), board.clone(), clock)) };
@@ -131,7 +142,8 @@ impl Agent {
         let commands = plan.mqtt.as_ref().and_then(|m| m.commands.clone()).map(door);
         let command_stats = commands.as_ref().map_or_else(Arc::default, |c| c.stats.clone());
         let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
-        let telling = tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
+        let telling =
+            tells.map(|(topic, desk)| tokio::spawn(tell_orders((desk, interrupted), topic, spool.spool.clone())));
         let alarms = Arc::new(AlarmDesk::default());
         // A Sparkplug host has no place for them.
         let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
@@ -276,10 +288,14 @@ impl Agent {
 }
 
 /// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
-async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
-    let (mut changes, mut records) = (desk.changes(), Records::default());
+async fn tell_orders((desk, first): (Arc<Desk>, Vec<OrderView>), topic: String, spool: Arc<Spool>) {
+    let (mut changes, mut records, mut first) = (desk.changes(), Records::default(), first.into_iter());
     loop {
-        let view = match changes.recv().await {
+        let next = match first.next() {
+            Some(view) => Ok(view),
+            None => changes.recv().await,
+        };
+        let view = match next {
             Ok(view) => view,
             // The newest state of an order says what the ones before would have.
             Err(broadcast::error::RecvError::Lagged(_)) => continue,

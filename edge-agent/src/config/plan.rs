@@ -188,7 +188,7 @@ pub struct SpoolPlan {
     pub age: Duration,
     /// What goes first when it is full.
     pub retention: Retention,
-    /// Bytes that are kept for the order journal.
+    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
     pub reserve: u64,
 }
 
