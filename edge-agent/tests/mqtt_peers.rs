@@ -266,6 +266,27 @@ async fn with_password_and_access_list_the_next_broker_is_asked_and_what_is_not_
     std::fs::write(broker.file("wrong"), "public").unwrap();
     is_refused(MqttPlan { login: login("wrong"), ..plan(broker.port) }).await;
     is_refused(plan(broker.port)).await; // anonymous
+    // The list we ship: what is below the gateway's own line, and nothing else.
+    let shipped = std::fs::read_to_string(support::demo_file("../mosquitto.acl")).unwrap();
+    let broker = Broker::start(&mosquitto, acl(&shipped)).await;
+    std::fs::write(broker.file("password"), "secret\n").unwrap();
+    let secret = Some(Secret::File(broker.file("password")));
+    let login = Some(Login { user: "gateway-1".into(), secret });
+    let status_topic = "lightsout/hall-1/line-1/gateway-1/status".to_string();
+    let own = MqttPlan { login, status_topic, ..plan(broker.port) };
+    let (spool, stats) = (Spool::in_memory(1 << 20), Arc::new(MqttStats::default()));
+    let mut records = edge_agent::telemetry::spool::Records::default();
+    for topic in ["lightsout/hall-1/line-1/press/force", "lightsout/hall-1/line-2/press/force"] {
+        let kind = edge_agent::telemetry::spool::Kind::Json;
+        records.push((Stream::Normal, kind), &[topic], (1, 1), |_| 0);
+    }
+    spool.append(&mut records);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Mqtt::new(own, spool.clone(), stats, 1).run(stopped));
+    assert!(eventually(Duration::from_secs(10), async || spool.is_empty()).await);
+    let _ = stop.send(true);
+    task.await.unwrap();
+    assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.refused.load(Relaxed)), (1, 1));
     // MQTT 5 says that a topic is not allowed: counted as refused, not sent for ever.
     let broker = Broker::start(&mosquitto, acl("user gateway-1\ntopic write t/status\n")).await;
     std::fs::write(broker.file("password"), "secret\n").unwrap();

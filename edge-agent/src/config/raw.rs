@@ -45,6 +45,12 @@ pub struct Part {
 pub struct Gateway {
     /// Its name: MQTT client id, and `{gateway}` in topics.
     pub name: Spanned<String>,
+    /// ISA-95 enterprise, `{enterprise}` in topics.
+    #[serde(default)]
+    pub enterprise: Option<Spanned<String>>,
+    /// ISA-95 site, `{site}` in topics.
+    #[serde(default)]
+    pub site: Option<Spanned<String>>,
     /// ISA-95 area, `{area}` in topics.
     pub area: Spanned<String>,
     /// ISA-95 production line, `{line}` in topics.
