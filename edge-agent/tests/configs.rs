@@ -32,6 +32,8 @@ fn there_is_no_file_that_no_test_loads() {
         "demo/plant.toml",
         "demo/profiles/rack-plc.toml",
         "demo/profiles/robot-cell.toml",
+        "faults/modbus.toml", // both in plc-sim/tests/bank_faults.rs
+        "faults/opcua.toml",
         "grafana/beat.json", // these and the rules in alerts.rs
         "grafana/field.json",
         "grafana/fleet.json",

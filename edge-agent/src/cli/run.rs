@@ -32,7 +32,9 @@ enum LogFormat {
 pub(super) fn run(options: &Options) -> Result<Done, Failure> {
     // A dead session's own complaints come to us as errors of the line; the library's are for those who ask.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new("info,opcua_client=off,opcua_core=off,opcua_crypto=off,rumqttc=off")
+        tracing_subscriber::EnvFilter::new(
+            "info,opcua_client=off,opcua_core=off,opcua_crypto=off,opcua_types=off,rumqttc=off",
+        )
     });
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
