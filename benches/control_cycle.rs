@@ -1,74 +1,54 @@
-//! What a control cycle costs: the demo floor under load in virtual time, every cycle measured.
+//! What a control cycle costs.
 //!
 //! ```text
-//!   cargo bench -p benches --bench control_cycle [-- --minutes 60] [--json]
+//!   cargo bench -p benches --bench control_cycle [-- --minutes 60] [--json]           the demo floor in virtual time
+//!   cargo bench -p benches --bench control_cycle -- --vehicles 100,1000 --period-us 1000 [--for 30s] [--stress] [--plot FILE.svg] [--json]
 //! ```
 //!
-//! The plant, the link and the codec run beside it and are not counted. Times are those of the host the bench runs on.
+//! The second keeps a real beat on a thread of the host: once under SCHED_OTHER, once under SCHED_FIFO, for each number of vehicles;
+//! with `--stress` two threads beside it do nothing but count. `missed_ratio` is the part of the cycles that were not done before the
+//! next was due, late waking included. With cyclictest installed its figures stand beside (what the host could do at best).
 
-use control_core::order::{OrderRequest, Stops};
-use control_core::units::{LoadId, OrderId};
-use edge_agent::metrics::histogram::Histogram;
-use plc_sim::PlantConfig;
-use plc_sim::closed_loop::{ClosedLoop, LinkFaults, PERIOD_MS};
-use std::time::Instant;
+#[path = "common/arguments.rs"]
+mod arguments;
+#[path = "control_cycle/beat.rs"]
+mod beat;
+#[path = "common/counting.rs"]
+mod counting;
+#[path = "control_cycle/hall.rs"]
+mod hall;
+#[path = "control_cycle/plot.rs"]
+mod plot;
 
-fn argument(name: &str) -> Option<String> {
-    let mut args = std::env::args().skip_while(|a| a != name);
-    args.next()?;
-    args.next()
-}
+use arguments::{Arguments, refuse};
+use std::time::Duration;
 
 fn main() {
-    let minutes: u64 = argument("--minutes").and_then(|m| m.parse().ok()).unwrap_or(60);
-    let json = std::env::args().any(|a| a == "--json");
-    let floor_file = include_str!("../configs/demo/floor.toml");
-    let config = PlantConfig::read(include_str!("../configs/demo/plant.toml"), |_| Ok(floor_file.into()));
-    let arena = floor_plan::Arena::new();
-    let config = config.expect("a valid plant");
-    let mut floor = ClosedLoop::new(&arena, config, 7, LinkFaults::default()).expect("a floor");
-    let exec = Histogram::default();
-    let start = Instant::now();
-    floor.run(2_000);
-    let mut order = 0;
-    for _ in 0..minutes * 6 {
-        // As many orders as the tables hold: the worst a cycle meets.
-        while floor.controller.orders().len() < 100 {
-            let loads: Vec<LoadId> = floor.plant.loads().all().collect();
-            order += 1;
-            let load = loads[order as usize % loads.len()];
-            let class = (order % 4) as u8;
-            let stops = Stops::process((order % 2) as u8, 1);
-            floor.order(OrderRequest { class, ..OrderRequest::new(OrderId(order), load, stops) });
-            if (order as usize).is_multiple_of(loads.len()) {
-                break; // every load has been asked for once
-            }
-        }
-        floor.run_for(10_000, |cycle| {
-            let begin = Instant::now();
-            cycle();
-            exec.record_ns(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        });
+    let arguments = Arguments::of_process();
+    let json = arguments.flag("--json");
+    let Some(list) = arguments.text("--vehicles") else {
+        let result = hall::run(arguments.number("--minutes", 60));
+        return if json { println!("{result}") } else { println!("{result:#}") };
+    };
+    let vehicles: Vec<u16> = list
+        .split(',')
+        .map(|n| n.parse().unwrap_or_else(|_| refuse(&format!("--vehicles {n}: expected numbers, as in 100,1000"))))
+        .collect();
+    let length = arguments.text("--for").unwrap_or("10s");
+    let length = humantime::parse_duration(length).unwrap_or_else(|e| refuse(&format!("--for {length}: {e}")));
+    let period = Duration::from_micros(arguments.number("--period-us", 10_000));
+    let stress = arguments.flag("--stress").then(beat::Stress::begin);
+    let runs: Vec<beat::Run> = vehicles.iter().flat_map(|n| beat::pair(*n, period, length)).collect();
+    drop(stress);
+    if let Some(file) = arguments.text("--plot") {
+        plot::draw(file, &runs).unwrap_or_else(|e| refuse(&format!("{file}: {e}")));
     }
-    let wall = start.elapsed().as_secs_f64();
-    let us = |ns: u64| ns as f64 / 1000.0;
-    let result = serde_json::json!({
-        "cycles": exec.count(),
-        "exec_us": {
-            "mean": exec.sum_s() * 1e6 / exec.count() as f64,
-            "p50": us(exec.quantile_ns(0.5)),
-            "p99": us(exec.quantile_ns(0.99)),
-            "p999": us(exec.quantile_ns(0.999)),
-            "max": us(exec.max_ns()),
-        },
-        "orders_completed": floor.counters().orders_completed,
-        "commands_done": floor.counters().commands_done,
-        "plant_seconds_per_second": (exec.count() * PERIOD_MS) as f64 / 1000.0 / wall,
-        "clean": floor.plant.truth().is_clean(),
-    });
     if json {
-        println!("{result}");
-    } else {
-        println!("{result:#}");
+        println!("{}", serde_json::Value::Array(runs.iter().map(beat::Run::json).collect()));
+        return;
+    }
+    println!("VEHICLES  PERIOD  POLICY       P50 us  P99 us  P99.9 us  MISSED     ALLOCATIONS  PAGE FAULTS");
+    for run in &runs {
+        println!("{}", run.line());
     }
 }

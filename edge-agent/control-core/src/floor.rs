@@ -203,8 +203,12 @@ pub struct Tables<'f> {
     pub links: &'f [Link],
     /// One more than there are zones.
     pub link_start: &'f [u32],
-    /// Legs from each zone to each other, a row a zone.
+    /// Legs from each zone to each goal, a row a zone.
     pub hops: &'f [u8],
+    /// The column of each zone in `hops`, or `u16::MAX`: loads are brought to bays, to stations and out, and nowhere else.
+    pub columns: &'f [u16],
+    /// How many columns there are.
+    pub goals: usize,
     /// All machines.
     pub machines: &'f [MachineInfo],
     /// Zones from which each machine takes loads, its deck left out; from `source_start[machine]` on.
@@ -317,10 +321,13 @@ impl<'f> Floor<'f> {
         slice(self.tables.sources, self.tables.source_start, machine.0)
     }
 
-    /// Legs from one zone to another, or [`NEVER`].
+    /// Legs from one zone to a goal, or [`NEVER`].
     pub fn hops(&self, from: ZoneId, to: ZoneId) -> u8 {
-        let row = usize::from(from.0) * self.tables.zones.len();
-        self.tables.hops.get(row + usize::from(to.0)).copied().unwrap_or(NEVER)
+        let column = self.tables.columns.get(usize::from(to.0)).copied().map_or(usize::MAX, usize::from);
+        if column >= self.tables.goals {
+            return NEVER;
+        }
+        self.tables.hops.get(usize::from(from.0) * self.tables.goals + column).copied().unwrap_or(NEVER)
     }
 
     /// Every domain.

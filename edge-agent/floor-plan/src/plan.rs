@@ -82,6 +82,8 @@ pub struct FloorPlan {
     flat_links: Vec<Link>,
     link_start: Vec<u32>,
     hops: Vec<u8>,
+    columns: Vec<u16>,
+    goals: usize,
     pub(crate) machines: Vec<MachineInfo>,
     pub(crate) machine_names: Vec<String>,
     sources: Vec<ZoneId>,
@@ -126,6 +128,8 @@ impl FloorPlan {
             links: &self.flat_links,
             link_start: &self.link_start,
             hops: &self.hops,
+            columns: &self.columns,
+            goals: self.goals,
             machines: &self.machines,
             sources: &self.sources,
             source_start: &self.source_start,
@@ -241,9 +245,8 @@ impl FloorPlan {
 
     /// Tiers from which a load cannot be brought to a station, or out of the plant if anything leads out.
     fn out_of_reach(&self) -> Vec<Fault> {
-        let never = |from: ZoneId, to: ZoneId| {
-            self.hops.get(usize::from(from.0) * self.zones.len() + usize::from(to.0)).is_none_or(|h| *h == NEVER)
-        };
+        let floor = self.view();
+        let never = |from: ZoneId, to: ZoneId| floor.hops(from, to) == NEVER;
         let tiers = || self.aisles.iter().flat_map(|a| a.zones.iter().map(|z| z[0]));
         let mut faults = Vec::new();
         let mut tell =
@@ -312,8 +315,9 @@ impl FloorPlan {
             .collect();
     }
 
-    /// Legs from each zone to each other: breadth first, backwards from each.
+    /// Legs from each zone to each goal: breadth first, backwards from each.
     fn count_hops(&mut self) {
+        use control_core::floor::{Beyond, ZoneKind};
         let n = self.zones.len();
         let mut back: Vec<Vec<usize>> = vec![Vec::new(); n];
         for (from, links) in self.links.iter().enumerate() {
@@ -321,9 +325,14 @@ impl FloorPlan {
                 back[usize::from(link.to.0)].push(from);
             }
         }
-        self.hops = vec![NEVER; n * n];
-        for goal in 0..n {
-            self.hops[goal * n + goal] = 0;
+        let is_goal = |z: &Zone| z.kind == ZoneKind::Bays || z.feeds.is_some() || z.beyond == Beyond::Departures;
+        let goals: Vec<usize> = (0..n).filter(|z| is_goal(&self.zones[*z])).collect();
+        self.goals = goals.len();
+        self.columns = vec![u16::MAX; n];
+        self.hops = vec![NEVER; n * goals.len()];
+        for (column, goal) in goals.iter().copied().enumerate() {
+            self.columns[goal] = column as u16;
+            self.hops[goal * self.goals + column] = 0;
             let mut queue = VecDeque::from([(goal, 0u8)]);
             while let Some((zone, hops)) = queue.pop_front() {
                 // A lane into a tier is no passage: what stands there waits for a bay of that tier and for nothing else.
@@ -332,7 +341,7 @@ impl FloorPlan {
                     continue;
                 }
                 for before in &back[zone] {
-                    let slot = &mut self.hops[before * n + goal];
+                    let slot = &mut self.hops[before * self.goals + column];
                     if *slot == NEVER && hops + 1 < NEVER {
                         *slot = hops + 1;
                         queue.push_back((*before, hops + 1));
