@@ -6,7 +6,7 @@
 //!
 //! The plant, the link and the codec run beside it and are not counted. Times are those of the host the bench runs on.
 
-use control_core::order::{OrderKind, OrderRequest};
+use control_core::order::{OrderRequest, Stops};
 use control_core::units::{LoadId, OrderId};
 use edge_agent::metrics::histogram::Histogram;
 use plc_sim::PlantConfig;
@@ -22,8 +22,11 @@ fn argument(name: &str) -> Option<String> {
 fn main() {
     let minutes: u64 = argument("--minutes").and_then(|m| m.parse().ok()).unwrap_or(60);
     let json = std::env::args().any(|a| a == "--json");
-    let config = PlantConfig::from_toml(include_str!("../configs/demo/plant.toml")).expect("a valid plant");
-    let mut floor = ClosedLoop::new(config, 7, LinkFaults::default()).expect("a floor");
+    let floor_file = include_str!("../configs/demo/floor.toml");
+    let config = PlantConfig::read(include_str!("../configs/demo/plant.toml"), |_| Ok(floor_file.into()));
+    let arena = floor_plan::Arena::new();
+    let config = config.expect("a valid plant");
+    let mut floor = ClosedLoop::new(&arena, config, 7, LinkFaults::default()).expect("a floor");
     let exec = Histogram::default();
     let start = Instant::now();
     floor.run(2_000);
@@ -34,8 +37,9 @@ fn main() {
             let loads: Vec<LoadId> = floor.plant.loads().all().collect();
             order += 1;
             let load = loads[order as usize % loads.len()];
-            let kind = OrderKind::Process { program: 1 };
-            floor.order(OrderRequest { id: OrderId(order), kind, load, class: (order % 4) as u8, wait_ms: 0 });
+            let class = (order % 4) as u8;
+            let stops = Stops::process((order % 2) as u8, 1);
+            floor.order(OrderRequest { class, ..OrderRequest::new(OrderId(order), load, stops) });
             if (order as usize).is_multiple_of(loads.len()) {
                 break; // every load has been asked for once
             }

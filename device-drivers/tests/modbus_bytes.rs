@@ -110,7 +110,7 @@ async fn a_reply_that_is_not_what_was_asked_for_brings_no_value() {
     }
 }
 
-fn block(machine: u8, first: u16) -> BlockWrite {
+fn block(machine: u16, first: u16) -> BlockWrite {
     BlockWrite { machine: MachineId(machine), seq: 1, words: std::array::from_fn(|n| first + n as u16) }
 }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -65,6 +66,49 @@ async fn a_line_on_which_nobody_answers_is_made_anew() {
     assert!(seen.downs()[0].contains("did not answer read of holding:9..9 at unit 1 within"), "{:?}", seen.downs());
     let first: usize = asked.lock().unwrap().iter().filter(|a| a.connection == 0).count();
     assert_eq!(first, 2, "one second try, no more");
+}
+
+/// Found by running the bank's own faults: while one unit is waited for the others may be waiting behind it, and none of them is to blame;
+/// so nobody was, and the line stayed dead for ever.
+#[tokio::test]
+async fn a_connection_that_goes_dead_under_several_units_is_made_anew() {
+    for pipeline in [1, 4] {
+        let (endpoint, _) = server(|asked| at_once(asked, &own_numbers(&asked.pdu))).await;
+        let Endpoint::Tcp(upstream) = endpoint else { panic!() };
+        let deaf = Arc::new(AtomicBool::new(false));
+        let (through, is_deaf) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), deaf.clone());
+        let at = through.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            loop {
+                let (mut near, _) = through.accept().await.unwrap();
+                let (mut far, deaf) = (tokio::net::TcpStream::connect(&upstream).await.unwrap(), is_deaf.clone());
+                tokio::spawn(async move {
+                    let (mut near_read, mut near_write) = near.split();
+                    let (mut far_read, mut far_write) = far.split();
+                    let mut chunk = [0u8; 512];
+                    let back = async {
+                        while let Ok(n @ 1..) = far_read.read(&mut chunk).await {
+                            if !deaf.load(SeqCst) && near_write.write_all(&chunk[..n]).await.is_err() {
+                                break;
+                            }
+                        }
+                    };
+                    let _ = tokio::join!(tokio::io::copy(&mut near_read, &mut far_write), back);
+                });
+            }
+        });
+        let units = [1, 2, 3].map(|u| device(u, vec![point(u32::from(u), "holding:7", DataType::U16)]));
+        let mut spec = line(Endpoint::Tcp(at), units.to_vec());
+        spec.pipeline = pipeline;
+        let running = Running::start(spec);
+        running.until("all", |s| (1..4).all(|n| s.good(n) >= 5)).await;
+        deaf.store(true, SeqCst);
+        running.until("it is noticed", |s| !s.downs().is_empty()).await;
+        deaf.store(false, SeqCst);
+        let before = running.seen().good(1);
+        running.until("it is well again", |s| s.good(1) >= before + 5).await;
+        assert!(running.seen().downs()[0].contains("did not answer"), "{:?}", running.seen().downs());
+    }
 }
 
 #[tokio::test]

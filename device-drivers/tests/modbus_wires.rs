@@ -91,7 +91,8 @@ fn babbling(quiet: Arc<AtomicBool>) -> (Serial, serial::Log) {
 async fn a_line_that_is_never_silent_is_asked_all_the_same_and_says_what_is_wrong() {
     let quiet = Arc::new(AtomicBool::new(false));
     let (serial, log) = babbling(quiet.clone());
-    let running = Running::start(one_unit(serial));
+    // So slow that the silence between frames, 64 ms, is longer than a busy machine lets the babbler sleep.
+    let running = Running::start(one_unit(Serial { baud: 600, ..serial }));
     running.until("the tag says why", |s| s.last(1).is_some_and(|r| r.cause == Cause::NeverSilent)).await;
     running.until("the device too", |s| s.health.iter().any(|h| h.1 == Health::Demoted)).await;
     running.until("it is counted", |s| s.counters.noise >= 2).await;

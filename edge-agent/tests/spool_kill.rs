@@ -28,8 +28,8 @@ fn child() {
     let handle = Spool::start(Some(Path::new(&dir)), options()).unwrap();
     let spool = &handle.spool;
     let mut records = Records::default();
-    let mut said = 0;
     let first = spool.next_sequence(Stream::Normal);
+    let mut said = first;
     println!("first {first}");
     loop {
         for _ in 0..20 {
@@ -63,7 +63,7 @@ fn kill_one(dir: &Path, rng: &mut fastrand::Rng) -> (u64, u64) {
     let number = |line: &str, word: &str| line.rsplit_once(word).and_then(|(_, n)| n.trim().parse::<u64>().ok());
     let first = lines.find_map(|l| number(&l, "first ")).expect("the child says where it begins");
     let mut promised = lines.find_map(|l| number(&l, "promised ")).expect("the child promises something");
-    std::thread::sleep(Duration::from_micros(rng.u64(0..30_000)));
+    std::thread::sleep(Duration::from_micros(rng.u64(0..40_000)));
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
     for line in lines {

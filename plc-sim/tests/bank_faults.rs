@@ -278,3 +278,28 @@ async fn faults_of_opcua_are_refused() {
     let error = Bank::start(BankConfig { faults, ..BankConfig::default() }).await.unwrap_err();
     assert!(error.contains("Restart is no fault of a Modbus bank"), "{error}");
 }
+
+/// The scripts in `configs/faults` are where people look for the names; the parser's own list says which there are.
+#[tokio::test]
+async fn the_scripts_that_come_with_us_show_every_kind_once() {
+    let unknown = FaultScript::from_toml("[[fault]]\nkind = '?'").unwrap_err();
+    let (_, list) = unknown.split_once("expected one of ").unwrap();
+    let mut known: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert!(known.len() > 20, "{known:?}");
+
+    let file =
+        |name| std::fs::read_to_string(format!("{}/../configs/faults/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let (modbus, opcua) = (file("modbus.toml"), file("opcua.toml"));
+    let kinds =
+        |text: &str| FaultScript::from_toml(text).unwrap().faults.into_iter().map(|f| f.kind).collect::<Vec<_>>();
+    assert!(!kinds(&modbus).iter().any(Kind::is_opcua) && kinds(&opcua).iter().all(Kind::is_opcua));
+    let faults = FaultScript::from_toml(&modbus).unwrap();
+    Bank::start(BankConfig { units: 4, faults, ..BankConfig::default() }).await.unwrap();
+
+    let both = modbus + &opcua;
+    let mut shown: Vec<&str> =
+        both.lines().filter_map(|l| l.strip_prefix("kind = \"")).map(|l| l.trim_end_matches('"')).collect();
+    known.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(shown, known);
+}

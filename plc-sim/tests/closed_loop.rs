@@ -73,10 +73,7 @@ fn live(seed: u64, config: PlantConfig, faults: LinkFaults, minutes: u64) -> Clo
     let answered = floor
         .trace
         .iter()
-        .filter(|e| match e.kind {
-            EventKind::OrderAccepted(..) | EventKind::OrderRejected(..) => true,
-            _ => false,
-        })
+        .filter(|e| matches!(e.kind, EventKind::OrderAccepted(..) | EventKind::OrderRejected(..)))
         .count();
     assert_eq!(answered as u32, feeder.handed_in, "every order is answered once; {}", again(seed));
     assert!(floor.plant.truth().is_clean(), "{:?}; {}", floor.plant.truth(), again(seed));

@@ -3,6 +3,7 @@
 
 use device_drivers::modbus::Serial;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
@@ -50,6 +51,10 @@ pub fn serial_line(answer: impl Fn(usize, u8, &[u8]) -> Vec<u8> + Send + 'static
     let asked = log.clone();
     // Somebody has to hold the other end open, or the master reads errors until the driver comes.
     let held = File::options().read(true).write(true).open(&path).unwrap();
+    // And it must not give back what comes before the driver has made it a plain line.
+    let mut plain = tcgetattr(&held).unwrap();
+    plain.make_raw();
+    tcsetattr(&held, OptionalActions::Now, &plain).unwrap();
     let mut port = File::from(master);
     let wires = port.try_clone().unwrap();
     std::thread::spawn(move || {

@@ -167,7 +167,7 @@ impl Controller<'_> {
         let known = |pos| floor.zone_of(pos).is_some_and(|(_, z)| self.is_known(z.domain));
         let limit = self.settings.position_stale_ms;
         let seen = dispatch::stands_there(floor, image, now, limit, task.source, task.load);
-        known(task.source) && known(task.target) && seen
+        known(task.source) && known(task.target) && seen && !self.contradicts(now, image, task.target)
     }
 
     /// Whether a leg may be begun: both its ends are known, and the sensors agree.

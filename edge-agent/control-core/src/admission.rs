@@ -192,6 +192,7 @@ impl Controller<'_> {
         let tier = floor
             .zone_ids()
             .filter(|(id, zone)| zone.kind == ZoneKind::Bays && self.has_room(*id, zone))
+            .filter(|(id, _)| from.is_none_or(|f| floor.hops(f, *id) < crate::floor::NEVER))
             .min_by_key(|(id, zone)| {
                 let elsewhere = own.is_some_and(|o| o != *id);
                 let legs = from.map_or(0, |f| floor.hops(f, *id));
@@ -330,8 +331,13 @@ impl Controller<'_> {
             return;
         }
         let load = order.request.load;
+        // It may have come in where its bay cannot be reached from.
+        let zone_of = |pos: PosId| floor.zone_of(pos).map(|(id, _)| id);
+        let here = order.at.and_then(zone_of);
+        let is_away =
+            |home: PosId| here.zip(zone_of(home)).is_some_and(|(from, to)| floor.hops(from, to) == crate::floor::NEVER);
         if order.at != order.home
-            && let Some(home) = order.home.filter(|h| dispatch::is_blocked(floor, &self.stock, *h))
+            && let Some(home) = order.home.filter(|h| dispatch::is_blocked(floor, &self.stock, *h) || is_away(*h))
         {
             self.stock.release(floor, home, load);
             if let Some(order) = self.orders.by_load(&self.stock.loads, load) {
@@ -354,10 +360,10 @@ impl Controller<'_> {
                 let goes = self.in_turn(floor, keeper, info.kind, zone, &o) && o.goal() != Goal::Home(front);
                 let bay = self.nearest_bay(floor, zone, stands);
                 let blocked = o.aside.is_some_and(|a| !self.stock.free_for(floor, a, stands));
-                if let Some(order) = self.orders.by_load(&self.stock.loads, stands) {
-                    if blocked || (!goes && order.aside.is_none()) {
-                        order.aside = bay;
-                    }
+                if let Some(order) = self.orders.by_load(&self.stock.loads, stands)
+                    && (blocked || (!goes && order.aside.is_none()))
+                {
+                    order.aside = bay;
                 }
             }
         }

@@ -20,7 +20,7 @@ use crate::interlock::{self, Hold};
 use crate::limits::{ASSIGN_MAX, Capacity};
 use crate::storage::Storage;
 use crate::traffic::roads::{FAR, Goal, NO_GOAL, NO_POSE, Place};
-use crate::units::{MachineId, Millis};
+use crate::units::{MachineId, Millis, PosId};
 
 /// Robots and loads are matched this often, milliseconds.
 const ASSIGN_EVERY_MS: u64 = 250;
@@ -201,6 +201,11 @@ impl Controller<'_> {
                 CommandCode::Place => dispatch::is_empty(image, now, limit, task.target),
                 _ => dispatch::stands_there(floor, image, now, limit, task.source, task.load),
             };
+            // What is seen there is not what is believed: nobody is on the way there until one of them has been put right.
+            let looks_at = if carries { task.target } else { task.source };
+            if !ready && self.contradicts(now, image, looks_at) {
+                return self.end_task(floor, id);
+            }
             if ready && self.run != RunState::Safe {
                 self.traffic.hold(vehicle, true);
                 self.say(now, id, &status, Command { code, pos, load: Some(task.load), ..Command::default() }, events);
@@ -213,6 +218,12 @@ impl Controller<'_> {
             events.push(now, EventKind::RobotJammed(id));
         }
         self.fleet.with(vehicle, |r| r.jammed = jammed);
+    }
+
+    /// Whether a sensor says something else of a position than is believed.
+    pub(crate) fn contradicts(&self, now: Millis, image: &InputImage<'_>, pos: PosId) -> bool {
+        let seen = image.position(pos);
+        seen.fresh(now, self.settings.position_stale_ms).is_some_and(|load| *load != self.stock.at(pos))
     }
 
     /// Tells a robot more of its base, when there is more than it was told.
@@ -286,7 +297,7 @@ impl Controller<'_> {
         let [critical, low, enough, full] = self.settings.charge;
         let idle = self.machine(id).task.is_none();
         if robot.charging {
-            let waiting = self.orders.len() > 0;
+            let waiting = !self.orders.is_empty();
             if status.charge >= full || (waiting && status.charge >= enough) {
                 self.fleet.with(vehicle, |r| (r.charging, r.charger) = (false, NO_GOAL));
             }

@@ -61,8 +61,8 @@ impl FloorPlan {
             return Err(build.faults);
         }
         let guidance = file.roads.as_ref().and_then(|r| r.guidance).unwrap_or(true);
-        build.plan.finish(guidance);
-        Ok(build.plan)
+        let faults = build.plan.finish(guidance);
+        if faults.is_empty() { Ok(build.plan) } else { Err(faults) }
     }
 
     /// One aisle with a shuttle a tier, one lift, a belt in, a belt out, and a robot cell on a loop of two belts.

@@ -236,7 +236,34 @@ impl FloorPlan {
         self.flatten();
         self.count_hops();
         self.measure(guidance);
-        Vec::new()
+        self.out_of_reach()
+    }
+
+    /// Tiers from which a load cannot be brought to a station, or out of the plant if anything leads out.
+    fn out_of_reach(&self) -> Vec<Fault> {
+        let never = |from: ZoneId, to: ZoneId| {
+            self.hops.get(usize::from(from.0) * self.zones.len() + usize::from(to.0)).is_none_or(|h| *h == NEVER)
+        };
+        let tiers = || self.aisles.iter().flat_map(|a| a.zones.iter().map(|z| z[0]));
+        let mut faults = Vec::new();
+        let mut tell =
+            |tier: ZoneId, what: String| {
+                let label = format!("loads of {} cannot be brought {what}", self.zone_name(tier));
+                faults.push(Fault::new(0..0, "not every load can be brought wherever it may have to go", label).help(
+                    "of two lifts on a mast the lower one does not reach the top: lead belts to the upper one too",
+                ));
+            };
+        for tier in tiers() {
+            for (station, name) in self.stations.iter().zip(&self.station_names) {
+                if never(tier, station.input) {
+                    tell(tier, format!("to {name}"));
+                }
+            }
+            if !self.departures.is_empty() && self.departures.iter().all(|d| never(tier, *d)) {
+                tell(tier, "out of the plant".into());
+            }
+        }
+        faults
     }
 
     /// Decks: from each a machine can put a load wherever it takes loads to.
@@ -299,6 +326,11 @@ impl FloorPlan {
             self.hops[goal * n + goal] = 0;
             let mut queue = VecDeque::from([(goal, 0u8)]);
             while let Some((zone, hops)) = queue.pop_front() {
+                // A lane into a tier is no passage: what stands there waits for a bay of that tier and for nothing else.
+                let leads_to = self.zones[zone].tier;
+                if zone != goal && leads_to.is_some_and(|tier| usize::from(tier.0) != goal) {
+                    continue;
+                }
                 for before in &back[zone] {
                     let slot = &mut self.hops[before * n + goal];
                     if *slot == NEVER && hops + 1 < NEVER {

@@ -78,7 +78,7 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
             problems.push(source.problem(span, "MQTT 3.1.1 has no such thing", "this needs version = \"5\""));
         }
     }
-    topics(source, m, payload, problems);
+    topics(source, m, &raw.gateway, payload, problems);
     let status_template = m.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
     let status_topic = expand(status_template, &levels(raw, "", "", ""));
     let loss_topic = format!("{}/lost", status_topic.trim_end_matches("/status"));
@@ -139,7 +139,7 @@ fn commands(
     problems: &mut Vec<Problem>,
 ) -> CommandPlan {
     if let Some(topic) = &table.topic {
-        check_template(source, topic, &["area", "line", "gateway"], &["{gateway}"], problems);
+        check_template(source, topic, &raw.gateway, &[], &["{gateway}"], problems);
     }
     let template = table.topic.as_ref().map_or(COMMAND_TOPIC, |t| t.get_ref());
     let levels = levels(raw, "", "", "");
@@ -173,21 +173,18 @@ fn commands(
     CommandPlan { topic, allow, orders, rate, own }
 }
 
-fn topics(source: &Source, m: &raw::Mqtt, payload: Payload, problems: &mut Vec<Problem>) {
+fn topics(source: &Source, m: &raw::Mqtt, gateway: &raw::Gateway, payload: Payload, problems: &mut Vec<Problem>) {
     if let Some(topic) = &m.topic {
         match payload {
             Payload::Tag => {
-                let levels = ["area", "line", "cell", "device", "tag", "gateway"];
-                check_template(source, topic, &levels, &["{device}", "{tag}"], problems);
+                let (levels, needed) = (["cell", "device", "tag"], ["{device}", "{tag}"]);
+                check_template(source, topic, gateway, &levels, &needed, problems);
             }
-            Payload::Device => {
-                let levels = ["area", "line", "cell", "device", "gateway"];
-                check_template(source, topic, &levels, &["{device}"], problems);
-            }
+            Payload::Device => check_template(source, topic, gateway, &["cell", "device"], &["{device}"], problems),
         }
     }
     if let Some(topic) = &m.status_topic {
-        check_template(source, topic, &["area", "line", "gateway"], &[], problems);
+        check_template(source, topic, gateway, &[], &[], problems);
     }
 }
 

@@ -120,6 +120,13 @@ pub struct Broker {
     pub tls: bool,
 }
 
+impl MqttPlan {
+    /// Where changes of alarms are told: this and the alarm's name.
+    pub fn alarm_topic(&self) -> String {
+        format!("{}/alarm", self.status_topic.trim_end_matches("/status"))
+    }
+}
+
 impl Broker {
     /// A broker without TLS.
     pub fn plain(host: &str, port: u16) -> Broker {
@@ -182,7 +189,7 @@ pub struct SpoolPlan {
     pub age: Duration,
     /// What goes first when it is full.
     pub retention: Retention,
-    /// Bytes that are kept for the order journal.
+    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
     pub reserve: u64,
 }
 
@@ -454,7 +461,7 @@ pub(super) fn plan(
 }
 
 fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> (SocketAddr, PathBuf) {
-    for level in [&raw.name, &raw.area, &raw.line] {
+    for level in [&raw.name, &raw.area, &raw.line].into_iter().chain(&raw.enterprise).chain(&raw.site) {
         topic_level(source, level, problems);
     }
     let default = SocketAddr::from(([127, 0, 0, 1], 9464));
@@ -565,11 +572,14 @@ pub(super) fn device_topic(raw: &raw::Config, cell: &str, device: &str) -> (Arc<
     (expand(before, &levels).into(), expand(after, &levels).into())
 }
 
-pub(super) type Levels<'a> = [(&'static str, &'a str); 6];
+pub(super) type Levels<'a> = [(&'static str, &'a str); 8];
 
 pub(super) fn levels<'a>(raw: &'a raw::Config, cell: &'a str, device: &'a str, tag: &'a str) -> Levels<'a> {
     let g = &raw.gateway;
+    let given = |level: &'a Option<Spanned<String>>| level.as_ref().map_or("", |l| l.get_ref().as_str());
     [
+        ("{enterprise}", given(&g.enterprise)),
+        ("{site}", given(&g.site)),
         ("{area}", g.area.get_ref()),
         ("{line}", g.line.get_ref()),
         ("{gateway}", g.name.get_ref()),
@@ -583,19 +593,29 @@ pub(super) fn expand(template: &str, levels: &Levels<'_>) -> String {
     levels.iter().fold(template.to_string(), |topic, (name, value)| topic.replace(name, value))
 }
 
+/// Whether a template is a topic made of levels there are: those of the gateway, and `known`.
 pub(super) fn check_template(
     source: &Source,
     text: &Spanned<String>,
+    gateway: &raw::Gateway,
     known: &[&str],
     needed: &[&str],
     problems: &mut Vec<Problem>,
 ) {
     let template = text.get_ref();
+    let mut own = vec!["area", "line", "gateway"];
+    own.extend(gateway.enterprise.as_ref().map(|_| "enterprise"));
+    own.extend(gateway.site.as_ref().map(|_| "site"));
+    let known: Vec<&str> = own.into_iter().chain(known.iter().copied()).collect();
     for part in template.split('{').skip(1) {
         let name = part.split('}').next().unwrap_or(part);
         if !known.contains(&name) || !part.contains('}') {
             let label = format!("there is no level {{{name}}}; the levels are {{{}}}", known.join("}, {"));
-            problems.push(source.problem(text.span(), "unknown level in a topic template", label));
+            let problem = source.problem(text.span(), "unknown level in a topic template", label);
+            problems.push(match name {
+                "enterprise" | "site" => problem.help(format!("add `{name} = ..` to [gateway]")),
+                _ => problem,
+            });
         }
     }
     if template.is_empty() || template.contains(['+', '#']) {

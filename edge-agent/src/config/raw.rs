@@ -45,6 +45,12 @@ pub struct Part {
 pub struct Gateway {
     /// Its name: MQTT client id, and `{gateway}` in topics.
     pub name: Spanned<String>,
+    /// ISA-95 enterprise, `{enterprise}` in topics.
+    #[serde(default)]
+    pub enterprise: Option<Spanned<String>>,
+    /// ISA-95 site, `{site}` in topics.
+    #[serde(default)]
+    pub site: Option<Spanned<String>>,
     /// ISA-95 area, `{area}` in topics.
     pub area: Spanned<String>,
     /// ISA-95 production line, `{line}` in topics.
@@ -218,7 +224,7 @@ pub struct Spool {
     /// With `"thin"`, one record in so many is kept.
     #[serde(default)]
     pub keep: Option<Spanned<u32>>,
-    /// Bytes that are kept for the order journal.
+    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
     #[serde(default)]
     pub reserve: Option<Spanned<Size>>,
 }

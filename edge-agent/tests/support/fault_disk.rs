@@ -226,8 +226,17 @@ impl DiskFile for Open {
             content.pending.clear();
             return Err(io::Error::from_raw_os_error(5));
         }
-        content.durable = content.live.clone();
-        content.pending.clear();
+        for (at, write) in std::mem::take(&mut content.pending) {
+            let at = at as usize;
+            match write {
+                None => content.durable.resize(at, 0),
+                Some(bytes) => {
+                    let length = content.durable.len().max(at + bytes.len());
+                    content.durable.resize(length, 0);
+                    content.durable[at..at + bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+        }
         Ok(())
     }
 

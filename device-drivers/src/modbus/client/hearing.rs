@@ -1,12 +1,12 @@
 //! What comes back, and what does not: replies to their requests, time-outs to their units.
 
-use super::{Flight, Modbus, What};
+use super::{Flight, Modbus, SILENCE_LIMITS, What};
 use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
 use crate::line::LineSink;
 use crate::modbus::frame::Inbox;
 use crate::modbus::group::Group;
 use crate::modbus::health::Unit;
-use crate::modbus::pdu::Answer;
+use crate::modbus::pdu::{Answer, Ask};
 use crate::modbus::writes::{Pending, compare, modified, read_back};
 use crate::value::{Cause, wall_clock_ms};
 use std::cmp::Reverse;
@@ -30,12 +30,12 @@ impl Modbus {
         loop {
             let frame = inbox.mbap().map_err(|what| LinkError::Protocol { peer: self.endpoint.to_string(), what })?;
             let Some(frame) = frame else { return Ok(()) };
+            // Whatever it is an answer to: somebody is there.
+            self.hears(now);
             let units = &self.units;
             let meant = |f: &Flight| {
                 f.transaction == frame.transaction && units.get(f.unit).is_some_and(|u| u.id == frame.unit)
             };
-            // Whatever it is an answer to: somebody is there.
-            (self.last_heard, self.silent) = (now, 0);
             match self.flights.iter().position(meant) {
                 Some(at) => {
                     let flight = self.flights.swap_remove(at);
@@ -64,6 +64,17 @@ impl Modbus {
         self.answered(flight, inbox.get(pdu), now, sink)
     }
 
+    /// Somebody is there.
+    fn hears(&mut self, now: Instant) {
+        (self.last_heard, self.unheard, self.silent) = (now, None, 0);
+    }
+
+    fn nobody_answers(&self, unit: usize, ask: &Ask) -> LinkError {
+        let unit = self.units.get(unit).map_or(0, |u| u.id);
+        let (peer, what) = (self.endpoint.to_string(), format!("{ask} at unit {unit}"));
+        LinkError::Timeout { peer, what, limit: self.timeout }
+    }
+
     fn answered(
         &mut self,
         flight: Flight,
@@ -71,7 +82,7 @@ impl Modbus {
         now: Instant,
         sink: &mut impl LineSink,
     ) -> Result<(), LinkError> {
-        (self.last_heard, self.silent) = (now, 0);
+        self.hears(now);
         let answer = flight.expected.check(pdu);
         // A gateway that says "no path" or "no answer" speaks for a unit that did not.
         let absent = matches!(answer, Ok(Answer::Exception(10 | 11)));
@@ -190,15 +201,17 @@ impl Modbus {
                 What::Listen => {}
             }
             self.finish_polls(now, sink);
+            let deaf = self.unheard.is_some_and(|since| now >= since + self.timeout * SILENCE_LIMITS);
+            if deaf && self.endpoint.host_port().is_some() {
+                return Err(self.nobody_answers(flight.unit, &flight.ask));
+            }
             if flight.behind {
                 continue; // it may have waited behind another: that one's silence, not its own
             }
             self.unit_missed(flight.unit, flight.sent, now, cause, sink);
             self.silent = if self.last_heard < flight.sent { self.silent + 1 } else { 0 };
             if self.silent >= 2 && self.is_half_open(now) {
-                let unit = self.units.get(flight.unit).map_or(0, |u| u.id);
-                let (peer, what) = (self.endpoint.to_string(), format!("{} at unit {unit}", flight.ask));
-                return Err(LinkError::Timeout { peer, what, limit: self.timeout });
+                return Err(self.nobody_answers(flight.unit, &flight.ask));
             }
         }
         Ok(())

@@ -7,7 +7,8 @@
 //!                                    if opted in
 //! ```
 //!
-//! What ends the link: the stream, a frame that cannot be one, or a peer that says nothing at all for two time limits. What one unit does
+//! What ends the link: the stream, a frame that cannot be one, or a peer that says nothing at all for two time limits (four while some of its
+//! units may be waiting behind others). What one unit does
 //! or does not do never ends it: see [`crate::modbus::health`]. On a serial line there are no transaction ids: one request at a
 //! time, silence before it, and whatever came after a time-out is thrown away.
 
@@ -36,6 +37,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Bytes taken from the stream at once.
 const CHUNK: usize = 8 * 1024;
+/// Time limits without a sound on a connection that is spoken to, after which it is half open. A gateway may wait longer than one for a
+/// dead unit behind it, and says nothing meanwhile.
+const SILENCE_LIMITS: u32 = 4;
 /// Groups of one interval are spread over at most this long: first values come soon.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
 
@@ -92,6 +96,8 @@ pub struct Modbus {
     transaction: u16,
     may_send_at: Instant,
     last_heard: Instant,
+    /// When a unit that has always answered was first asked without anything being heard after it.
+    unheard: Option<Instant>,
     silent: u32,
     read_is_next: bool,
     stopping: bool,
@@ -158,6 +164,7 @@ impl Modbus {
             transaction: fastrand::u16(..),
             may_send_at: now,
             last_heard: now,
+            unheard: None,
             silent: 0,
             read_is_next: false,
             stopping: false,
@@ -198,7 +205,7 @@ impl Modbus {
         self.flights.clear();
         self.inbox.clear();
         self.bus = Bus::default();
-        (self.may_send_at, self.last_heard, self.silent) = (now, now, 0);
+        (self.may_send_at, self.last_heard, self.unheard, self.silent) = (now, now, None, 0);
         (self.read_is_next, self.stopping) = (false, false);
     }
 

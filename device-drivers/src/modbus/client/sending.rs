@@ -130,6 +130,7 @@ impl Modbus {
             let Some(u) = self.units.get(unit) else { continue };
             let before = out.len();
             let limit = u.limit(self.timeout) + self.endpoint.takes(pdu.len() + 3, expected.length() + 3);
+            let is_fine = u.is_fine();
             let (id, transactions) = (u.id, self.endpoint.has_transactions());
             let turn = if transactions { u.turn(self.timeout).min(limit) } else { limit };
             self.transaction = self.transaction.wrapping_add(1);
@@ -143,6 +144,9 @@ impl Modbus {
                 self.counters.noise += u64::from(noisy);
             }
             self.may_send_at = now + self.pause;
+            if is_fine {
+                self.unheard.get_or_insert(now);
+            }
             let transaction = self.transaction;
             let (turn_until, deadline) = (now + turn, now + limit);
             // Whoever is asked while another keeps the line waiting may be waiting behind it.

@@ -1,0 +1,111 @@
+//! `[mqtt]`, `[spool]` and the keys of tags that telemetry reads: what they come to, and what is wrong with them.
+
+use edge_agent::config::{self, Plan};
+use edge_agent::telemetry::mqtt::wire::Version;
+use edge_agent::telemetry::payload::Encoding;
+use edge_agent::telemetry::spool::{Replay, Retention, Stream};
+use expect_test::expect_file;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+const HEAD: &str = "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\n";
+const LINE: &str = "[[line]]\nname = \"l\"\nmodbus = \"10.0.0.1:502\"\n[[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
+const TAG: &str = "[[tag]]\nname = \"t\"\naddress = \"holding:0\"\ntype = \"u16\"\n";
+
+fn folder(agent: &str, profile: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("agent.toml"), agent).unwrap();
+    std::fs::write(dir.path().join("p.toml"), profile).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), "").unwrap();
+    std::fs::write(dir.path().join("password"), "secret\n").unwrap();
+    dir
+}
+
+fn load(dir: &Path) -> Plan {
+    config::load(&dir.join("agent.toml")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn everything_that_can_be_said_of_telemetry_is_understood() {
+    let agent = format!(
+        "{}enterprise = \"acme\"\nsite = \"rhine\"\nstate_dir = \"state\"\n\
+         [spool]\ndirectory = \"spool\"\nsize = \"2GiB\"\nage = \"7days\"\nretention = \"thin\"\nkeep = 10\nreserve = \"8MiB\"\n\
+         [mqtt]\nbrokers = [\"mqtts://a:8883\", \"b:1883\"]\nversion = \"5\"\nencoding = \"cbor\"\nexpiry = \"1h\"\n\
+         properties = {{ plant = \"north\" }}\nreplay = \"in-order\"\nreplay_rate = 500.0\ntls = {{ ca = \"ca.pem\" }}\n\
+         username = \"gw\"\npassword_file = \"password\"\ntopic = \"{{enterprise}}/{{site}}/{{area}}/{{line}}/{{cell}}/{{device}}/{{tag}}\"\n\
+         [mqtt.commands]\nallow = [\"d/*\"]\nrate = 2.0\n{LINE}",
+        HEAD
+    );
+    let dir = folder(&agent, &format!("{TAG}priority = \"high\"\ndeadband_percent = 2.0\nmin = 0.0\nmax = 50.0\n"));
+    let plan = load(dir.path());
+    let m = plan.mqtt.as_ref().unwrap();
+    let brokers: Vec<String> = m.brokers.iter().map(ToString::to_string).collect();
+    assert_eq!(brokers, ["mqtts://a:8883", "b:1883"]);
+    assert_eq!((m.version, m.encoding, m.replay), (Version::V5, Encoding::Cbor, Replay::InOrder));
+    assert_eq!((m.expiry, m.replay_rate), (Some(Duration::from_secs(3600)), Some(500.0)));
+    assert_eq!(m.login.as_ref().unwrap().secret.as_ref().unwrap().read().unwrap(), "secret");
+    assert_eq!((m.spool.capacity, m.spool.retention, m.spool.reserve), (2 << 30, Retention::Thin(10), 8 << 20));
+    assert_eq!(m.spool.directory.as_deref(), Some(&*dir.path().join("spool")));
+    assert_eq!(&*plan.lines[0].devices[0].topic.0, "acme/rhine/hall/a/c/d/");
+    let point = &plan.lines[0].points[0];
+    assert_eq!((point.stream, point.deadband), (Stream::High, 1.0), "2 % of 0 to 50");
+    let commands = m.commands.as_ref().unwrap();
+    assert_eq!(commands.topic, "lightsout/hall/a/gw/cmd");
+    assert!(commands.own.iter().any(|own| own == "acme/rhine/hall/a/"), "{:?}", commands.own);
+}
+
+#[test]
+fn a_credential_of_systemd_is_read_when_it_is_needed() {
+    let agent = format!("{HEAD}[mqtt]\nbroker = \"b:1883\"\nusername = \"gw\"\npassword_credential = \"mqtt\"\n{LINE}");
+    let dir = folder(&agent, TAG);
+    let login = load(dir.path()).mqtt.unwrap().login.unwrap();
+    let why = login.secret.unwrap().read().unwrap_err();
+    assert!(why.contains("LoadCredential=mqtt:"), "{why}");
+}
+
+#[test]
+fn what_is_wrong_with_it_is_told() {
+    let mqtt = |more: &str| format!("{HEAD}[mqtt]\nbroker = \"b:1883\"\n{more}\n{LINE}");
+    let spool = |more: &str| format!("{HEAD}[spool]\ndirectory = \"s\"\n{more}\n[mqtt]\nbroker = \"b:1883\"\n{LINE}");
+    let plain = mqtt("");
+    let tag = |more: &str| format!("{TAG}{more}\n");
+    let rows: Vec<(&str, String, String)> = vec![
+        ("no broker at all", format!("{HEAD}[mqtt]\n{LINE}"), tag("")),
+        ("brokers twice", mqtt("brokers = [\"a:1\"]"), tag("")),
+        ("an unknown way", mqtt("").replace("b:1883", "ws://b:1883"), tag("")),
+        ("TLS without certificates", mqtt("").replace("b:1883", "mqtts://b:8883"), tag("")),
+        ("certificates without TLS", mqtt("tls = { ca = \"ca.pem\" }"), tag("")),
+        ("an unknown version", mqtt("version = \"4\""), tag("")),
+        ("expiry in 3.1.1", mqtt("version = \"3.1.1\"\nexpiry = \"1h\""), tag("")),
+        ("an unknown encoding", mqtt("encoding = \"xml\""), tag("")),
+        ("an unknown replay", mqtt("replay = \"newest\""), tag("")),
+        ("a rate of nothing", mqtt("replay_rate = 0.0"), tag("")),
+        ("two passwords", mqtt("username = \"u\"\npassword_file = \"password\"\npassword_credential = \"x\""), tag("")),
+        ("a password without a user", mqtt("password_credential = \"x\""), tag("")),
+        ("a site that has no name", mqtt("topic = \"{site}/{device}/{tag}\""), tag("")),
+        ("a size twice", spool("").replace("broker =", "spool = \"1GiB\"\nbroker ="), tag("")),
+        ("an unknown retention", spool("retention = \"newest\""), tag("")),
+        ("keep without thin", spool("keep = 3"), tag("")),
+        ("thinning nothing", spool("retention = \"thin\"\nkeep = 1"), tag("")),
+        ("an age of seconds", spool("age = \"5s\""), tag("")),
+        ("a spool too small", spool("size = \"10kB\""), tag("")),
+        ("Sparkplug with a topic", mqtt("topic = \"{device}/{tag}\"\nsparkplug = { group = \"g\" }"), tag("")),
+        ("a group that is no level", mqtt("sparkplug = { group = \"a/b\" }"), tag("")),
+        ("a command for no tag", mqtt("commands = { allow = [\"speed\"] }"), tag("")),
+        ("orders without a floor", mqtt("commands = { orders = true }"), tag("")),
+        ("a rate of no commands", mqtt("commands = { rate = 0.0 }"), tag("")),
+        ("an unknown priority", plain.clone(), tag("priority = \"urgent\"")),
+        ("percent of what", plain.clone(), tag("deadband_percent = 2.0")),
+        ("a deadband of nothing", plain.clone(), tag("deadband = 0.0")),
+        ("two deadbands", plain.clone(), tag("deadband = 1.0\ndeadband_percent = 2.0")),
+    ];
+    let mut all = String::new();
+    for (name, agent, profile) in rows {
+        let dir = folder(&agent, &profile);
+        let report = config::load(&dir.path().join("agent.toml")).expect_err(name);
+        let text = report.render(false).replace(&format!("{}/", dir.path().display()), "");
+        let _ = write!(all, "=== {name}\n{text}\n\n");
+    }
+    expect_file!["snapshots/config_mqtt.txt"].assert_eq(&all);
+}
