@@ -40,7 +40,7 @@ async fn until(running: &Running, command: Option<Command>, wanted: impl Fn(&Mac
 
 #[tokio::test]
 async fn a_shuttle_is_commanded_over_modbus_and_its_load_is_seen_to_move() {
-    let mut config = PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap();
+    let mut config = PlantConfig::from_toml(include_str!("../../configs/small/plant.toml")).unwrap();
     config.listen.modbus.set_port(0);
     config.listen.opcua.set_port(0);
     let dir = tempfile::tempdir().unwrap();

@@ -36,7 +36,7 @@ fn status(record: &Record) -> Option<MachineStatus> {
 }
 
 async fn plant(at: Option<std::net::SocketAddr>, boot: u16, dir: &Path) -> Sim {
-    let mut config = PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap();
+    let mut config = PlantConfig::from_toml(include_str!("../../configs/small/plant.toml")).unwrap();
     config.listen.modbus.set_port(0);
     config.listen.opcua.set_port(0);
     config.listen.opcua = at.unwrap_or(config.listen.opcua);

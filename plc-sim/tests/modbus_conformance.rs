@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 async fn rack() -> (SharedPlant, SocketAddr) {
-    let config = PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap();
+    let config = PlantConfig::from_toml(include_str!("../../configs/small/plant.toml")).unwrap();
     let plant = SharedPlant::new(Plant::new(config, 1, 1).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
@@ -146,7 +146,7 @@ async fn a_frame_in_single_bytes_and_two_frames_in_one_are_answered_alike() {
 proptest::proptest! {
     #[test]
     fn no_bytes_whatever_make_the_server_panic_or_answer_at_length(unit in 0u8.., pdu in proptest::collection::vec(0u8.., 1..253)) {
-        let config = PlantConfig::from_toml(include_str!("../../configs/demo/plant.toml")).unwrap();
+        let config = PlantConfig::from_toml(include_str!("../../configs/small/plant.toml")).unwrap();
         let plant = SharedPlant::new(Plant::new(config, 1, 1).unwrap());
         let answer = modbus::answer(&plant, unit, &pdu);
         proptest::prop_assert!((2..=253).contains(&answer.len()));

@@ -147,7 +147,7 @@ pub fn start(
     let settings = Settings {
         stale_ms: u64::try_from(plan.stale_after.as_millis()).unwrap_or(u64::MAX),
         valid_ms: u16::try_from(plan.command_valid.as_millis()).unwrap_or(u16::MAX),
-        traffic: traffic::Settings { step_ms: step_ms(&floor), ..traffic::Settings::default() },
+        traffic: traffic::Settings { step_ms: floor.step_ms(), ..traffic::Settings::default() },
         ..Settings::default()
     };
     let (realtime, period_ns) = (plan.realtime, plan.period.as_nanos() as i64); // 1 to 100 ms, checked by the plan
@@ -181,24 +181,6 @@ pub fn start(
         tracing::warn!("running without full real time: {text}. Set control.realtime = \"off\" if that is meant");
     }
     Ok(handle)
-}
-
-/// What a mobile robot needs from one place to the next when nobody is in its way, milliseconds.
-fn step_ms(floor: &FloorPlan) -> u64 {
-    let usual = traffic::Settings::default().step_ms;
-    let Some(robot) = &floor.robot else { return usual };
-    let (mut metres, mut roads) = (0.0, 0u32);
-    let view = floor.view();
-    for (place, from) in (0u16..).zip(&floor.place_spots) {
-        for to in view.roads().beside(place).iter().filter_map(|p| floor.place_spots.get(usize::from(*p))) {
-            metres += (to.x - from.x).hypot(to.y - from.y);
-            roads += 1;
-        }
-    }
-    if roads == 0 || robot.drive.speed <= 0.0 {
-        return usual;
-    }
-    (metres / f64::from(roads) / robot.drive.speed * 1000.0).clamp(200.0, 10_000.0) as u64
 }
 
 struct Loop<'m> {
