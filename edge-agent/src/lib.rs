@@ -28,6 +28,8 @@
 //! | [`live`] | what pages see, encoded once for all of them |
 //! | [`http`] | the API and the page |
 //! | [`cli`] | the command line; [`browse`] and [`pki`] are two of its commands |
+//!
+//! How to use it, connect it, tune it and keep it: [`handbook`], which is the README.
 
 pub mod access;
 pub mod agent;
@@ -42,6 +44,8 @@ pub mod control;
 pub mod desk;
 pub mod field;
 pub mod forecast;
+#[doc = include_str!("../../README.md")]
+pub mod handbook {}
 pub mod http;
 pub mod ledger;
 pub mod lines;

@@ -308,10 +308,20 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
             "return document.activeElement.id === 'tab-floor' && !document.getElementById('floor').hidden",
         )
         .await;
+    // The plant is gone: a click on a machine says what is the matter with it, and what to do.
+    assert!(sim.truth().is_clean());
+    drop(sim);
+    browser.tab("floor").await;
+    let lost = "return [...document.querySelectorAll('.vehicles tbody tr')].some((r) => r.textContent.includes('shuttle-1') && r.textContent.includes('Not seen'))";
+    browser.until("the machine is not seen", lost).await;
+    browser.click(".vehicles [data-n='0']").await;
+    let told = "return document.querySelector('#vehicle-detail .alarm')?.textContent.includes('status cannot be seen')";
+    browser.until("its alarm is beside it", told).await;
+    browser.picture("lost", (1366, 1000), "light").await;
+    browser.picture("lost", (800, 1100), "dark").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.end().await;
     agent.stop().await;
-    assert!(sim.truth().is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,11 @@
 // What stands still is painted once per zoom; what moves is painted every frame, gliding from where it is seen to where it was told to be.
 import { age, fill, get, h, kpi, time, toast } from "/page/api.js";
 import { may } from "/page/people.js";
+import { prio } from "/page/alarms.js";
 
 let scene = null, offsets = [], bounds = null, loads = new Map(), vehicles = [], order = [];
 let view = { scale: 1, x: 0, y: 0, fitted: true }, selected = null, detailTimer = 0, visible = true, still = null, live = null;
-let ink = {}, base, top, box, side, list, kpis, counts = null, throughput = [];
+let ink = {}, base, top, box, side, list, kpis, counts = null, throughput = [], alarms = [];
 export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0, told: -1 };
 window.lightsoutFloor = { stats, positions: () => vehicles.map((v) => [v.x, v.y]), count: () => vehicles.length };
 
@@ -29,6 +30,7 @@ export function start(stream) {
   pointers();
   stream.on("floor", moment);
   stream.on("loads", (l) => { loads = new Map(l); still = null; });
+  stream.on("alarms", (l) => { alarms = l; });
   stream.on("beat", (b) => { counts = b; paintKpis(); });
   setInterval(paintList, 1000);
   reload();
@@ -269,10 +271,12 @@ async function detail() {
   if (selected === null || !at) { if (at) fill(at); return; }
   try {
     const v = vehicles[selected], d = await get(`/api/v1/floor/vehicles/${selected}`);
+    const mine = alarms.filter((a) => a.active && a.subject === d.name);
     const acknowledge = async () => (await import("/page/app.js")).acknowledgeMachines();
     fill(at, h("h2", {}, d.name), h("dl", {}, h("dt", {}, "State"), h("dd", {}, h("span", { class: `mark ${LEVEL[d.state] || "good"}` }, NAMES[d.state])), d.why ? [h("dt", {}, "Why"), h("dd", {}, d.why)] : null,
       h("dt", {}, "Load"), h("dd", {}, d.load ?? "none"), h("dt", {}, "Order"), h("dd", {}, d.order ?? "none"), d.doing ? [h("dt", {}, "Doing"), h("dd", {}, d.doing)] : null, v.battery >= 0 ? [h("dt", {}, "Battery"), h("dd", {}, `${v.battery} %`)] : null),
       d.state === "waiting" ? h("button", { class: "do primary", disabled: !may("operator"), onclick: acknowledge }, "Acknowledge machines") : null,
+      mine.map((a) => h("div", { class: "row alarm" }, prio(a.priority), h("div", {}, h("strong", {}, a.means), h("div", { class: "soft" }, a.action)))),
       h("h3", {}, "Last commands"), d.commands.length ? h("ol", { class: "story" }, d.commands.slice(0, 6).map((s) => h("li", {}, h("time", {}, time(s.time)), s.what))) : h("p", { class: "soft" }, "none yet"));
   } catch (e) { toast(e.message); }
   detailTimer = setTimeout(detail, 1000);
