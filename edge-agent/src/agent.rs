@@ -6,7 +6,7 @@
 //! ```
 
 use crate::access::Access;
-use crate::alarms::{AlarmDesk, AlarmWatcher};
+use crate::alarms::{AlarmDesk, AlarmNews, AlarmWatcher};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::{Audit, Commands, WriteDesk};
@@ -16,6 +16,7 @@ use crate::control::{self, ControlStats, EVENTS, REQUESTS, Wires};
 use crate::desk::{Desk, OrderView};
 use crate::field::{ImageStage, Publish};
 use crate::http::{self, Face, FaceParts};
+use crate::ledger::Ledger;
 use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, Stages};
@@ -29,7 +30,7 @@ use crate::telemetry::{self, Spool};
 use control_core::event::RunState;
 use control_core::{InputImage, OutputImage};
 use device_drivers::value::wall_clock_ms;
-use std::io::Write;
+use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -79,7 +80,17 @@ impl Agent {
 
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
-        let desk = Desk::new(request_tx);
+        let (has_floor, kept) = (plan.layout.is_some(), plan.layout.is_some() && plan.is_kept);
+        let reserve = plan.mqtt.as_ref().map_or(0, |m| m.spool.reserve);
+        let (ledger, known) = match kept {
+            true => Ledger::open(&plan.state_dir.join("orders"), reserve).map(|(l, known)| (Some(l), known))?,
+            false => Default::default(),
+        };
+        let interrupted = known.interrupted.clone();
+        if !interrupted.is_empty() {
+            tracing::warn!("{} orders were under way when the gateway ended: they have failed", interrupted.len());
+        }
+        let desk = Desk::with(request_tx, ledger, known);
         let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let (image_in, image_out) = triple_buffer(&InputImage::default());
@@ -103,7 +114,7 @@ impl Agent {
             None => None,
         };
 
-        let (names, has_floor) = (plan.names(), plan.layout.is_some());
+        let names = plan.names();
         let board = Arc::new(Board::new(names));
         let own_floor =
             |layout| -> Arc<dyn Source> { Arc::new(Aisle::new(layout, names, stage.clone(), board.clone(), clock)) };
@@ -131,7 +142,12 @@ impl Agent {
         let commands = plan.mqtt.as_ref().and_then(|m| m.commands.clone()).map(door);
         let command_stats = commands.as_ref().map_or_else(Arc::default, |c| c.stats.clone());
         let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
-        let telling = tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
+        let telling =
+            tells.map(|(topic, desk)| tokio::spawn(tell_orders((desk, interrupted), topic, spool.spool.clone())));
+        let alarms = Arc::new(AlarmDesk::default());
+        // A Sparkplug host has no place for them.
+        let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
+        let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
         let mqtt = plan.mqtt.clone().map(|m| {
             let face: Box<dyn telemetry::mqtt::face::Face> = match (m.sparkplug.clone(), hub) {
                 (Some(node), Some(hub)) => Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands)),
@@ -152,10 +168,16 @@ impl Agent {
             writes,
             commands: command_stats,
             audit: audit.stats.clone(),
-            alarms: Arc::new(AlarmDesk::default()),
+            alarms,
             live: Arc::new(LiveStats::default()),
         });
-        let reloader = Arc::new(Reloader::new(room, stages.alarms.clone(), (plan.file, plan.files), rest));
+        let reloader = Arc::new(Reloader::new(
+            room,
+            stages.alarms.clone(),
+            (plan.file, plan.files),
+            plan.access.dir.clone(),
+            rest,
+        ));
         let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
         let watcher = AlarmWatcher {
             desk: stages.alarms.clone(),
@@ -186,6 +208,7 @@ impl Agent {
             tokio::spawn(face.clone().watch_beat()),
         ];
         others.extend(telling);
+        others.extend(alarming.map(tokio::spawn));
         tracing::info!("serving http://{http_at}/");
         if let Some(token) = first {
             tracing::info!(
@@ -271,10 +294,14 @@ impl Agent {
 }
 
 /// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
-async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
-    let (mut changes, mut records) = (desk.changes(), Records::default());
+async fn tell_orders((desk, first): (Arc<Desk>, Vec<OrderView>), topic: String, spool: Arc<Spool>) {
+    let (mut changes, mut records, mut first) = (desk.changes(), Records::default(), first.into_iter());
     loop {
-        let view = match changes.recv().await {
+        let next = match first.next() {
+            Some(view) => Ok(view),
+            None => changes.recv().await,
+        };
+        let view = match next {
             Ok(view) => view,
             // The newest state of an order says what the ones before would have.
             Err(broadcast::error::RecvError::Lagged(_)) => continue,
@@ -282,18 +309,44 @@ async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
         };
         let id = view.id.to_string();
         let stamp = (wall_clock_ms(), 1);
-        records.push((Stream::High, Kind::Json), &[&topic, "/", &id], stamp, |out| order_change(out, &view));
+        let news = OrderNews { view, time: rfc3339(stamp.0).to_string() };
+        records.push((Stream::High, Kind::Json), &[&topic, "/", &id], stamp, |out| numbered(out, &news));
         spool.append(&mut records);
     }
 }
 
-/// An order as JSON, with its stream, the time and the place of the sequence.
-fn order_change(out: &mut Vec<u8>, view: &OrderView) -> usize {
+/// Promises every change of an alarm to the broker, in the stream `high`: `{topic}/{alarm}`.
+async fn tell_alarms(mut news: broadcast::Receiver<AlarmNews>, topic: String, spool: Arc<Spool>) {
+    let mut records = Records::default();
+    loop {
+        let news = match news.recv().await {
+            Ok(news) => news,
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!("{missed} changes of alarms came too fast to be published; the API has them");
+                continue;
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let place = [&*topic, "/", news.change.alarm];
+        records.push((Stream::High, Kind::Json), &place, (wall_clock_ms(), 0), |out| numbered(out, &news));
+        spool.append(&mut records);
+    }
+}
+
+/// An order and when it came to this.
+#[derive(Serialize)]
+struct OrderNews {
+    #[serde(flatten)]
+    view: OrderView,
+    time: String,
+}
+
+/// Something as a JSON object, with its stream and the place of the sequence.
+fn numbered(out: &mut Vec<u8>, what: &impl Serialize) -> usize {
     let start = out.len();
-    let _ = serde_json::to_writer(&mut *out, view);
+    let _ = serde_json::to_writer(&mut *out, what);
     out.pop(); // the closing brace
-    let time = rfc3339(wall_clock_ms());
-    let _ = write!(out, ",\"stream\":\"high\",\"time\":\"{time}\",\"sequence\":");
+    out.extend_from_slice(b",\"stream\":\"high\",\"sequence\":");
     let hole = out.len() - start;
     out.push(b'}');
     hole

@@ -7,16 +7,19 @@
 //! ```
 //!
 //! The desk keeps the last [`HISTORY`] orders. A key given with an order makes it idempotent: the same key again
-//! is answered with the order it already made.
+//! is answered with the order it already made. With a [`Ledger`] an order is on disk before the control thread hears of it, and known
+//! after a restart.
 
 use crate::config::plan::FloorNames;
 use crate::control::run_state_name;
+use crate::ledger::{Ledger, Recalled};
 use control_core::cycle::Request;
 use control_core::event::{Event, EventKind, OrderFault};
 use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
 use control_core::order::{ADOPTED, OrderKind, OrderRequest};
 use control_core::units::{LoadId, OrderId};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,7 +86,7 @@ pub enum OrderState {
 }
 
 /// An order and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OrderView {
     /// Its number.
     pub id: u32,
@@ -96,13 +99,13 @@ pub struct OrderView {
     /// Where it stands.
     pub state: OrderState,
     /// Why it was refused or given up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Cow<'static, str>>,
     /// Made by the runtime for a load that stood in the way.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
     /// The key it came with.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
@@ -151,6 +154,7 @@ struct Books {
 pub struct Desk {
     books: Mutex<Books>,
     requests: Mutex<rtrb::Producer<Request>>,
+    ledger: Option<Ledger>,
     /// Requests that found the ring full.
     pub busy: AtomicU64,
 }
@@ -160,12 +164,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// A desk that hands its requests in through `requests`.
+    /// A desk that hands its requests in through `requests`, and forgets everything with its end.
     pub fn new(requests: rtrb::Producer<Request>) -> Arc<Desk> {
+        Desk::with(requests, None, Recalled::default())
+    }
+
+    /// A desk that writes its orders down, and knows those of an earlier run.
+    pub fn with(requests: rtrb::Producer<Request>, ledger: Option<Ledger>, known: Recalled) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
-        let (orders, keys, answers) = Default::default();
-        let books = Books { changes, orders, keys, answers, next: 1 };
-        Arc::new(Desk { books: Mutex::new(books), requests: Mutex::new(requests), busy: AtomicU64::new(0) })
+        let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
+        let key = |o: &OrderView| Some((o.key.clone()?, o.id));
+        let keys = known.orders.iter().filter_map(key).collect();
+        let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
+        let books = Mutex::new(Books { changes, orders, keys, answers: HashMap::new(), next });
+        Arc::new(Desk { books, requests: Mutex::new(requests), ledger, busy: AtomicU64::new(0) })
     }
 
     /// Hands in a request; false when the ring is full.
@@ -175,24 +187,27 @@ impl Desk {
         done
     }
 
-    /// Hands in an order and waits, at most `limit`, for the control thread's word on it.
-    pub async fn submit(&self, form: OrderForm, limit: Duration) -> Submitted {
+    /// Hands in an order and waits, at most `limit`, for the control thread's word on it. It is brought to its end whether or not whoever asked
+    /// goes on waiting.
+    pub async fn submit(self: &Arc<Self>, form: OrderForm, limit: Duration) -> Submitted {
+        let desk = self.clone();
+        tokio::spawn(async move { desk.hand_in(form, limit).await }).await.unwrap_or(Submitted::Busy)
+    }
+
+    async fn hand_in(&self, form: OrderForm, limit: Duration) -> Submitted {
         let (load, kind) = match check(&form) {
             Ok(checked) => checked,
             Err(why) => return Submitted::Invalid(why),
         };
         let class = form.class.unwrap_or(1);
-        let (id, answer) = {
+        let wait_ms = form.wait_s.unwrap_or(600).saturating_mul(1000);
+        let (view, answer) = {
             let mut books = lock(&self.books);
             if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
                 let same = (known.kind, known.load) == (form.kind, form.load);
                 return if same { Submitted::Known(known.clone()) } else { Submitted::KeyTaken(known.clone()) };
             }
             let id = books.next;
-            let wait_ms = form.wait_s.unwrap_or(600).saturating_mul(1000);
-            if !self.request(Request::Order(OrderRequest { id: OrderId(id), kind, load, class, wait_ms })) {
-                return Submitted::Busy;
-            }
             books.next = (id + 1) & !ADOPTED;
             let (tx, rx) = oneshot::channel();
             books.answers.insert(id, tx);
@@ -209,9 +224,20 @@ impl Desk {
                 adopted: false,
                 key: form.key,
             };
-            books.enter(view);
-            (id, rx)
+            books.enter(view.clone());
+            (view, rx)
         };
+        let id = view.id;
+        if let Some(ledger) = &self.ledger
+            && let Err(e) = ledger.write(&view).await
+        {
+            tracing::error!(order = id, "an order is refused that cannot be written down: {e}");
+            return self.refuse(id, "the disk does not take it: an order that is not written down is not begun").await;
+        }
+        if !self.request(Request::Order(OrderRequest { id: OrderId(id), kind, load, class, wait_ms })) {
+            self.refuse(id, fault_name(OrderFault::TableFull)).await;
+            return Submitted::Busy;
+        }
         let _ = tokio::time::timeout(limit, answer).await;
         lock(&self.books).answers.remove(&id);
         match self.order(id) {
@@ -219,6 +245,20 @@ impl Desk {
             Some(view) => Submitted::Order(view),
             None => Submitted::Busy,
         }
+    }
+
+    /// Refuses an order that the control thread has not heard of.
+    async fn refuse(&self, id: u32, why: &'static str) -> Submitted {
+        let view = {
+            let mut books = lock(&self.books);
+            books.answers.remove(&id);
+            books.turn(id, OrderState::Rejected, Some(why))
+        };
+        let Some(view) = view else { return Submitted::Busy };
+        if let Some(ledger) = &self.ledger {
+            let _ = ledger.write(&view).await;
+        }
+        Submitted::Refused(view)
     }
 
     /// Every change of an order's state from now on.
@@ -275,10 +315,16 @@ impl Desk {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
+            let mut ended = Vec::new();
             while let Ok(event) = events.pop() {
-                lock(&self.books).note(&event);
+                ended.extend(lock(&self.books).note(&event));
                 board.note(&event, device_drivers::value::wall_clock_ms());
                 log(&event, names);
+            }
+            if let Some(ledger) = self.ledger.as_ref().filter(|_| !ended.is_empty()) {
+                ledger.note(ended);
+                let desk = self.clone();
+                ledger.tend(move || lock(&desk.books).orders.values().cloned().collect());
             }
             if events.is_abandoned() {
                 return;
@@ -327,7 +373,8 @@ impl Books {
         }
     }
 
-    fn note(&mut self, event: &Event) {
+    /// Takes an event over; the order that has ended with it, if one has.
+    fn note(&mut self, event: &Event) -> Option<OrderView> {
         let (id, state, reason) = match event.kind {
             EventKind::OrderAccepted(id, _) => (id, OrderState::Accepted, None),
             EventKind::OrderRejected(id, why) => (id, OrderState::Rejected, Some(fault_name(why))),
@@ -346,23 +393,33 @@ impl Books {
                     adopted: true,
                     key: None,
                 };
-                return self.enter(view);
+                self.enter(view);
+                return None;
             }
-            _ => return,
+            _ => return None,
         };
-        if let Some(order) = self.orders.get_mut(&id.0)
-            // A number that is already in use is refused; the order that has it goes on.
-            && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
-        {
-            (order.state, order.reason) = (state, reason);
-            let _ = self.changes.send(order.clone());
-        }
-        if state == OrderState::Rejected {
-            self.forget_key(id.0);
-        }
+        let turned = self.turn(id.0, state, reason);
         if let Some(answer) = self.answers.remove(&id.0) {
             let _ = answer.send(());
         }
+        turned.filter(|o| matches!(o.state, OrderState::Completed | OrderState::Rejected | OrderState::Failed))
+    }
+
+    /// Another state of an order: the order, if it has taken it.
+    fn turn(&mut self, id: u32, state: OrderState, reason: Option<&'static str>) -> Option<OrderView> {
+        let mut turned = None;
+        if let Some(order) = self.orders.get_mut(&id)
+            // A number that is already in use is refused; the order that has it goes on.
+            && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
+        {
+            (order.state, order.reason) = (state, reason.map(Cow::Borrowed));
+            let _ = self.changes.send(order.clone());
+            turned = Some(order.clone());
+        }
+        if state == OrderState::Rejected {
+            self.forget_key(id);
+        }
+        turned
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`control`] | the control thread and its beat |
 //! | [`field`] | what a reading means: image, quality, sample |
 //! | [`desk`] | orders from outside and what became of them |
+//! | [`ledger`] | what has to be known of orders after the gateway's own end |
 //! | [`commands`] | which commands from outside may pass, what became of them, and who sent them |
 //! | [`forecast`] | what a configuration will cost, before anything runs |
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
@@ -42,6 +43,7 @@ pub mod desk;
 pub mod field;
 pub mod forecast;
 pub mod http;
+pub mod ledger;
 pub mod lines;
 pub mod live;
 pub mod metrics;

@@ -11,6 +11,7 @@
 //! Whatever is not a line (gateway, control, broker, floor) is wired at the start and needs a restart; so do lines that carry machines,
 //! because the control thread knows them, and all lines of a Sparkplug node, because its births name every tag.
 
+use crate::access::replace;
 use crate::alarms::AlarmDesk;
 use crate::clock::Clock;
 use crate::commands::{QUEUE, Target, WriteDesk, targets};
@@ -40,6 +41,8 @@ use triple_buffer::triple_buffer;
 const LINE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long a stop waits for the lines.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// The last good configuration, in the state folder.
+pub const LAST_GOOD: &str = "last-good.json";
 /// How long new lines have to come up when nothing is said.
 pub const HEALTHY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -243,6 +246,7 @@ pub struct Reloader {
     alarms: Arc<AlarmDesk>,
     file: Option<PathBuf>,
     good: std::sync::Mutex<Files>,
+    keep_in: Option<PathBuf>,
     rest: Vec<(&'static str, u64)>,
 }
 
@@ -252,10 +256,23 @@ impl Reloader {
         room: LineRoom,
         alarms: Arc<AlarmDesk>,
         (file, files): (Option<PathBuf>, Files),
+        keep_in: Option<PathBuf>,
         rest: Vec<(&'static str, u64)>,
     ) -> Reloader {
-        let list = room.list.clone();
-        Reloader { room: tokio::sync::Mutex::new(room), list, alarms, file, good: std::sync::Mutex::new(files), rest }
+        let (list, room, good) = (room.list.clone(), tokio::sync::Mutex::new(room), std::sync::Mutex::new(files));
+        let reloader = Reloader { room, list, alarms, file, good, keep_in, rest };
+        reloader.keep();
+        reloader
+    }
+
+    /// Keeps the files that are good on the disk: whoever starts next and finds wrong ones has these.
+    fn keep(&self) {
+        let (Some(dir), Some(_)) = (&self.keep_in, &self.file) else { return };
+        let good = self.good.lock().unwrap_or_else(std::sync::PoisonError::into_inner).to_json();
+        let kept = good.map_err(std::io::Error::from).and_then(|text| replace(&dir.join(LAST_GOOD), &text));
+        if let Err(why) = kept {
+            tracing::warn!("the configuration cannot be kept as the last good one: {why}");
+        }
     }
 
     /// Stops all lines.
@@ -309,6 +326,7 @@ impl Reloader {
             return Err(ReloadError::NotHealthy(why));
         }
         *self.good.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = files;
+        self.keep();
         Ok(what)
     }
 
@@ -340,7 +358,15 @@ impl Reloader {
     }
 }
 
-fn first_line(text: &str) -> String {
+/// The last good configuration of this file that a state folder has, when the file itself is wrong.
+pub fn last_good(file: &std::path::Path, dir: &std::path::Path) -> Option<Plan> {
+    let files = Files::from_json(&std::fs::read(dir.join(LAST_GOOD)).ok()?).ok()?;
+    let is_of_this = files.paths().any(|p| p == file);
+    if is_of_this { config::load_from(file, files).ok() } else { None }
+}
+
+/// What an alarm says of a longer text.
+pub fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_string()
 }
 

@@ -193,7 +193,7 @@ async fn orders_are_given_shown_raised_and_withdrawn_and_who_may_not_is_told_wit
         assert!(code.is_some_and(|c| c < 2) && text.contains("gateway-1") && text.contains("rack  up"), "{text}");
         let (_, out, _) = with(&["status", "--json"], None);
         assert!(serde_json::from_str::<Value>(&out).unwrap()["beat"]["cycles"].as_u64().is_some_and(|n| n > 0));
-        let end = std::time::Instant::now() + Duration::from_secs(60);
+        let end = std::time::Instant::now() + Duration::from_secs(180);
         loop {
             let (_, out, _) = with(&["order", "show", &id, "--json"], None);
             let order: Value = serde_json::from_str(&out).unwrap();

@@ -41,8 +41,19 @@ fn there_is_no_file_that_no_test_loads() {
         "lightsout.service",
         "mosquitto.acl",
         "mosquitto.conf",
+        "package/Containerfile", // this and the next are parts of a package: .ci/package
+        "package/agent.toml",
+        "package/serial.conf",
         "prometheus.yml", // in peers.rs, by a real Prometheus
         "prometheus/alerts.yml",
+        "samples/gateway/agent.toml",
+        "samples/gateway/drive.toml",
+        "samples/gateway/meter.csv",
+        "samples/gateway/packer.toml",
+        "samples/pair/gateway-a.toml",
+        "samples/pair/gateway-b.toml",
+        "samples/sparkplug/agent.toml",
+        "samples/sparkplug/press.toml",
     ];
     assert_eq!(found, known, "a new file in configs/ needs a test that loads it");
 }
@@ -56,6 +67,44 @@ fn the_demo_loads_and_check_says_so() {
     assert!(output.status.success() && text.contains("is valid"), "{text}");
     assert!(text.contains("216 points, requests: 2 every 50ms, 3 every 1s"), "{text}");
     support::demo_plant();
+}
+
+#[test]
+fn the_samples_are_valid_and_every_line_of_them_can_keep_its_schedule() {
+    let all = [
+        "package/agent.toml",
+        "samples/gateway/agent.toml",
+        "samples/sparkplug/agent.toml",
+        "samples/pair/gateway-a.toml",
+        "samples/pair/gateway-b.toml",
+    ];
+    for name in all {
+        for command in ["check", "plan"] {
+            let output =
+                Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg(command).arg(configs().join(name)).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{command} {name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_drop_in_for_serial_ports_is_one_systemd_takes_and_the_container_file_runs_what_is_built() {
+    let file = std::fs::read_to_string(configs().join("package/Containerfile")).unwrap();
+    assert!(file.contains("COPY target/${TARGET}/release/edge-agent") && file.contains("USER 65532"));
+    let Some(analyze) = installed("systemd-analyze", "the_drop_in_for_serial_ports") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(configs().join("lightsout.service")).unwrap();
+    let serial = std::fs::read_to_string(configs().join("package/serial.conf")).unwrap();
+    let here = env!("CARGO_BIN_EXE_edge-agent");
+    std::fs::create_dir(dir.path().join("lightsout.service.d")).unwrap();
+    std::fs::write(dir.path().join("lightsout.service"), unit.replace("/usr/bin/edge-agent", here)).unwrap();
+    std::fs::write(dir.path().join("lightsout.service.d/serial.conf"), serial).unwrap();
+    let output =
+        Command::new(analyze).args(["verify", "--man=no"]).arg(dir.path().join("lightsout.service")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = said.lines().filter(|l| l.contains("lightsout")).collect();
+    assert!(ours.is_empty(), "{said}");
 }
 
 #[test]
@@ -100,7 +149,7 @@ fn mosquitto_takes_the_broker_configuration_and_the_access_list() {
     std::fs::write(&config, format!("{text}\nacl_file {}\n", acl.display())).unwrap();
     let mut broker =
         Command::new(mosquitto).arg("-c").arg(&config).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let up = (0..100).any(|_| {
+    let up = (0..1200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });

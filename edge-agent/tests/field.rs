@@ -197,3 +197,32 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
     assert_eq!(metric(at, "lightsout_device_demoted{device=\"meter-other\"}").await, 0.0);
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_an_alarm_is_told_to_the_broker_before_process_values() {
+    let broker = support::start_broker().await;
+    let received = support::subscribe(broker).await;
+    let bank = Bank::start(BankConfig { units: 1, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (_dir, agent) = agent(&bank, 1, broker).await;
+    let told = |change: &'static str| {
+        let received = received.clone();
+        let is = move || received.lock().unwrap().last.get("lightsout/hall/a/gw/alarm/open-door").cloned();
+        async move || is().filter(|news| news["change"] == change)
+    };
+    let raised = told("raised");
+    assert!(
+        eventually(Duration::from_secs(20), async || raised().await.is_some()).await,
+        "the door of this test is open"
+    );
+    let news = raised().await.unwrap();
+    assert_eq!(
+        (&news["subject"], &news["priority"], &news["stream"]),
+        (&json!("loopback"), &json!("low"), &json!("high"))
+    );
+    assert!(news["sequence"].is_u64() && news["time"].is_string() && news["action"].is_string(), "{news}");
+    agent.stages.alarms.acknowledge("open-door", "loopback", "ada").unwrap();
+    let acknowledged = told("acknowledged");
+    assert!(eventually(Duration::from_secs(20), async || acknowledged().await.is_some()).await);
+    assert_eq!(acknowledged().await.unwrap()["by"], "ada");
+    agent.stop().await;
+}

@@ -111,15 +111,15 @@ async fn clients_that_say_nothing_half_a_request_or_garbage_do_not_keep_others_o
     // All of them are let go in the end.
     for mut stream in idle {
         let mut rest = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
-        assert!(ended.is_ok(), "a client that says nothing was kept for more than 10 s");
+        let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "a client that says nothing was kept for more than a minute");
     }
     let mut flood = TcpStream::connect(agent.http).await.unwrap();
     let header = vec![b'a'; 1 << 20];
     let _ = flood.write_all(b"GET / HTTP/1.1\r\nX: ").await;
     let _ = flood.write_all(&header).await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(10), flood.read_to_end(&mut answer)).await.expect("let go");
+    let _ = tokio::time::timeout(Duration::from_secs(60), flood.read_to_end(&mut answer)).await.expect("let go");
     assert_eq!(http(agent.http, "GET", "/healthz", "").await.unwrap().0, 200);
     agent.stop().await;
 }

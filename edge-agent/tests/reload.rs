@@ -36,7 +36,7 @@ impl Config {
         );
         for (name, at) in lines {
             text += &format!(
-                "[[line]]\nname = \"{name}\"\nmodbus = \"{at}\"\ntimeout = \"300ms\"\n\
+                "[[line]]\nname = \"{name}\"\nmodbus = \"{at}\"\ntimeout = \"5s\"\n\
                  [[line.device]]\nname = \"d-{name}\"\ncell = \"c\"\nprofile = \"{name}.toml\"\n"
             );
         }
@@ -84,7 +84,7 @@ async fn what_is_the_same_is_not_touched_and_what_does_not_come_up_is_taken_back
     config.write(&[("one", one.addr), ("two", two.addr)]);
     let agent = Agent::start(edge_agent::config::load(&config.file()).unwrap_or_else(|e| panic!("{e}"))).await.unwrap();
     let reloader = agent.reloader();
-    let within = Duration::from_secs(5);
+    let within = Duration::from_secs(60);
     let polled = async |line: &'static str| counters(&agent, line).is_some_and(|(up, polls)| up > 0 && polls > 2);
     assert!(eventually(within, async || polled("one").await && polled("two").await).await);
 
@@ -166,11 +166,11 @@ async fn machines_are_not_taken_from_under_the_control_thread() {
     assert!(eventually(Duration::from_secs(20), async || agent.ready()).await);
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("timeout = \"1s\"", "timeout = \"2s\"")).unwrap();
-    let refused = agent.reloader().reload(Duration::from_secs(5)).await;
+    let refused = agent.reloader().reload(Duration::from_secs(60)).await;
     assert!(matches!(refused, Err(ReloadError::NeedsRestart(why)) if why.contains("rack")));
     std::fs::write(&file, text.replace("bays_per_side = 20", "bays_per_side = 20\n")).unwrap();
     assert_eq!(
-        agent.reloader().reload(Duration::from_secs(5)).await.unwrap().kept.len(),
+        agent.reloader().reload(Duration::from_secs(60)).await.unwrap().kept.len(),
         2,
         "an empty line is no change"
     );
@@ -202,4 +202,45 @@ async fn a_signal_is_enough() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(up && kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_finds_a_wrong_file_at_its_start_goes_on_with_the_last_good_one() {
+    let one = bank().await;
+    let config = Config::new();
+    config.profile("one", &["a"]);
+    config.write(&[("one", one.addr)]);
+    let text = std::fs::read_to_string(config.file()).unwrap();
+    let text = text.replace("[http]", "state_dir = \"state\"\n[http]");
+    std::fs::write(config.file(), &text).unwrap();
+    let state = config.dir.path().join("state");
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
+        command.arg("run").arg(config.file()).env("STATE_DIRECTORY", &state).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let at = SocketAddr::from(([127, 0, 0, 1], config.port));
+    let up = async || {
+        let page = http(at, "GET", "/metrics", "").await;
+        page.is_ok_and(|(_, page)| page.contains("lightsout_line_up{line=\"one\"} 1"))
+    };
+    let mut first = run();
+    assert!(eventually(Duration::from_secs(20), up).await);
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    std::fs::write(config.file(), text.replace("modbus", "modbsu")).unwrap();
+    std::fs::write(config.dir.path().join("one.toml"), "half a li").unwrap();
+    let mut second = run();
+    assert!(eventually(Duration::from_secs(20), up).await, "as if nothing had been written");
+    let told =
+        async || http(at, "GET", "/api/v1/alarms", "").await.is_ok_and(|(_, a)| a.contains("configuration-refused"));
+    assert!(eventually(Duration::from_secs(10), told).await, "but it says so");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    std::fs::remove_file(state.join("last-good.json")).unwrap();
+    let status = tokio::task::spawn_blocking({
+        let mut third = run();
+        move || third.wait().unwrap()
+    });
+    assert_eq!(status.await.unwrap().code(), Some(2), "without a last good one it does not start");
 }

@@ -238,7 +238,7 @@ fn the_journal_gives_back_what_was_appended_and_survives_a_crash_between_any_two
                 if rng.u8(0..8) == 0 {
                     let live: Vec<u32> = accepted.iter().copied().filter(|_| rng.bool()).collect();
                     let bytes: Vec<Vec<u8>> = live.iter().map(|n| n.to_le_bytes().to_vec()).collect();
-                    if journal.compact(&bytes).is_ok() {
+                    if journal.compact(|| bytes.clone()).is_ok() {
                         accepted = live;
                     } else {
                         wanted = Some(live);

@@ -16,6 +16,7 @@ pub mod audit;
 mod store;
 
 pub use audit::{Audit, Entry};
+pub(crate) use store::replace;
 pub use store::{Store, StoreError, User};
 
 use serde::{Deserialize, Serialize};

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
 use utoipa::ToSchema;
 
 /// How often the rows are looked at.
@@ -36,6 +37,8 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SUBJECTS_MAX: usize = 100;
 /// Changes remembered.
 const HISTORY: usize = 1000;
+/// Changes that may wait for whoever listens: a whole plant that goes silent at once.
+const NEWS: usize = 4096;
 /// How long something that happened counts as lately.
 const LATELY: Duration = Duration::from_secs(300);
 /// Longest time on the shelf: a shift. What has to rest longer is mended or taken out.
@@ -124,6 +127,22 @@ pub struct AlarmChange {
     pub by: Option<String>,
 }
 
+/// A change, with what one has to know who sees nothing else of the alarm.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlarmNews {
+    /// What has changed.
+    #[serde(flatten)]
+    pub change: AlarmChange,
+    /// How soon somebody has to act.
+    pub priority: Priority,
+    /// What is said of it.
+    pub detail: String,
+    /// What it means.
+    pub means: &'static str,
+    /// What to do.
+    pub action: &'static str,
+}
+
 #[derive(Clone, Debug)]
 struct Shelf {
     until: Instant,
@@ -150,9 +169,21 @@ type Key = (usize, String);
 #[derive(Default)]
 struct Inner {
     alarms: BTreeMap<Key, Alarm>,
-    history: VecDeque<AlarmChange>,
+    book: Book,
     orders_failed: Since,
     samples_lost: Since,
+}
+
+/// What has changed, for those who ask and those who listen.
+struct Book {
+    history: VecDeque<AlarmChange>,
+    news: broadcast::Sender<AlarmNews>,
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        Book { history: VecDeque::new(), news: broadcast::channel(NEWS).0 }
+    }
 }
 
 /// A counter and when it last rose.
@@ -249,11 +280,11 @@ impl AlarmDesk {
     /// Compares what a row says now with what is known.
     fn take(&self, n: usize, row: &Row, mut seen: BTreeMap<String, String>, now: Instant) {
         let mut inner = self.lock();
-        let Inner { alarms, history, .. } = &mut *inner;
+        let Inner { alarms, book, .. } = &mut *inner;
         let mut changes = 0;
         let wall = wall_clock_ms();
-        let mut told = |subject: &str, change: &'static str| {
-            note(history, row.id, subject, change, None);
+        let mut told = |subject: &str, detail: &str, change: &'static str| {
+            book.note(row, (subject, detail), change, None);
             changes += 1;
         };
         let known = alarms.range_mut((n, String::new())..(n + 1, String::new()));
@@ -269,16 +300,16 @@ impl AlarmDesk {
                 (alarm.active, alarm.turning) = (holds, None);
                 if holds {
                     (alarm.acknowledged, alarm.since_ms, alarm.raised) = (None, wall, true);
-                    told(subject, "raised");
+                    told(subject, &alarm.detail, "raised");
                 } else {
-                    told(subject, "cleared");
+                    told(subject, &alarm.detail, "cleared");
                 }
             }
         }
         for (subject, detail) in seen {
             let active = row.delay.is_zero();
             if active {
-                told(&subject, "raised");
+                told(&subject, &detail, "raised");
             }
             let turning = (!active).then_some(now);
             let alarm =
@@ -295,11 +326,11 @@ impl AlarmDesk {
 
     fn unshelve_what_is_due(&self, now: Instant) {
         let mut inner = self.lock();
-        let Inner { alarms, history, .. } = &mut *inner;
+        let Inner { alarms, book, .. } = &mut *inner;
         for ((n, subject), alarm) in alarms.iter_mut() {
-            if alarm.shelf.as_ref().is_some_and(|s| now >= s.until) {
+            if let Some(row) = TABLE.get(*n).filter(|_| alarm.shelf.as_ref().is_some_and(|s| now >= s.until)) {
                 alarm.shelf = None;
-                note(history, TABLE.get(*n).map_or("", |r| r.id), subject, "unshelved", None);
+                book.note(row, (subject, &alarm.detail), "unshelved", None);
                 self.version.fetch_add(1, Relaxed);
             }
         }
@@ -315,7 +346,12 @@ impl AlarmDesk {
 
     /// The newest changes, newest first.
     pub fn history(&self, limit: usize) -> Vec<AlarmChange> {
-        self.lock().history.iter().rev().take(limit).cloned().collect()
+        self.lock().book.history.iter().rev().take(limit).cloned().collect()
+    }
+
+    /// Every change from now on.
+    pub fn news(&self) -> broadcast::Receiver<AlarmNews> {
+        self.lock().book.news.subscribe()
     }
 
     /// How many are active, unacknowledged, shelved, by row.
@@ -375,29 +411,30 @@ impl AlarmDesk {
     ) -> Result<(), AlarmError> {
         let (n, row) = TABLE.iter().enumerate().find(|(_, r)| r.id == alarm).ok_or(AlarmError::NotRaised)?;
         let mut inner = self.lock();
-        let found = inner.alarms.get_mut(&(n, subject.to_string())).filter(|a| a.raised);
-        change(found.ok_or(AlarmError::NotRaised)?)?;
-        note(&mut inner.history, row.id, subject, what, Some(by.into()));
+        let Inner { alarms, book, .. } = &mut *inner;
+        let found = alarms.get_mut(&(n, subject.to_string())).filter(|a| a.raised).ok_or(AlarmError::NotRaised)?;
+        change(found)?;
+        book.note(row, (subject, &found.detail), what, Some(by.into()));
         self.version.fetch_add(1, Relaxed);
         Ok(())
     }
 }
 
-fn note(
-    history: &mut VecDeque<AlarmChange>,
-    alarm: &'static str,
-    subject: &str,
-    change: &'static str,
-    by: Option<String>,
-) {
-    if history.len() >= HISTORY {
-        history.pop_front();
+impl Book {
+    fn note(&mut self, row: &Row, (subject, detail): (&str, &str), change: &'static str, by: Option<String>) {
+        let alarm = row.id;
+        match &by {
+            None => tracing::info!(target: "alarm", alarm, subject, "{change}"),
+            Some(by) => tracing::info!(target: "alarm", alarm, subject, by, "{change}"),
+        }
+        if self.history.len() >= HISTORY {
+            self.history.pop_front();
+        }
+        let change = AlarmChange { time: stamp(wall_clock_ms()), alarm, subject: subject.into(), change, by };
+        self.history.push_back(change.clone());
+        let (priority, means, action) = (row.priority, row.means, row.action);
+        let _ = self.news.send(AlarmNews { change, priority, detail: detail.into(), means, action });
     }
-    match &by {
-        None => tracing::info!(target: "alarm", alarm, subject, "{change}"),
-        Some(by) => tracing::info!(target: "alarm", alarm, subject, by, "{change}"),
-    }
-    history.push_back(AlarmChange { time: stamp(wall_clock_ms()), alarm, subject: subject.into(), change, by });
 }
 
 /// Where an alarm stands; `None` when it is normal, or only on its way.

@@ -3,7 +3,7 @@
 use super::{Done, Failure, progress};
 use crate::Agent;
 use crate::config::{self, Plan};
-use crate::lines::HEALTHY_WITHIN;
+use crate::lines::{self, HEALTHY_WITHIN};
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -42,21 +42,34 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
         LogFormat::Text => subscriber.with_ansi(colour).init(),
         LogFormat::Json => subscriber.json().init(),
     }
-    let plan = config::load(&options.file).map_err(|report| Failure::config(&report))?;
+    let (plan, refused) = match config::load(&options.file) {
+        Ok(plan) => (plan, None),
+        Err(report) => (fall_back(&options.file, &report)?, Some(lines::first_line(&report.to_string()))),
+    };
     config::opcua::warn_insecure(&plan);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let served = runtime.map_err(|e| e.to_string()).and_then(|r| r.block_on(serve(plan)));
+    let served = runtime.map_err(|e| e.to_string()).and_then(|r| r.block_on(serve(plan, refused)));
     served.map(|()| Done::new(String::new(), serde_json::Value::Null)).map_err(|why| {
         tracing::error!("{why}");
         Failure::new(1, String::new())
     })
 }
 
-async fn serve(plan: Plan) -> Result<(), String> {
+/// A gateway that starts in the night with a file that somebody has left half-way goes on with the last good one, and says so. Where the
+/// state folder is, only systemd can tell: the file that would say so is wrong.
+fn fall_back(file: &std::path::Path, report: &config::Report) -> Result<Plan, Failure> {
+    let good = std::env::var_os("STATE_DIRECTORY").and_then(|dir| lines::last_good(file, dir.as_ref()));
+    let Some(plan) = good else { return Err(Failure::config(report)) };
+    tracing::error!("the configuration is wrong; the last good one is in force: {report}");
+    Ok(plan)
+}
+
+async fn serve(plan: Plan, refused: Option<String>) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let agent = Agent::start(plan).await?;
+    agent.stages.alarms.configuration_refused(refused);
     // Without systemd these do nothing. The watchdog is fed by completed control cycles, not by this task.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut ticks = tokio::time::interval(Duration::from_millis(500));

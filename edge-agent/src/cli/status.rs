@@ -118,7 +118,13 @@ fn lines(field: &Value) -> String {
             count("good", Style::new()),
             count("uncertain", WARN),
             count("bad", BAD),
-            (micros(n(&l["poll_p99_us"])), Style::new()),
+            (
+                match n(&l["poll_p99_us"]) {
+                    0 => "-".into(),
+                    us => micros(us),
+                },
+                Style::new(),
+            ),
             told,
         ]);
     }

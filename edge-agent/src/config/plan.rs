@@ -119,6 +119,13 @@ pub struct Broker {
     pub tls: bool,
 }
 
+impl MqttPlan {
+    /// Where changes of alarms are told: this and the alarm's name.
+    pub fn alarm_topic(&self) -> String {
+        format!("{}/alarm", self.status_topic.trim_end_matches("/status"))
+    }
+}
+
 impl Broker {
     /// A broker without TLS.
     pub fn plain(host: &str, port: u16) -> Broker {
@@ -181,7 +188,7 @@ pub struct SpoolPlan {
     pub age: Duration,
     /// What goes first when it is full.
     pub retention: Retention,
-    /// Bytes that are kept for the order journal.
+    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
     pub reserve: u64,
 }
 

@@ -224,7 +224,7 @@ pub struct Spool {
     /// With `"thin"`, one record in so many is kept.
     #[serde(default)]
     pub keep: Option<Spanned<u32>>,
-    /// Bytes that are kept for the order journal.
+    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
     #[serde(default)]
     pub reserve: Option<Spanned<Size>>,
 }

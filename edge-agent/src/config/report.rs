@@ -32,6 +32,19 @@ impl Files {
         Files { texts: self.texts.clone(), is_kept: true }
     }
 
+    /// As text, for a disk.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let texts: BTreeMap<&Path, &str> = self.texts.iter().map(|(path, text)| (path.as_path(), &**text)).collect();
+        serde_json::to_vec(&texts)
+    }
+
+    /// From such a text, to be read as they were.
+    pub fn from_json(text: &[u8]) -> serde_json::Result<Files> {
+        let texts: BTreeMap<PathBuf, String> = serde_json::from_slice(text)?;
+        let texts = texts.into_iter().map(|(path, text)| (path, text.into())).collect();
+        Ok(Files { texts, is_kept: true })
+    }
+
     /// Which files.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.texts.keys().map(PathBuf::as_path)

@@ -46,7 +46,7 @@ pub(super) async fn submit(
             Err(Problem::conflict("key-taken", "this key was used for another order", why))
         }
         Submitted::Refused(view) => {
-            let why = view.reason.unwrap_or("refused");
+            let why = view.reason.as_deref().unwrap_or("refused");
             Err(Problem::conflict("refused", "the order was refused", format!("order {}: {why}", view.id)))
         }
         Submitted::Invalid(why) => Err(Problem::invalid("this is not an order", why)),

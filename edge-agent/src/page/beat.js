@@ -6,7 +6,7 @@ const KEEP = 300; // seconds of traces
 const series = { exec: [], wake: [], missed: [], waiting: [], delivered: [], age: [] };
 
 export function start(stream) {
-  kpis = h("div", { class: "kpis" });
+  kpis = h("div", { class: "kpis many" });
   exec = h("div", { class: "panel" });
   wake = h("div", { class: "panel" });
   traces = h("div", { class: "two" });
@@ -34,10 +34,10 @@ function paint() {
     kpi("99 % start late by less than", us(b.wake.p99_us)), kpi("Age of the input image", String(b.image_age_ms), "ms", b.image_age_ms > 500 ? "warn" : ""),
     kpi(b.spool.connected ? "Messages that wait" : "Messages wait, no broker", kilo(b.spool.waiting), "", b.spool.connected ? "" : "warn"), kpi(b.spool.full_in_s === undefined ? "The spool would last" : "The spool is full in", age(b.spool.full_in_s ?? b.spool.lasts_s) || "…", "", b.spool.failing ? "bad" : b.spool.full_in_s !== undefined && b.spool.full_in_s < 3600 ? "warn" : ""), kpi("Values lost", kilo(b.spool.lost), "", b.spool.lost ? "warn" : ""));
   fill(exec, h("h2", {}, "Time a cycle takes"), facts(b.exec), bars(b.exec, "Cycles by the time they took"));
-  fill(wake, h("h2", {}, "How late a cycle starts"), facts(b.wake), bars(b.wake, "Cycles by how late they started"));
+  fill(wake, h("h2", {}, "How late a cycle starts"), facts(b.wake, false), bars(b.wake, "Cycles by how late they started"));
   fill(traces, trace("Cycles missed, each second", series.missed, (v) => String(v)), trace("Lateness, 99 in 100", series.wake, us), trace("Values delivered a second", series.delivered, (v) => kilo(v)), trace("Messages that wait for the broker", series.waiting, kilo));
 }
-const facts = (x) => h("div", { class: "row soft" }, `half below ${us(x.p50_us)} · 99 % below ${us(x.p99_us)} · 99.9 % below ${us(x.p999_us)} · longest ${us(x.max_us)} · ${kilo(x.count)} cycles since the start ${age(last.up_ms / 1000)} ago${last.run_state === "none" ? "" : last.realtime ? " · real time granted" : " · without real time"}`);
+const facts = (x, own = true) => h("div", { class: "row soft" }, `half below ${us(x.p50_us)} · 99 % below ${us(x.p99_us)} · 99.9 % below ${us(x.p999_us)} · longest ${us(x.max_us)} · ${kilo(x.count)} cycles since the start ${age(last.up_ms / 1000)} ago${!own || last.run_state === "none" ? "" : last.realtime ? " · real time granted" : " · without real time"}`);
 
 // A logarithmic height: one late cycle in a million has to be seen.
 function bars(x, label) {

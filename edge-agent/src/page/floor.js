@@ -6,7 +6,7 @@ import { may } from "/page/people.js";
 let scene = null, offsets = [], bounds = null, loads = new Map(), vehicles = [], order = [];
 let view = { scale: 1, x: 0, y: 0, fitted: true }, selected = null, detailTimer = 0, visible = true, still = null, live = null;
 let ink = {}, base, top, box, side, list, kpis, counts = null, throughput = [];
-export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0 };
+export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0, told: -1 };
 window.lightsoutFloor = { stats, positions: () => vehicles.map((v) => [v.x, v.y]), count: () => vehicles.length };
 
 const GAP = 0.9, TELL = 250, SPEED = 5; // metres between tiers, milliseconds to glide over, metres a second at most when a place is jumped to
@@ -71,7 +71,7 @@ export async function reload() {
 function moment(m) {
   if (!scene || m.v.length !== vehicles.length) { if (scene) reload(); return; }
   const now = performance.now();
-  stats.frames++;
+  stats.frames++; stats.told = m.t;
   m.v.forEach(([x, y, tier, heading, state, load, battery, orderId, path], n) => {
     const v = vehicles[n];
     const nx = x / 1000, ny = y / 1000 + offsets[tier];
@@ -193,9 +193,9 @@ function draw() {
   // Reserved paths under the vehicles.
   c.strokeStyle = ink.path; c.lineJoin = "round"; c.lineCap = "round";
   c.globalAlpha = 0.55; c.lineWidth = Math.max(0.08, 2 / k); c.beginPath();
-  vehicles.forEach((v, n) => { if (v.known && v.path.length && n !== selected) trace(c, v); });
+  vehicles.forEach((v, n) => { if (v.known && v.path.length && v.kind !== "cell" && n !== selected) trace(c, v); });
   c.stroke(); c.globalAlpha = 1;
-  if (selected !== null && vehicles[selected]?.known) { c.lineWidth = Math.max(0.14, 4 / k); c.strokeStyle = ink.select; c.beginPath(); trace(c, vehicles[selected]); c.stroke(); }
+  if (selected !== null && vehicles[selected]?.known && vehicles[selected].kind !== "cell") { c.lineWidth = Math.max(0.14, 4 / k); c.strokeStyle = ink.select; c.beginPath(); trace(c, vehicles[selected]); c.stroke(); }
   for (const n of order) if (vehicles[n].known) vehicle(c, vehicles[n], n, k);
   if (k > 16) {
     c.setTransform(d, 0, 0, d, 0, 0);

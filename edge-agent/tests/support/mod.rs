@@ -68,10 +68,24 @@ pub fn installed(name: &str, test: &str) -> Option<PathBuf> {
     found
 }
 
-/// A port nobody listens on right now.
+/// A port nobody listens on, and that nobody here is given again: below those the kernel hands out to connections of its own choice, so
+/// that it is still free when it is used.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    const RANGE: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: std::sync::OnceLock<std::sync::atomic::AtomicU32> = std::sync::OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        // Programs that test at the same time begin far from each other.
+        let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_nanos());
+        (std::process::id().wrapping_mul(7919).wrapping_add(nanos / 1000) % 1_000_000).into()
+    });
+    for _ in RANGE {
+        let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = (RANGE.start + n % (RANGE.end - RANGE.start)) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// A real broker in this process, for as long as the process lives.
@@ -105,7 +119,7 @@ pub async fn start_broker() -> u16 {
         let mut broker = rumqttd::Broker::new(config);
         broker.start().expect("the broker starts");
     });
-    for _ in 0..200 {
+    for _ in 0..2400 {
         if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
             return port;
         }
@@ -195,7 +209,7 @@ pub async fn subscribe(broker: u16) -> Arc<Mutex<Received>> {
             }
         }
     });
-    tokio::time::timeout(Duration::from_secs(5), ready_rx).await.expect("subscribed in time").expect("subscribed");
+    tokio::time::timeout(Duration::from_secs(60), ready_rx).await.expect("subscribed in time").expect("subscribed");
     received
 }
 
@@ -256,9 +270,10 @@ pub async fn http_head(at: SocketAddr, method: &str, path: &str, body: &str) -> 
     answer.split("\r\n\r\n").next().unwrap_or_default().to_string()
 }
 
-/// Waits until `done` says so; false when it never does.
+/// Waits until `done` says so; false when it never does. `limit` is what a machine with nothing else to do needs; one that is busy gets
+/// its time, and only a test that fails waits for all of it.
 pub async fn eventually(limit: Duration, mut done: impl AsyncFnMut() -> bool) -> bool {
-    let end = tokio::time::Instant::now() + limit;
+    let end = tokio::time::Instant::now() + limit.max(Duration::from_secs(60));
     while tokio::time::Instant::now() < end {
         if done().await {
             return true;

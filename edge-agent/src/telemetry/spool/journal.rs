@@ -213,11 +213,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins anew with these entries only. Blocks until that is durable. Nothing may be appended meanwhile that is not among them.
-    pub fn compact(&self, live: &[Vec<u8>]) -> io::Result<()> {
+    /// Begins anew with what `live` gives, and nothing else that is in the file. Blocks until that is durable. `live` is called when nobody can
+    /// write: what has been written by then has to be in it, as far as it is still wanted; what is appended later comes after it.
+    pub fn compact(&self, live: impl FnOnce() -> Vec<Vec<u8>>) -> io::Result<()> {
         let mut writer = lock(&self.writer);
         let mut bytes = Vec::new();
-        live.iter().for_each(|entry| push(&mut bytes, entry));
+        live().iter().for_each(|entry| push(&mut bytes, entry));
         loop {
             match self.replace(&mut writer, &bytes) {
                 Err(e)
