@@ -1,7 +1,7 @@
 //! What gathering costs: the real agent between a bank of devices and a broker, each in a process of its own.
 //!
 //! ```text
-//!   cargo bench -p benches --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small]
+//!   cargo bench -p benches --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small | opcua | opcua-idle]
 //!                                              [--for 20s] [--json] [--no-publish] [--broker mosquitto]
 //!
 //!   bank ──Modbus──> edge-agent ──MQTT QoS 1──> broker ──> subscriber       then, at the same bank:  floor
@@ -20,6 +20,8 @@
 //! | outage | 10 | 1 s | the broker is killed for 10 s |
 //! | ceiling | as many as it takes | 100 ms to 10 ms | 100 u16 a device, nothing published: the highest rate that is kept |
 //! | small | 10 | 100 ms | 100 registers a device; how long a change takes to the subscriber |
+//! | opcua | 5 | 1 s | 5,000 variables of one OPC UA server, signed and encrypted |
+//! | opcua-idle | 5 | never | the same, and nothing changes |
 //!
 //! Figures are those of the window alone: warm-up is left out, except from the memory, which is the highest ever held.
 
@@ -29,6 +31,8 @@ mod broker;
 mod floor;
 #[path = "acquisition/load.rs"]
 mod load;
+#[path = "acquisition/opcua.rs"]
+mod opcua;
 #[path = "acquisition/plant.rs"]
 mod plant;
 #[path = "acquisition/report.rs"]
@@ -49,6 +53,8 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const OUTAGE: Duration = Duration::from_secs(10);
 /// How long `outage` waits for the backlog.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// So seldom that it does not happen in a window.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// Share of polls that may be missed at the ceiling.
 const CEILING_MISSES: f64 = 0.001;
 /// Steps to the ceiling: devices, interval in milliseconds. 100 registers each.
@@ -57,7 +63,8 @@ const STEPS: [(usize, u64); 9] =
 /// Lines, and requests on their way on each, at the ceiling.
 const CEILING: (usize, u8) = (4, 8);
 
-const SCENARIOS: [&str; 11] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "dead-units", "outage", "ceiling", "small"];
+const SCENARIOS: [&str; 13] =
+    ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "dead-units", "outage", "ceiling", "small", "opcua", "opcua-idle"];
 
 /// What was asked for.
 struct Options {
@@ -110,6 +117,8 @@ fn run(scenario: &str, options: &Options) -> Outcome {
         "dead-units" => dead_units(Load::floats(100, second), options),
         "outage" => outage(Load::floats(10, second), options),
         "ceiling" => ceiling(options),
+        "opcua" => opcua::run(scenario, second, options),
+        "opcua-idle" => opcua::run(scenario, NEVER, options),
         _ => {
             // Changes come a little faster than polls, so that every delay between the two is met.
             let changes = Duration::from_millis(97);
@@ -132,11 +141,24 @@ struct Setup {
 
 impl Setup {
     fn new(load: Load, publish: bool, options: &Options, silent: Option<(Duration, &[u8])>) -> Setup {
+        Setup::around(load, publish, options, |load, dir, broker| {
+            let bank = Bank::start(load, dir, silent);
+            let agent = Agent::start(load, bank.at, broker, dir);
+            (bank, agent)
+        })
+    }
+
+    /// With whatever bank and agent these make, in a directory, for a broker at a port.
+    fn around(
+        load: Load,
+        publish: bool,
+        options: &Options,
+        make: impl FnOnce(&Load, &Path, Option<u16>) -> (Bank, Agent),
+    ) -> Setup {
         let dir = tempfile::tempdir().expect("a directory");
-        let bank = Bank::start(&load, dir.path(), silent);
         let broker = publish.then(|| Broker::start(options.mosquitto, dir.path()));
         let subscriber = broker.as_ref().map(|b| Subscriber::start(b.port, load.shape == Shape::Stamped));
-        let agent = Agent::start(&load, bank.at, broker.as_ref().map(|b| b.port), dir.path());
+        let (bank, agent) = make(&load, dir.path(), broker.as_ref().map(|b| b.port));
         let http = Http::new(agent.http);
         Setup { load, bank, broker, subscriber, agent, http, dir }
     }
@@ -162,7 +184,7 @@ impl Setup {
         let mut outcome = figures(&self.load, &before, &after, seconds, |_| true);
         outcome.scenario = if self.broker.is_some() { scenario.into() } else { format!("{scenario}-no-publish") };
         (outcome.rss_mib, outcome.cpu_percent) = (rss_mib, cpu_s / seconds * 100.0);
-        outcome.cpu_s_per_million = cpu_s / (outcome.achieved * seconds) * 1e6;
+        outcome.cpu_s_per_million = cpu_s / (outcome.achieved * seconds).max(1.0) * 1e6;
         if let Some(subscriber) = &mut self.subscriber {
             let seen = subscriber.report();
             let pair = |name: &str| Some([seen[name]["p50"].as_f64()?, seen[name]["p99"].as_f64()?]);

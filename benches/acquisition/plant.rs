@@ -143,11 +143,25 @@ impl Bank {
             fs::write(&file, script).expect("a fault script");
             command.arg("--faults").arg(file);
         }
+        Bank::of(command, "modbus-tcp://")
+    }
+
+    /// An OPC UA server with security, that lets everyone in, and whose variables change so often.
+    pub(crate) fn opcua(variables: usize, changes: Duration) -> Bank {
+        let mut command = Command::new(target_release().join("plc-sim"));
+        command.args(["bank", "--port", "0", "--listen", "127.0.0.1", "--opcua", "--secure", "--trust-all"]);
+        command.args(["--variables", &variables.to_string()]);
+        command.args(["--period", &humantime::format_duration(changes).to_string()]);
+        Bank::of(command, "opc.tcp://")
+    }
+
+    /// Starts it, and hears where it is.
+    fn of(mut command: Command, scheme: &str) -> Bank {
         let mut process = Process::start(command.stdout(Stdio::piped()));
         let mut line = String::new();
         let stdout = process.0.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("the bank says where it is");
-        let at = line.split_whitespace().find_map(|word| word.strip_prefix("modbus-tcp://")?.parse().ok());
+        let at = line.split_whitespace().find_map(|word| word.strip_prefix(scheme)?.trim_end_matches('/').parse().ok());
         Bank { at: at.unwrap_or_else(|| panic!("no address in {line:?}")), started: Instant::now(), _process: process }
     }
 }
@@ -238,6 +252,12 @@ impl Subscriber {
     }
 }
 
+/// What the program people run says to a command, on both outputs.
+pub(crate) fn agent_says(args: &[&str]) -> String {
+    let done = Command::new(target_release().join("edge-agent")).args(args).output().expect("it runs");
+    String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
+}
+
 /// The agent: the program people run.
 pub(crate) struct Agent {
     pub(crate) http: SocketAddr,
@@ -247,9 +267,14 @@ pub(crate) struct Agent {
 impl Agent {
     /// Runs it on a configuration for this load.
     pub(crate) fn start(load: &Load, bank: SocketAddr, broker: Option<u16>, dir: &Path) -> Agent {
-        let file = dir.join("agent.toml");
-        fs::write(&file, load.agent_toml(bank, broker)).expect("a configuration");
+        fs::write(dir.join("agent.toml"), load.agent_toml(bank, broker)).expect("a configuration");
         fs::write(dir.join("profile.toml"), load.profile_toml()).expect("a profile");
+        Agent::run(dir)
+    }
+
+    /// Runs it on the configuration that lies there.
+    pub(crate) fn run(dir: &Path) -> Agent {
+        let file = dir.join("agent.toml");
         let log = dir.join("agent.log");
         let err = File::create(&log).expect("a file for the agent's log");
         let mut command = Command::new(target_release().join("edge-agent"));

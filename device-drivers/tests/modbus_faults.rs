@@ -360,3 +360,26 @@ async fn garbage_in_the_stream_ends_the_link_and_a_flood_of_frames_does_not() {
     assert_eq!(seen.downs().len(), 1, "{:?}", seen.downs());
     assert!(seen.downs()[0].contains("protocol id 65535, expected 0"), "{:?}", seen.downs());
 }
+
+/// Neuron burns a core on a timer for each group; here what is not due costs nothing. Counted in wake-ups, which no busy machine changes.
+#[tokio::test]
+async fn five_thousand_idle_groups_wake_nobody() {
+    let (endpoint, _) = server(|asked| at_once(asked, &own_numbers(&asked.pdu))).await;
+    let units: Vec<_> = (1..=200u8)
+        .map(|unit| {
+            let mut points: Vec<_> =
+                (0..25).map(|n| point(u32::from(unit) * 100 + n, "holding:7", DataType::U16)).collect();
+            points.iter_mut().zip(0..).for_each(|(p, n)| p.interval = Duration::from_secs(3600 + n));
+            device(unit, points)
+        })
+        .collect();
+    let mut spec = line(endpoint, units);
+    spec.pipeline = 8;
+    let running = Running::start(spec);
+    running.until("each has been read", |s| s.readings.len() >= 5000).await;
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.worker_park_count(0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let woken = metrics.worker_park_count(0) - before;
+    assert!(woken < 200, "{woken} times in 2 s; the sweep alone is 40");
+}

@@ -493,6 +493,8 @@ async fn browsing_follows_continuation_points_in_small_calls_and_finds_each_vari
     assert_eq!(nodes.len(), 7 * 150);
     let one = walk.found.iter().find(|f| f.node == UaServer::node("H6.V149")).unwrap();
     assert_eq!((&*one.path.join("/"), &*one.data_type), ("Hall6/H6.V149", "Int32"));
+    let walk = browse::browse(&spec, 10_000, |_, _| true).await.unwrap();
+    assert!(walk.found.iter().all(|f| f.path[0].starts_with("Hall")), "nothing of the standard's own");
     let walk = browse::browse(&spec, 100, |_, node| node.contains("H3.")).await.unwrap();
     assert_eq!(walk.found.len(), 100);
     assert!(walk.cut.is_some());

@@ -5,8 +5,8 @@
 //!      └─ breadth first, so many nodes a call; continuation points followed; each node once, so that no circle holds us
 //! ```
 //!
-//! The walk ends when there is nothing new, at `limit` variables, or at [`NODES_MAX`] nodes. Only hierarchical references lead on; the
-//! server's own diagnostics (the object `Server`) are left out.
+//! The walk ends when there is nothing new, at `limit` variables, or at [`NODES_MAX`] nodes. Only hierarchical references lead on; what
+//! the standard puts there and no machine has filled ([`STANDARD`]) is left out.
 
 use super::OpcUaSpec;
 use super::limits::Call;
@@ -24,6 +24,9 @@ use std::sync::Arc;
 pub const NODES_MAX: usize = 200_000;
 /// How deep the walk goes.
 pub const DEPTH_MAX: usize = 64;
+/// Objects of the standard's own below Objects: the server's diagnostics, and lists of names, places and units. They say nothing of the
+/// machine.
+const STANDARD: [ObjectId; 4] = [ObjectId::Server, ObjectId::Aliases, ObjectId::Locations, ObjectId::Quantities];
 /// References asked for at once.
 const REFERENCES: u32 = 1000;
 
@@ -65,7 +68,7 @@ pub async fn browse(
     let names = link.namespaces().await?;
     let mut walk = Walk::default();
     let mut variables = Vec::new();
-    let mut seen: HashSet<NodeId> = HashSet::from([ObjectId::Server.into()]);
+    let mut seen: HashSet<NodeId> = STANDARD.into_iter().map(NodeId::from).collect();
     let mut level = vec![Place { node: ObjectId::ObjectsFolder.into(), path: Arc::default() }];
     for _ in 0..DEPTH_MAX {
         if level.is_empty() || walk.cut.is_some() {
