@@ -175,6 +175,10 @@ impl Controller<'_> {
             self.give_up_leg(floor, id, machine.hold);
             return;
         }
+        if self.draining {
+            // It stops at the end of what it was told, with its load if it has one.
+            self.end_task(floor, id);
+        }
         self.take_what_it_carries(now, floor, image, id, &status, events);
         self.look_after_battery(now, floor, id, vehicle, &status, events);
         let robot = self.fleet.robot(vehicle).unwrap_or(IDLE);
