@@ -92,7 +92,7 @@ impl Load {
 
     /// `agent.toml`.
     pub(crate) fn agent_toml(&self, bank: SocketAddr, broker: Option<u16>) -> String {
-        let mut text = gateway_toml(broker);
+        let mut text = gateway_toml("", broker);
         for (n, devices) in (0..self.devices).collect::<Vec<_>>().chunks(self.per_line()).enumerate() {
             let (line, pipeline) = (n + 1, self.pipeline);
             let _ = write!(text, "\n[[line]]\nname = \"line-{line}\"\nmodbus = \"{bank}\"\npipeline = {pipeline}\n");
@@ -126,10 +126,10 @@ impl Load {
     }
 }
 
-/// The head of `agent.toml`: a gateway without lines.
-pub(crate) fn gateway_toml(broker: Option<u16>) -> String {
-    let mut text = String::from(
-        "[gateway]\nname = \"bench\"\narea = \"hall\"\nline = \"bench\"\nlisten = \"127.0.0.1:0\"\n[http]\nloopback = \"operator\"\n",
+/// The head of `agent.toml`: a gateway without lines; `more` are keys of the gateway.
+pub(crate) fn gateway_toml(more: &str, broker: Option<u16>) -> String {
+    let mut text = format!(
+        "[gateway]\nname = \"bench\"\narea = \"hall\"\nline = \"bench\"\nlisten = \"127.0.0.1:0\"\n{more}[http]\nloopback = \"operator\"\n",
     );
     if let Some(port) = broker {
         let _ = write!(
