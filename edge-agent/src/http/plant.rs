@@ -54,10 +54,11 @@ pub(super) async fn absent(
     State(face): State<Arc<Face>>,
     index: Result<Named<u32>, Problem>,
 ) -> Result<StatusCode, Problem> {
-    let missing = || Problem::not_found("no such mobile robot", "GET /api/v1/floor lists the vehicles");
-    let Named(index) = index.map_err(|_| missing())?;
-    let id =
-        u16::try_from(index).ok().map(MachineId).filter(|id| face.stages.robots.is_robot(*id)).ok_or_else(missing)?;
+    let asked = index.ok().and_then(|Named(n)| u16::try_from(n).ok()).map(MachineId);
+    let Some(id) = asked.filter(|id| face.stages.robots.is_robot(*id)) else {
+        face.access.audit.note(&who, "plant.absent", "no such robot", "refused");
+        return Err(Problem::not_found("no such mobile robot", "GET /api/v1/floor lists the vehicles"));
+    };
     let done = face.desk.request(Request::Absent(id));
     let name = face.stages.robots.name(id);
     face.access.audit.note(&who, "plant.absent", &name, if done { "done" } else { "busy" });

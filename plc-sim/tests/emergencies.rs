@@ -1,0 +1,159 @@
+//! Rush orders beside bulk, and a robot that drops out: on the floor of the demo, in virtual time.
+
+mod support;
+
+use control_core::EventKind;
+use control_core::image::CommandCode;
+use control_core::order::Stops;
+use control_core::units::{LoadId, MachineId};
+use plc_sim::PlantConfig;
+use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
+use std::collections::BTreeMap;
+use support::{closed_loop, machine, order};
+
+/// The hall, with so many robots.
+fn hall(robots: u16) -> PlantConfig {
+    let floor = include_str!("../../configs/demo/floor.toml");
+    let floor = floor.replace("count = 24", &format!("count = {robots}"));
+    let mut config = PlantConfig::read(include_str!("../../configs/demo/plant.toml"), |_| Ok(floor.clone())).unwrap();
+    config.robot.charge = 1.0;
+    config
+}
+
+const RUSH: u32 = 1_000_000;
+
+struct Shift {
+    floor: ClosedLoop<'static>,
+    rng: fastrand::Rng,
+    bulk: u32,
+    rush: u32,
+}
+
+impl Shift {
+    fn new(robots: u16) -> Shift {
+        let mut floor = closed_loop(hall(robots), 5, LinkFaults::default());
+        floor.run(6_000);
+        Shift { floor, rng: fastrand::Rng::with_seed(9), bulk: 0, rush: 0 }
+    }
+
+    /// An order out of the rack, or through a cell.
+    fn bulk(&mut self) {
+        let bays: Vec<LoadId> = self.floor.plan().bays().filter_map(|b| self.floor.plant.loads().at(b)).collect();
+        let load = bays[self.rng.usize(0..bays.len())];
+        let stops = if self.bulk % 2 == 0 { Stops::RETRIEVE } else { Stops::process((self.bulk / 2 % 2) as u8, 1) };
+        self.bulk += 1;
+        self.floor.order(order(self.bulk, load, stops, 3, 0));
+    }
+
+    /// A load that has come and has to go into the rack at once.
+    fn rush(&mut self) {
+        self.rush += 1;
+        let load = LoadId::new(RUSH + self.rush).unwrap();
+        self.floor.plant.deliver(load);
+        self.floor.order(order(RUSH + self.rush, load, Stops::STORE, 0, 600_000));
+    }
+
+    /// Minutes of work: a bulk order every so many seconds, a rush order every so many, 0 for never.
+    fn work(&mut self, minutes: u32, bulk_every_s: u32, rush_every_s: u32) {
+        for second in 0..minutes * 60 {
+            if bulk_every_s > 0 && second % bulk_every_s == 0 {
+                self.bulk();
+            }
+            if rush_every_s > 0 && second % rush_every_s == rush_every_s / 2 {
+                self.rush();
+            }
+            self.floor.run(1_000);
+        }
+        assert!(self.floor.plant.truth().is_clean(), "{:?}", self.floor.plant.truth());
+    }
+
+    /// Bulk orders done between two instants.
+    fn done(&self, from_ms: u64, to_ms: u64) -> usize {
+        let within = |e: &&control_core::Event| (from_ms..to_ms).contains(&e.at.0);
+        self.floor
+            .trace
+            .iter()
+            .filter(within)
+            .filter(|e| matches!(e.kind, EventKind::OrderCompleted(id) if id.0 < RUSH))
+            .count()
+    }
+
+    /// For each rush order the time from when its load stood at the end of the dock to when a robot had it, seconds, in order.
+    fn waits(&self) -> Vec<f64> {
+        let plan = self.floor.plan();
+        let (_, dock) = plan.zone("dock-in").unwrap();
+        let (mut arrived, mut picked) = (BTreeMap::new(), BTreeMap::new());
+        let mut asked = BTreeMap::new();
+        for event in &self.floor.trace {
+            match event.kind {
+                EventKind::OrderAccepted(id, load) if id.0 > RUSH => {
+                    arrived.insert(load, event.at.0);
+                }
+                EventKind::CommandIssued { machine, seq, code: CommandCode::Pick, pos, load: Some(load) }
+                    if pos == dock.exit() =>
+                {
+                    asked.insert((machine, seq), load);
+                }
+                EventKind::CommandEnded { machine, seq, .. } => {
+                    if let Some(load) = asked.get(&(machine, seq)) {
+                        picked.insert(*load, event.at.0);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut waits: Vec<f64> =
+            arrived.iter().filter_map(|(l, from)| Some((picked.get(l)? - from) as f64 / 1e3)).collect();
+        waits.sort_by(f64::total_cmp);
+        waits
+    }
+}
+
+fn p99(sorted: &[f64]) -> f64 {
+    sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
+}
+
+#[test]
+fn a_rush_order_is_fetched_as_soon_as_by_a_robot_that_has_nothing_else_to_do_and_bulk_hardly_notices() {
+    let mut alone = Shift::new(1);
+    alone.work(60, 0, 120);
+    let mut bulk = Shift::new(24);
+    bulk.work(60, 20, 0);
+    let mut both = Shift::new(24);
+    both.work(60, 20, 120);
+    let (lone, waits) = (alone.waits(), both.waits());
+    let (without, with) = (bulk.done(0, u64::MAX), both.done(0, u64::MAX));
+    println!(
+        "rush: fetched after {:.1} s (99 %, {} orders) beside {:.1} s by a lone robot ({}); bulk done {with} of {without}",
+        p99(&waits),
+        waits.len(),
+        p99(&lone),
+        lone.len()
+    );
+    assert!(waits.len() >= 29 && lone.len() >= 29);
+    assert!(p99(&waits) <= 1.2 * p99(&lone), "{waits:?}\n{lone:?}");
+    assert!(with as f64 >= 0.95 * without as f64, "{with} of {without}");
+}
+
+#[test]
+fn when_a_robot_drops_out_the_others_go_on_and_do_their_part() {
+    const MINUTES: u32 = 90;
+    let run = |drops: bool| {
+        let mut shift = Shift::new(24);
+        shift.work(10, 10, 0);
+        if drops {
+            let dead: MachineId = machine(shift.floor.plan(), "robot-7");
+            shift.floor.silent.insert(dead);
+            // Nobody waits for it: whoever was under way goes on being told to.
+            let before = shift.floor.counters().commands_sent;
+            shift.floor.run(1_000);
+            assert!(shift.floor.counters().commands_sent > before + 3, "the others go on");
+        }
+        let from = shift.floor.now().0;
+        shift.work(MINUTES, 10, 0);
+        shift.done(from, u64::MAX)
+    };
+    let (all, less) = (run(false), run(true));
+    println!("24 robots have done {all} orders in {MINUTES} minutes, 23 of them {less}");
+    assert!(less as f64 >= 0.95 * 23.0 / 24.0 * all as f64, "{less} of {all}");
+}
