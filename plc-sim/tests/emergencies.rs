@@ -40,7 +40,7 @@ impl Shift {
     fn bulk(&mut self) {
         let bays: Vec<LoadId> = self.floor.plan().bays().filter_map(|b| self.floor.plant.loads().at(b)).collect();
         let load = bays[self.rng.usize(0..bays.len())];
-        let stops = if self.bulk % 2 == 0 { Stops::RETRIEVE } else { Stops::process((self.bulk / 2 % 2) as u8, 1) };
+        let stops = if self.bulk.is_multiple_of(2) { Stops::RETRIEVE } else { Stops::process((self.bulk / 2 % 2) as u8, 1) };
         self.bulk += 1;
         self.floor.order(order(self.bulk, load, stops, 3, 0));
     }
