@@ -40,7 +40,11 @@ impl Shift {
     fn bulk(&mut self) {
         let bays: Vec<LoadId> = self.floor.plan().bays().filter_map(|b| self.floor.plant.loads().at(b)).collect();
         let load = bays[self.rng.usize(0..bays.len())];
-        let stops = if self.bulk.is_multiple_of(2) { Stops::RETRIEVE } else { Stops::process((self.bulk / 2 % 2) as u8, 1) };
+        let stops = if self.bulk.is_multiple_of(2) && bays.len() > 150 {
+            Stops::RETRIEVE
+        } else {
+            Stops::process((self.bulk / 2 % 2) as u8, 1)
+        };
         self.bulk += 1;
         self.floor.order(order(self.bulk, load, stops, 3, 0));
     }
@@ -49,7 +53,8 @@ impl Shift {
     fn rush(&mut self) {
         self.rush += 1;
         let load = LoadId::new(RUSH + self.rush).unwrap();
-        self.floor.plant.deliver(load);
+        let dock = self.floor.plan().zone("dock-in").unwrap().0;
+        self.floor.plant.deliver_to(load, dock);
         self.floor.order(order(RUSH + self.rush, load, Stops::STORE, 0, 600_000));
     }
 
