@@ -1,0 +1,89 @@
+//! Dead-locks that users of other fleet managers have reported, as floors of ours: two robots that swap places on and on
+//! (rmf_ros2 #503), crossing streams at which each waits for the other (rmf #356), somebody who stands idle in the way
+//! (rmf_core #303), two who go to and fro before each other without end (rmf_core #145).
+
+use control_core::traffic::pool::TURNING;
+use control_core::traffic::{Settings, Size, Traffic};
+use control_core::units::Millis;
+use floor_plan::map::Grid;
+use floor_plan::{Arena, Proof, RoadTables};
+
+/// A robot: where it begins, and the cells it is sent to one after the other, over and over; a letter of the map each.
+type Robot = (char, &'static str);
+
+/// How often each robot has arrived after so many steps, and the longest any of them took.
+fn drive(rows: &[&str], robots: &[Robot], steps: u64) -> (Vec<usize>, u64) {
+    let grid = Grid::from_fn(rows.len(), rows[0].len(), |r, c| rows[r].as_bytes()[c] != b'@');
+    let (mut tables, place_of) = RoadTables::of_grid(&grid, true);
+    let letters = || rows.iter().flat_map(|r| r.chars());
+    let place = |letter: char| place_of[letters().position(|c| c == letter).unwrap()].unwrap();
+    let names: Vec<char> = letters().filter(char::is_ascii_alphabetic).collect();
+    tables.measure(&names.iter().map(|c| vec![place(*c)]).collect::<Vec<_>>());
+    let goal = |letter: char| names.iter().position(|c| *c == letter).unwrap() as u16;
+    let proof = Proof::of(&tables);
+    assert!(proof.is_live(), "the floor of the report can be proven");
+    let capacities = proof.capacities();
+    let roads = tables.view().with_regions(&proof.region, &capacities);
+    let arena = Arena::new();
+    let size = Size {
+        vehicles: robots.len(),
+        places: tables.places,
+        regions: proof.regions.len(),
+        search_vehicles: robots.len(),
+        search_nodes: 2_000,
+    };
+    let mut traffic = Traffic::new(&&arena, &TURNING, size, Settings::default());
+    for (v, (start, _)) in (0u16..).zip(robots) {
+        assert!(traffic.enter(&roads, v, roads.poses_of(place(*start)).start));
+    }
+    let (mut arrived, mut since, mut longest) = (vec![0usize; robots.len()], vec![0; robots.len()], 0);
+    for step in 1..=steps {
+        for (v, (_, tour)) in (0u16..).zip(robots) {
+            let n = usize::from(v);
+            let next = traffic.base(v).next();
+            if let Some(next) = next {
+                assert!(traffic.reached(v, next));
+            }
+            let to = tour.as_bytes()[arrived[n] % tour.len()] as char;
+            traffic.send(v, goal(to), 1);
+            if traffic.has_arrived(&roads, v) {
+                longest = longest.max(step - since[n]);
+                (arrived[n], since[n]) = (arrived[n] + 1, step);
+            }
+        }
+        for part in 0..4 {
+            traffic.work(&roads, Millis(step * 1_000 + part * 250));
+        }
+        let mut at: Vec<u16> = (0..robots.len() as u16).filter_map(|v| traffic.place(v)).collect();
+        at.sort_unstable();
+        at.dedup();
+        assert_eq!(at.len(), robots.len(), "nobody stands where somebody else is");
+    }
+    (arrived, longest)
+}
+
+#[test]
+fn two_that_swap_places_on_and_on_go_on_swapping() {
+    let rows = ["A......B", "@@@..@@@"];
+    let (arrived, longest) = drive(&rows, &[('A', "BA"), ('B', "AB")], 2_000);
+    println!("swaps {arrived:?}, the longest took {longest} steps");
+    assert!(arrived.iter().all(|n| *n >= 40) && longest <= 120, "{arrived:?} {longest}");
+}
+
+#[test]
+fn streams_that_cross_do_not_wait_for_each_other() {
+    let rows = ["@@CD@@", "@@..@@", "A....E", "B....F", "@@..@@", "@@GH@@"];
+    let robots = [('A', "EA"), ('F', "BF"), ('C', "GC"), ('H', "DH")];
+    let (arrived, longest) = drive(&rows, &robots, 2_000);
+    println!("crossings {arrived:?}, the longest took {longest} steps");
+    assert!(arrived.iter().all(|n| *n >= 100) && longest <= 60, "{arrived:?} {longest}");
+}
+
+#[test]
+fn whoever_stands_idle_in_the_way_goes_aside_and_comes_back() {
+    let rows = ["A..I..B", "@@...@@"];
+    let (arrived, longest) = drive(&rows, &[('A', "BA"), ('I', "I")], 1_000);
+    println!("tours {arrived:?}, the longest took {longest} steps");
+    assert!(arrived[0] >= 40 && longest <= 60, "{arrived:?} {longest}");
+    assert!(arrived[1] > 200, "it is at its place most of the time: {arrived:?}");
+}
