@@ -9,6 +9,7 @@ use crate::access::Access;
 use crate::alarms::{AlarmDesk, AlarmNews, AlarmWatcher};
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::closings::{self, Closings};
 use crate::commands::{Audit, Commands, WriteDesk};
 use crate::config::Plan;
 use crate::config::plan::{LinePlan, MqttPlan};
@@ -108,8 +109,14 @@ impl Agent {
 
         let control_stats = Arc::new(ControlStats::default());
         let (drain, control_stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (floor_tx, floor_rx) = rtrb::RingBuffer::new(closings::RING);
+        let (spent_tx, spent_rx) = rtrb::RingBuffer::new(closings::RING);
+        let has_roads = floor_plan.clone().filter(|p| p.roads.places > 0);
+        let closings = has_roads.map(|p| Arc::new(Closings::new(p, floor_tx, spent_rx)));
         let wires = Wires {
             image: image_out,
+            floors: floor_rx,
+            spent: spent_tx,
             outputs,
             shown: shown_in,
             requests: request_rx,
@@ -171,6 +178,7 @@ impl Agent {
             clock,
             has_floor,
             robots,
+            closings,
             control: control_stats,
             lines: line_list,
             spool: spool.spool.clone(),

@@ -38,6 +38,7 @@ pub mod board;
 pub mod browse;
 pub mod cli;
 pub mod clock;
+pub mod closings;
 pub mod commands;
 pub mod config;
 pub mod control;

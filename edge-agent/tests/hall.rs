@@ -159,6 +159,16 @@ async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_pa
     let robots_are_well =
         alarms.as_array().unwrap().iter().all(|a| a["alarm"] != "robot-jammed" && a["alarm"] != "domain-degraded");
     assert!(robots_are_well, "{alarms:#}");
+
+    // A place is closed and opened while the floor runs.
+    let place = async |method: &str, name: &str| {
+        http(at, method, &format!("/api/v1/floor/places/{name}/closed"), "").await.unwrap().0
+    };
+    assert_eq!((place("PUT", "A").await, place("PUT", "nowhere").await), (202, 404));
+    assert_eq!(get(at, "/api/v1/floor/closed").await, json!(["A"]));
+    let opened = async || place("DELETE", "A").await == 202;
+    assert!(eventually(Duration::from_secs(5), opened).await, "the control thread has taken the first change over");
+    assert_eq!(get(at, "/api/v1/floor/closed").await, json!([]));
     agent.stop().await;
     let truth = sim.truth();
     assert!(truth.is_clean() && truth.loads_left == 2, "{truth:?}");

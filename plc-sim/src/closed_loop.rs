@@ -18,12 +18,14 @@ use control_core::floor::ZoneKind;
 use control_core::image::{Quality, Stamped};
 use control_core::limits::Capacity;
 use control_core::order::OrderRequest;
+use control_core::traffic::roads::Place;
 use control_core::units::{LoadId, MachineId, Millis, PosId};
 use control_core::{Controller, Event, Inputs, Settings};
 use device_drivers::block::{CommandBlock, Owner, decode_status, encode_command};
 use floor_plan::{Arena, FloorPlan, InputBuffer};
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 /// Control period, milliseconds.
 pub const PERIOD_MS: u64 = 10;
@@ -67,6 +69,9 @@ pub struct ClosedLoop<'m> {
     pub trace: Vec<Event>,
     /// Nothing is read or written while false: the cable is out.
     pub connected: bool,
+    /// The floor as the controller knows it.
+    plan: Arc<FloorPlan>,
+    closings: u32,
     /// Machines that can neither be read nor written: their own link is out.
     pub silent: BTreeSet<MachineId>,
     arena: &'m Arena,
@@ -105,6 +110,8 @@ impl<'m> ClosedLoop<'m> {
             faults,
             trace: Vec::new(),
             connected: true,
+            plan: plan.clone(),
+            closings: 0,
             silent: BTreeSet::new(),
             arena,
             image: InputBuffer::new(plan.machine_count(), plan.position_count()),
@@ -116,6 +123,12 @@ impl<'m> ClosedLoop<'m> {
             rng: fastrand::Rng::with_seed(seed ^ 0x5eed),
             hash: DefaultHasher::new(),
         })
+    }
+
+    /// Closes these places, and opens all others.
+    pub fn close(&mut self, places: &[Place]) {
+        self.closings += 1;
+        self.plan = Arc::new(self.plant.plan().with_closed(&places.iter().copied().collect(), self.closings));
     }
 
     /// The floor.
@@ -207,7 +220,7 @@ impl<'m> ClosedLoop<'m> {
             self.read();
             let count = self.requests.len().min(control_core::limits::REQUESTS_PER_CYCLE);
             let requests: Vec<Request> = self.requests.drain(..count).collect();
-            let plan = self.plant.plan().clone();
+            let plan = self.plan.clone();
             let floor = plan.view();
             let inputs = Inputs { floor: &floor, image: self.image.view(), requests: &requests, degraded: false };
             let (controller, events, now) = (&mut self.controller, &mut self.events, Millis(self.now_ms));

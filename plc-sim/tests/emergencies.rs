@@ -1,4 +1,4 @@
-//! Rush orders beside bulk, and a robot that drops out: on the floor of the demo, in virtual time.
+//! Rush orders beside bulk, a robot that drops out, and places that are closed: on the floor of the demo, in virtual time.
 
 mod support;
 
@@ -161,4 +161,42 @@ fn when_a_robot_drops_out_the_others_go_on_and_do_their_part() {
     let (all, less) = (run(false), run(true));
     println!("24 robots have done {all} orders in {MINUTES} minutes, 23 of them {less}");
     assert!(less as f64 >= 0.95 * 23.0 / 24.0 * all as f64, "{less} of {all}");
+}
+
+#[test]
+fn nobody_drives_into_a_closed_place_and_the_others_go_around_until_it_is_opened() {
+    let mut shift = Shift::new(12);
+    shift.work(5, 15, 0);
+    // A spill across the middle of both lanes of the upper cross aisle, but for one cell; and the stop of a cell.
+    let plan = shift.floor.plant.plan().clone();
+    let in_the_way = |x: f64, y: f64| {
+        let near = |s: &floor_plan::plan::Spot| (s.x - x).abs() < 0.1 && (s.y - y).abs() < 0.1;
+        plan.place_spots.iter().position(near).unwrap() as u16
+    };
+    let closed = [in_the_way(12.0, 6.0), in_the_way(13.2, 6.0), plan.place("K").unwrap()];
+    shift.floor.close(&closed);
+    let inside = |shift: &Shift| {
+        let robots =
+            plan.view().robots().filter_map(|(id, ..)| shift.floor.plant.machine(id)?.robot()).collect::<Vec<_>>();
+        robots.iter().filter(|r| closed.contains(&r.at()) || r.towards().is_some_and(|p| closed.contains(&p))).count()
+    };
+    shift.floor.run(20_000); // whoever had been told to go there has been there, and has left
+    let from = shift.floor.now().0;
+    for _ in 0..600 {
+        assert_eq!(inside(&shift), 0, "somebody is in a closed place");
+        shift.floor.run(1_000);
+        if shift.floor.now().0 % 15_000 < 1_000 {
+            shift.bulk();
+        }
+    }
+    assert!(shift.done(from, u64::MAX) > 10, "the others go on: {}", shift.floor.situation());
+    shift.floor.close(&[]);
+    for _ in 0..120 {
+        shift.floor.run(10_000);
+        if shift.floor.controller.orders().is_empty() {
+            break;
+        }
+    }
+    assert!(shift.floor.controller.orders().is_empty(), "{}", shift.floor.situation());
+    assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
 }

@@ -193,7 +193,9 @@ impl Controller<'_> {
             (None, true) => (robot.charger, 3),
             (None, false) => (home, 3),
         };
-        self.traffic.send(vehicle, goal, class);
+        // Where it shall go may be closed: then it stays where it is, and goes out of the way for others.
+        let reached = floor.roads().distance(goal, self.traffic.frontier(vehicle)) != FAR;
+        self.traffic.send(vehicle, if reached { goal } else { NO_GOAL }, class);
         if let Some((task, pos)) = task.zip(stop)
             && self.traffic.has_arrived(floor.roads(), vehicle)
             && !machine.link.busy()
@@ -217,7 +219,7 @@ impl Controller<'_> {
             return;
         }
         self.extend(now, id, vehicle, &status, &robot, events);
-        let jammed = self.traffic.is_jammed(vehicle);
+        let jammed = self.traffic.is_jammed(vehicle) || (stop.is_some() && !reached);
         if jammed && !robot.jammed {
             events.push(now, EventKind::RobotJammed(id));
         }

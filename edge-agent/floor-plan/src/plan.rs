@@ -144,6 +144,28 @@ impl FloorPlan {
         Floor::new(tables, roads, self.generation)
     }
 
+    /// This floor with some places closed, whatever was closed before; `generation` tells the core that it is another one. Regions and
+    /// their capacities stay as they were proven for the open floor.
+    pub fn with_closed(&self, closed: &std::collections::BTreeSet<Place>, generation: u32) -> FloorPlan {
+        let mut plan = FloorPlan { generation, ..self.clone() };
+        plan.roads.close(closed);
+        let count = plan.goal_of.iter().filter(|g| **g != control_core::traffic::roads::NO_GOAL).count();
+        let mut rows = vec![Vec::new(); count];
+        for (place, goal) in (0..).zip(&plan.goal_of) {
+            if let Some(row) = rows.get_mut(usize::from(*goal)) {
+                row.push(place);
+            }
+        }
+        plan.roads.measure(&rows);
+        plan
+    }
+
+    /// A place by its name, or by its number.
+    pub fn place(&self, name: &str) -> Option<Place> {
+        let named = self.place_names.iter().find(|(_, n)| *n == name).map(|(p, _)| *p);
+        named.or_else(|| name.parse().ok().filter(|p| usize::from(*p) < self.roads.places))
+    }
+
     /// What a step on the roads takes a robot that nobody is in the way of, milliseconds: the mean road at full speed.
     pub fn step_ms(&self) -> u64 {
         let Some(robot) = self.robot else { return 1_000 };

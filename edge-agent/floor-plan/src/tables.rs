@@ -144,8 +144,27 @@ impl RoadTables {
     }
 
     /// Derives what follows from the poses.
+    /// Closes places: nobody drives into them any more; who is there can drive out. Distances have to be measured again.
+    pub fn close(&mut self, closed: &std::collections::BTreeSet<Place>) {
+        for pose in 0..self.next.len() {
+            let stays = closed.contains(&self.place[pose]);
+            for way in &mut self.next[pose] {
+                let into = self.place.get(*way as usize).is_some_and(|to| closed.contains(to));
+                if into && !stays {
+                    *way = NO_POSE;
+                }
+            }
+        }
+        (self.beside_start, self.beside) = Default::default();
+        self.find_beside();
+    }
+
     fn finish(&mut self) {
         self.first_pose.push(self.next.len() as Pose);
+        self.find_beside();
+    }
+
+    fn find_beside(&mut self) {
         self.beside_start.push(0);
         for place in 0..self.places as Place {
             let from = self.beside.len();

@@ -21,7 +21,7 @@ use control_core::cycle::{Request, Settings};
 use control_core::event::Events;
 use control_core::event::RunState;
 use control_core::limits::{Capacity, REQUESTS_PER_CYCLE};
-use control_core::{Controller, Event, Floor, Inputs, traffic};
+use control_core::{Controller, Event, Inputs, traffic};
 use floor_plan::{Arena, FloorPlan, InputBuffer, OutputBuffer};
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -122,6 +122,10 @@ pub struct Wires {
     pub image: triple_buffer::Output<InputBuffer>,
     /// One output image a line, of the machines it carries.
     pub outputs: Vec<triple_buffer::Input<OutputBuffer>>,
+    /// Floors that take the place of the one before: roads have been closed or opened.
+    pub floors: rtrb::Consumer<Arc<FloorPlan>>,
+    /// Floors that are not needed any more: somebody else gives their memory back.
+    pub spent: rtrb::Producer<Arc<FloorPlan>>,
     /// What people see of the decisions.
     pub shown: triple_buffer::Input<Shown>,
     /// Requests from the order desk.
@@ -157,8 +161,7 @@ pub fn start(
         .spawn(move || {
             // Everything the loop touches is made here, before memory is locked; afterwards it asks for none.
             let arena = Arena::new();
-            let floor = floor.view();
-            let controller = Controller::new(&&arena, &Capacity::of(&floor, orders), settings);
+            let controller = Controller::new(&&arena, &Capacity::of(&floor.view(), orders), settings);
             let events = Box::new(Events::default());
             wires.stats.table_bytes.store(arena.bytes() as u64, Relaxed);
             let refused = rt::enter(&realtime);
@@ -185,7 +188,7 @@ pub fn start(
 
 struct Loop<'m> {
     controller: Controller<'m>,
-    floor: Floor<'m>,
+    floor: Arc<FloorPlan>,
     events: Box<Events>,
     clock: Clock,
     wires: Wires,
@@ -254,9 +257,14 @@ impl Loop<'_> {
             }
             let _ = self.wires.requests.pop();
         }
+        if !self.wires.spent.is_full()
+            && let Ok(next) = self.wires.floors.pop()
+        {
+            let _ = self.wires.spent.push(std::mem::replace(&mut self.floor, next)); // there is room
+        }
         let now = self.clock.now();
         let image = self.wires.image.read().view();
-        let inputs = Inputs { floor: &self.floor, image, requests: &requests, degraded: self.degraded };
+        let inputs = Inputs { floor: &self.floor.view(), image, requests: &requests, degraded: self.degraded };
         self.controller.cycle(now, &inputs, &mut self.events);
 
         let newest = image.machines.iter().map(|m| m.at).max();
@@ -279,7 +287,7 @@ impl Loop<'_> {
         self.shown_ns += self.period_ns;
         if self.shown_ns >= SHOW_EVERY_NS {
             self.shown_ns = 0;
-            self.wires.shown.input_buffer_mut().fill(&self.floor, &self.controller);
+            self.wires.shown.input_buffer_mut().fill(&self.floor.view(), &self.controller);
             self.wires.shown.publish();
         }
     }

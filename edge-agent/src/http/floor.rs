@@ -1,11 +1,14 @@
 //! The floor: what stands still, what moves, one vehicle.
 
 use super::Face;
-use super::guard::{As, VIEWER};
+use super::guard::{As, OPERATOR, VIEWER};
 use super::problem::{Named, Problem};
+use crate::access::Who;
+use crate::closings::Refused;
 use crate::scene::{Moment, Scene, VehicleDetail};
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -48,4 +51,60 @@ pub(super) async fn vehicle(
     let missing = || Problem::not_found("no such vehicle", "GET /api/v1/floor lists them");
     let Named(index) = index.map_err(|_| missing())?;
     face.floor.as_ref().and_then(|f| f.vehicle(usize::try_from(index).ok()?)).map(Json).ok_or_else(missing)
+}
+
+/// The places that are closed to mobile robots, by the names of the floor file or by their numbers.
+#[utoipa::path(get, path = "/api/v1/floor/closed", tag = "floor", responses((status = 200, body = Vec<String>)))]
+pub(super) async fn closed(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Result<Json<Vec<String>>, Problem> {
+    Ok(Json(face.stages.closings.as_ref().ok_or_else(none)?.closed()))
+}
+
+/// Closes a place: no mobile robot is sent into it any more; who stands there drives out.
+#[utoipa::path(put, path = "/api/v1/floor/places/{name}/closed", tag = "floor",
+    params(("name" = String, Path, description = "Its name in the floor file, or its number")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn close(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    name: Result<Named<String>, Problem>,
+) -> Result<StatusCode, Problem> {
+    set(&face, &who, name, true).await
+}
+
+/// Opens a place again.
+#[utoipa::path(delete, path = "/api/v1/floor/places/{name}/closed", tag = "floor",
+    params(("name" = String, Path, description = "Its name in the floor file, or its number")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn open(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    name: Result<Named<String>, Problem>,
+) -> Result<StatusCode, Problem> {
+    set(&face, &who, name, false).await
+}
+
+async fn set(
+    face: &Arc<Face>,
+    who: &Who,
+    name: Result<Named<String>, Problem>,
+    closed: bool,
+) -> Result<StatusCode, Problem> {
+    let name = name.map(|Named(n)| n).unwrap_or_default();
+    let closings = face.stages.closings.clone();
+    let asked = name.clone();
+    // Distances are measured anew: not on a thread that serves others.
+    let done = tokio::task::spawn_blocking(move || closings.map(|c| c.set(&asked, closed))).await.ok().flatten();
+    let (outcome, answer) = match done {
+        None => ("refused", Err(none())),
+        Some(Ok(())) => ("done", Ok(StatusCode::ACCEPTED)),
+        Some(Err(Refused::Unknown)) => (
+            "refused",
+            Err(Problem::not_found("no such place", "names are those of the floor file, numbers those of its places")),
+        ),
+        Some(Err(Refused::Busy)) => {
+            ("busy", Err(Problem::busy("the last change is still on its way; try again in a second")))
+        }
+    };
+    face.access.audit.note(who, if closed { "floor.close" } else { "floor.open" }, &name, outcome);
+    answer
 }

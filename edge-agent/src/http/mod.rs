@@ -199,6 +199,8 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(floor::scene))
         .routes(routes!(floor::now))
         .routes(routes!(floor::vehicle))
+        .routes(routes!(floor::closed))
+        .routes(routes!(floor::close, floor::open))
         .routes(routes!(field::lines))
         .routes(routes!(field::tags))
         .routes(routes!(trust::certificates))

@@ -10,6 +10,7 @@ pub use robots::{RobotSeen, RobotWatch};
 
 use crate::alarms::AlarmDesk;
 use crate::clock::Clock;
+use crate::closings::Closings;
 use crate::commands::{AuditStats, CommandStats, OUTCOMES, WriteDesk};
 use crate::control::{ControlStats, ROBOT_STATES};
 use crate::desk::Desk;
@@ -35,6 +36,8 @@ pub struct Stages {
     pub has_floor: bool,
     /// Mobile robots.
     pub robots: Arc<RobotWatch>,
+    /// Places that are closed to them; `None`: there are no roads.
+    pub closings: Option<Arc<Closings>>,
     /// Control thread.
     pub control: Arc<ControlStats>,
     /// Lines, with their names.
