@@ -129,12 +129,16 @@ impl Agent {
             Arc::new(Floor::new(plan, stage.clone(), shown.clone(), board.clone(), clock))
         };
         let floor = other_floor.or_else(|| floor_plan.clone().map(own_floor));
-        let traffic =
-            floor_plan.clone().filter(|_| kept).map(Recorder::new).filter(|r| r.robots() > 0).map(|recorder| {
-                let file = plan.floor.as_ref().and_then(|f| f.file.as_deref()?.file_name()).unwrap_or_default();
-                let files = Files::new(&plan.state_dir.join("traffic"), recorder.header(&file.to_string_lossy()));
-                traffic::keep(recorder, files, stage.clone(), shown.clone())
-            });
+        let recorder = floor_plan.clone().filter(|_| kept).map(Recorder::new).filter(|r| r.robots() > 0);
+        let traffic = recorder.map(|recorder| {
+            let file = plan.floor.as_ref().and_then(|f| f.file.as_deref()?.file_name()).unwrap_or_default();
+            let files = Files::new(&plan.state_dir.join("traffic"), recorder.header(&file.to_string_lossy()));
+            (files.stats.clone(), traffic::keep(recorder, files, stage.clone(), shown.clone()))
+        });
+        let (traffic_stats, traffic) = match traffic {
+            Some((stats, keep)) => (stats, Some(keep)),
+            None => Default::default(),
+        };
         let robots = Arc::new(RobotWatch::new(floor_plan, stage.clone(), shown));
         let (audit, known) = match plan.is_kept {
             true => Audit::open(&plan.state_dir)?,
@@ -186,6 +190,7 @@ impl Agent {
             writes,
             commands: command_stats,
             audit: audit.stats.clone(),
+            traffic: traffic_stats,
             alarms,
             live: Arc::new(LiveStats::default()),
         });

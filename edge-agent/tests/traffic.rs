@@ -34,7 +34,7 @@ fn driven(dir: &Path, samples: u64, limits: (u64, u64)) -> (Truth, Files) {
     for n in 0..samples {
         if n % 20 == 0 && n / 20 < 60 {
             let number = (n / 20) as u32 + 1;
-            let stops = if number % 2 == 0 { Stops::RETRIEVE } else { Stops::process(0, 1) };
+            let stops = if number.is_multiple_of(2) { Stops::RETRIEVE } else { Stops::process(0, 1) };
             hall.order(OrderRequest::new(OrderId(number), LoadId::new(1000 + number).unwrap(), stops));
         }
         hall.run(200);
