@@ -195,3 +195,31 @@ fn what_planviz_is_given_is_json_in_which_every_action_can_be_driven() {
     assert!(shown["AllValid"] == "Yes" && export(&log).unwrap().valid);
     assert!(paths.iter().any(|p| p.as_str().unwrap().contains('F')));
 }
+
+#[test]
+fn who_came_to_a_place_later_comes_later_for_planviz_too_and_a_floor_that_is_no_grid_is_refused() {
+    // 0 1 2 in a row, 3 below 1. The first goes 0, 1, 3 with a turn, which costs a tick; the second comes from 2 to 1 as it leaves.
+    let header = |third: &str| {
+        format!(
+            "{{\"traffic\":1,\"t\":0,\"floor\":\"f\",\"step_ms\":300,\"robots\":[\"a\",\"b\"],\"places\":[[0,0],[1000,0],{third},\
+             [1000,1000]],\"roads\":[[1],[0,2,3],[1],[1]],\"names\":{{}},\"dropped\":0,\"failed\":0}}\n"
+        )
+    };
+    let entry =
+        |t: u64, robot: u16, at: u16| format!("{{\"t\":{t},\"robot\":{robot},\"at\":{at},\"state\":\"driving\"}}\n");
+    let entries = [(0, 0, 0), (0, 1, 2), (100, 0, 1), (200, 0, 3), (200, 1, 1), (600, 1, 0)];
+    let entries: String = entries.map(|(t, robot, at)| entry(t, robot, at)).concat();
+    let log = Log::parse((header("[2000,0]") + &entries).as_bytes()).unwrap();
+    let shown = export(&log).unwrap();
+    assert!(shown.valid, "{:?}", shown.states);
+    let run = serde_json::to_value(&shown.run).unwrap();
+    assert_eq!(run["actualPaths"], serde_json::json!(["F,R,F,W,W,W", "W,W,F,W,W,F"]));
+    assert_eq!(shown.map, "type octile\nheight 2\nwidth 3\nmap\n...\n@.@\n");
+    let sum = log.summary();
+    assert!(sum.robots[0].reached == 2 && (sum.robots[0].metres - 2.0).abs() < 1e-9, "{sum:?}");
+
+    let log = Log::parse((header("[3500,0]") + &entries).as_bytes()).unwrap();
+    assert!(export(&log).unwrap_err().contains("PlanViz shows grids only"));
+    let carried = entries + &entry(700, 0, 2) + &entry(800, 0, 9);
+    assert!(Log::parse((header("[2000,0]") + &carried).as_bytes()).unwrap_err().contains("found place 9"));
+}
