@@ -100,11 +100,9 @@ impl Log {
 
     /// Only what happened between two instants; it begins with what was so at the first.
     pub fn between(&self, from: u64, to: u64) -> Log {
-        let begin = self.at(from).into_iter().flatten().map(|e| Entry { t: from.max(e.t), ..e.clone() });
-        // Entries before `from` begin at `from`.
-        let begin: Vec<Entry> = begin.collect();
+        let begin = self.at(from).into_iter().flatten().map(|e| Entry { t: from, ..e.clone() });
         let rest = self.entries.iter().filter(|e| e.t > from && e.t <= to).cloned();
-        let entries = begin.into_iter().chain(rest).collect();
+        let entries = begin.chain(rest).collect();
         Log { header: self.header.clone(), entries, torn: self.torn }
     }
 

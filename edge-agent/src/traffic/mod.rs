@@ -162,7 +162,7 @@ impl Recorder {
     }
 }
 
-/// Keeps the log until it is stopped. Files are written on a thread of their own kind, not on one that serves.
+/// Keeps the log until it is stopped. Files are written on a thread that may wait, not on one that serves.
 pub async fn keep(mut recorder: Recorder, mut files: Files, stage: ImageStage, shown: Arc<ShownDesk>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
