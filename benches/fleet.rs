@@ -150,7 +150,7 @@ fn run(arguments: &Arguments, mut instance: Instance, play: Play) -> (serde_json
     }
     let (in_time, log) = lockstep::play(&instance, &tables, play);
     if let Some(file) = arguments.text("--planviz") {
-        let text = log.planviz(&instance).to_string();
+        let text = serde_json::to_string(&log.planviz(&instance)).unwrap_or_else(|why| refuse(&why.to_string()));
         std::fs::write(file, text).unwrap_or_else(|why| refuse(&format!("{file}: {why}")));
     }
     let delays: f64 = arguments.number("--delays", 0.0);

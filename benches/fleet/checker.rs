@@ -1,9 +1,7 @@
 //! Counts what must not happen, from cells and headings alone.
 
 use floor_plan::map::Grid;
-
-/// Where a robot is: row, column, heading (0 east, 1 south, 2 west, 3 north); nowhere while it waits outside.
-pub(crate) type State = Option<(usize, usize, u8)>;
+pub(crate) use floor_plan::planviz::State;
 
 /// Collisions of one step: two in a cell, two that exchanged cells, and moves nobody can make.
 pub(crate) fn collisions(grid: &Grid, turning: bool, before: &[State], after: &[State]) -> u64 {

@@ -7,8 +7,8 @@ use crate::{Outcome, Play};
 use control_core::traffic::planner::{Planner, Wish};
 use control_core::traffic::pool::{GOING, TURNING};
 use control_core::traffic::roads::{NO_POSE, Place, Pose, Roads};
+use floor_plan::planviz::{Finished, Run};
 use floor_plan::{Arena, RoadTables};
-use serde_json::json;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -124,53 +124,13 @@ impl Floor {
 
 impl Log {
     /// What PlanViz of the League of Robot Runners shows.
-    pub(crate) fn planviz(&self, instance: &Instance) -> serde_json::Value {
-        let robots = instance.starts.len();
-        let heading = |h: u8| ["E", "S", "W", "N"][usize::from(h)];
-        let start: Vec<_> = (0..robots)
-            .map(|r| {
-                let (row, column) = instance.cell_of[usize::from(instance.starts[r])];
-                json!([row, column, heading(0)])
-            })
-            .collect();
-        let paths: Vec<String> = (0..robots)
-            .map(|r| {
-                let action = |pair: &[Vec<State>]| match (pair[0][r], pair[1][r]) {
-                    (Some(a), Some(b)) if (a.0, a.1) != (b.0, b.1) => "F",
-                    (Some(a), Some(b)) if (4 + b.2 - a.2) % 4 == 1 => "R",
-                    (Some(a), Some(b)) if a.2 != b.2 => "C",
-                    _ => "W",
-                };
-                self.states.windows(2).map(action).collect::<Vec<_>>().join(",")
-            })
-            .collect();
-        let tasks: Vec<_> = self
-            .finished
-            .iter()
-            .enumerate()
-            .map(|(n, (_, _, place))| {
-                let (row, column) = instance.cell_of[usize::from(*place)];
-                json!([n, row, column])
-            })
-            .collect();
-        let mut events = vec![Vec::new(); robots];
-        for (n, (step, robot, _)) in self.finished.iter().enumerate() {
-            events[*robot].push(json!([n, step, "finished"]));
-        }
-        json!({
-            "actionModel": "MAPF_T",
-            "AllValid": "Yes",
-            "teamSize": robots,
-            "start": start,
-            "numTaskFinished": self.finished.len(),
-            "sumOfCost": self.states.len() * robots,
-            "makespan": self.states.len(),
-            "actualPaths": paths,
-            "plannerPaths": paths,
-            "plannerTimes": [],
-            "errors": [],
-            "events": events,
-            "tasks": tasks,
-        })
+    pub(crate) fn planviz(&self, instance: &Instance) -> Run {
+        let cell = |place: &Place| instance.cell_of[usize::from(*place)];
+        let start = |place: &Place| (cell(place).0, cell(place).1, 0);
+        let starts: Vec<_> = instance.starts.iter().map(start).collect();
+        let done =
+            |(step, robot, place): &(usize, usize, Place)| Finished { step: *step, robot: *robot, cell: cell(place) };
+        let finished: Vec<_> = self.finished.iter().map(done).collect();
+        Run::new(&starts, &self.states, &finished, true)
     }
 }

@@ -28,6 +28,7 @@ use crate::telemetry::payload::rfc3339;
 use crate::telemetry::sparkplug::{FIRST_DEVICE_ALIAS, Hub, Node};
 use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
 use crate::telemetry::{self, Spool};
+use crate::traffic::{self, Files, Recorder};
 use control_core::event::RunState;
 use device_drivers::value::wall_clock_ms;
 use floor_plan::{InputBuffer, OutputBuffer};
@@ -135,6 +136,16 @@ impl Agent {
             Arc::new(Floor::new(plan, stage.clone(), shown.clone(), board.clone(), clock))
         };
         let floor = other_floor.or_else(|| floor_plan.clone().map(own_floor));
+        let recorder = floor_plan.clone().filter(|_| kept).map(Recorder::new).filter(|r| r.robots() > 0);
+        let traffic = recorder.map(|recorder| {
+            let file = plan.floor.as_ref().and_then(|f| f.file.as_deref()?.file_name()).unwrap_or_default();
+            let files = Files::new(&plan.state_dir.join("traffic"), recorder.header(&file.to_string_lossy()));
+            (files.stats.clone(), traffic::keep(recorder, files, stage.clone(), shown.clone()))
+        });
+        let (traffic_stats, traffic) = match traffic {
+            Some((stats, keep)) => (stats, Some(keep)),
+            None => Default::default(),
+        };
         let robots = Arc::new(RobotWatch::new(floor_plan, stage.clone(), shown));
         let (audit, known) = match plan.is_kept {
             true => Audit::open(&plan.state_dir)?,
@@ -187,6 +198,7 @@ impl Agent {
             writes,
             commands: command_stats,
             audit: audit.stats.clone(),
+            traffic: traffic_stats,
             alarms,
             live: Arc::new(LiveStats::default()),
         });
@@ -228,6 +240,7 @@ impl Agent {
             tokio::spawn(face.clone().watch_beat()),
         ];
         others.extend(telling);
+        others.extend(traffic.map(tokio::spawn));
         others.extend(alarming.map(tokio::spawn));
         tracing::info!("serving http://{http_at}/");
         if let Some(token) = first {

@@ -23,6 +23,7 @@
 //! | [`alarms`] | what wants a person, and what to do about it |
 //! | [`board`] | what the core's events add up to, for people |
 //! | [`scene`] | what the floor looks like |
+//! | [`traffic`] | where every mobile robot was, and when |
 //! | [`access`] | who may do what, and who has done what |
 //! | [`lines`] | the lines that run, and reload by difference |
 //! | [`live`] | what pages see, encoded once for all of them |
@@ -55,6 +56,7 @@ pub mod metrics;
 pub mod pki;
 pub mod scene;
 pub mod telemetry;
+pub mod traffic;
 
 pub use agent::Agent;
 pub use config::Plan;

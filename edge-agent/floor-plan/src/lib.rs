@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Everything that takes memory or time is done here, once: the core asks for neither. [`Arena`] is the memory a core
-//! lives in, [`image`] the process image as its keeper holds it.
+//! lives in, [`image`] the process image as its keeper holds it, [`planviz`] the format in which others show what was driven.
 
 pub mod arena;
 pub mod bounds;
@@ -17,6 +17,7 @@ pub mod guidance;
 pub mod image;
 pub mod map;
 pub mod plan;
+pub mod planviz;
 pub mod proof;
 pub mod tables;
 

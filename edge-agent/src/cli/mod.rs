@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run`, `check`, `plan` | starts a configuration, says what is wrong with it, says what it will cost |
 //! | `status`, `order` | how a running agent is doing; orders, over the API |
+//! | `traffic` | what mobile robots did, from the log |
 //! | `browse`, `pki` | what an OPC UA server has; whether it is trusted |
 //! | `user` | who may sign in |
 //! | `doctor` | whether the host is fit, and safe |
@@ -27,6 +28,7 @@ mod order;
 mod proof;
 mod run;
 mod status;
+mod traffic;
 mod user;
 
 use crate::config::Report;
@@ -82,6 +84,8 @@ enum Command {
     /// Give, show, raise and withdraw orders
     #[command(subcommand)]
     Order(order::Command),
+    /// Show what mobile robots did, from a file of the traffic log
+    Traffic(traffic::Options),
     /// Write a table of what an OPC UA server has
     Browse(crate::browse::Options),
     /// Say which OPC UA servers are trusted
@@ -158,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Plan { file, reply } => check::plan(&file, reply),
         Command::Status(options) => status::run(&options),
         Command::Order(command) => order::run(&command),
+        Command::Traffic(options) => traffic::run(&options),
         Command::Browse(options) => browse(&options),
         Command::Pki(command) => crate::pki::run(&command).map_err(Failure::from).map(|text| {
             let json = serde_json::json!({ "said": text });

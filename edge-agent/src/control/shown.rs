@@ -113,7 +113,7 @@ impl Shown {
     }
 
     /// Takes over what the controller has decided. Asks for no memory.
-    pub(super) fn fill(&mut self, floor: &Floor<'_>, controller: &Controller<'_>) {
+    pub fn fill(&mut self, floor: &Floor<'_>, controller: &Controller<'_>) {
         self.gates.fill(0);
         for (id, slot) in floor.machine_ids().zip(&mut self.machines) {
             let (task, command) = controller.busy_with(id);

@@ -54,6 +54,8 @@ pub struct Stages {
     pub commands: Arc<CommandStats>,
     /// The audit record.
     pub audit: Arc<AuditStats>,
+    /// The traffic log.
+    pub traffic: Arc<crate::traffic::TrafficStats>,
     /// Alarms.
     pub alarms: Arc<AlarmDesk>,
     /// Who looks.
@@ -353,6 +355,25 @@ pub const TABLE: &[Figure] = &[
         Counter,
         |s, put| {
             number(put, s.audit.failed.load(Relaxed));
+        },
+    ),
+    figure("lightsout_traffic_lines_total", "Lines of the traffic log on disk.", Counter, |s, put| {
+        number(put, s.traffic.lines.load(Relaxed));
+    }),
+    figure(
+        "lightsout_traffic_failed_total",
+        "Lines of the traffic log that the disk did not take.",
+        Counter,
+        |s, put| {
+            number(put, s.traffic.failed.load(Relaxed));
+        },
+    ),
+    figure(
+        "lightsout_traffic_dropped_total",
+        "Files of the traffic log that made room for newer ones.",
+        Counter,
+        |s, put| {
+            number(put, s.traffic.dropped.load(Relaxed));
         },
     ),
     figure("lightsout_tags_quarantined", "Tags a device refuses, asked for now and then.", Gauge, |s, put| {
