@@ -39,7 +39,12 @@ pub(crate) fn tasks_over_robots(file: &str, points: &[(usize, f64)]) -> Result<(
         .label("Lightsout")
         .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], blue.stroke_width(3)));
     chart.draw_series(points.iter().map(|p| Circle::new(*p, 4, blue.filled())))?;
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(TRANSPARENT).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(TRANSPARENT)
+        .draw()?;
     root.present()?;
     Ok(())
 }
