@@ -1,6 +1,6 @@
 //! Acting: free machines are given a leg, and machines with a leg their next command.
 
-use crate::cycle::{Controller, Machine};
+use crate::cycle::Controller;
 use crate::dispatch::{self, Candidate, Task};
 use crate::event::{EventKind, Events, RunState};
 use crate::floor::{Floor, MachineKind, Mover, ZoneKind};
@@ -82,7 +82,7 @@ impl Controller<'_> {
         let mut found: heapless::Vec<Candidate, SCAN> = heapless::Vec::new();
         let machine = self.machine(id);
         for zone in floor.sources(id) {
-            self.gather(now, floor, image, id, &machine, *zone, &mut found);
+            self.gather(now, floor, image, id, *zone, &mut found);
         }
         // In and out by turns: who has just put something into a bay brings something out, if there is anything.
         let brings_out = |c: &Candidate| floor.is_bay(c.task.source);
@@ -101,14 +101,12 @@ impl Controller<'_> {
     }
 
     /// What a machine could take from one zone: of bays any, of a lane what is at its end.
-    #[allow(clippy::too_many_arguments)] // a machine, a zone, and all that speaks for or against
     fn gather(
         &self,
         now: Millis,
         floor: &Floor<'_>,
         image: &InputImage<'_>,
         id: MachineId,
-        machine: &Machine,
         zone: ZoneId,
         found: &mut heapless::Vec<Candidate, SCAN>,
     ) {
@@ -125,7 +123,6 @@ impl Controller<'_> {
                 let _ = found.push(candidate); // as many as are looked at
             }
         };
-        let _ = machine;
         if info.kind == ZoneKind::Lane {
             let load = self.stock.at(info.exit());
             let slot = load.and_then(|l| self.stock.loads.order(l));

@@ -374,7 +374,7 @@ impl Controller<'_> {
         let Some((tier, _)) = floor.zone_of(at) else { return };
         let bay = self.nearest_bay(floor, tier, load);
         let id = OrderId(ADOPTED | self.adopted);
-        let leaves = bay.is_none() && self.orders.by_id(id).is_none();
+        let leaves = bay.is_none();
         let stops = if leaves { Stops::RETRIEVE } else { Stops::STORE };
         let mut order = Order::new(OrderRequest::new(id, load, stops), now);
         (order.at, order.home) = (Some(at), bay);

@@ -23,7 +23,7 @@ use crate::event::{EventKind, Events};
 use crate::floor::{Beyond, DomainInfo, Floor, Zone, ZoneKind};
 use crate::image::{InputImage, Quality};
 use crate::limits::AUDIT_PER_CYCLE;
-use crate::units::{DomainId, LoadId, MachineId, Millis, PosId, ZoneId};
+use crate::units::{DomainId, LoadId, MachineId, Millis, PosId};
 
 /// A lane's sensor must be read this much after the belief was formed before it may contradict it, milliseconds:
 /// a status and the sensors come from different requests of one poll.
@@ -158,18 +158,18 @@ impl Controller<'_> {
         self.promise_again(now, floor, id);
         // What stands on a lane into a tier has the first word on its tier's bays, then what is on the shuttles.
         for lane in [true, false] {
-            for (zone, z) in floor.zone_ids().filter(|(_, z)| z.domain == id) {
+            for (_, z) in floor.zone_ids().filter(|(_, z)| z.domain == id) {
                 let first = z.kind == ZoneKind::Lane && z.tier.is_some();
                 let deck = matches!(z.kind, ZoneKind::Deck(_));
                 if if lane { !first } else { !deck } {
                     continue;
                 }
-                self.adopt_all(now, floor, zone, z, events);
+                self.adopt_all(now, floor, z, events);
             }
         }
     }
 
-    fn adopt_all(&mut self, now: Millis, floor: &Floor<'_>, _id: ZoneId, zone: &Zone, events: &mut Events) {
+    fn adopt_all(&mut self, now: Millis, floor: &Floor<'_>, zone: &Zone, events: &mut Events) {
         for pos in zone.positions() {
             if let Some(load) = self.stock.at(pos)
                 && self.stock.loads.order(load).is_none()
