@@ -208,7 +208,7 @@ impl Controller<'_> {
             })
         };
         let pick = tier::choose(lanes().map(|(lane, t)| {
-            let bays = floor.zone(t);
+            let bays = floor.zone(t).filter(|z| !z.closed);
             tier::Tier {
                 served: self.keeper(floor, t).is_some_and(|m| self.hold(m).is_none()) && self.is_known(lane.domain),
                 room: self.stock.free_for(floor, lane.entry(), task.load)

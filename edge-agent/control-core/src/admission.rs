@@ -176,6 +176,29 @@ impl Controller<'_> {
         }
     }
 
+    /// Zones have been closed or opened: bays promised in those that are closed are promised elsewhere, stations chosen anew.
+    pub(crate) fn look_at_closings(&mut self, floor: &Floor<'_>) {
+        for slot in 0..self.orders.capacity() as u16 {
+            let Some(order) = self.orders.slot(slot).copied() else { continue };
+            let closed = |pos: PosId| floor.zone_of(pos).is_some_and(|(id, _)| floor.is_closed(id));
+            // What stands in a closed tier, on its shuttle or before it stays with it; all else goes elsewhere.
+            let home = order.home.filter(|h| closed(*h));
+            let own = order.at.and_then(|p| self.own_tier(floor, p));
+            if let Some(home) = home
+                && own != floor.zone_of(home).map(|(id, _)| id)
+            {
+                self.stock.release(floor, home, order.request.load);
+                if let Some(order) = self.orders.slot_mut(slot) {
+                    order.home = None;
+                }
+            }
+            let shut = order.station.and_then(|s| floor.station(s)).is_some_and(|s| floor.is_closed(s.input));
+            if shut && let Some(order) = self.orders.slot_mut(slot) {
+                order.station = None;
+            }
+        }
+    }
+
     /// Promises a bay to a load: its own if it stands in one, else the nearest free bay of the tier with the fewest
     /// promises among the tiers whose shuttle may be commanded (any tier if none may).
     pub(crate) fn promise_bay(&mut self, floor: &Floor<'_>, load: LoadId, at: Option<PosId>) -> Option<PosId> {
@@ -206,9 +229,9 @@ impl Controller<'_> {
         Some(bay)
     }
 
-    /// Whether a tier has a bay for one more. Where bays are double-deep one is kept, to put things that stand in the way.
+    /// Whether a tier is open and has a bay for one more. Where bays are double-deep one is kept, to put things that stand in the way.
     fn has_room(&self, id: ZoneId, zone: &crate::floor::Zone) -> bool {
-        self.stock.free(id, zone) > u16::from(zone.deep)
+        !zone.closed && self.stock.free(id, zone) > u16::from(zone.deep)
     }
 
     /// The machine that takes loads from the bays of a tier.
@@ -253,6 +276,7 @@ impl Controller<'_> {
         floor
             .stations()
             .filter(|(_, s)| s.group == group && floor.hops(from, s.input) < crate::floor::NEVER)
+            .filter(|(_, s)| !floor.is_closed(s.input))
             .min_by_key(|(id, s)| {
                 let coming = self.orders.iter().filter(|(_, o)| o.station == Some(*id)).count();
                 (self.hold(s.machine).is_some(), coming, *id)
