@@ -4,7 +4,7 @@ import { may } from "/page/people.js";
 
 const STATE = { up: ["up", "good"], connecting: ["connecting", "warn"], down: ["down", "bad"], untrusted: ["not trusted", "bad"], denied: ["refused by the server", "bad"], silent: ["does not answer", "bad"], unknown: ["not read yet", "warn"] };
 const QUALITY = { good: "good", uncertain: "warn", bad: "bad" };
-let lines, tags, total, query, bad, certs, timer, visible = false, before = new Map();
+let lines, tags, total, query, bad, certs, timer, visible = false, states = "", before = new Map();
 const history = new Map();
 
 export function start(stream) {
@@ -24,7 +24,8 @@ export function role() { if (visible) { refresh(); trust(); } }
 function again() { clearTimeout(timer); timer = setTimeout(refresh, 150); }
 
 function paintLines(list) {
-  const now = performance.now();
+  const now = performance.now(), told = list.map((l) => `${l.name} ${l.state}`).join();
+  if (told !== states) { states = told; trust(); } // a server may have come whom nobody trusts yet
   fill(lines, list.map((l) => {
     const [text, mark] = STATE[l.state] || [l.state, "warn"];
     const then = before.get(l.name);
