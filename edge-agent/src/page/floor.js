@@ -64,14 +64,18 @@ export async function reload() {
 // Where each tier stands, for a map of this size: in as many columns as show it largest. One column is worth a little: lifts are one then.
 function arrange(w, hgt) {
   const boxes = scene.boxes, upper = boxes.slice(1), wide = (b) => b[2] - b[0], high = (b) => b[3] - b[1];
-  const most = (f) => Math.max(0, ...upper.map(f)), cell = [most(wide) + SIDE, most(high) + SIDE];
-  const size = (n) => n === 1
-    ? [Math.max(...boxes.map((b) => b[2])) - Math.min(...boxes.map((b) => b[0])), boxes.reduce((sum, b) => sum + high(b) + GAP, -GAP)]
-    : [Math.max(wide(boxes[0]), n * cell[0] - SIDE), high(boxes[0]) + Math.ceil(upper.length / n) * cell[1]];
+  const most = (f) => Math.max(0, ...upper.map(f));
+  let gap = SIDE, cell = [];
+  const size = (n) => {
+    if (n === 1) return [Math.max(...boxes.map((b) => b[2])) - Math.min(...boxes.map((b) => b[0])), boxes.reduce((sum, b) => sum + high(b) + GAP, -GAP)];
+    cell = [most(wide) + SIDE, most(high) + gap];
+    return [Math.max(wide(boxes[0]), n * cell[0] - SIDE), high(boxes[0]) + Math.ceil(upper.length / n) * cell[1]];
+  };
   const scale = (n) => { const [x, y] = size(n); return Math.min(w / x, hgt / y) * (n === 1 ? 1.2 : 1); };
   const all = boxes.map((_, n) => n + 1).slice(0, Math.max(1, upper.length));
   const before = `${columns} ${offsets.length}`;
   columns = all.reduce((best, n) => (scale(n) > scale(best) ? n : best), 1);
+  gap = Math.max(SIDE, 28 / scale(columns)); // there is a name in it
   const [x, y] = size(columns), left = boxes[0][0];
   bounds = columns === 1 ? [Math.min(...boxes.map((b) => b[0])), 0, 0, y] : [left, 0, left + x, y];
   if (columns === 1) bounds[2] = bounds[0] + x;
@@ -80,7 +84,7 @@ function arrange(w, hgt) {
     if (columns === 1) { down -= high(b); const o = [0, down - b[1]]; down -= GAP; return o; }
     if (t === 0) return [0, y - b[3]];
     const row = Math.floor((t - 1) / columns), column = (t - 1) % columns;
-    return [left + column * cell[0] - b[0], y - high(boxes[0]) - row * cell[1] - SIDE - b[3]];
+    return [left + column * cell[0] - b[0], y - high(boxes[0]) - row * cell[1] - gap - b[3]];
   });
   if (before !== `${columns} ${offsets.length}`) for (const v of vehicles) if (v.known) put(v);
 }
@@ -129,9 +133,9 @@ function fit() {
   if (w < 100) return;
   const left = 24, up = 34, bottom = 52, right = scene.tiers.length > 1 ? 84 : 24;
   arrange(w - left - right, hgt - bottom - up);
-  const aside = columns > 1 ? left : right, wide = bounds[2] - bounds[0], high = bounds[3];
-  view.scale = Math.max(0.5, Math.min((w - left - aside) / wide, (hgt - bottom - up) / high));
-  view.x = left + (w - left - aside - wide * view.scale) / 2 - bounds[0] * view.scale;
+  const wide = bounds[2] - bounds[0], high = bounds[3];
+  view.scale = Math.max(0.5, Math.min((w - left - right) / wide, (hgt - bottom - up) / high));
+  view.x = left + (w - left - right - wide * view.scale) / 2 - bounds[0] * view.scale;
   view.y = up + (hgt - bottom - up - high * view.scale) / 2;
   view.fitted = true;
   still = null;
@@ -201,7 +205,7 @@ function names(c, d, k) {
   c.textBaseline = "middle";
   const taken = [], at = (x, y) => [view.x + x * k, view.y + y * k];
   const box = (a, t = a.tier) => { const [x, y] = at(a.x_m + offsets[t][0], a.y_m + offsets[t][1]); return [x, y, x + a.width_m * k, y + a.depth_m * k]; };
-  const free = (r) => taken.every((o) => r[2] <= o[0] || r[0] >= o[2] || r[3] <= o[1] || r[1] >= o[3]);
+  const free = (r) => r[0] >= 4 && r[2] <= base.width / d - 4 && taken.every((o) => r[2] <= o[0] || r[0] >= o[2] || r[3] <= o[1] || r[1] >= o[3]);
   // The first of these spots (x, y, and which side of it the text lies: -1, 0, 1) where there is room.
   const name = (text, font, colour, spots) => {
     c.font = font;
