@@ -82,7 +82,8 @@ fn shown(file: &Path, plan: &Plan) -> String {
                 let driver = Modbus::new(spec.clone());
                 let mut every = std::collections::BTreeMap::<Duration, usize>::new();
                 driver.requests().for_each(|(_, _, period, ..)| *every.entry(period).or_default() += 1);
-                let of = |(period, n): (&Duration, &usize)| format!("{n} every {}", humantime::format_duration(*period));
+                let of =
+                    |(period, n): (&Duration, &usize)| format!("{n} every {}", humantime::format_duration(*period));
                 let text: Vec<String> = every.iter().map(of).collect();
                 ("Modbus", format!("requests: {}", text.join(", ")))
             }

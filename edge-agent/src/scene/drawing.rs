@@ -142,9 +142,8 @@ fn beside_each_other(plan: &FloorPlan, aisle: &AislePlan, positions: &mut [Point
     let floor = plan.view();
     let Some(domain) = aisle.zones.first().and_then(|z| floor.zone(z[0])).map(|z| z.domain) else { return };
     let zones = plan.belts.iter().filter_map(|b| floor.zone(b.zone)).filter(|z| z.domain == domain);
-    let has_stop = |pos: PosId| {
-        floor.position(pos).is_some_and(|p| plan.place_spots.get(usize::from(p.place)).is_some())
-    };
+    let has_stop =
+        |pos: PosId| floor.position(pos).is_some_and(|p| plan.place_spots.get(usize::from(p.place)).is_some());
     let (dx, dy) = aisle.towards;
     let away = |p: &Point| (p.x - aisle.at.x).hypot(p.y - aisle.at.y);
     let mut belts: Vec<(f64, Vec<PosId>)> = Vec::new();
