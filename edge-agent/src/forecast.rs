@@ -10,7 +10,8 @@
 //! The device's own time is a guess until it runs (`--reply`); `lightsout_poll_seconds` shows the real one.
 
 use crate::config::{DriverPlan, LinePlan, Plan};
-use device_drivers::modbus::{Endpoint, LineSpec, Modbus};
+use device_drivers::block::COMMAND_WORDS;
+use device_drivers::modbus::{Endpoint, LineSpec, Modbus, WRITE_REGISTERS_MAX};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +31,21 @@ pub struct Forecast {
     pub assumed_reply_ms: f64,
     /// The lines.
     pub lines: Vec<LineForecast>,
+    /// OPC UA lines: they are not asked but told.
+    pub told: Vec<Told>,
+}
+
+/// A line whose server tells what changes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub line: String,
+    /// Where it is.
+    pub peer: String,
+    /// Points it subscribes to.
+    pub points: usize,
+    /// Between two messages of the server at the least, milliseconds.
+    pub publishing_ms: f64,
 }
 
 /// The forecast of one line.
@@ -47,6 +63,14 @@ pub struct LineForecast {
     pub write_wait_worst_ms: f64,
     /// Requests, by group.
     pub groups: Vec<GroupForecast>,
+    /// Command blocks of machines; each is written in every heartbeat.
+    pub command_blocks: usize,
+    /// Requests they take: those side by side share one.
+    pub command_requests: usize,
+    /// Heartbeat, milliseconds.
+    pub heartbeat_ms: f64,
+    /// Share of the time the blocks take.
+    pub command_share: f64,
     /// Why it cannot work, and the smallest change that would make it work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub infeasible: Option<String>,
@@ -86,7 +110,7 @@ fn ms(d: Duration) -> f64 {
     (d.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Forecasts a plan; OPC UA lines are not asked but told, and are left out.
+/// Forecasts a plan.
 pub fn forecast(plan: &Plan, reply: Duration) -> Forecast {
     let lines: Vec<LineForecast> = plan
         .lines
@@ -96,7 +120,17 @@ pub fn forecast(plan: &Plan, reply: Duration) -> Forecast {
             DriverPlan::OpcUa(_) => None,
         })
         .collect();
-    Forecast { feasible: lines.iter().all(|l| l.infeasible.is_none()), assumed_reply_ms: ms(reply), lines }
+    let told = plan.lines.iter().filter_map(|line| match &line.driver {
+        DriverPlan::OpcUa(spec) => Some(Told {
+            line: line.name.to_string(),
+            peer: line.driver.peer(),
+            points: line.points.len(),
+            publishing_ms: ms(spec.publishing),
+        }),
+        DriverPlan::Modbus(_) => None,
+    });
+    let feasible = lines.iter().all(|l| l.infeasible.is_none());
+    Forecast { feasible, assumed_reply_ms: ms(reply), lines, told: told.collect() }
 }
 
 /// Time of one exchange of so many bytes.
@@ -106,6 +140,24 @@ fn exchange(spec: &LineSpec, asked: usize, answered: usize, reply: Duration) -> 
         _ => Duration::ZERO,
     };
     wire + reply + spec.pause
+}
+
+/// How many command blocks each write of a heartbeat takes along: those side by side go out in one request.
+fn block_runs(spec: &LineSpec) -> Vec<usize> {
+    let mut runs = Vec::new();
+    for device in &spec.devices {
+        let mut at: Vec<usize> = device.commands.iter().map(|(_, at)| usize::from(*at)).collect();
+        at.sort_unstable();
+        let mut next = None;
+        for at in at {
+            match runs.last_mut() {
+                Some(n) if next == Some(at) && (*n + 1) * COMMAND_WORDS <= WRITE_REGISTERS_MAX => *n += 1,
+                _ => runs.push(1),
+            }
+            next = Some(at + COMMAND_WORDS);
+        }
+    }
+    runs
 }
 
 fn forecast_line(line: &LinePlan, spec: &LineSpec, reply: Duration) -> LineForecast {
@@ -136,9 +188,11 @@ fn forecast_line(line: &LinePlan, spec: &LineSpec, reply: Duration) -> LineForec
     }
     let at_once = f64::from(spec.pipeline.max(1));
     let blocks: usize = spec.devices.iter().map(|d| d.commands.len()).sum();
-    let beat = exchange(spec, 46 * blocks, 5, reply).as_secs_f64() / line.heartbeat.as_secs_f64();
+    let runs = block_runs(spec);
+    let beat: Duration = runs.iter().map(|n| exchange(spec, 6 + 2 * COMMAND_WORDS * n, 5, reply)).sum();
+    let beat = beat.as_secs_f64() / line.heartbeat.as_secs_f64();
     let own = |busy: Duration, interval: Duration| busy.as_secs_f64() / at_once / interval.as_secs_f64();
-    let writes = if blocks > 0 { beat / at_once } else { 0.0 };
+    let writes = beat / at_once;
     let utilisation = writes + groups.iter().map(|(_, interval, busy)| own(*busy, *interval)).sum::<f64>();
     let infeasible = (utilisation > 1.0 + 1e-9).then(|| {
         let loads: Vec<(String, Duration, f64)> =
@@ -160,6 +214,10 @@ fn forecast_line(line: &LinePlan, spec: &LineSpec, reply: Duration) -> LineForec
         write_wait_ms: ms(longest),
         write_wait_worst_ms: ms(spec.write_wait_worst().max(longest)),
         groups: finished.collect(),
+        command_blocks: blocks,
+        command_requests: runs.len(),
+        heartbeat_ms: ms(line.heartbeat),
+        command_share: (writes * 1000.0).round() / 1000.0,
         infeasible,
     }
 }
@@ -192,6 +250,19 @@ fn rounded_up(d: Duration) -> Duration {
     Duration::from_millis(ms.div_ceil(step) * step)
 }
 
+/// Milliseconds as people say them: nobody plans by the microsecond.
+fn spoken(ms: f64) -> String {
+    match ms {
+        _ if ms >= 100.0 => format!("{ms:.0} ms"),
+        _ => format!("{} ms", (ms * 10.0).round() / 10.0),
+    }
+}
+
+/// An interval as it is configured.
+fn interval(ms: f64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_micros((ms * 1000.0).round() as u64))
+}
+
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.lines {
@@ -204,13 +275,18 @@ impl fmt::Display for Forecast {
                 "fine"
             };
             writeln!(f, "line {} at {}: {busy:.1} % busy, {state}", line.line, line.peer)?;
-            writeln!(
-                f,
-                "  a write waits {} ms at most, {} ms when a device does not answer",
-                line.write_wait_ms, line.write_wait_worst_ms
-            )?;
+            let (wait, worst) = (spoken(line.write_wait_ms), spoken(line.write_wait_worst_ms));
+            writeln!(f, "  a write waits {wait} at most, {worst} when a device does not answer")?;
+            if line.command_blocks > 0 {
+                let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                let blocks = count(line.command_blocks, "command block");
+                let requests = count(line.command_requests, "request");
+                let (every, share) = (interval(line.heartbeat_ms), line.command_share * 100.0);
+                writeln!(f, "  {blocks} in {requests} every {every}: {share:.1} % of the line")?;
+            }
             for group in &line.groups {
-                writeln!(f, "  {} every {} ms, a cycle takes {} ms", group.device, group.interval_ms, group.cycle_ms)?;
+                let (every, cycle) = (interval(group.interval_ms), spoken(group.cycle_ms));
+                writeln!(f, "  {} every {every}, a cycle takes {cycle}", group.device)?;
                 writeln!(f, "    unit  function   start  count   tags  wasted")?;
                 for r in &group.requests {
                     let RequestForecast { unit, function, start, count, tags, wasted } = r;
@@ -221,7 +297,11 @@ impl fmt::Display for Forecast {
                 writeln!(f, "  {why}")?;
             }
         }
-        write!(f, "assumed: a device needs {} ms for a reply (--reply); ", self.assumed_reply_ms)?;
+        for Told { line, peer, points, publishing_ms } in &self.told {
+            let every = interval(*publishing_ms);
+            writeln!(f, "line {line} at {peer}: {points} points, told by the server every {every}: no polls to plan")?;
+        }
+        write!(f, "assumed: a device needs {} for a reply (--reply); ", spoken(self.assumed_reply_ms))?;
         write!(
             f,
             "{}",

@@ -1,5 +1,6 @@
-//! The page in a real browser: the floor appears and moves, an order is given and seen to end, a wrong role is refused, a killed agent is
-//! shown as lost and found again, a thousand vehicles glide, and whoever cannot see, point or tell colours can use it too.
+//! The page in a real browser: the floor appears and moves, an order is given and seen to end, one is raised and withdrawn, a server is
+//! trusted, a wrong role is refused, a killed agent is shown as lost and found again, a thousand vehicles glide, and whoever cannot see,
+//! point or tell colours can use it too.
 //!
 //! Pictures of every view are left in `target/page/` to be looked at.
 
@@ -15,6 +16,7 @@ use edge_agent::scene::{
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
+use plc_sim::faces::opcua_bank::{self, OpcuaBankConfig};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -317,9 +319,90 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
     browser.click(".vehicles [data-n='0']").await;
     let told = "return document.querySelector('#vehicle-detail .alarm')?.textContent.includes('status cannot be seen')";
     browser.until("its alarm is beside it", told).await;
+    // What cannot be seen is not nothing.
+    let unseen = "return [...document.querySelectorAll('.kpi')].some((k) => k.textContent.startsWith('—') && k.textContent.includes('are not'))";
+    browser.until("no load is seen, and that is said", unseen).await;
     browser.picture("lost", (1366, 1000), "light").await;
     browser.picture("lost", (800, 1100), "dark").await;
+    an_order_that_waits_is_raised_and_withdrawn(&browser, agent.http).await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+    agent.stop().await;
+}
+
+/// An order of which nothing comes while the plant is gone: by the buttons of its row it gets another class, and is withdrawn.
+async fn an_order_that_waits_is_raised_and_withdrawn(browser: &Browser, agent: SocketAddr) {
+    browser.tab("orders").await;
+    let api = async |path: &str| {
+        let (_, text) = support::http(agent, "GET", path, "").await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap_or_default()
+    };
+    browser.click("#orders .primary").await;
+    browser.fill("dialog input[name=load]", "1005").await;
+    browser.click("dialog button[type=submit]").await;
+    let mut id = 0;
+    let found = async || {
+        let orders = api("/api/v1/orders").await;
+        id = orders.as_array().and_then(|all| all.iter().find(|o| o["load"] == 1005)?["id"].as_u64()).unwrap_or(0);
+        id > 0
+    };
+    assert!(eventually(PATIENCE, found).await, "it is taken");
+    // The row may be painted anew between two looks at it.
+    let class = format!("#orders select[aria-label='Class of order {id}']");
+    let raised = async || {
+        let chosen = browser.find(&class).await.select_by_value("0").await.is_ok();
+        chosen && api(&format!("/api/v1/orders/{id}")).await["class"] == 0
+    };
+    assert!(eventually(PATIENCE, raised).await, "it has class 0");
+    // The selector has the keyboard, and while it has, rows are left alone: somebody may be choosing.
+    browser.js("document.activeElement.blur()").await;
+    browser.click(&format!("#orders button[aria-label='Withdraw order {id}']")).await;
+    browser.click("dialog button[type=submit]").await;
+    let withdrawn = async || api(&format!("/api/v1/orders/{id}")).await["reason"] == "withdrawn";
+    assert!(eventually(PATIENCE, withdrawn).await, "it is withdrawn");
+    let gone = format!("return !document.querySelector(\"{class}\")");
+    browser.until("it is not among those that go on", &gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engineer_trusts_an_opc_ua_server_on_the_page_and_its_line_comes_up() {
+    let Some(browser) = Browser::start("an_engineer_trusts_an_opc_ua_server").await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let pki_dir = Some(dir.path().join("server"));
+    let config = OpcuaBankConfig { variables: 3, secure: true, trust_all: true, pki_dir, ..OpcuaBankConfig::default() };
+    let bank = opcua_bank::serve(config).await.unwrap();
+    let text = format!(
+        "[gateway]\nname = \"gw-8\"\narea = \"a\"\nline = \"l\"\nlisten = \"127.0.0.1:0\"\nstate_dir = \"state\"\n\
+         [[line]]\nname = \"press\"\nopcua = \"{}\"\nsecurity = \"Basic256Sha256/SignAndEncrypt\"\ncheck_host = false\n\
+         [[line.device]]\nname = \"press-1\"\ncell = \"c\"\nprofile = \"press.toml\"\n",
+        bank.url()
+    );
+    let tag = format!("[[tag]]\nname = \"force\"\nnode = \"nsu={};s=V.2\"\n", opcua_bank::NAMESPACE);
+    std::fs::write(dir.path().join("press.toml"), tag).unwrap();
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, text).unwrap();
+    let agent = Agent::start(edge_agent::config::load(&file).unwrap_or_else(|e| panic!("{e}"))).await.unwrap();
+    agent.access().add_user("eve", Role::Engineer, "correct horse".into()).await.unwrap();
+
+    browser.open(agent.http, "field").await;
+    // It waits for trust, and whoever has not signed in may look and no more.
+    let trust = "[...document.querySelectorAll('#field button')].find((b) => b.textContent === 'Trust')";
+    browser.until("a server waits for trust", &format!("return {trust}?.disabled === true")).await;
+    browser.picture("untrusted", (1366, 1000), "light").await;
+    browser.sign_in("eve", "correct horse").await;
+    browser.until("an engineer may", &format!("return {trust}?.disabled === false")).await;
+    let asked = format!("{trust}?.click(); return document.getElementById('dialog').open");
+    browser.until("it is asked again", &asked).await;
+    let thumbprint = "return /Thumbprint [0-9a-f]{40}/.test(document.getElementById('dialog').textContent)";
+    browser.until("the thumbprint is shown", thumbprint).await;
+    browser.click("dialog button[type=submit]").await;
+    let up = "return document.querySelector('#field .head .mark')?.textContent === 'up'";
+    browser.until("the line comes up", up).await;
+    let trusted = "return document.querySelector('#field .panel.scroll .mark')?.textContent === 'trusted'";
+    browser.until("the server is trusted", trusted).await;
+    // That this gateway has no floor is an answer, not an error; the browser notes it all the same.
+    let complaints = browser.complaints().await;
+    assert!(complaints.iter().all(|c| c.contains("/api/v1/floor - ") && c.contains("404")), "{complaints:?}");
     browser.end().await;
     agent.stop().await;
 }

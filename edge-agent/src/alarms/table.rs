@@ -468,7 +468,7 @@ pub const TABLE: &[Row] = &[
             let open = |role: Option<Role>| role.is_some_and(|r| r > Role::Viewer);
             for (place, role) in [("loopback", w.access.loopback), ("remote", w.access.remote)] {
                 if open(role) {
-                    raise(place, format!("is {} without signing in", role.map_or("", Role::name)));
+                    raise(place, format!("role {} without signing in", role.map_or("", Role::name)));
                 }
             }
         },

@@ -82,10 +82,15 @@ fn shown(file: &Path, plan: &Plan) -> String {
                 let driver = Modbus::new(spec.clone());
                 let mut every = std::collections::BTreeMap::<Duration, usize>::new();
                 driver.requests().for_each(|(_, _, period, ..)| *every.entry(period).or_default() += 1);
-                let text: Vec<String> = every.iter().map(|(period, n)| format!("{n} every {period:?}")).collect();
+                let of =
+                    |(period, n): (&Duration, &usize)| format!("{n} every {}", humantime::format_duration(*period));
+                let text: Vec<String> = every.iter().map(of).collect();
                 ("Modbus", format!("requests: {}", text.join(", ")))
             }
-            DriverPlan::OpcUa(spec) => ("OPC UA", format!("subscription, published every {:?}", spec.publishing)),
+            DriverPlan::OpcUa(spec) => {
+                let publishing = humantime::format_duration(spec.publishing);
+                ("OPC UA", format!("subscription, published every {publishing}"))
+            }
         };
         say!(out, "  line     {}: {kind} {}, {} points, {requests}", line.name, line.driver.peer(), line.points.len());
         if let DriverPlan::Modbus(_) = &line.driver {

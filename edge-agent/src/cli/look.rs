@@ -48,8 +48,9 @@ impl Table {
         let mut out = String::new();
         for row in &self.rows {
             let mut line = " ".repeat(indent);
-            for (n, ((text, style), width)) in row.iter().zip(&widths).enumerate() {
-                let pad = if n + 1 == row.len() { 0 } else { width.saturating_sub(text.chars().count()) + 2 };
+            let last = row.iter().rposition(|(text, _)| !text.is_empty()).unwrap_or(0);
+            for (n, ((text, style), width)) in row.iter().zip(&widths).enumerate().take(last + 1) {
+                let pad = if n == last { 0 } else { width.saturating_sub(text.chars().count()) + 2 };
                 line += &format!("{style}{text}{style:#}{}", " ".repeat(pad));
             }
             out += line.trim_end();

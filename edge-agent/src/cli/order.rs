@@ -142,7 +142,11 @@ pub(super) fn run(command: &Command) -> Result<Done, Failure> {
                 order[name] = value;
             }
             let made = agent.ask("POST", "/api/v1/orders", Some(&order))?;
-            Ok(Done::new(format!("order {} is {}\n", made["id"], word(&made["state"])), made))
+            let state = match word(&made["state"]) {
+                "submitted" | "accepted" | "running" => "taken", // which of them is a matter of milliseconds
+                other => other,
+            };
+            Ok(Done::new(format!("order {} is {state}\n", made["id"]), made))
         }
         Command::List { state, limit, agent } => {
             let state = state.as_ref().map_or(String::new(), |s| format!("&state={s}"));
@@ -187,7 +191,7 @@ fn time(value: &Value) -> &str {
 }
 
 fn list(all: &Value) -> String {
-    let mut table = Table::new(&["order", "what", "load", "class", "state", "taken", "ended", ""]);
+    let mut table = Table::new(&["order", "what", "load", "class", "state", "taken utc", "ended utc", ""]);
     for o in all.as_array().into_iter().flatten() {
         let state = word(&o["state"]);
         let style = match state {

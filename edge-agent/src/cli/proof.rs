@@ -13,6 +13,8 @@ use std::fmt::Write;
 
 /// Rows of one list.
 const ROWS: usize = 24;
+/// Robots that are listed one by one.
+const ROBOTS: usize = 6;
 
 macro_rules! say {
     ($out:expr, $($text:tt)*) => {{
@@ -158,12 +160,16 @@ fn roads(out: &mut String, floor: &FloorSetup) {
         say!(out, "  gate     and {} more", proof.regions.len() - ROWS);
     }
     let robots = robots(plan);
-    for (id, park) in robots.iter().take(ROWS) {
+    let ends = |(id, park): &(MachineId, Option<Place>)| {
         let park = park.map_or("none".to_string(), |p| place_name(plan, p));
-        say!(out, "  private  {} ends at {park}", plan.machine_name(*id));
-    }
-    if robots.len() > ROWS {
-        say!(out, "  private  and {} more, each with a place of its own", robots.len() - ROWS);
+        format!("{} ends at {park}", plan.machine_name(*id))
+    };
+    match robots.as_slice() {
+        [first, .., last] if robots.len() > ROBOTS => {
+            let all = robots.len();
+            say!(out, "  private  a place for each of {all} robots: {}, .., {}", ends(first), ends(last));
+        }
+        few => few.iter().for_each(|robot| say!(out, "  private  {}", ends(robot))),
     }
     if floor.unproven.is_empty() {
         let spare = live.len().saturating_sub(robots.len());

@@ -131,6 +131,11 @@ fn lines(field: &Value) -> String {
     table.render(0)
 }
 
+/// What an alarm means, and what is known of this one.
+fn told(means: &str, detail: &str) -> String {
+    if detail.is_empty() { means.into() } else { format!("{} ({})", means.trim_end_matches('.'), plain(detail)) }
+}
+
 fn raised(alarms: &Value) -> String {
     let mut table = Table::default();
     for a in alarms.as_array().into_iter().flatten() {
@@ -141,9 +146,9 @@ fn raised(alarms: &Value) -> String {
         };
         table.row(vec![
             (word(&a["priority"]).into(), style),
-            (word(&a["subject"]).into(), Style::new()),
-            (format!("{} {}", word(&a["means"]), plain(word(&a["detail"]))), Style::new()),
             (word(&a["state"]).into(), FAINT),
+            (word(&a["subject"]).into(), Style::new()),
+            (told(word(&a["means"]), word(&a["detail"])), Style::new()),
         ]);
     }
     let text = table.render(0);

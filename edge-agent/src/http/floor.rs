@@ -28,7 +28,7 @@ pub(super) async fn scene(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Resul
 pub(super) struct FloorNow {
     #[serde(flatten)]
     moment: Moment,
-    /// `[place, load]` of every load that is not on a vehicle.
+    /// `[place, load]` of every load that is not on a vehicle; load 0 is a place that cannot be seen just now.
     #[schema(value_type = Vec<Vec<u32>>)]
     loads: Vec<(u32, u32)>,
 }

@@ -4,7 +4,7 @@ import { may } from "/page/people.js";
 
 const STATE = { up: ["up", "good"], connecting: ["connecting", "warn"], down: ["down", "bad"], untrusted: ["not trusted", "bad"], denied: ["refused by the server", "bad"], silent: ["does not answer", "bad"], unknown: ["not read yet", "warn"] };
 const QUALITY = { good: "good", uncertain: "warn", bad: "bad" };
-let lines, tags, total, query, bad, certs, timer, visible = false, before = new Map();
+let lines, tags, total, query, bad, certs, timer, visible = false, states = "", before = new Map();
 const history = new Map();
 
 export function start(stream) {
@@ -24,7 +24,8 @@ export function role() { if (visible) { refresh(); trust(); } }
 function again() { clearTimeout(timer); timer = setTimeout(refresh, 150); }
 
 function paintLines(list) {
-  const now = performance.now();
+  const now = performance.now(), told = list.map((l) => `${l.name} ${l.state}`).join();
+  if (told !== states) { states = told; trust(); } // a server may have come whom nobody trusts yet
   fill(lines, list.map((l) => {
     const [text, mark] = STATE[l.state] || [l.state, "warn"];
     const then = before.get(l.name);
@@ -34,7 +35,7 @@ function paintLines(list) {
     const shown = [...off, ...l.devices.filter((d) => d.state === "up")].slice(0, 8);
     const all = l.good + l.uncertain + l.bad;
     return h("div", { class: "panel" }, h("div", { class: "head" }, h("h2", {}, l.name), h("span", { class: `mark ${mark}` }, text), l.insecure ? h("span", { class: "mark warn" }, "no security") : null),
-      h("div", { class: "row soft" }, `${kilo(all)} tags`, l.bad ? h("span", { class: "mark bad" }, `${l.bad} bad`) : null, l.uncertain ? h("span", { class: "mark warn" }, `${l.uncertain} uncertain`) : null, l.quarantined ? h("span", { class: "mark warn" }, `${l.quarantined} refused by their device`) : null),
+      h("div", { class: "row soft" }, all === 1 ? "1 tag" : `${kilo(all)} tags`, l.bad ? h("span", { class: "mark bad" }, `${l.bad} bad`) : null, l.uncertain ? h("span", { class: "mark warn" }, `${l.uncertain} uncertain`) : null, l.quarantined ? h("span", { class: "mark warn" }, `${l.quarantined} refused by their device`) : null),
       h("div", { class: "row soft" }, rate === null ? "" : `${kilo(rate)} readings a second`, l.poll_p50_us ? ` · a poll takes ${us(l.poll_p50_us)}, 99 in 100 ${us(l.poll_p99_us)}` : "", l.timeouts ? ` · ${kilo(l.timeouts)} not answered` : "", l.failures ? ` · ${kilo(l.failures)} links lost` : ""),
       h("table", {}, h("tbody", {}, shown.map((d) => { const [t, m] = STATE[d.state] || [d.state, ""]; return h("tr", {}, h("td", {}, d.name), h("td", {}, h("span", { class: `mark ${m}` }, t)), h("td", { class: "num soft" }, d.age_s === undefined ? "" : `read ${age(d.age_s)} ago`)); }))),
       l.devices.length > shown.length ? h("p", { class: "faint" }, `and ${l.devices.length - shown.length} more`) : null);

@@ -1,16 +1,17 @@
-// The floor, to scale. Tiers stand one above the other at the same scale, the lowest at the bottom, so that a lift is one column.
+// The floor, to scale. Tiers stand one above the other at the same scale, the lowest at the bottom, so that a lift is one column. Where
+// they would be too small that way (a rack beside a wide hall), the upper ones stand side by side above the lowest.
 // What stands still is painted once per zoom; what moves is painted every frame, gliding from where it is seen to where it was told to be.
 import { age, fill, get, h, kpi, time, toast } from "/page/api.js";
 import { may } from "/page/people.js";
 import { prio } from "/page/alarms.js";
 
-let scene = null, offsets = [], bounds = null, loads = new Map(), vehicles = [], order = [];
+let scene = null, offsets = [], columns = 1, bounds = null, loads = new Map(), vehicles = [], order = [];
 let view = { scale: 1, x: 0, y: 0, fitted: true }, selected = null, detailTimer = 0, visible = true, still = null, live = null;
 let ink = {}, base, top, box, side, list, kpis, counts = null, throughput = [], alarms = [];
 export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0, told: -1 };
 window.lightsoutFloor = { stats, positions: () => vehicles.map((v) => [v.x, v.y]), count: () => vehicles.length };
 
-const GAP = 0.9, TELL = 250, SPEED = 5; // metres between tiers, milliseconds to glide over, metres a second at most when a place is jumped to
+const GAP = 0.9, SIDE = 1.6, TELL = 250, SPEED = 5; // metres between tiers, and between those side by side, milliseconds to glide over, metres a second at most when a place is jumped to
 const NAMES = { idle: "Idle", busy: "Busy", charging: "Charging", starting: "Starting", blocked: "Blocked", lost: "Not seen", manual: "Manual", waiting: "Needs acknowledge", fault: "Fault", stopped: "Emergency stop" };
 const LEVEL = { blocked: "warn", lost: "warn", manual: "warn", waiting: "warn", fault: "bad", stopped: "bad" };
 
@@ -52,22 +53,46 @@ export async function reload() {
   const grow = (t, x, y) => { const b = boxes[t]; if (b) { b[0] = Math.min(b[0], x); b[1] = Math.min(b[1], y); b[2] = Math.max(b[2], x); b[3] = Math.max(b[3], y); } };
   for (const p of scene.places) { grow(p.tier, p.x_m - 0.5, p.y_m - 0.5); grow(p.tier, p.x_m + 0.5, p.y_m + 0.5); }
   for (const a of scene.areas) for (let t = a.tier; t <= a.to_tier; t++) { grow(t, a.x_m, a.y_m); grow(t, a.x_m + a.width_m, a.y_m + a.depth_m); }
-  let y = 0;
-  bounds = [Infinity, 0, -Infinity, 0];
-  offsets = scene.tiers.map(() => 0);
-  for (let t = scene.tiers.length - 1; t >= 0; t--) {
-    const b = boxes[t][0] === Infinity ? [0, 0, 1, 1] : boxes[t];
-    offsets[t] = y - b[1];
-    y += b[3] - b[1] + GAP;
-    bounds[0] = Math.min(bounds[0], b[0]);
-    bounds[2] = Math.max(bounds[2], b[2]);
-  }
-  bounds[3] = y - GAP;
-  scene.boxes = boxes;
+  scene.boxes = boxes.map((b) => (b[0] === Infinity ? [0, 0, 1, 1] : b));
   vehicles = scene.vehicles.map((v) => ({ ...v, known: false, x: 0, y: 0, x0: 0, y0: 0, x1: 0, y1: 0, t0: 0, t1: 1, tier: 0, state: 0, load: 0, battery: -1, order: 0, path: [] }));
   order = vehicles.map((_, n) => n).sort((a, b) => (scene.vehicles[a].kind === "lift" ? -1 : 0) - (scene.vehicles[b].kind === "lift" ? -1 : 0));
+  offsets = []; bounds = null;
   paintSide();
   fit();
+}
+
+// Where each tier stands, for a map of this size: in as many columns as show it largest. One column is worth a little: lifts are one then.
+function arrange(w, hgt) {
+  const boxes = scene.boxes, upper = boxes.slice(1), wide = (b) => b[2] - b[0], high = (b) => b[3] - b[1];
+  const most = (f) => Math.max(0, ...upper.map(f));
+  let gap = SIDE, cell = [];
+  const size = (n) => {
+    if (n === 1) return [Math.max(...boxes.map((b) => b[2])) - Math.min(...boxes.map((b) => b[0])), boxes.reduce((sum, b) => sum + high(b) + GAP, -GAP)];
+    cell = [most(wide) + SIDE, most(high) + gap];
+    return [Math.max(wide(boxes[0]), n * cell[0] - SIDE), high(boxes[0]) + Math.ceil(upper.length / n) * cell[1]];
+  };
+  const scale = (n) => { const [x, y] = size(n); return Math.min(w / x, hgt / y) * (n === 1 ? 1.2 : 1); };
+  const all = boxes.map((_, n) => n + 1).slice(0, Math.max(1, upper.length));
+  const before = `${columns} ${offsets.length}`;
+  columns = all.reduce((best, n) => (scale(n) > scale(best) ? n : best), 1);
+  gap = Math.max(SIDE, 28 / scale(columns)); // there is a name in it
+  const [x, y] = size(columns), left = boxes[0][0];
+  bounds = columns === 1 ? [Math.min(...boxes.map((b) => b[0])), 0, 0, y] : [left, 0, left + x, y];
+  if (columns === 1) bounds[2] = bounds[0] + x;
+  let down = y;
+  offsets = boxes.map((b, t) => {
+    if (columns === 1) { down -= high(b); const o = [0, down - b[1]]; down -= GAP; return o; }
+    if (t === 0) return [0, y - b[3]];
+    const row = Math.floor((t - 1) / columns), column = (t - 1) % columns;
+    return [left + column * cell[0] - b[0], y - high(boxes[0]) - row * cell[1] - gap - b[3]];
+  });
+  if (before !== `${columns} ${offsets.length}`) for (const v of vehicles) if (v.known) put(v);
+}
+// Where a vehicle was told to be, at once.
+function put(v) {
+  const [x, y] = v.told;
+  const o = offsets[v.tier] || [0, 0];
+  Object.assign(v, { known: true, x: x + o[0], y: y + o[1], x0: x + o[0], y0: y + o[1], x1: x + o[0], y1: y + o[1], t1: 1, t0: 0 });
 }
 
 function moment(m) {
@@ -76,13 +101,16 @@ function moment(m) {
   stats.frames++; stats.told = m.t;
   m.v.forEach(([x, y, tier, heading, state, load, battery, orderId, path], n) => {
     const v = vehicles[n];
-    const nx = x / 1000, ny = y / 1000 + offsets[tier];
-    if (!v.known) Object.assign(v, { known: true, x: nx, y: ny, x0: nx, y0: ny, x1: nx, y1: ny });
+    const o = offsets[tier] || [0, 0], nx = x / 1000 + o[0], ny = y / 1000 + o[1];
+    // From column to column nobody drives: a lift that has come to another tier is there.
+    const there = !v.known || (columns > 1 && tier !== v.tier);
+    v.told = [x / 1000, y / 1000]; v.tier = tier;
+    if (there) put(v);
     if (nx !== v.x1 || ny !== v.y1) {
       const far = Math.hypot(nx - v.x, ny - v.y);
       Object.assign(v, { x0: v.x, y0: v.y, x1: nx, y1: ny, t0: now, t1: now + Math.max(TELL, (far / SPEED) * 1000) });
     }
-    Object.assign(v, { tier, heading, state, load, battery, order: orderId, path });
+    Object.assign(v, { heading, state, load, battery, order: orderId, path });
   });
   if (!vehicles.listed) { vehicles.listed = true; paintList(); }
 }
@@ -100,12 +128,15 @@ function resize() {
   if (view.fitted) fit();
 }
 function fit() {
-  if (!bounds) return;
-  const d = devicePixelRatio || 1, w = top.width / d, hgt = top.height / d, left = 24, right = scene.tiers.length > 1 ? 84 : 24, bottom = 40;
+  if (!scene) return;
+  const d = devicePixelRatio || 1, w = top.width / d, hgt = top.height / d;
+  if (w < 100) return;
+  const left = 24, up = 34, bottom = 52, right = scene.tiers.length > 1 ? 84 : 24;
+  arrange(w - left - right, hgt - bottom - up);
   const wide = bounds[2] - bounds[0], high = bounds[3];
-  view.scale = Math.max(0.5, Math.min((w - left - right) / wide, (hgt - bottom - 24) / high));
+  view.scale = Math.max(0.5, Math.min((w - left - right) / wide, (hgt - bottom - up) / high));
   view.x = left + (w - left - right - wide * view.scale) / 2 - bounds[0] * view.scale;
-  view.y = 16 + (hgt - bottom - 24 - high * view.scale) / 2;
+  view.y = up + (hgt - bottom - up - high * view.scale) / 2;
   view.fitted = true;
   still = null;
 }
@@ -126,62 +157,91 @@ function paintStill() {
   c.setTransform(d * k, 0, 0, d * k, d * view.x, d * view.y);
   const fine = 1 / k;
   for (const a of scene.areas) {
-    if (a.kind === "lift") {
-      const y0 = a.y_m + offsets[a.to_tier], y1 = a.y_m + a.depth_m + offsets[a.tier];
+    if (a.kind === "lift" && columns === 1) {
+      const y0 = a.y_m + offsets[a.to_tier][1], y1 = a.y_m + a.depth_m + offsets[a.tier][1];
       c.fillStyle = ink.lane; c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine;
       c.fillRect(a.x_m, y0, a.width_m, y1 - y0); c.strokeRect(a.x_m, y0, a.width_m, y1 - y0);
       continue;
     }
     for (let t = a.tier; t <= a.to_tier; t++) {
+      const x = a.x_m + offsets[t][0], y = a.y_m + offsets[t][1];
       c.fillStyle = a.kind === "station" ? ink.raised : ink.lane;
       c.strokeStyle = ink.line; c.lineWidth = (a.kind === "station" ? 2 : 1) * fine;
-      c.beginPath(); c.roundRect(a.x_m, a.y_m + offsets[t], a.width_m, a.depth_m, a.kind === "station" ? 0.12 : 0.05); c.fill(); c.stroke();
+      c.beginPath(); c.roundRect(x, y, a.width_m, a.depth_m, a.kind === "station" ? 0.12 : 0.05); c.fill(); c.stroke();
       if (a.kind === "belt") {
-        c.beginPath(); c.setLineDash([0.12, 0.2]); c.moveTo(a.x_m + 0.1, a.y_m + a.depth_m / 2 + offsets[t]); c.lineTo(a.x_m + a.width_m - 0.1, a.y_m + a.depth_m / 2 + offsets[t]); c.stroke(); c.setLineDash([]);
+        const along = a.width_m >= a.depth_m, [mx, my] = [x + a.width_m / 2, y + a.depth_m / 2];
+        c.beginPath(); c.setLineDash([0.12, 0.2]);
+        if (along) { c.moveTo(x + 0.1, my); c.lineTo(x + a.width_m - 0.1, my); } else { c.moveTo(mx, y + 0.1); c.lineTo(mx, y + a.depth_m - 0.1); }
+        c.stroke(); c.setLineDash([]);
       }
     }
   }
   if (scene.roads.length) {
     c.strokeStyle = ink.rack; c.lineCap = "round"; c.lineWidth = Math.max(0.5, 1.5 * fine);
     c.beginPath();
-    for (const r of scene.roads) { const a = scene.places[r.from], b = scene.places[r.to]; if (a && b) { c.moveTo(a.x_m, a.y_m + offsets[a.tier]); c.lineTo(b.x_m, b.y_m + offsets[b.tier]); } }
+    for (const r of scene.roads) { const a = scene.places[r.from], b = scene.places[r.to]; if (a && b) { c.moveTo(...spot(a)); c.lineTo(...spot(b)); } }
     c.stroke();
   }
   const bay = scene.bay_m || 0.52, load = Math.min(0.38, bay * 0.74);
   scene.places.forEach((p, n) => {
-    const y = p.y_m + offsets[p.tier], held = loads.has(n);
+    const [x, y] = spot(p), held = loads.get(n);
     if (p.kind === "road") return;
-    if (p.kind === "bay") { c.fillStyle = ink.rack; c.fillRect(p.x_m - bay / 2, y - bay / 2, bay, bay); }
-    else if (p.kind === "park" || p.kind === "charge") { c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine; c.strokeRect(p.x_m - 0.4, y - 0.4, 0.8, 0.8); if (p.kind === "charge" && k > 12) { c.fillStyle = ink.soft; c.font = "0.5px system-ui"; c.textAlign = "center"; c.fillText("⚡", p.x_m, y + 0.18); } }
-    else { c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine; c.strokeRect(p.x_m - 0.26, y - 0.24, 0.52, 0.48); }
-    if (held) { c.fillStyle = ink.load; c.fillRect(p.x_m - load / 2, y - load / 2, load, load); }
+    if (p.kind === "bay") { c.fillStyle = ink.rack; c.fillRect(x - bay / 2, y - bay / 2, bay, bay); }
+    else if (p.kind === "park" || p.kind === "charge") { c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine; c.strokeRect(x - 0.4, y - 0.4, 0.8, 0.8); if (p.kind === "charge" && k > 12) { c.fillStyle = ink.soft; c.font = "0.5px system-ui"; c.textAlign = "center"; c.fillText("⚡", x, y + 0.18); } }
+    else { c.strokeStyle = ink.line; c.lineWidth = 1.5 * fine; c.strokeRect(x - 0.26, y - 0.24, 0.52, 0.48); }
+    if (held) { c.fillStyle = ink.load; c.fillRect(x - load / 2, y - load / 2, load, load); }
+    // Not seen: whatever is there.
+    else if (held === 0) { c.strokeStyle = ink.faint; c.lineWidth = 1.5 * fine; c.beginPath(); c.moveTo(x - load / 2, y + load / 2); c.lineTo(x + load / 2, y - load / 2); c.stroke(); }
   });
-  // Names, in pixels: readable at any zoom.
+  names(c, d, k);
+  still = true;
+}
+
+const spot = (p) => [p.x_m + offsets[p.tier][0], p.y_m + offsets[p.tier][1]];
+
+// Names, in pixels: readable at any zoom, none over another; what finds no room is left out until somebody zooms in.
+function names(c, d, k) {
   c.setTransform(d, 0, 0, d, 0, 0);
   c.textBaseline = "middle";
-  scene.tiers.forEach((t, n) => {
-    const b = scene.boxes[n]; if (b[0] === Infinity || scene.tiers.length < 2) return;
-    c.fillStyle = ink.soft; c.font = "600 15px system-ui"; c.textAlign = "left";
-    c.fillText(t.name, view.x + bounds[2] * k + 10, view.y + ((b[1] + b[3]) / 2 + offsets[n]) * k);
+  const taken = [], at = (x, y) => [view.x + x * k, view.y + y * k];
+  const box = (a, t = a.tier) => { const [x, y] = at(a.x_m + offsets[t][0], a.y_m + offsets[t][1]); return [x, y, x + a.width_m * k, y + a.depth_m * k]; };
+  const free = (r) => r[0] >= 4 && r[2] <= base.width / d - 4 && taken.every((o) => r[2] <= o[0] || r[0] >= o[2] || r[3] <= o[1] || r[1] >= o[3]);
+  // The first of these spots (x, y, and which side of it the text lies: -1, 0, 1) where there is room.
+  const name = (text, font, colour, spots) => {
+    c.font = font;
+    const w = c.measureText(text).width;
+    for (const [x, y, side] of spots) {
+      const from = side > 0 ? x : side < 0 ? x - w : x - w / 2, r = [from - 2, y - 8, from + w + 2, y + 8];
+      if (!free(r)) continue;
+      taken.push(r);
+      c.fillStyle = colour; c.textAlign = "left"; c.fillText(text, from, y);
+      return;
+    }
+  };
+  if (scene.tiers.length > 1) scene.tiers.forEach((t, n) => {
+    const b = scene.boxes[n], o = offsets[n];
+    const [x, y] = columns === 1 ? at(bounds[2], (b[1] + b[3]) / 2 + o[1]) : at(b[0] + o[0], b[1] + o[1]);
+    name(t.name, "600 15px system-ui", ink.soft, [columns === 1 ? [x + 10, y, 1] : [x, y - 11, 1]]);
   });
-  c.textAlign = "center"; c.font = "14px system-ui"; c.fillStyle = ink.soft;
+  for (const a of scene.areas) if (a.kind !== "zone") for (let t = a.tier; t <= a.to_tier; t++) taken.push(box(a, t));
+  for (const p of scene.places) if (p.kind !== "bay") { const [x, y] = at(...spot(p)); taken.push([x - 0.4 * k, y - 0.4 * k, x + 0.4 * k, y + 0.4 * k]); }
   for (const a of scene.areas) {
-    const x = view.x + (a.x_m + a.width_m / 2) * k, w = a.width_m * k;
-    if (a.kind === "lift") c.fillText(a.name, x, view.y + (a.y_m + offsets[a.to_tier]) * k - 10);
-    else if (a.kind === "station" || a.kind === "zone") c.fillText(a.name, x, view.y + (a.y_m + a.depth_m + offsets[a.tier]) * k + 11);
-    else if (a.kind === "belt" && w > 70) { c.textAlign = "right"; c.fillText(a.name, view.x + a.x_m * k - 6, view.y + (a.y_m + a.depth_m / 2 + offsets[a.tier]) * k); c.textAlign = "center"; }
+    const [x0, y0, x1, y1] = box(a, a.kind === "lift" && columns === 1 ? a.to_tier : a.tier), x = (x0 + x1) / 2, y = (y0 + y1) / 2;
+    const around = [[x, y1 + 11, 0], [x, y0 - 11, 0], [x0 - 6, y, -1], [x1 + 6, y, 1]];
+    const spots = a.kind === "lift" ? [around[1], around[0]] : a.kind === "belt" ? [around[2], around[3], around[0], around[1]] : a.kind === "aisle" ? [around[1], around[0], around[2]] : around;
+    if (a.kind === "aisle" && scene.areas.filter((b) => b.kind === "aisle").length < 2) continue;
+    if (a.kind !== "belt" || Math.max(x1 - x0, y1 - y0) > 24) name(a.name, "14px system-ui", ink.soft, spots);
   }
   if (k > 44) {
-    c.font = `${Math.min(14, k * 0.19)}px system-ui`;
-    scene.places.forEach((p, n) => { const load = loads.get(n); if (load !== undefined) { c.fillStyle = ink.ground; c.fillText(load, view.x + p.x_m * k, view.y + (p.y_m + offsets[p.tier]) * k); } });
+    c.font = `${Math.min(14, k * 0.19)}px system-ui`; c.textAlign = "center";
+    scene.places.forEach((p, n) => { const load = loads.get(n); if (load) { c.fillStyle = ink.ground; c.fillText(load, ...at(...spot(p))); } });
   }
-  still = true;
 }
 
 const stateName = (v) => scene.states[v.state] || "idle";
 function draw() {
   requestAnimationFrame(draw);
-  if (!visible || !scene || document.hidden) return;
+  if (!visible || !scene || !bounds || document.hidden) return;
   const began = performance.now();
   if (!still) paintStill();
   const c = top.getContext("2d"), d = devicePixelRatio || 1, k = view.scale;
@@ -210,7 +270,12 @@ function draw() {
 }
 function trace(c, v) {
   c.moveTo(v.x, v.y);
-  for (const id of v.path.length > 1 && v.kind !== "robot" ? v.path.slice(-1) : v.path) { const p = scene.places[id]; if (p) c.lineTo(v.kind === "lift" ? v.x : p.x_m, p.y_m + offsets[p.tier]); }
+  for (const id of v.path.length > 1 && v.kind !== "robot" ? v.path.slice(-1) : v.path) {
+    const p = scene.places[id];
+    if (!p || (columns > 1 && p.tier !== v.tier)) continue; // it stands in another column
+    const [x, y] = spot(p);
+    c.lineTo(v.kind === "lift" ? v.x : x, y);
+  }
 }
 function vehicle(c, v, n, k) {
   const name = stateName(v), level = LEVEL[name], l = v.length_m / 2, w = v.width_m / 2;
@@ -240,7 +305,13 @@ function paintKpis() {
   const machines = vehicles.filter((v) => v.known), held = machines.filter((v) => LEVEL[stateName(v)]), bad = held.some((v) => LEVEL[stateName(v)] === "bad");
   const busy = machines.filter((v) => stateName(v) === "busy").length;
   fill(kpis, kpi("Orders under way", o.active), kpi("Done", kilo(o.completed)), kpi("Done an hour", rate === null ? "…" : kilo(rate)),
-    kpi("Vehicles busy", String(busy), `of ${machines.length}`), kpi("Held or stopped", String(held.length), "", held.length ? (bad ? "bad" : "warn") : ""), kpi("Loads on the floor", kilo(loads.size + machines.filter((v) => v.load).length)));
+    kpi("Vehicles busy", String(busy), `of ${machines.length}`), kpi("Held or stopped", String(held.length), "", held.length ? (bad ? "bad" : "warn") : ""), loadsSeen(machines));
+}
+// What is not seen is not nothing.
+function loadsSeen(machines) {
+  const held = [...loads.values()], seen = held.filter((l) => l).length + machines.filter((v) => v.load).length, unseen = held.filter((l) => !l).length;
+  const label = unseen ? `Loads seen; ${unseen === 1 ? "one place is" : `${unseen} places are`} not` : "Loads on the floor";
+  return kpi(label, unseen && !seen ? "—" : kilo(seen), "", unseen ? "warn" : "");
 }
 const kilo = (n) => (n < 100000 ? String(n) : `${Math.round(n / 1000)} k`);
 

@@ -67,15 +67,19 @@ function withdraw(o) {
 }
 function give() {
   ask("A new order", [
-    { name: "kind", label: "What", options: [["retrieve", "retrieve: out of the rack and the plant"], ["store", "store: into the rack"], ["process", "process: through the robot cell and back"]] },
+    { name: "kind", label: "What", options: [["retrieve", "retrieve: out of the rack and the plant"], ["store", "store: into the rack"], ["process", "process: through a robot cell and back"], ["route", "route: from stop to stop"]] },
     { name: "load", label: "Load, the number on its label", type: "number", min: 1, max: 4294967295 },
     { name: "class", label: "Class", options: CLASSES.map((c, n) => [String(n), c]), value: "1" },
+    { name: "station", label: "Cell or group of cells, for process; empty: any", required: false },
     { name: "program", label: "Program of the cell, for process", type: "number", min: 1, max: 65535, required: false },
+    { name: "stops", label: "Stops, for route: cells or groups with a program, rack, outside, as in: weld 2, outside", required: false },
     { name: "due", label: "Due: a time, or how long from now as 10m", required: false },
     { name: "key", label: "Key: the same key again is the same order", required: false },
   ], "Give the order", async (f) => {
     const order = { kind: f.kind, load: Number(f.load), class: Number(f.class) };
     if (f.kind === "process" && f.program) order.program = Number(f.program);
+    if (f.kind === "process" && f.station) order.station = f.station.trim();
+    if (f.kind === "route") order.stops = f.stops.split(",").map(stop).filter((s) => s.at);
     if (f.due) order.due = f.due;
     if (f.key) order.key = f.key;
     const made = await request("POST", "/api/v1/orders", order);
@@ -83,6 +87,11 @@ function give() {
     filter = "open";
     choose(made.id, true);
   });
+}
+
+function stop(text) {
+  const [at, program] = text.trim().split(/\s+/);
+  return program ? { at, program: Number(program) } : { at };
 }
 
 function choose(id, keep) { chosen = chosen === id && !keep ? null : id; paint(); paintStory(); }

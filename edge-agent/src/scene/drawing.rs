@@ -14,6 +14,8 @@ use floor_plan::plan::{AislePlan, Spot};
 const HALF_M: (f64, f64) = (1.2, 0.7);
 /// The middle of a lift's shaft, along its aisle, and its width and depth, metres.
 pub(super) const SHAFT_M: (f64, f64, f64) = (-0.1, 0.6, 1.6);
+/// From belt to belt beside each other at a lift, and from place to place on them, metres.
+const BELTS_M: (f64, f64) = (0.8, 0.9);
 /// A station's side, metres.
 const STATION_M: f64 = 1.6;
 
@@ -107,6 +109,9 @@ fn spread(plan: &FloorPlan) -> Vec<Point> {
             }
         }
     }
+    for aisle in &plan.aisles {
+        beside_each_other(plan, aisle, &mut positions);
+    }
     // A station stands beyond the ends of its lanes, or between them.
     for (_, station) in floor.stations() {
         let (Some(input), Some(output)) = (floor.zone(station.input), floor.zone(station.output)) else { continue };
@@ -129,6 +134,41 @@ fn spread(plan: &FloorPlan) -> Vec<Point> {
         }
     }
     positions
+}
+
+/// Belts that run from a lift to where robots stop for them all begin at its foot: they are drawn side by side, in the order of their
+/// other ends, with those to the outside between them.
+fn beside_each_other(plan: &FloorPlan, aisle: &AislePlan, positions: &mut [Point]) {
+    let floor = plan.view();
+    let Some(domain) = aisle.zones.first().and_then(|z| floor.zone(z[0])).map(|z| z.domain) else { return };
+    let zones = plan.belts.iter().filter_map(|b| floor.zone(b.zone)).filter(|z| z.domain == domain);
+    let has_stop =
+        |pos: PosId| floor.position(pos).is_some_and(|p| plan.place_spots.get(usize::from(p.place)).is_some());
+    let (dx, dy) = aisle.towards;
+    let away = |p: &Point| (p.x - aisle.at.x).hypot(p.y - aisle.at.y);
+    let mut belts: Vec<(f64, Vec<PosId>)> = Vec::new();
+    let mut any_stop = false;
+    for zone in zones {
+        let at = |pos: &PosId| positions.get(usize::from(pos.0)).copied().unwrap_or_default();
+        let mut places: Vec<PosId> = zone.positions().collect();
+        places.sort_by(|a, b| away(&at(a)).total_cmp(&away(&at(b))));
+        any_stop |= places.iter().any(|p| has_stop(*p));
+        if let Some(last) = places.last().map(at) {
+            belts.push((-dy * (last.x - aisle.at.x) + dx * (last.y - aisle.at.y), places));
+        }
+    }
+    if !any_stop {
+        return;
+    }
+    belts.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let middle = belts.len().saturating_sub(1) as f64 / 2.0;
+    for (n, (_, places)) in belts.iter().enumerate() {
+        for (k, pos) in places.iter().enumerate() {
+            if let Some(p) = positions.get_mut(usize::from(pos.0)) {
+                *p = in_aisle(aisle, -BELTS_M.1 * (k + 1) as f64, (n as f64 - middle) * BELTS_M.0, 0);
+            }
+        }
+    }
 }
 
 /// A rectangle around two corners.

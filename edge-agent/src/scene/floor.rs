@@ -169,8 +169,8 @@ impl Source for Floor {
         self.stage.look(|image, _| {
             let held = |n: u16| {
                 let seen = image.position(PosId(n));
-                let load = if seen.quality == Quality::Bad { None } else { seen.value };
-                load.map(|l| (u32::from(n), l.get()))
+                let load = if seen.quality == Quality::Bad { Some(0) } else { seen.value.map(|l| l.get()) };
+                load.map(|l| (u32::from(n), l))
             };
             (0..self.plan.sensed()).filter_map(held).collect()
         })

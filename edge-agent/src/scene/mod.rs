@@ -3,7 +3,7 @@
 //! ```text
 //!   Scene    what stands still: tiers, places, roads, areas (aisle, lift, belt, cell), the vehicles there are
 //!   Moment   what moves: per vehicle where it is, where it looks, its state, load, battery, order, reserved path
-//!   loads    which place holds which load
+//!   loads    which place holds which load, and which cannot be seen
 //! ```
 //!
 //! Lengths are metres in the scene and whole millimetres in a moment, x and y those of the floor file, tier 0 at the bottom. Everything
@@ -295,7 +295,7 @@ pub trait Source: Send + Sync {
     fn scene(&self) -> Scene;
     /// What moves. Asked some times a second while anybody looks.
     fn moment(&self) -> Moment;
-    /// Which place (by index) holds which load.
+    /// Which place (by index) holds which load; 0 where nobody can see.
     fn loads(&self) -> Vec<(u32, u32)>;
     /// One vehicle.
     fn vehicle(&self, index: usize) -> Option<VehicleDetail>;
