@@ -11,7 +11,7 @@
 //! | [`value`] | what a reading is |
 //! | [`block`] | the register map of command and status blocks, and their codec |
 //! | [`driver`] | the trait every protocol implements, and which errors end a link |
-//! | [`line`] | one line's task: connect, back off, write before read, keep the schedule |
+//! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
 //! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 

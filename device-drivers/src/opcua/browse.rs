@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The walk ends when there is nothing new, at `limit` variables, or at [`NODES_MAX`] nodes. Only hierarchical references lead on; what
-//! the standard puts there and no machine has filled ([`STANDARD`]) is left out.
+//! the standard puts there and no machine has filled (`STANDARD`) is left out.
 
 use super::OpcUaSpec;
 use super::limits::Call;

@@ -74,6 +74,9 @@ fn render(me: &Value, beat: &Value, field: &Value, alarms: &Value) -> String {
 }
 
 fn spool(s: &Value) -> String {
+    if n(&s["capacity_bytes"]) == 0 {
+        return "spool   none: nothing is published\n".into();
+    }
     let broker = if s["connected"] == true { styled(GOOD, "connected") } else { styled(WARN, "not connected") };
     let mut text = format!(
         "spool   {} messages wait, {} of {}; broker {broker}",
@@ -96,6 +99,9 @@ fn spool(s: &Value) -> String {
 }
 
 fn lines(field: &Value) -> String {
+    if field.as_array().is_none_or(Vec::is_empty) {
+        return "no lines: nothing is read\n".into();
+    }
     let mut table = Table::new(&["line", "state", "good", "uncertain", "bad", "poll 99 %", "devices"]);
     for l in field.as_array().into_iter().flatten() {
         let state = word(&l["state"]);

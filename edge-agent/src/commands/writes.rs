@@ -68,7 +68,7 @@ pub struct WriteView {
     pub reason: Option<String>,
 }
 
-/// Outcomes that are counted, in the order of [`WriteStats::outcomes`].
+/// Outcomes that are counted, in the order of `WriteStats::outcomes`.
 pub const OUTCOMES: [&str; 10] =
     ["done", "differs", "refused", "invalid", "expired", "link_down", "unknown", "too_often", "not_allowed", "busy"];
 

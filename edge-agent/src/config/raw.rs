@@ -354,7 +354,7 @@ pub struct Device {
     /// Profile file, relative to this one.
     #[serde(default)]
     pub profile: Option<Spanned<String>>,
-    /// The machine that the profile's [[machine]] without a name is, or the first of several: `"robot-1"`.
+    /// The machine that the profile's `[[machine]]` without a name is, or the first of several: `"robot-1"`.
     #[serde(default)]
     pub machine: Option<Spanned<String>>,
     /// Tag table (CSV), relative to this one.

@@ -136,7 +136,7 @@ impl Face {
         })
     }
 
-    /// Watches the beat: whether a cycle was completed within [`ALIVE_WITHIN`].
+    /// Watches the beat: whether a cycle was completed within `ALIVE_WITHIN`.
     pub async fn watch_beat(self: Arc<Self>) {
         if !self.stages.has_floor {
             return; // no beat to be kept: the process answers, and that is its life

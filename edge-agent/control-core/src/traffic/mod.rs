@@ -12,7 +12,7 @@
 //! is its **frontier**. All frontiers together are always a valid configuration ([`planner`]); the claims are carried out in
 //! their order, however late anybody is ([`claims`]). A vehicle that is late has its frontier stand still.
 //!
-//! What cannot be proven of pushing alone is kept from happening: narrow parts are entered with a pass only ([`gates`]). Whoever
+//! What cannot be proven of pushing alone is kept from happening: narrow parts are entered with a pass only (`gates`). Whoever
 //! does not get nearer for long comes first; if that does not help either, a way out is searched ([`search`]); if there is none,
 //! it is told.
 //!

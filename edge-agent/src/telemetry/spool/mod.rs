@@ -24,13 +24,13 @@
 //!
 //! **Damage.** Length and content of each record have checksums ([`record`]). A torn tail is cut at the start; damage in the middle costs
 //! the records it hit, which are counted and told; nothing damaged is delivered. After the first failed fsync a segment is left for good,
-//! and what is not done in it is written anew ([`writer`]).
+//! and what is not done in it is written anew (`writer`).
 //!
 //! **Full.** Bytes and age are limited. What goes first is configured: the oldest, the less important, or every record but each n-th of
-//! the less important ([`retention`]). Each stretch that is lost is told in the stream `high`, apart from others.
+//! the less important (`retention`). Each stretch that is lost is told in the stream `high`, apart from others.
 //!
 //! **Back again.** Live-first: what is new goes out at once, and what waited follows beside it, at a limited rate. In-order: first what
-//! waited ([`outlet`]).
+//! waited (`outlet`).
 
 mod cursor;
 pub mod disk;
