@@ -93,6 +93,28 @@ fn what_is_proven_of_a_floor_and_what_is_wrong_with_it_is_said_with_place_and_li
             AGENT,
             vec![],
         ),
+        (
+            "two kinds of robots, and an area with a cap",
+            with("count = 3", "count = 2\n[[robots.kind]]\ncount = 1\nsize = [0.7, 0.5]").replace(
+                "[robots]",
+                "[[roads.area]]\nname = \"cell\"\nfrom = [5.0, 0.0]\nto = [7.0, 4.0]\nrobots = 1\n[robots]",
+            ),
+            AGENT,
+            vec![],
+        ),
+        ("robots that do not fit past each other", with("count = 3", "count = 3\nsize = [1.1, 0.9]"), AGENT, vec![]),
+        (
+            "areas that overlap, and one without places",
+            with(
+                "[robots]",
+                "[[roads.area]]\nname = \"one\"\nfrom = [0.0, 0.0]\nto = [3.0, 3.0]\nrobots = 1\n\
+                 [[roads.area]]\nname = \"two\"\nfrom = [3.0, 3.0]\nto = [2.0, 2.0]\nrobots = 0\n\
+                 [[roads.area]]\nname = \"far\"\nfrom = [90.0, 0.0]\nto = [99.0, 4.0]\nrobots = 1\n[robots]",
+            ),
+            AGENT,
+            vec![],
+        ),
+        ("a robot of no size", with("count = 3", "count = 3\nsize = [0.0, 0.9]"), AGENT, vec![]),
         ("not TOML at all", with("[roads]", "[roads"), AGENT, vec![]),
         ("more machines than the floor has", HALL.to_string(), AGENT, vec![("robots.toml", &*robots)]),
         ("a machine that is not there", HALL.to_string(), AGENT, vec![("robots.toml", &*other)]),

@@ -1,12 +1,18 @@
 //! Dead-locks that users of other fleet managers have reported, as floors of ours: two robots that swap places on and on
 //! (rmf_ros2 #503), crossing streams at which each waits for the other (rmf #356), somebody who stands idle in the way
-//! (rmf_core #303), two who go to and fro before each other without end (rmf_core #145).
+//! (rmf_core #303), two who go to and fro before each other without end (rmf_core #145), a vehicle at rest that is given no order any
+//! more (openTCS #275).
 
+mod support;
+
+use control_core::order::Stops;
 use control_core::traffic::pool::TURNING;
 use control_core::traffic::{Settings, Size, Traffic};
-use control_core::units::Millis;
+use control_core::units::{LoadId, Millis};
 use floor_plan::map::Grid;
 use floor_plan::{Arena, Proof, RoadTables};
+use plc_sim::PlantConfig;
+use plc_sim::closed_loop::LinkFaults;
 
 /// A robot: where it begins, and the cells it is sent to one after the other, over and over; a letter of the map each.
 type Robot = (char, &'static str);
@@ -86,4 +92,40 @@ fn whoever_stands_idle_in_the_way_goes_aside_and_comes_back() {
     println!("tours {arrived:?}, the longest took {longest} steps");
     assert!(arrived[0] >= 40 && longest <= 60, "{arrived:?} {longest}");
     assert!(arrived[1] > 200, "it is at its place most of the time: {arrived:?}");
+}
+
+/// A robot that has nothing to do, or is on its way to its parking place or to a charger, gets the next order: each comes at another
+/// instant of that.
+#[test]
+fn a_robot_at_rest_or_on_its_way_to_rest_gets_the_next_order() {
+    let text = include_str!("../../configs/demo/floor.toml").replace("count = 24", "count = 2");
+    let config = PlantConfig::read(include_str!("../../configs/demo/plant.toml"), |_| Ok(text.clone())).unwrap();
+    let mut floor = support::closed_loop(config, 4, LinkFaults::default());
+    floor.run(6_000);
+    let (zone, dock) = floor.plan().zone("dock-in").unwrap();
+    let mut longest = 0;
+    for n in 0..40 {
+        let load = LoadId::new(8_000 + n).unwrap();
+        floor.plant.deliver_to(load, zone);
+        floor.order(support::order(n + 1, load, Stops::STORE, 1, 600_000));
+        let from = floor.now().0;
+        while floor.plant.loads().at(dock.exit()) != Some(load) {
+            floor.run(100);
+            assert!(floor.now().0 < from + 60_000, "order {}: the belt brings it", n + 1);
+        }
+        let stands = floor.now().0;
+        while floor.plant.loads().at(dock.exit()) == Some(load) {
+            floor.run(100);
+            assert!(floor.now().0 < stands + 90_000, "order {}: nobody comes\n{}", n + 1, floor.situation());
+        }
+        longest = longest.max(floor.now().0 - stands);
+        // The next comes when this one has been put down, and a while later every time.
+        while !floor.controller.orders().is_empty() {
+            floor.run(100);
+            assert!(floor.now().0 < stands + 600_000, "order {} never ends\n{}", n + 1, floor.situation());
+        }
+        floor.run(u64::from(n) * 700);
+    }
+    println!("40 orders, each fetched after {:.1} s at most", longest as f64 / 1e3);
+    assert!(floor.plant.truth().is_clean(), "{:?}", floor.plant.truth());
 }

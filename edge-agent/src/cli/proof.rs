@@ -159,6 +159,16 @@ fn roads(out: &mut String, floor: &FloorSetup) {
     if proof.regions.len() > ROWS {
         say!(out, "  gate     and {} more", proof.regions.len() - ROWS);
     }
+    for area in &plan.areas {
+        let places = count(area.places.len(), "place", "places");
+        let robots = count(usize::from(area.robots), "robot", "robots");
+        say!(out, "  area     {}: {places}; {robots} with work there at once", area.name);
+    }
+    let apart = plan.roads.near.len() / 2;
+    if apart > 0 {
+        let pairs = count(apart, "pair", "pairs");
+        say!(out, "  apart    {pairs} of places cannot be used at once: robots need {:.2} m", plan.clearance_m());
+    }
     let robots = robots(plan);
     let ends = |(id, park): &(MachineId, Option<Place>)| {
         let park = park.map_or("none".to_string(), |p| place_name(plan, p));
@@ -218,6 +228,7 @@ pub(super) fn json(floor: &FloorSetup) -> Value {
             "capacity": r.capacity,
         })
     });
+    let areas = plan.areas.iter().map(|a| json!({ "name": a.name, "places": a.places.len(), "robots": a.robots }));
     let private = robots(plan);
     let private = private.iter().map(|(id, park)| json!({ "robot": plan.machine_name(*id), "ends": park.map(at) }));
     let machines: BTreeMap<&str, usize> = plan.view().machine_ids().fold(BTreeMap::new(), |mut sum, id| {
@@ -243,6 +254,8 @@ pub(super) fn json(floor: &FloorSetup) -> Value {
         "cut_off": cut_off(plan).into_iter().take(ROWS).map(at).collect::<Vec<_>>(),
         "live_parts": proof.blocks.iter().map(Vec::len).collect::<Vec<_>>(),
         "gates": gates.collect::<Vec<_>>(),
+        "areas": areas.collect::<Vec<_>>(),
+        "pairs_apart": plan.roads.near.len() / 2,
         "private": private.collect::<Vec<_>>(),
         "proven": floor.unproven.is_empty(),
         "unproven": floor.unproven,
