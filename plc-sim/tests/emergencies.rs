@@ -275,3 +275,47 @@ fn a_robot_that_stands_between_two_places_after_a_restart_holds_up_nobody_but_th
     assert!(moved, "it finds back and works again: {}", shift.floor.situation());
     assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
 }
+
+#[test]
+fn the_load_of_a_robot_that_has_failed_goes_on_with_another_one_as_soon_as_somebody_has_put_it_on_a_belt() {
+    let mut shift = Shift::new(6);
+    let plan = shift.floor.plant.plan().clone();
+    let (dock, lane) = plan.zone("dock-in").unwrap();
+    let mut handed_over = 0;
+    for round in 0..6u64 {
+        shift.bulk |= 1; // through a cell: that takes a robot
+        let before = shift.bulk;
+        shift.bulk();
+        // A robot has picked it up, and stops with it somewhere on its way.
+        let carrier = |shift: &Shift| {
+            let carries = |id: &MachineId| shift.floor.plant.loads().at(support::deck(&plan, *id));
+            plan.view().robots().map(|(id, ..)| id).find_map(|id| carries(&id).map(|load| (id, load)))
+        };
+        let from = shift.floor.now().0;
+        while carrier(&shift).is_none() {
+            shift.floor.run(100);
+            assert!(shift.floor.now().0 < from + 300_000, "round {round}\n{}", shift.floor.situation());
+        }
+        shift.floor.run(700 * round);
+        let Some((robot, load)) = carrier(&shift) else { continue };
+        shift.floor.plant.set_mode(robot, Mode::Manual);
+        shift.floor.run(5_000);
+        assert_eq!(carrier(&shift), Some((robot, load)), "it keeps it until somebody comes");
+        assert!(shift.floor.plant.carry_off(support::deck(&plan, robot), lane.entry()), "{dock:?} is free");
+        let from = shift.floor.now().0;
+        while shift.done(from, u64::MAX) == 0 {
+            shift.floor.run(1_000);
+            assert!(shift.floor.now().0 < from + 900_000, "order {before}\n{}", shift.floor.situation());
+        }
+        let held = shift.floor.controller.hold(robot);
+        assert!(held.is_some(), "without the robot that failed: {held:?}");
+        shift.floor.plant.set_mode(robot, Mode::Auto);
+        shift.floor.run(10_000);
+        shift.floor.request(Request::Acknowledge);
+        shift.floor.run(1_000);
+        handed_over += 1;
+    }
+    assert!(handed_over >= 3, "{handed_over}");
+    assert_eq!(shift.floor.counters().orders_failed, 0);
+    assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
+}

@@ -146,23 +146,33 @@ impl Controller<'_> {
             self.fleet.with(vehicle, |r| r.between = false);
             self.traffic.leave(floor.roads(), vehicle);
         } else if present {
+            let machine = self.machine(id);
+            // It has been stopped, is seen to stand at a place, and is told nothing: what lies ahead of it is for others.
+            let given_up = machine.hold.is_some() && !machine.link.busy() && !status.executing() && !blocked;
             if self.traffic.reached(vehicle, status.at) {
-                return true;
+                if !given_up || self.traffic.base(vehicle).next().is_none() {
+                    return true;
+                }
+                self.traffic.leave(floor.roads(), vehicle);
+                return self.enter_at(floor, vehicle, status.at);
             }
             events.push(now, EventKind::RobotElsewhere(id, status.at));
             self.traffic.leave(floor.roads(), vehicle);
         }
-        let pose = floor.roads().poses_of(status.at).next().unwrap_or(NO_POSE);
-        if pose == NO_POSE {
-            return false;
-        }
         // Between two places it is in the way at both, and says only one: until it has found back, all around it is its own.
         if blocked {
-            let entered = self.traffic.enter_around(floor.roads(), vehicle, pose);
+            let pose = floor.roads().poses_of(status.at).next().unwrap_or(NO_POSE);
+            let entered = pose != NO_POSE && self.traffic.enter_around(floor.roads(), vehicle, pose);
             self.fleet.with(vehicle, |r| r.between |= entered);
             return entered;
         }
-        self.traffic.enter(floor.roads(), vehicle, pose)
+        self.enter_at(floor, vehicle, status.at)
+    }
+
+    /// Puts a robot onto the roads where it says it stands.
+    fn enter_at(&mut self, floor: &Floor<'_>, vehicle: u16, place: Place) -> bool {
+        let pose = floor.roads().poses_of(place).next().unwrap_or(NO_POSE);
+        pose != NO_POSE && self.traffic.enter(floor.roads(), vehicle, pose)
     }
 
     /// Sends a robot where its leg, its battery or its home asks it to be, and tells it how far it may drive.
