@@ -112,8 +112,7 @@ impl Agent {
         let (drain, control_stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (floor_tx, floor_rx) = rtrb::RingBuffer::new(closings::RING);
         let (spent_tx, spent_rx) = rtrb::RingBuffer::new(closings::RING);
-        let has_roads = floor_plan.clone().filter(|p| p.roads.places > 0);
-        let closings = has_roads.map(|p| Arc::new(Closings::new(p, floor_tx, spent_rx)));
+        let closings = floor_plan.clone().map(|p| Arc::new(Closings::new(p, floor_tx, spent_rx)));
         let wires = Wires {
             image: image_out,
             floors: floor_rx,

@@ -1,85 +1,124 @@
-//! Places that are closed to mobile robots while the floor runs: a spill, a pallet that fell, somebody at work.
+//! What is closed while the floor runs: places, to mobile robots (a spill, a pallet that fell); zones, to loads (a tier or a belt somebody
+//! works at).
 //!
 //! ```text
 //!   close(place) ──> distances measured anew, beside ──> ring ──> control thread: the next cycle plans on it
 //!                                                  <── ring ── the floor it replaces, to be given back here
 //! ```
 //!
-//! Nobody is sent into a closed place any more; who was told to go there already drives through, who stands there drives out. Closed
-//! places are not kept: after a restart all are open.
+//! Nobody is sent into a closed place any more; who was told to go there already drives through, who stands there drives out. Nothing is
+//! brought to a closed zone or taken from it; what a machine is doing there it brings to its end, loads on their way are brought elsewhere,
+//! and those inside wait. Closings are not kept: after a restart everything is open. They are no safeguard for people: that is a key switch.
 
+use control_core::floor::ZoneKind;
 use control_core::traffic::roads::Place;
+use control_core::units::ZoneId;
 use floor_plan::FloorPlan;
+use serde::Serialize;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use utoipa::ToSchema;
 
 /// Floors on their way to the control thread, and back.
 pub const RING: usize = 2;
 
 struct State {
-    closed: BTreeSet<Place>,
+    places: BTreeSet<Place>,
+    zones: BTreeSet<ZoneId>,
     generation: u32,
     floors: rtrb::Producer<Arc<FloorPlan>>,
     spent: rtrb::Consumer<Arc<FloorPlan>>,
 }
 
-/// The closed places of a floor.
+/// What is closed, by the names of the floor file; places without one by their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Closed {
+    /// Places, closed to mobile robots.
+    pub places: Vec<String>,
+    /// Zones, closed to loads.
+    pub zones: Vec<String>,
+}
+
+/// What is to be closed, or opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A place of the roads.
+    Place,
+    /// A tier, or a belt.
+    Zone,
+}
+
+/// The closings of a floor.
 pub struct Closings {
     plan: Arc<FloorPlan>,
     state: Mutex<State>,
 }
 
-/// Why a place was not closed or opened.
+/// Why something was not closed or opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// There is no such place.
+    /// There is nothing of this name.
     Unknown,
     /// The control thread has yet to take the last change over.
     Busy,
 }
 
 impl Closings {
-    /// All places of a floor, open.
+    /// A floor where everything is open.
     pub fn new(
         plan: Arc<FloorPlan>,
         floors: rtrb::Producer<Arc<FloorPlan>>,
         spent: rtrb::Consumer<Arc<FloorPlan>>,
     ) -> Closings {
-        Closings { plan, state: Mutex::new(State { closed: BTreeSet::new(), generation: 0, floors, spent }) }
+        let state = State { places: BTreeSet::new(), zones: BTreeSet::new(), generation: 0, floors, spent };
+        Closings { plan, state: Mutex::new(state) }
     }
 
-    /// The places that are closed, by name or number.
-    pub fn closed(&self) -> Vec<String> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.closed.iter().map(|p| self.name(*p)).collect()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self, place: Place) -> String {
-        self.plan.place_names.get(&place).cloned().unwrap_or_else(|| place.to_string())
+    /// What is closed.
+    pub fn closed(&self) -> Closed {
+        let state = self.state();
+        let place = |p: &Place| self.plan.place_names.get(p).cloned().unwrap_or_else(|| p.to_string());
+        Closed {
+            places: state.places.iter().map(place).collect(),
+            zones: state.zones.iter().map(|z| self.plan.zone_name(*z).to_string()).collect(),
+        }
     }
 
-    /// Closes a place, or opens it again; names are those of the floor file, else numbers. Measures all distances: blocks for as long as
-    /// that takes.
-    pub fn set(&self, name: &str, closed: bool) -> Result<(), Refused> {
-        let place = self.plan.place(name).ok_or(Refused::Unknown)?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Closes something, or opens it again; names are those of the floor file, tiers are `AISLE.tier-1` .., places without a name go by their
+    /// number. Measures all distances: blocks for as long as that takes.
+    pub fn set(&self, what: What, name: &str, closed: bool) -> Result<(), Refused> {
+        let mut state = self.state();
+        let (mut places, mut zones) = (state.places.clone(), state.zones.clone());
+        let changed = match what {
+            What::Place => toggle(&mut places, self.plan.place(name).ok_or(Refused::Unknown)?, closed),
+            What::Zone => toggle(&mut zones, self.zone(name).ok_or(Refused::Unknown)?, closed),
+        };
         while state.spent.pop().is_ok() {}
-        if state.closed.contains(&place) == closed {
+        if !changed {
             return Ok(());
         }
         if state.floors.is_full() {
             return Err(Refused::Busy);
         }
-        let mut next = state.closed.clone();
-        if closed {
-            next.insert(place);
-        } else {
-            next.remove(&place);
-        }
         state.generation = state.generation.wrapping_add(1);
-        let floor = Arc::new(self.plan.with_closed(&next, state.generation));
+        let floor = Arc::new(self.plan.with_closed(&places, &zones, state.generation));
         state.floors.push(floor).map_err(|_| Refused::Busy)?;
-        state.closed = next;
+        (state.places, state.zones) = (places, zones);
         Ok(())
     }
+
+    /// A tier or a belt by its name. The deck of a machine is no zone of its own to anybody but the core.
+    fn zone(&self, name: &str) -> Option<ZoneId> {
+        let (id, zone) = self.plan.zone(name)?;
+        (!matches!(zone.kind, ZoneKind::Deck(_))).then_some(id)
+    }
+}
+
+/// Puts an entry into a set, or takes it out. Returns whether that changed anything.
+fn toggle<T: Ord>(set: &mut BTreeSet<T>, entry: T, put: bool) -> bool {
+    if put { set.insert(entry) } else { set.remove(&entry) }
 }

@@ -160,15 +160,24 @@ async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_pa
         alarms.as_array().unwrap().iter().all(|a| a["alarm"] != "robot-jammed" && a["alarm"] != "domain-degraded");
     assert!(robots_are_well, "{alarms:#}");
 
-    // A place is closed and opened while the floor runs.
-    let place = async |method: &str, name: &str| {
-        http(at, method, &format!("/api/v1/floor/places/{name}/closed"), "").await.unwrap().0
+    // A place and a tier are closed and opened while the floor runs.
+    let say =
+        async |method: &str, what: &str| http(at, method, &format!("/api/v1/floor/{what}/closed"), "").await.unwrap().0;
+    let done = async |method: &str, what: &str| {
+        eventually(Duration::from_secs(5), async || say(method, what).await == 202).await
     };
-    assert_eq!((place("PUT", "A").await, place("PUT", "nowhere").await), (202, 404));
-    assert_eq!(get(at, "/api/v1/floor/closed").await, json!(["A"]));
-    let opened = async || place("DELETE", "A").await == 202;
-    assert!(eventually(Duration::from_secs(5), opened).await, "the control thread has taken the first change over");
-    assert_eq!(get(at, "/api/v1/floor/closed").await, json!([]));
+    for unknown in ["places/nowhere", "zones/nowhere", "zones/robot-1.deck"] {
+        assert_eq!(say("PUT", unknown).await, 404, "{unknown}");
+    }
+    for (method, what, places, zones) in [
+        ("PUT", "places/A", json!(["A"]), json!([])),
+        ("PUT", "zones/a1.tier-1", json!(["A"]), json!(["a1.tier-1"])),
+        ("DELETE", "places/A", json!([]), json!(["a1.tier-1"])),
+        ("DELETE", "zones/a1.tier-1", json!([]), json!([])),
+    ] {
+        assert!(done(method, what).await, "{method} {what}: the control thread takes one change over after the other");
+        assert_eq!(get(at, "/api/v1/floor/closed").await, json!({ "places": places, "zones": zones }));
+    }
     agent.stop().await;
     let truth = sim.truth();
     assert!(truth.is_clean() && truth.loads_left == 2, "{truth:?}");

@@ -19,7 +19,7 @@ use control_core::image::{Quality, Stamped};
 use control_core::limits::Capacity;
 use control_core::order::OrderRequest;
 use control_core::traffic::roads::Place;
-use control_core::units::{LoadId, MachineId, Millis, PosId};
+use control_core::units::{LoadId, MachineId, Millis, PosId, ZoneId};
 use control_core::{Controller, Event, Inputs, Settings};
 use device_drivers::block::{CommandBlock, Owner, decode_status, encode_command};
 use floor_plan::{Arena, FloorPlan, InputBuffer};
@@ -125,10 +125,11 @@ impl<'m> ClosedLoop<'m> {
         })
     }
 
-    /// Closes these places, and opens all others.
-    pub fn close(&mut self, places: &[Place]) {
+    /// Closes these places and zones, and opens all others.
+    pub fn close(&mut self, places: &[Place], zones: &[ZoneId]) {
         self.closings += 1;
-        self.plan = Arc::new(self.plant.plan().with_closed(&places.iter().copied().collect(), self.closings));
+        let (places, zones) = (places.iter().copied().collect(), zones.iter().copied().collect());
+        self.plan = Arc::new(self.plant.plan().with_closed(&places, &zones, self.closings));
     }
 
     /// The floor.

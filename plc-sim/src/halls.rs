@@ -81,7 +81,14 @@ fn with_robots(rng: &mut fastrand::Rng, kind: Kind) -> Option<String> {
         _ => grid(rng, kind, &stops)?,
     };
     text.push_str(&roads);
-    let _ = writeln!(text, "[robots]\ncount = {robots}\ndrive = {{ speed = 1.5, acceleration = 0.8 }}");
+    let slow = rng.usize(0..robots.max(1));
+    let _ = writeln!(text, "[robots]\ncount = {}\ndrive = {{ speed = 1.5, acceleration = 0.8 }}", robots - slow);
+    if slow > 0 {
+        let _ = writeln!(
+            text,
+            "[[robots.kind]]\ncount = {slow}\nsize = [0.7, 0.5]\ndrive = {{ speed = 0.6, acceleration = 0.4 }}"
+        );
+    }
     Some(text)
 }
 

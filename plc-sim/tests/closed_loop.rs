@@ -200,6 +200,26 @@ fn a_rack_controller_that_starts_anew_is_read_again_before_anything_moves() {
     }
 }
 
+/// The command may be on its way when another controller of the same domain starts anew: it is waited for, and no other is made
+/// meanwhile.
+#[test]
+fn a_command_that_is_on_its_way_while_its_domain_is_read_again_is_not_given_a_second_time() {
+    let slow = LinkFaults { delay_ms_max: 300, ..LinkFaults::default() };
+    for seed in seeds(0..12) {
+        let mut floor = closed_loop(demo(), seed, slow);
+        let mut feeder = Feeder::new(seed);
+        floor.run(2_000);
+        for round in 0..60 {
+            feeder.feed(&mut floor);
+            // One shuttle at a time, while all others and the lift are at work.
+            floor.run(1_500 + 70 * round);
+            let shuttle = machine(floor.plan(), &format!("shuttle-{}", 1 + round % 4));
+            floor.plant.reboot(shuttle);
+        }
+        assert!(floor.plant.truth().is_clean(), "{:?}; {}{}", floor.plant.truth(), floor.situation(), again(seed));
+    }
+}
+
 #[test]
 fn a_cable_that_is_out_for_five_seconds_stops_the_machines_and_loses_nothing() {
     let mut floor = closed_loop(demo(), 3, LinkFaults::default());

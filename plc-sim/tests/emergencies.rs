@@ -1,9 +1,10 @@
-//! Rush orders beside bulk, a robot that drops out, and places that are closed: on the floor of the demo, in virtual time.
+//! Rush orders beside bulk, a robot that drops out or stands where nobody knows, places and tiers that are closed: on the floor of the demo, in virtual time.
 
 mod support;
 
 use control_core::EventKind;
-use control_core::image::CommandCode;
+use control_core::cycle::Request;
+use control_core::image::{CommandCode, Mode};
 use control_core::order::Stops;
 use control_core::units::{LoadId, MachineId};
 use plc_sim::PlantConfig;
@@ -174,7 +175,7 @@ fn nobody_drives_into_a_closed_place_and_the_others_go_around_until_it_is_opened
         plan.place_spots.iter().position(near).unwrap() as u16
     };
     let closed = [in_the_way(12.0, 6.0), in_the_way(13.2, 6.0), plan.place("K").unwrap()];
-    shift.floor.close(&closed);
+    shift.floor.close(&closed, &[]);
     let inside = |shift: &Shift| {
         let robots =
             plan.view().robots().filter_map(|(id, ..)| shift.floor.plant.machine(id)?.robot()).collect::<Vec<_>>();
@@ -190,7 +191,7 @@ fn nobody_drives_into_a_closed_place_and_the_others_go_around_until_it_is_opened
         }
     }
     assert!(shift.done(from, u64::MAX) > 10, "the others go on: {}", shift.floor.situation());
-    shift.floor.close(&[]);
+    shift.floor.close(&[], &[]);
     for _ in 0..120 {
         shift.floor.run(10_000);
         if shift.floor.controller.orders().is_empty() {
@@ -198,5 +199,79 @@ fn nobody_drives_into_a_closed_place_and_the_others_go_around_until_it_is_opened
         }
     }
     assert!(shift.floor.controller.orders().is_empty(), "{}", shift.floor.situation());
+    assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
+}
+
+#[test]
+fn a_tier_that_is_closed_is_left_alone_and_the_others_do_its_work() {
+    let mut shift = Shift::new(24);
+    shift.work(2, 15, 0);
+    let plan = shift.floor.plant.plan().clone();
+    let tier = plan.aisles[0].zones[2];
+    let shuttle = plan.aisles[0].shuttles[2];
+    shift.floor.close(&[], &[tier[0]]);
+    shift.floor.run(30_000); // its shuttle brings what it was doing to its end
+    let inside = |shift: &Shift| -> Vec<LoadId> {
+        let zones = tier.iter().filter_map(|z| plan.view().zone(*z));
+        zones.flat_map(|z| z.positions()).filter_map(|p| shift.floor.plant.loads().at(p)).collect()
+    };
+    let (before, from) = (inside(&shift), shift.floor.now());
+    assert!(!before.is_empty(), "there is something in it");
+    for _ in 0..8 {
+        shift.work(1, 15, 0);
+        shift.rush();
+    }
+    assert_eq!(inside(&shift), before, "nobody takes anything out or brings anything");
+    let by_its_shuttle = |e: &&control_core::Event| {
+        e.at > from && matches!(e.kind, EventKind::CommandIssued { machine, .. } if machine == shuttle)
+    };
+    assert_eq!(shift.floor.trace.iter().filter(by_its_shuttle).count(), 0);
+    assert!(shift.done(from.0, u64::MAX) > 8, "the others go on: {}", shift.floor.situation());
+    // What was asked for in there has waited.
+    shift.floor.close(&[], &[]);
+    for _ in 0..180 {
+        shift.floor.run(10_000);
+        if shift.floor.controller.orders().is_empty() {
+            break;
+        }
+    }
+    assert!(shift.floor.controller.orders().is_empty(), "{}", shift.floor.situation());
+    assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
+}
+
+#[test]
+fn a_robot_that_stands_between_two_places_after_a_restart_holds_up_nobody_but_those_beside_it() {
+    let mut shift = Shift::new(12);
+    shift.work(3, 10, 0);
+    // It is stopped by hand between two places, and the gateway starts anew.
+    let plan = shift.floor.plant.plan().clone();
+    let robot = machine(&plan, "robot-3");
+    let at = |shift: &Shift| {
+        let robot = shift.floor.plant.machine(robot).and_then(|m| m.robot()).unwrap();
+        (robot.at(), robot.towards())
+    };
+    while at(&shift).1.is_none() {
+        shift.floor.run(10);
+        if shift.floor.now().0.is_multiple_of(10_000) {
+            shift.bulk();
+        }
+    }
+    shift.floor.plant.set_mode(robot, Mode::Manual);
+    shift.floor.restart_controller();
+    shift.floor.run(15_000);
+    let (stands, from) = (at(&shift), shift.floor.now().0);
+    assert!(stands.1.is_some(), "it stands between two places");
+    shift.work(10, 15, 0);
+    assert!(shift.done(from, u64::MAX) > 10, "the others go on: {}", shift.floor.situation());
+    assert_eq!(at(&shift), stands);
+    shift.floor.plant.set_mode(robot, Mode::Auto);
+    shift.floor.run(10_000);
+    shift.floor.request(Request::Acknowledge);
+    let moved = (0..120).any(|_| {
+        shift.floor.run(5_000);
+        shift.bulk();
+        at(&shift).0 != stands.0
+    });
+    assert!(moved, "it finds back and works again: {}", shift.floor.situation());
     assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
 }

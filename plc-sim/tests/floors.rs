@@ -1,5 +1,5 @@
 //! Whole floors drawn from seeds, lived on in virtual time while drives fail, links lose and delay, key switches are turned, robots
-//! fall silent or are pushed about, controllers and gateways start anew.
+//! fall silent or are pushed about, tiers, belts and places are closed, controllers and gateways start anew.
 //!
 //! Nobody hits anybody, no load is lost or doubled, no command is executed twice, every order ends, and what happened happens
 //! again from the same seed. `LIGHTSOUT_SEEDS=5000` tries more; a failing run prints how to run it again.
@@ -7,6 +7,7 @@
 mod support;
 
 use control_core::cycle::Request;
+use control_core::floor::ZoneKind;
 use control_core::image::Mode;
 use control_core::order::{Stop, Stops};
 use control_core::units::{LoadId, MachineId};
@@ -107,6 +108,15 @@ impl<'m> Life<'m> {
                 self.floor.run(self.rng.u64(10..300) * 10);
                 self.floor.connected = true;
             }
+            5 => {
+                // Somebody is at work in a part of the rack or at a belt, or there is a spill.
+                let zones = plan.view().zone_ids().filter(|(_, z)| !matches!(z.kind, ZoneKind::Deck(_)));
+                let zone = self.rng.choice(zones.map(|(id, _)| id).collect::<Vec<_>>());
+                let place = self.rng.u16(0..plan.roads.places.max(1) as u16);
+                let places = if self.rng.bool() { vec![place] } else { Vec::new() };
+                self.floor.close(&places, &zone.into_iter().collect::<Vec<_>>());
+            }
+            6 => self.floor.close(&[], &[]),
             _ => {}
         }
     }
@@ -139,6 +149,7 @@ impl<'m> Life<'m> {
             self.check()?;
         }
         self.floor.faults = LinkFaults::default();
+        self.floor.close(&[], &[]);
         self.floor.run(1_000);
         self.floor.request(Request::Acknowledge);
         self.ended("after it all")?;
@@ -149,7 +160,7 @@ impl<'m> Life<'m> {
 
     fn ended(&mut self, when: &str) -> Result<(), String> {
         self.floor.run(2_000);
-        for _ in 0..180 {
+        for _ in 0..720 {
             self.check()?;
             if self.floor.controller.orders().is_empty() {
                 return Ok(());
@@ -165,9 +176,14 @@ fn live(seed: u64) -> u64 {
     let (text, config) = plant(seed);
     let mut life = Life::new(&arena, seed, config);
     if let Err(why) = life.live() {
+        let trace = &life.floor.trace;
+        let last: Vec<String> =
+            trace.iter().skip(trace.len().saturating_sub(60)).map(|e| format!("  {} {:?}", e.at.0, e.kind)).collect();
         panic!(
-            "seed {seed}: {why}\n{}\nafter {} ms on\n{text}\nagain: LIGHTSOUT_SEED={seed} cargo test -p plc-sim --test floors",
+            "seed {seed}: {why}\n{}\nat last\n{}\nafter {} ms on\n{text}\n\
+             again: LIGHTSOUT_SEED={seed} cargo test -p plc-sim --test floors",
             life.floor.situation(),
+            last.join("\n"),
             life.floor.now().0
         );
     }

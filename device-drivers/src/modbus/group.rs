@@ -103,8 +103,9 @@ impl Group {
         self.run.begun.is_some()
     }
 
-    /// Begins a poll; the answer is how many were missed because this one is late. Its phase is kept.
-    pub(super) fn begin(&mut self, now: Instant, since_start: Duration) -> u64 {
+    /// Begins a poll; the answer is how many were missed because this one is late. Its phase is kept. `spare` is memory for what will be
+    /// read: groups that run have some, those that wait have none.
+    pub(super) fn begin(&mut self, now: Instant, since_start: Duration, spare: &mut Vec<Vec<Reading>>) -> u64 {
         let late = now.saturating_duration_since(self.due);
         let missed = late.as_nanos() / self.period.as_nanos().max(1);
         self.due += self.period * u32::try_from(missed + 1).unwrap_or(u32::MAX);
@@ -114,6 +115,9 @@ impl Group {
         let mut extra = VecDeque::new();
         if let Some(request) = self.coverage.probe(since_start) {
             extra.push_back(Extra { request, born_of: None, probe: true });
+        }
+        if self.readings.capacity() == 0 {
+            self.readings = spare.pop().unwrap_or_default();
         }
         self.readings.clear();
         let late = late - self.period * u32::try_from(missed).unwrap_or(0);

@@ -24,7 +24,9 @@ impl Controller<'_> {
             if machine.hold.is_some() || machine.link.busy() || matches!(self.run, RunState::Safe) {
                 continue;
             }
-            if matches!(Self::kind(floor, id), Some(MachineKind::Robot { .. }) | None) {
+            let Some(info) = floor.machine(id) else { continue };
+            // A domain that is read again stands still, those of its machines too that have not started anew.
+            if matches!(info.kind, MachineKind::Robot { .. }) || !self.is_known(info.domain) {
                 continue;
             }
             let status = image.machine(id).value;
@@ -208,7 +210,7 @@ impl Controller<'_> {
             })
         };
         let pick = tier::choose(lanes().map(|(lane, t)| {
-            let bays = floor.zone(t);
+            let bays = floor.zone(t).filter(|z| !z.closed);
             tier::Tier {
                 served: self.keeper(floor, t).is_some_and(|m| self.hold(m).is_none()) && self.is_known(lane.domain),
                 room: self.stock.free_for(floor, lane.entry(), task.load)

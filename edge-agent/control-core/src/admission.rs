@@ -140,6 +140,9 @@ impl Controller<'_> {
         let id = OrderId(ADOPTED | self.adopted);
         let store = OrderRequest::new(id, load, Stops::STORE);
         let mut entered = self.enter_order(now, floor, store, Some(pos));
+        if entered == Err(OrderFault::RackFull) && self.takes_over_a_bay(now, floor, pos, events) {
+            entered = self.enter_order(now, floor, store, Some(pos));
+        }
         let leaves = entered == Err(OrderFault::RackFull);
         if leaves {
             let retrieve = OrderRequest { stops: Stops::RETRIEVE, ..store };
@@ -149,6 +152,68 @@ impl Controller<'_> {
             self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
             self.counters.orders_accepted += 1;
             events.push(now, EventKind::OrderAdopted { id, load, leaves });
+        }
+    }
+
+    /// Whether a load on a belt is nearer to the outside than to the rack; `None` where it is on none.
+    fn goes_out(floor: &Floor<'_>, pos: PosId) -> Option<bool> {
+        let (zone, info) = floor.zone_of(pos)?;
+        let inwards = floor.zone_ids().filter(|(_, z)| z.kind == ZoneKind::Bays).map(|(id, _)| floor.hops(zone, id));
+        let outwards = floor.tables().departures.iter().map(|id| floor.hops(zone, *id));
+        let shorter = outwards.min()? < inwards.min()?;
+        (info.kind == ZoneKind::Lane && info.tier.is_none()).then_some(shorter)
+    }
+
+    /// A load on its way in that nobody has asked for, and for which no bay is left, gets that of one on its way out. They could wait for
+    /// each other at the foot of a lift. Rather one that nobody has asked for either, which leaves instead; else an order is given up.
+    fn takes_over_a_bay(&mut self, now: Millis, floor: &Floor<'_>, pos: PosId, events: &mut Events) -> bool {
+        if Self::goes_out(floor, pos) != Some(false) {
+            return false;
+        }
+        let goes_out = |o: &Order| o.at.and_then(|p| Self::goes_out(floor, p)) == Some(true);
+        let may_give = self.orders.iter().filter(|(_, o)| o.home.is_some() && !o.under_way && goes_out(o));
+        let is_asked_for = |o: &Order| o.request.id.0 & ADOPTED == 0;
+        let Some((slot, asked)) = may_give.map(|(s, o)| (s, is_asked_for(o))).min_by_key(|(s, asked)| (*asked, *s))
+        else {
+            return false;
+        };
+        if asked {
+            self.fail(now, floor, slot, OrderFault::RackFull, events);
+        } else if let Some(order) = self.orders.slot(slot).copied() {
+            if let Some(home) = order.home {
+                self.stock.release(floor, home, order.request.load);
+            }
+            if let Some(order) = self.orders.slot_mut(slot) {
+                (order.home, order.request.stops) = (None, Stops::RETRIEVE);
+            }
+        }
+        true
+    }
+
+    /// One load a cycle that shall leave because there was no bay for it, and has not got away from the foot of a lift for long, is put
+    /// away after all: into a bay that is free now, or that of one on its way out.
+    fn turn_back_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
+        let waits = |o: &Order| {
+            let leaves = o.request.id.0 & ADOPTED != 0 && o.request.stops == Stops::RETRIEVE && !o.under_way;
+            leaves && o.at.and_then(|p| Self::goes_out(floor, p)) == Some(false)
+        };
+        let found = self.orders.iter().filter(|(_, o)| waits(o)).min_by_key(|(_, o)| o.homeless_since);
+        let Some((slot, order)) = found.map(|(s, o)| (s, *o)) else { return };
+        let since = order.homeless_since.unwrap_or(now);
+        let load = order.request.load;
+        let mut bay = None;
+        if now.since(since) > self.settings.missing_ms {
+            bay = self.promise_bay(floor, load, order.at);
+            if bay.is_none() && order.at.is_some_and(|pos| self.takes_over_a_bay(now, floor, pos, events)) {
+                bay = self.promise_bay(floor, load, order.at);
+            }
+        }
+        let tried = now.since(since) > self.settings.missing_ms;
+        if let Some(order) = self.orders.slot_mut(slot) {
+            order.homeless_since = (bay.is_none()).then_some(if tried { now } else { since });
+            if bay.is_some() {
+                (order.home, order.request.stops) = (bay, Stops::STORE);
+            }
         }
     }
 
@@ -163,7 +228,9 @@ impl Controller<'_> {
     pub(crate) fn rehome_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
         let homeless = |o: &Order| o.needs_home() && o.home.is_none() && o.at.is_some();
         let found = self.orders.iter().filter(|(_, o)| homeless(o)).min_by_key(|(_, o)| o.retry_at);
-        let Some((slot, order)) = found.map(|(s, o)| (s, *o)) else { return };
+        let Some((slot, order)) = found.map(|(s, o)| (s, *o)) else {
+            return self.turn_back_one(now, floor, events);
+        };
         let since = order.homeless_since.unwrap_or(now);
         let bay = self.promise_bay(floor, order.request.load, order.at);
         let in_bay = order.at.is_some_and(|p| floor.is_bay(p));
@@ -173,6 +240,29 @@ impl Controller<'_> {
         }
         if bay.is_none() && !in_bay && now.since(since) > self.settings.missing_ms {
             self.fail(now, floor, slot, OrderFault::RackFull, events);
+        }
+    }
+
+    /// Zones have been closed or opened: bays promised in those that are closed are promised elsewhere, stations chosen anew.
+    pub(crate) fn look_at_closings(&mut self, floor: &Floor<'_>) {
+        for slot in 0..self.orders.capacity() as u16 {
+            let Some(order) = self.orders.slot(slot).copied() else { continue };
+            let closed = |pos: PosId| floor.zone_of(pos).is_some_and(|(id, _)| floor.is_closed(id));
+            // What stands in a closed tier, on its shuttle or before it stays with it; all else goes elsewhere.
+            let home = order.home.filter(|h| closed(*h));
+            let own = order.at.and_then(|p| self.own_tier(floor, p));
+            if let Some(home) = home
+                && own != floor.zone_of(home).map(|(id, _)| id)
+            {
+                self.stock.release(floor, home, order.request.load);
+                if let Some(order) = self.orders.slot_mut(slot) {
+                    order.home = None;
+                }
+            }
+            let shut = order.station.and_then(|s| floor.station(s)).is_some_and(|s| floor.is_closed(s.input));
+            if shut && let Some(order) = self.orders.slot_mut(slot) {
+                order.station = None;
+            }
         }
     }
 
@@ -206,9 +296,9 @@ impl Controller<'_> {
         Some(bay)
     }
 
-    /// Whether a tier has a bay for one more. Where bays are double-deep one is kept, to put things that stand in the way.
+    /// Whether a tier is open and has a bay for one more. Where bays are double-deep one is kept, to put things that stand in the way.
     fn has_room(&self, id: ZoneId, zone: &crate::floor::Zone) -> bool {
-        self.stock.free(id, zone) > u16::from(zone.deep)
+        !zone.closed && self.stock.free(id, zone) > u16::from(zone.deep)
     }
 
     /// The machine that takes loads from the bays of a tier.
@@ -253,6 +343,7 @@ impl Controller<'_> {
         floor
             .stations()
             .filter(|(_, s)| s.group == group && floor.hops(from, s.input) < crate::floor::NEVER)
+            .filter(|(_, s)| !floor.is_closed(s.input))
             .min_by_key(|(id, s)| {
                 let coming = self.orders.iter().filter(|(_, o)| o.station == Some(*id)).count();
                 (self.hold(s.machine).is_some(), coming, *id)

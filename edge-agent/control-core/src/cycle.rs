@@ -247,6 +247,11 @@ impl<'m> Controller<'m> {
         self.cycles = self.cycles.wrapping_add(1);
         let (floor, image) = (inputs.floor, &inputs.image);
 
+        if self.generation != floor.generation() {
+            self.generation = floor.generation();
+            self.traffic.retract(floor.roads());
+            self.look_at_closings(floor);
+        }
         self.watch_ownership(now, floor, image, events);
         self.watch_machines(now, floor, image, events);
         self.recover(now, floor, image, events);

@@ -73,7 +73,7 @@ pub fn next_leg(floor: &Floor<'_>, stock: &Stock<'_>, load: LoadId, here: PosId,
         .filter_map(|link| {
             let hops = floor.hops(link.to, goal_zone);
             let nearer = hops < from_here || (id == goal_zone && link.to == goal_zone);
-            let target = entry(link.to).filter(|_| nearer)?;
+            let target = entry(link.to).filter(|_| nearer && !floor.is_closed(link.to))?;
             let full = !stock.free_for(floor, target, load);
             Some((hops, full, stock.promised(link.to), target, link.by))
         })
@@ -144,6 +144,9 @@ pub fn candidate(floor: &Floor<'_>, stock: &Stock<'_>, slot: u16, order: &Order,
         return None;
     }
     let load = order.request.load;
+    if floor.zone_of(source).is_some_and(|(id, _)| floor.is_closed(id)) {
+        return None;
+    }
     let Leg::Carry { by, target } = next_leg(floor, stock, load, source, order.goal()) else { return None };
     if !stock.free_for(floor, target, load) || is_blocked(floor, stock, target) {
         return None;

@@ -12,12 +12,12 @@
 use crate::assign::{self, NEVER};
 use crate::command::Outcome;
 use crate::cycle::Controller;
-use crate::dispatch::{self, Candidate};
+use crate::dispatch::{self, Candidate, Task};
 use crate::event::{EventKind, Events, RunState};
 use crate::floor::{Floor, Mover};
 use crate::image::{Command, CommandCode, InputImage, MachineStatus, Path};
 use crate::interlock::{self, Hold};
-use crate::limits::{ASSIGN_MAX, Capacity};
+use crate::limits::{AREAS_MAX, ASSIGN_MAX, Capacity};
 use crate::storage::Storage;
 use crate::traffic::roads::{FAR, Goal, NO_GOAL, NO_POSE, Place};
 use crate::units::{MachineId, Millis, PosId};
@@ -43,6 +43,8 @@ struct Robot {
     told: Option<Place>,
     retry_at: Millis,
     silent: bool,
+    /// It stands between two places, and one of them is not known.
+    between: bool,
     jammed: bool,
 }
 
@@ -92,10 +94,6 @@ impl Controller<'_> {
         if self.traffic.vehicles() == 0 {
             return;
         }
-        if self.generation != floor.generation() {
-            self.generation = floor.generation();
-            self.traffic.retract(floor.roads());
-        }
         let mut everybody = true;
         for (id, vehicle, home) in floor.robots() {
             self.fleet.with(vehicle, |r| r.machine = id);
@@ -141,19 +139,30 @@ impl Controller<'_> {
             return present;
         };
         self.fleet.with(vehicle, |r| r.silent = false);
-        if present {
+        let blocked = status.interlocks & interlock::AXIS_BLOCKED != 0;
+        let between = self.fleet.robot(vehicle).is_some_and(|r| r.between);
+        if between && !blocked {
+            // It has found back: from here on it is at one place again.
+            self.fleet.with(vehicle, |r| r.between = false);
+            self.traffic.leave(floor.roads(), vehicle);
+        } else if present {
             if self.traffic.reached(vehicle, status.at) {
                 return true;
             }
             events.push(now, EventKind::RobotElsewhere(id, status.at));
             self.traffic.leave(floor.roads(), vehicle);
         }
-        // Between two places it is in the way at both, and says only one: it has to find back first.
-        if status.interlocks & interlock::AXIS_BLOCKED != 0 {
+        let pose = floor.roads().poses_of(status.at).next().unwrap_or(NO_POSE);
+        if pose == NO_POSE {
             return false;
         }
-        let pose = floor.roads().poses_of(status.at).next().unwrap_or(NO_POSE);
-        pose != NO_POSE && self.traffic.enter(floor.roads(), vehicle, pose)
+        // Between two places it is in the way at both, and says only one: until it has found back, all around it is its own.
+        if blocked {
+            let entered = self.traffic.enter_around(floor.roads(), vehicle, pose);
+            self.fleet.with(vehicle, |r| r.between |= entered);
+            return entered;
+        }
+        self.traffic.enter(floor.roads(), vehicle, pose)
     }
 
     /// Sends a robot where its leg, its battery or its home asks it to be, and tells it how far it may drive.
@@ -362,6 +371,7 @@ impl Controller<'_> {
                 insert(&mut legs, c);
             }
         }
+        self.keep_to_caps(floor, &robots, &mut legs);
         legs.truncate(robots.len());
         let cost = |leg: usize, robot: usize| {
             let (Some(c), Some((id, vehicle))) = (legs.get(leg), robots.get(robot)) else { return NEVER };
@@ -392,6 +402,71 @@ impl Controller<'_> {
     }
 }
 
+impl Controller<'_> {
+    /// Leaves out the legs that would bring more robots into an area than may have work there. Throughput falls where it is crowded:
+    /// who waits outside is in nobody's way. A leg that is under way counts to its end, and can always be brought to it.
+    fn keep_to_caps(
+        &self,
+        floor: &Floor<'_>,
+        robots: &[(MachineId, u16)],
+        legs: &mut heapless::Vec<Candidate, ASSIGN_MAX>,
+    ) {
+        let caps = floor.tables().area_caps;
+        if caps.is_empty() {
+            return;
+        }
+        let mut busy = Crowd::default();
+        // Who has picked up, or is about to, is not matched anew.
+        let is_matched = |id: MachineId| robots.iter().any(|(r, _)| *r == id);
+        for (id, ..) in floor.robots().filter(|(id, ..)| !is_matched(*id)) {
+            if let Some(task) = self.machine(id).task {
+                busy.add(floor, &task);
+            }
+        }
+        let has_robot =
+            |c: &Candidate| robots.iter().any(|(id, _)| self.machine(*id).task.is_some_and(|t| t.slot == c.task.slot));
+        for c in legs.iter().filter(|c| has_robot(c)) {
+            busy.add(floor, &c.task);
+        }
+        legs.retain(|c| has_robot(c) || busy.add_within(floor, &c.task, caps));
+    }
+}
+
+/// How many robots have work in each area.
+struct Crowd([u16; AREAS_MAX]);
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Crowd([0; AREAS_MAX])
+    }
+}
+
+impl Crowd {
+    /// The areas a leg begins and ends in; one that does both counts once.
+    fn areas(floor: &Floor<'_>, task: &Task) -> impl Iterator<Item = usize> + use<> {
+        let (from, to) = (floor.area_of(task.source), floor.area_of(task.target));
+        from.into_iter().chain(to.filter(|to| Some(*to) != from)).filter(|n| *n < AREAS_MAX)
+    }
+
+    fn add(&mut self, floor: &Floor<'_>, task: &Task) {
+        for n in Crowd::areas(floor, task) {
+            if let Some(count) = self.0.get_mut(n) {
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    /// Adds a leg if there is room for it everywhere.
+    fn add_within(&mut self, floor: &Floor<'_>, task: &Task, caps: &[u16]) -> bool {
+        let room = |n: usize| self.0.get(n) < caps.get(n);
+        let fits = Crowd::areas(floor, task).all(room);
+        if fits {
+            self.add(floor, task);
+        }
+        fits
+    }
+}
+
 const IDLE: Robot = Robot {
     machine: MachineId(u16::MAX),
     absent: false,
@@ -400,6 +475,7 @@ const IDLE: Robot = Robot {
     told: None,
     retry_at: Millis(0),
     silent: false,
+    between: false,
     jammed: false,
 };
 

@@ -78,6 +78,8 @@ pub struct Zone {
     pub deep: bool,
     /// The bays that are behind it, for a lane from a lift to a tier: who stands on it belongs there.
     pub tier: Option<ZoneId>,
+    /// Somebody is at work there, or it must not be used: no leg begins or ends in it.
+    pub closed: bool,
     /// Machines and positions it is read with.
     pub domain: DomainId,
 }
@@ -223,6 +225,10 @@ pub struct Tables<'f> {
     pub chargers: &'f [Goal],
     /// Zones from which mobile robots take loads.
     pub robot_sources: &'f [ZoneId],
+    /// The area each place is in, `u16::MAX` for none.
+    pub areas: &'f [u16],
+    /// How many mobile robots may have work in each area at once.
+    pub area_caps: &'f [u16],
     /// All domains.
     pub domains: &'f [DomainInfo],
     /// Zones from which loads leave for the outside.
@@ -234,7 +240,7 @@ pub struct Tables<'f> {
 pub struct Floor<'f> {
     tables: Tables<'f>,
     roads: Roads<'f>,
-    /// Counts changes of the roads: places closed, distances measured anew.
+    /// Counts changes: places or zones closed, distances measured anew.
     generation: u32,
 }
 
@@ -245,7 +251,7 @@ fn slice<'f, T>(list: &'f [T], start: &[u32], n: u16) -> &'f [T] {
 }
 
 impl<'f> Floor<'f> {
-    /// Tables that belong together, and the roads vehicles drive on. `generation` counts changes of the roads.
+    /// Tables that belong together, and the roads vehicles drive on. `generation` counts what was closed and opened since.
     pub fn new(tables: Tables<'f>, roads: Roads<'f>, generation: u32) -> Floor<'f> {
         Floor { tables, roads, generation }
     }
@@ -260,7 +266,7 @@ impl<'f> Floor<'f> {
         &self.roads
     }
 
-    /// Counts changes of the roads.
+    /// Counts what was closed and opened since the start.
     pub fn generation(&self) -> u32 {
         self.generation
     }
@@ -309,6 +315,12 @@ impl<'f> Floor<'f> {
     /// Every zone.
     pub fn zone_ids(&self) -> impl Iterator<Item = (ZoneId, &'f Zone)> + use<'f> {
         (0u16..).map(ZoneId).zip(self.tables.zones)
+    }
+
+    /// Whether a zone is closed, or leads to a tier that is.
+    pub fn is_closed(&self, id: ZoneId) -> bool {
+        let closed = |id: ZoneId| self.zone(id).is_some_and(|z| z.closed);
+        closed(id) || self.zone(id).and_then(|z| z.tier).is_some_and(closed)
     }
 
     /// The links from a zone.
@@ -362,6 +374,12 @@ impl<'f> Floor<'f> {
     pub fn goal_of(&self, pos: PosId) -> Goal {
         let place = self.position(pos).map_or(crate::traffic::roads::NO_PLACE, |p| p.place);
         self.tables.goal_of.get(usize::from(place)).copied().unwrap_or(NO_GOAL)
+    }
+
+    /// The area in which a robot stops for a position.
+    pub fn area_of(&self, pos: PosId) -> Option<usize> {
+        let place = self.position(pos)?.place;
+        self.tables.areas.get(usize::from(place)).copied().filter(|a| *a != u16::MAX).map(usize::from)
     }
 
     /// Where a machine stops for a position, millimetres on its axis.

@@ -32,6 +32,9 @@ pub const SETTLE_PER_CYCLE: usize = 64;
 /// Robots and loads that are matched at once; beyond that the most urgent are.
 pub const ASSIGN_MAX: usize = 64;
 
+/// Areas with a cap.
+pub const AREAS_MAX: usize = 64;
+
 /// How large a core is.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {

@@ -79,7 +79,12 @@ impl Controller<'_> {
         events: &mut Events,
     ) -> Domain {
         let stale_ms = self.settings.stale_ms;
-        let executing = |m| image.machine(m).fresh(now, stale_ms).is_some_and(|s| s.executing());
+        // A command of ours that is on its way counts: it may be begun when everything has been read.
+        let executing = |id| {
+            let ours = self.machine(id);
+            (ours.handshaken && ours.link.busy())
+                || image.machine(id).fresh(now, stale_ms).is_some_and(|s| s.executing())
+        };
         let claimed = matches!(state, Domain::Claimed { .. });
         if info.machines().any(executing) {
             // What moves is brought to its end, and everything is read after that.

@@ -1,16 +1,14 @@
 //! From what a floor file says to what it means, step by step: aisles, stations, belts, roads, robots. What is wrong is told with
 //! the place in the file, what was found, and what was expected; all of it at once.
 
-use crate::file::{Aisle, Belt, Drive, Fault, FloorFile, Roads, Robots, Station};
-use crate::map::Grid;
-use crate::plan::{AislePlan, BeltPlan, FloorPlan, RobotPlan, Spot};
-use crate::proof::{Kind, Proof};
-use crate::tables::RoadTables;
-use control_core::floor::{
-    Beyond, DomainInfo, Link, MAST_GAP_MM, MachineInfo, MachineKind, Mover, Position, StationInfo, Zone, ZoneKind,
-};
+mod links;
+mod roads;
+
+use crate::file::{Aisle, Belt, Drive, Fault, FloorFile, Station};
+use crate::plan::{AislePlan, BeltPlan, FloorPlan, Spot};
+use control_core::floor::{Beyond, DomainInfo, MachineInfo, MachineKind, Position, StationInfo, Zone, ZoneKind};
 use control_core::rack::Axis;
-use control_core::traffic::roads::{NO_GOAL, NO_PLACE, Place};
+use control_core::traffic::roads::{NO_PLACE, Place};
 use control_core::units::{DomainId, MachineId, PosId, StationId, ZoneId};
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -18,7 +16,6 @@ use toml::Spanned;
 /// A fast shuttle and a fast lift of a small-parts store.
 const SHUTTLE: Drive = Drive { speed: 4.0, acceleration: 2.0 };
 const LIFT: Drive = Drive { speed: 5.0, acceleration: 7.0 };
-const ROBOT: Drive = Drive { speed: 1.5, acceleration: 0.8 };
 const BAY_DISTANCES: [f64; 2] = [1.0, 0.5];
 const TIER_HEIGHTS: [f64; 2] = [0.5, 0.5];
 /// From the middle of the lane to the middle of a bay.
@@ -41,6 +38,7 @@ impl FloorPlan {
         let mut build = Build::default();
         if let Some(roads) = &file.roads {
             build.roads(roads);
+            build.areas(roads);
         }
         for station in &file.stations {
             build.name_station(station);
@@ -281,6 +279,7 @@ impl Build {
             feeds: None,
             deep: plan.depth == 2,
             tier: None,
+            closed: false,
             domain,
         };
         self.zone(dotted(&format!("tier-{}", tier + 1)), zone, positions)
@@ -321,6 +320,7 @@ impl Build {
             feeds: None,
             deep: false,
             tier: into,
+            closed: false,
             domain,
         };
         self.zone(name, zone, positions)
@@ -382,7 +382,8 @@ impl Build {
                 (position, spot(k, count), format!("{name}-{end}"))
             })
             .collect();
-        let zone = Zone { kind: ZoneKind::Lane, first, count, beyond, feeds, deep: false, tier: None, domain };
+        let zone =
+            Zone { kind: ZoneKind::Lane, first, count, beyond, feeds, deep: false, tier: None, closed: false, domain };
         let id = self.zone(name.clone(), zone, positions);
         self.plan.belts.push(BeltPlan { name, zone: id });
         for (end, is_input) in [(from, false), (to, true)] {
@@ -514,6 +515,7 @@ impl Build {
                         feeds: is_input.then_some(id),
                         deep: false,
                         tier: None,
+                        closed: false,
                         domain,
                     };
                     let name = format!("{name}.{way}");
@@ -585,321 +587,6 @@ impl Build {
             self.belt(belt, domain, 0, spots);
             self.close(domain);
             self.done_belts.push(n);
-        }
-    }
-
-    fn robots(&mut self, robots: &Robots, roads: Option<&Roads>) {
-        let count = self.within("mobile robots", &robots.count, 0, 10_000);
-        if roads.is_none() {
-            return self.fault(robots.count.span(), "mobile robots need roads", "there is no [roads]");
-        }
-        let parking = self.plan.parking.len();
-        if parking < usize::from(count) {
-            self.faults.push(
-                Fault::new(
-                    robots.count.span(),
-                    "every robot needs a parking place of its own",
-                    format!("found {count} robots and {parking} parking places"),
-                )
-                .help("mark more cells of the map with P, or places with kind = \"parking\""),
-            );
-        }
-        let drive = robots.drive.unwrap_or(ROBOT);
-        self.plan.robot = Some(RobotPlan { drive, size: robots.size.unwrap_or([0.9, 0.6]) });
-        for vehicle in 0..count {
-            let domain = self.domain();
-            let kind = MachineKind::Robot { vehicle, home: NO_GOAL };
-            self.machine(format!("robot-{}", vehicle + 1), kind, drive, domain);
-            self.close(domain);
-        }
-    }
-
-    /// Who moves loads from where to where; and the decks.
-    fn join(&mut self) {
-        for aisle in 0..self.plan.aisles.len() {
-            self.join_aisle(aisle);
-        }
-        let from_robots: Vec<ZoneId> =
-            self.lanes.iter().filter(|(_, from, _)| *from == Some(End::Robots)).map(|l| l.0).collect();
-        for (zone, _, to) in self.lanes.clone() {
-            match to {
-                Some(End::Robots) => {
-                    let links =
-                        from_robots.iter().filter(|t| **t != zone).map(|to| Link { to: *to, by: Mover::Robots });
-                    self.plan.links[usize::from(zone.0)].extend(links);
-                }
-                Some(End::Station(n)) => {
-                    if let Some(info) = self.plan.stations.get(n).copied() {
-                        let link = Link { to: info.output, by: Mover::Machine(info.machine) };
-                        self.plan.links[usize::from(zone.0)].push(link);
-                    }
-                }
-                _ => {}
-            }
-        }
-        for n in 0..self.plan.machines.len() {
-            let id = MachineId(n as u16);
-            let first = self.next_pos();
-            let (name, domain) = (format!("{}.deck", self.plan.machine_names[n]), self.plan.machines[n].domain);
-            let spot = self.rest(id);
-            let position =
-                Position { zone: ZoneId(0), along_mm: 0, height_mm: 0, place: NO_PLACE, front: None, behind: None };
-            let zone = Zone {
-                kind: ZoneKind::Deck(id),
-                first,
-                count: 1,
-                beyond: Beyond::Nothing,
-                feeds: None,
-                deep: false,
-                tier: None,
-                domain,
-            };
-            self.zone(name.clone(), zone, vec![(position, spot, name)]);
-            self.plan.machines[n].deck = first;
-        }
-        if self.plan.positions.len() > usize::from(u16::MAX) - 1 {
-            self.fault(
-                0..0,
-                "this floor has too many load positions",
-                format!("found {}, at most 65534", self.plan.positions.len()),
-            );
-        }
-    }
-
-    /// Where a machine is at rest.
-    fn rest(&self, id: MachineId) -> Spot {
-        for aisle in &self.plan.aisles {
-            if let Some(t) = aisle.shuttles.iter().position(|s| *s == id) {
-                return Build::spot(aisle, aisle.bay_distances[0], 0.0, t as u16);
-            }
-            if aisle.lifts.contains(&id) {
-                return aisle.at;
-            }
-        }
-        match self.plan.machines[usize::from(id.0)].kind {
-            MachineKind::Robot { vehicle, .. } => {
-                let place = self.plan.parking.get(usize::from(vehicle));
-                place.and_then(|p| self.plan.place_spots.get(usize::from(*p))).copied().unwrap_or_default()
-            }
-            MachineKind::Station(n) => {
-                let info = self.plan.stations.get(usize::from(n.0));
-                let at = |z: ZoneId| self.plan.spots[usize::from(self.plan.zones[usize::from(z.0)].exit().0)];
-                info.map_or(Spot::default(), |s| {
-                    let (a, b) = (at(s.input), at(s.output));
-                    Spot { x: (a.x + b.x) / 2.0, y: (a.y + b.y) / 2.0, z: 0.0, tier: 0 }
-                })
-            }
-            _ => Spot::default(),
-        }
-    }
-
-    fn join_aisle(&mut self, n: usize) {
-        let aisle = self.plan.aisles[n].clone();
-        let ends = |lift: MachineId, lanes: &[(ZoneId, Option<End>, Option<End>)], out: bool| -> Vec<ZoneId> {
-            let at = |end: Option<End>| end == Some(End::Lift(lift));
-            lanes.iter().filter(|(_, from, to)| if out { at(*from) } else { at(*to) }).map(|l| l.0).collect()
-        };
-        for (tier, [bays, lane_out, lane_in]) in aisle.zones.iter().copied().enumerate() {
-            let shuttle = Mover::Machine(aisle.shuttles[tier]);
-            let one = self.plan.zones[usize::from(lane_out.0)].count == 1;
-            let mut link =
-                |from: ZoneId, to: ZoneId| self.plan.links[usize::from(from.0)].push(Link { to, by: shuttle });
-            link(bays, lane_out);
-            link(bays, bays);
-            link(lane_in, bays);
-            if one {
-                // A lane of one place has no ends: both sides reach it.
-                link(lane_out, bays);
-            } else {
-                link(lane_in, lane_out);
-            }
-        }
-        for lift in &aisle.lifts {
-            let by = Mover::Machine(*lift);
-            let (outs, ins) = (ends(*lift, &self.lanes, true), ends(*lift, &self.lanes, false));
-            // The lower one of two lifts does not reach where there is no room above it for the other.
-            let top = aisle.tier_heights[0] + f64::from(aisle.tiers - 1) * aisle.tier_heights[1];
-            let lower = aisle.lifts.len() == 2 && *lift == aisle.lifts[0];
-            let height = |z: &ZoneId| self.plan.spots[usize::from(self.plan.zones[usize::from(z.0)].first.0)].z;
-            let reaches = |z: &[ZoneId; 3]| !lower || height(&z[1]) + f64::from(MAST_GAP_MM) / 1e3 <= top + 1e-6;
-            let tiers: Vec<[ZoneId; 3]> = aisle.zones.iter().filter(|z| reaches(z)).copied().collect();
-            let lanes_in: Vec<ZoneId> = tiers.iter().map(|z| z[2]).collect();
-            for [_, lane_out, lane_in] in &tiers {
-                let one = self.plan.zones[usize::from(lane_in.0)].count == 1;
-                for from in [Some(*lane_out), one.then_some(*lane_in)].into_iter().flatten() {
-                    let to = outs.iter().chain(lanes_in.iter().filter(|l| **l != from));
-                    let links = to.map(|to| Link { to: *to, by });
-                    self.plan.links[usize::from(from.0)].extend(links);
-                }
-            }
-            for from in ins {
-                let links = lanes_in.iter().chain(&outs).map(|to| Link { to: *to, by });
-                self.plan.links[usize::from(from.0)].extend(links);
-            }
-        }
-    }
-
-    fn roads(&mut self, roads: &Roads) {
-        match (&roads.map, roads.places.is_empty()) {
-            (Some(map), true) => self.map(roads, map),
-            (None, false) => self.road_map(roads),
-            (Some(map), false) => self.fault(map.span(), "roads are given twice", "either a map, or places and roads"),
-            (None, true) => self.fault(0..0, "there are no roads", "[roads] needs a map, or places and roads"),
-        }
-        self.plan.proof = Proof::of(&self.plan.roads);
-    }
-
-    fn map(&mut self, roads: &Roads, map: &Spanned<String>) {
-        let rows: Vec<&str> = map.get_ref().lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-        let width = rows.first().map_or(0, |r| r.len());
-        if let Some((n, row)) = rows.iter().enumerate().find(|(_, r)| r.len() != width || !r.is_ascii()) {
-            return self.fault(
-                map.span(),
-                "the rows of the map are not of one length",
-                format!("row {} has {} cells, the first {width}", n + 1, row.len()),
-            );
-        }
-        let at = |r: usize, c: usize| rows[r].as_bytes()[c];
-        let is_road = |b: u8| b.is_ascii_alphanumeric() || b".<>^v".contains(&b);
-        let grid = Grid::from_fn(rows.len(), width, |r, c| is_road(at(r, c)));
-        let one_way = |b: u8| match b {
-            b'>' => Some(0usize),
-            b'v' => Some(1),
-            b'<' => Some(2),
-            b'^' => Some(3),
-            _ => None,
-        };
-        let (tables, _) = RoadTables::of_grid_with(&grid, true, |r, c| one_way(at(r, c)));
-        let pitch = roads.pitch.unwrap_or(1.0);
-        for (place, (r, c)) in (0u16..).zip(grid.cells()) {
-            let (x, y) = (roads.at[0] + c as f64 * pitch, roads.at[1] + r as f64 * pitch);
-            self.plan.place_spots.push(Spot { x, y, z: 0.0, tier: 0 });
-            match at(r, c) {
-                b'P' => self.plan.parking.push(place),
-                b'E' => self.plan.charging.push(place),
-                b'v' => {}
-                label if label.is_ascii_alphanumeric() => {
-                    let label = (label as char).to_string();
-                    self.plan.place_names.insert(place, label.clone());
-                    if self.labels.insert(label.clone(), place).is_some() {
-                        self.fault(
-                            map.span(),
-                            "a label stands twice in the map",
-                            format!("\"{label}\" again in row {}", r + 1),
-                        );
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.plan.roads = tables;
-    }
-
-    fn road_map(&mut self, roads: &Roads) {
-        let mut spots = Vec::new();
-        for (n, place) in (0u16..).zip(&roads.places) {
-            let name = place.name.get_ref().clone();
-            spots.push((place.x, place.y));
-            self.plan.place_spots.push(Spot { x: place.x, y: place.y, z: 0.0, tier: 0 });
-            match place.kind.as_ref().map(|k| k.get_ref().as_str()) {
-                None | Some("road") => {}
-                Some("parking") => self.plan.parking.push(n),
-                Some("charger") => self.plan.charging.push(n),
-                Some(other) => {
-                    let span = place.kind.as_ref().map_or(0..0, |k| k.span());
-                    self.fault(
-                        span,
-                        "there is no such kind of place",
-                        format!("found \"{other}\", expected road, parking or charger"),
-                    );
-                }
-            }
-            self.plan.place_names.insert(n, name.clone());
-            if self.labels.insert(name.clone(), n).is_some() {
-                self.fault(place.name.span(), "there are two places of this name", format!("\"{name}\" again"));
-            }
-        }
-        let mut pairs = Vec::new();
-        for road in &roads.roads {
-            let (from, to) = (self.label(&road.from), self.label(&road.to));
-            if from == NO_PLACE || to == NO_PLACE {
-                continue;
-            }
-            pairs.push((from, to));
-            if !road.one_way {
-                pairs.push((to, from));
-            }
-        }
-        pairs.sort_unstable();
-        pairs.dedup();
-        self.plan.roads = RoadTables::of_roads(&spots, &pairs, true);
-    }
-
-    /// What has to hold of the roads before robots drive on them.
-    fn prove(&mut self, roads: Option<&Roads>) {
-        let (Some(roads), true) = (roads, self.plan.robot.is_some()) else { return };
-        let span = roads.map.as_ref().map(|m| m.span()).or(roads.places.first().map(|p| p.name.span())).unwrap_or(0..0);
-        let mut wanted: Vec<(Place, String)> = Vec::new();
-        for (position, name) in self.plan.positions.iter().zip(&self.plan.position_names) {
-            if usize::from(position.place) < self.plan.roads.places {
-                wanted.push((position.place, format!("the stop for {name}")));
-            }
-        }
-        let robots = self.plan.machines.iter().filter(|m| matches!(m.kind, MachineKind::Robot { .. })).count();
-        wanted.extend(
-            self.plan
-                .parking
-                .iter()
-                .take(robots)
-                .enumerate()
-                .map(|(n, p)| (*p, format!("the parking place of robot-{}", n + 1))),
-        );
-        wanted.extend(self.plan.charging.iter().map(|p| (*p, "a charger".to_string())));
-        let part = |p: Place| self.plan.proof.part.get(usize::from(p)).copied();
-        let Some((first, _)) = wanted.first().cloned() else { return };
-        let cut: Vec<String> =
-            wanted.iter().filter(|(p, _)| part(*p) != part(first)).map(|(_, name)| name.clone()).collect();
-        let where_is = |p: Place| {
-            let spot = self.plan.place_spots.get(usize::from(p)).copied().unwrap_or_default();
-            format!("x {:.1} y {:.1}", spot.x, spot.y)
-        };
-        let closed: Vec<String> = self
-            .plan
-            .proof
-            .regions
-            .iter()
-            .filter(|r| r.kind == Kind::Closed && r.places.iter().any(|p| part(*p) == part(first)))
-            .filter_map(|r| r.places.first().map(|p| where_is(*p)))
-            .collect();
-        let places = self.plan.proof.blocks.iter().map(Vec::len).sum::<usize>();
-        if let Some(name) = cut.first() {
-            self.fault(
-                span.clone(),
-                "not every place can be reached from every other and left again",
-                format!(
-                    "{name} is cut off{}",
-                    if cut.len() > 1 { format!(", and {} more", cut.len() - 1) } else { String::new() }
-                ),
-            );
-        }
-        if roads.unproven {
-            return;
-        }
-        if let Some(at) = closed.first() {
-            self.faults.push(
-                Fault::new(
-                    span.clone(),
-                    "it cannot be proven that robots on these roads never lock",
-                    format!("at {at} there is no loop on which one could give way to another"),
-                )
-                .help("add a loop of at least three places beside it, or say unproven = true and watch the alarm"),
-            );
-        } else if robots > 0 && places > 0 && robots >= places {
-            self.fault(
-                span,
-                "there are too many robots for these roads",
-                format!("{robots} robots, {places} places on which they can give way"),
-            );
         }
     }
 }

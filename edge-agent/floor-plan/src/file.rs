@@ -128,6 +128,9 @@ pub struct Roads {
     /// Roads between them.
     #[serde(default, rename = "road")]
     pub roads: Vec<Road>,
+    /// Areas in which only so many robots have work at once.
+    #[serde(default, rename = "area")]
+    pub areas: Vec<Area>,
     /// Learn what each road costs from where everybody would drive.
     #[serde(default)]
     pub guidance: Option<bool>,
@@ -151,6 +154,20 @@ pub struct Place {
     pub kind: Option<Spanned<String>>,
 }
 
+/// `[[roads.area]]`: a rectangle of the hall with a cap. Throughput falls when it is crowded.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Area {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// One corner: x and y, metres.
+    pub from: [f64; 2],
+    /// The opposite one.
+    pub to: [f64; 2],
+    /// At most so many robots fetch or bring loads there at once.
+    pub robots: Spanned<u16>,
+}
+
 /// `[[roads.road]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +186,23 @@ pub struct Road {
 #[serde(deny_unknown_fields)]
 pub struct Robots {
     /// How many. They are `robot-1` ..
+    pub count: Spanned<u16>,
+    /// How fast.
+    #[serde(default)]
+    pub drive: Option<Drive>,
+    /// Metres, along and across.
+    #[serde(default)]
+    pub size: Option<[f64; 2]>,
+    /// Robots of other kinds; they are numbered on.
+    #[serde(default, rename = "kind")]
+    pub kinds: Vec<RobotKind>,
+}
+
+/// `[[robots.kind]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RobotKind {
+    /// How many.
     pub count: Spanned<u16>,
     /// How fast.
     #[serde(default)]

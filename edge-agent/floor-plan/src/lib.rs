@@ -16,6 +16,7 @@ pub mod file;
 pub mod guidance;
 pub mod image;
 pub mod map;
+pub mod near;
 pub mod plan;
 pub mod planviz;
 pub mod proof;

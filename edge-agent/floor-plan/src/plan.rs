@@ -10,7 +10,7 @@ use crate::tables::RoadTables;
 use control_core::floor::{DomainInfo, Floor, Link, MachineInfo, Mover, NEVER, Position, StationInfo, Tables, Zone};
 use control_core::traffic::roads::{Goal, Place};
 use control_core::units::{MachineId, PosId, StationId, ZoneId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A point of the hall.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -70,6 +70,17 @@ pub struct RobotPlan {
     pub size: [f64; 2],
 }
 
+/// An area with a cap.
+#[derive(Clone, Debug)]
+pub struct AreaPlan {
+    /// Its name.
+    pub name: String,
+    /// Its places.
+    pub places: Vec<Place>,
+    /// Robots that may have work there at once.
+    pub robots: u16,
+}
+
 /// A floor with everything that belongs to it.
 #[derive(Clone, Debug, Default)]
 pub struct FloorPlan {
@@ -114,8 +125,12 @@ pub struct FloorPlan {
     pub aisles: Vec<AislePlan>,
     /// Belts.
     pub belts: Vec<BeltPlan>,
-    /// The body of the robots.
-    pub robot: Option<RobotPlan>,
+    /// The bodies of the robots, in the order of their numbers.
+    pub robots: Vec<RobotPlan>,
+    /// Areas with a cap: name, places, robots that may have work there at once.
+    pub areas: Vec<AreaPlan>,
+    area_of: Vec<u16>,
+    area_caps: Vec<u16>,
     generation: u32,
 }
 
@@ -139,15 +154,20 @@ impl FloorPlan {
             robot_sources: &self.robot_sources,
             chargers: &self.chargers,
             goal_of: &self.goal_of,
+            areas: &self.area_of,
+            area_caps: &self.area_caps,
         };
         let roads = self.roads.view().with_regions(&self.proof.region, &self.capacities).with_unit(self.unit);
         Floor::new(tables, roads, self.generation)
     }
 
-    /// This floor with some places closed, whatever was closed before; `generation` tells the core that it is another one. Regions and
-    /// their capacities stay as they were proven for the open floor.
-    pub fn with_closed(&self, closed: &std::collections::BTreeSet<Place>, generation: u32) -> FloorPlan {
+    /// This floor with some places and zones closed, whatever was closed before; `generation` tells the core that it is another one.
+    /// Regions and their capacities stay as they were proven for the open floor.
+    pub fn with_closed(&self, closed: &BTreeSet<Place>, zones: &BTreeSet<ZoneId>, generation: u32) -> FloorPlan {
         let mut plan = FloorPlan { generation, ..self.clone() };
+        for (id, zone) in (0..).map(ZoneId).zip(&mut plan.zones) {
+            zone.closed = zones.contains(&id);
+        }
         plan.roads.close(closed);
         let count = plan.goal_of.iter().filter(|g| **g != control_core::traffic::roads::NO_GOAL).count();
         let mut rows = vec![Vec::new(); count];
@@ -168,7 +188,7 @@ impl FloorPlan {
 
     /// What a step on the roads takes a robot that nobody is in the way of, milliseconds: the mean road at full speed.
     pub fn step_ms(&self) -> u64 {
-        let Some(robot) = self.robot else { return 1_000 };
+        let Some(fastest) = self.robots.iter().map(|r| r.drive.speed).max_by(f64::total_cmp) else { return 1_000 };
         let (mut metres, mut count) = (0.0, 0u32);
         let roads = self.roads.view();
         for (from, here) in (0..).zip(&self.place_spots) {
@@ -178,8 +198,15 @@ impl FloorPlan {
                 count += 1;
             }
         }
-        let seconds = metres / f64::from(count.max(1)) / robot.drive.speed.max(0.01);
+        let seconds = metres / f64::from(count.max(1)) / fastest.max(0.01);
         (seconds * 1000.0).clamp(100.0, 10_000.0) as u64
+    }
+
+    /// The clearance the two largest robots need, centre to centre, metres: they turn on the spot.
+    pub fn clearance_m(&self) -> f64 {
+        let mut radii: Vec<f64> = self.robots.iter().map(|r| r.size[0].hypot(r.size[1]) / 2.0).collect();
+        radii.sort_by(|a, b| b.total_cmp(a));
+        radii.iter().take(2).sum()
     }
 
     /// Number of machines.
@@ -395,6 +422,11 @@ impl FloorPlan {
         }
         self.chargers = self.charging.iter().map(|p| self.goal_of[usize::from(*p)]).collect();
         self.capacities = self.proof.capacities();
+        self.area_of = vec![u16::MAX; self.roads.places];
+        for (n, area) in (0u16..).zip(&self.areas) {
+            area.places.iter().for_each(|p| self.area_of[usize::from(*p)] = n);
+        }
+        self.area_caps = self.areas.iter().map(|a| a.robots).collect();
         for machine in &mut self.machines {
             if let control_core::floor::MachineKind::Robot { vehicle, home } = &mut machine.kind
                 && let Some(place) = self.parking.get(usize::from(*vehicle))

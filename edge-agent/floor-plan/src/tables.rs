@@ -34,6 +34,10 @@ pub struct RoadTables {
     pub beside_start: Vec<u32>,
     /// Places next to each.
     pub beside: Vec<Place>,
+    /// Places in the way of each: from `near_start[place]` on. Empty where nobody is in anybody's way.
+    pub near_start: Vec<u32>,
+    /// Places in the way of each.
+    pub near: Vec<Place>,
     /// A row for each goal.
     pub distance: Vec<u16>,
 }
@@ -143,7 +147,6 @@ impl RoadTables {
         tables
     }
 
-    /// Derives what follows from the poses.
     /// Closes places: nobody drives into them any more; who is there can drive out. Distances have to be measured again.
     pub fn close(&mut self, closed: &std::collections::BTreeSet<Place>) {
         for pose in 0..self.next.len() {
@@ -180,13 +183,26 @@ impl RoadTables {
         }
     }
 
+    /// Vehicles at the places of each of these pairs would touch.
+    pub fn keep_apart(&mut self, pairs: &[(Place, Place)]) {
+        let mut rows = vec![Vec::new(); self.places];
+        for (a, b) in pairs {
+            rows[usize::from(*a)].push(*b);
+            rows[usize::from(*b)].push(*a);
+        }
+        let ends = rows.iter().scan(0, |sum, row| {
+            *sum += row.len() as u32;
+            Some(*sum)
+        });
+        self.near_start = if pairs.is_empty() { Vec::new() } else { std::iter::once(0).chain(ends).collect() };
+        self.near = rows.concat();
+    }
+
     /// The tables as the core wants them.
     pub fn view(&self) -> Roads<'_> {
-        Roads::new(self.places, &self.next, &self.place, &self.distance).with_places(
-            &self.first_pose,
-            &self.beside_start,
-            &self.beside,
-        )
+        Roads::new(self.places, &self.next, &self.place, &self.distance)
+            .with_places(&self.first_pose, &self.beside_start, &self.beside)
+            .with_near(&self.near_start, &self.near)
     }
 
     /// Memory the tables take.

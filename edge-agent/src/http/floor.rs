@@ -4,7 +4,7 @@ use super::Face;
 use super::guard::{As, OPERATOR, VIEWER};
 use super::problem::{Named, Problem};
 use crate::access::Who;
-use crate::closings::Refused;
+use crate::closings::{Closed, Refused, What};
 use crate::scene::{Moment, Scene, VehicleDetail};
 use axum::Json;
 use axum::extract::State;
@@ -53,9 +53,9 @@ pub(super) async fn vehicle(
     face.floor.as_ref().and_then(|f| f.vehicle(usize::try_from(index).ok()?)).map(Json).ok_or_else(missing)
 }
 
-/// The places that are closed to mobile robots, by the names of the floor file or by their numbers.
-#[utoipa::path(get, path = "/api/v1/floor/closed", tag = "floor", responses((status = 200, body = Vec<String>)))]
-pub(super) async fn closed(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Result<Json<Vec<String>>, Problem> {
+/// What is closed: places to mobile robots, zones to loads.
+#[utoipa::path(get, path = "/api/v1/floor/closed", tag = "floor", responses((status = 200, body = Closed)))]
+pub(super) async fn closed(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Result<Json<Closed>, Problem> {
     Ok(Json(face.stages.closings.as_ref().ok_or_else(none)?.closed()))
 }
 
@@ -63,29 +63,54 @@ pub(super) async fn closed(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Resu
 #[utoipa::path(put, path = "/api/v1/floor/places/{name}/closed", tag = "floor",
     params(("name" = String, Path, description = "Its name in the floor file, or its number")),
     responses((status = 202, description = "Handed to the control thread")))]
-pub(super) async fn close(
+pub(super) async fn close_place(
     As(who): As<OPERATOR>,
     State(face): State<Arc<Face>>,
     name: Result<Named<String>, Problem>,
 ) -> Result<StatusCode, Problem> {
-    set(&face, &who, name, true).await
+    set(&face, &who, What::Place, name, true).await
 }
 
 /// Opens a place again.
 #[utoipa::path(delete, path = "/api/v1/floor/places/{name}/closed", tag = "floor",
     params(("name" = String, Path, description = "Its name in the floor file, or its number")),
     responses((status = 202, description = "Handed to the control thread")))]
-pub(super) async fn open(
+pub(super) async fn open_place(
     As(who): As<OPERATOR>,
     State(face): State<Arc<Face>>,
     name: Result<Named<String>, Problem>,
 ) -> Result<StatusCode, Problem> {
-    set(&face, &who, name, false).await
+    set(&face, &who, What::Place, name, false).await
+}
+
+/// Closes a tier or a belt: nothing is brought there or taken from there; what is on its way is brought elsewhere, what is inside waits.
+#[utoipa::path(put, path = "/api/v1/floor/zones/{name}/closed", tag = "floor",
+    params(("name" = String, Path, description = "A belt's name, or AISLE.tier-1 ..")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn close_zone(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    name: Result<Named<String>, Problem>,
+) -> Result<StatusCode, Problem> {
+    set(&face, &who, What::Zone, name, true).await
+}
+
+/// Opens a tier or a belt again.
+#[utoipa::path(delete, path = "/api/v1/floor/zones/{name}/closed", tag = "floor",
+    params(("name" = String, Path, description = "A belt's name, or AISLE.tier-1 ..")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn open_zone(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    name: Result<Named<String>, Problem>,
+) -> Result<StatusCode, Problem> {
+    set(&face, &who, What::Zone, name, false).await
 }
 
 async fn set(
     face: &Arc<Face>,
     who: &Who,
+    what: What,
     name: Result<Named<String>, Problem>,
     closed: bool,
 ) -> Result<StatusCode, Problem> {
@@ -93,14 +118,17 @@ async fn set(
     let closings = face.stages.closings.clone();
     let asked = name.clone();
     // Distances are measured anew: not on a thread that serves others.
-    let done = tokio::task::spawn_blocking(move || closings.map(|c| c.set(&asked, closed))).await.ok().flatten();
+    let done = tokio::task::spawn_blocking(move || closings.map(|c| c.set(what, &asked, closed))).await.ok().flatten();
     let (outcome, answer) = match done {
         None => ("refused", Err(none())),
         Some(Ok(())) => ("done", Ok(StatusCode::ACCEPTED)),
-        Some(Err(Refused::Unknown)) => (
-            "refused",
-            Err(Problem::not_found("no such place", "names are those of the floor file, numbers those of its places")),
-        ),
+        Some(Err(Refused::Unknown)) => {
+            let (title, known) = match what {
+                What::Place => ("no such place", "names are those of the floor file, numbers those of its places"),
+                What::Zone => ("no such zone", "zones are belts by their names, and tiers: AISLE.tier-1 .."),
+            };
+            ("refused", Err(Problem::not_found(title, known)))
+        }
         Some(Err(Refused::Busy)) => {
             ("busy", Err(Problem::busy("the last change is still on its way; try again in a second")))
         }

@@ -36,7 +36,7 @@ pub struct Stages {
     pub has_floor: bool,
     /// Mobile robots.
     pub robots: Arc<RobotWatch>,
-    /// Places that are closed to them; `None`: there are no roads.
+    /// What is closed on the floor; `None`: there is none.
     pub closings: Option<Arc<Closings>>,
     /// Control thread.
     pub control: Arc<ControlStats>,

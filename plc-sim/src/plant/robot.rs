@@ -158,7 +158,10 @@ impl Robot {
             self.speed = 0.0;
         }
         if self.turn_left_deg > 0.0 {
-            self.turn_left_deg -= 90.0 * dt / self.config.turn_s.max(0.001);
+            let by = (90.0 * dt / self.config.turn_s.max(0.001)).min(self.turn_left_deg);
+            self.turn_left_deg -= by;
+            let to_the_right = (bearing - self.heading_deg).rem_euclid(360.0) <= 180.0;
+            self.heading_deg += if to_the_right { by } else { -by };
             if self.turn_left_deg <= 0.0 {
                 self.heading_deg = bearing;
             }

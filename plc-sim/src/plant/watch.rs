@@ -1,5 +1,5 @@
-//! Who hits whom. A mobile robot is in the way at the place it has reached last and, while it drives, at the next; two lifts on one
-//! mast may not come nearer than [`MAST_GAP_M`].
+//! Who hits whom. A mobile robot is in the way at the place it has reached last and, while it drives, at the next, and it is as long and
+//! as wide as it is, in the direction it looks; two lifts on one mast may not come nearer than [`MAST_GAP_M`].
 
 use super::machine::Machine;
 use control_core::floor::MachineKind;
@@ -19,6 +19,9 @@ pub(super) struct Watch {
     /// Who is at each place.
     who: Vec<u16>,
     robots: Vec<MachineId>,
+    /// Half of length and width of each robot, metres.
+    halves: Vec<[f64; 2]>,
+    bodies: Vec<Body>,
     masts: Vec<(MachineId, MachineId)>,
     /// Pairs that touch now: a meeting counts once.
     touching: BTreeSet<(u16, u16)>,
@@ -38,6 +41,8 @@ impl Watch {
         Watch {
             who: vec![NOBODY; floor.roads().places()],
             robots: floor.robots().map(|(id, ..)| id).collect(),
+            halves: plan.robots.iter().map(|r| r.size.map(|m| m / 2.0)).collect(),
+            bodies: Vec::new(),
             masts: masts.map(|id| (id, next(id))).collect(),
             touching: BTreeSet::new(),
             count: 0,
@@ -90,6 +95,22 @@ impl Watch {
                 }
             }
         }
+        self.bodies.clear();
+        for (id, half) in self.robots.iter().zip(&self.halves) {
+            if let Some(robot) = machines.get(usize::from(id.0)).and_then(Machine::robot) {
+                self.bodies.push(Body::new(id.0, robot.position(plan), robot.heading_deg(), *half, robot.at()));
+            }
+        }
+        self.bodies.sort_by(|a, b| a.middle.0.total_cmp(&b.middle.0));
+        let widest = self.bodies.iter().map(|b| b.radius).fold(0.0, f64::max);
+        for (n, a) in self.bodies.iter().enumerate() {
+            let reach = a.middle.0 + a.radius + widest;
+            for b in self.bodies[n + 1..].iter().take_while(|b| b.middle.0 < reach) {
+                if a.touches(b) {
+                    found.push((a.id, b.id, a.place));
+                }
+            }
+        }
         let height = |id: MachineId| machines.get(usize::from(id.0)).map_or(0.0, Machine::position);
         for (lower, upper) in &self.masts {
             if height(*lower) + MAST_GAP_M > height(*upper) {
@@ -108,5 +129,55 @@ impl Watch {
             self.first.get_or_insert_with(text);
         }
         self.touching = now;
+    }
+}
+
+/// A robot as a rectangle.
+#[derive(Clone, Copy, Debug)]
+struct Body {
+    id: u16,
+    middle: (f64, f64),
+    /// Unit vector in which it looks.
+    along: (f64, f64),
+    half: [f64; 2],
+    radius: f64,
+    place: Place,
+}
+
+impl Body {
+    fn new(id: u16, middle: (f64, f64), heading_deg: f64, half: [f64; 2], place: Place) -> Body {
+        let along = (heading_deg.to_radians().cos(), heading_deg.to_radians().sin());
+        Body { id, middle, along, half, radius: half[0].hypot(half[1]), place }
+    }
+
+    /// Whether two rectangles overlap: there is no axis of either on which their shadows are apart.
+    fn touches(&self, other: &Body) -> bool {
+        let (dx, dy) = (other.middle.0 - self.middle.0, other.middle.1 - self.middle.1);
+        if dx.hypot(dy) >= self.radius + other.radius {
+            return false;
+        }
+        let shadow = |body: &Body, axis: (f64, f64)| {
+            let (u, v) = (body.along, (-body.along.1, body.along.0));
+            body.half[0] * (u.0 * axis.0 + u.1 * axis.1).abs() + body.half[1] * (v.0 * axis.0 + v.1 * axis.1).abs()
+        };
+        let axes = [self, other].into_iter().flat_map(|b| [b.along, (-b.along.1, b.along.0)]);
+        axes.into_iter().all(|axis| (dx * axis.0 + dy * axis.1).abs() < shadow(self, axis) + shadow(other, axis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectangles_touch_when_they_overlap_and_not_before() {
+        let body = |x: f64, y: f64, deg: f64| Body::new(0, (x, y), deg, [0.5, 0.3], 0);
+        let one = body(0.0, 0.0, 0.0);
+        assert!(one.touches(&body(0.99, 0.0, 0.0)) && !one.touches(&body(1.01, 0.0, 0.0)));
+        assert!(one.touches(&body(0.0, 0.59, 0.0)) && !one.touches(&body(0.0, 0.61, 180.0)));
+        assert!(one.touches(&body(0.79, 0.0, 90.0)) && !one.touches(&body(0.81, 0.0, 90.0)));
+        // Corner to corner: the circles overlap, the rectangles do not.
+        assert!(!one.touches(&body(0.9, 0.65, 0.0)) && one.touches(&body(0.9, 0.55, 0.0)));
+        assert!(one.touches(&body(0.85, 0.5, 45.0)) && !one.touches(&body(0.95, 0.7, 45.0)));
     }
 }

@@ -168,13 +168,14 @@ impl Modbus {
     }
 
     pub(super) fn finish_polls(&mut self, now: Instant, sink: &mut impl LineSink) {
-        let (groups, timer) = (&mut self.groups, &mut self.timer);
+        let (groups, timer, spare) = (&mut self.groups, &mut self.timer, &mut self.spare);
         self.active.retain(|n| {
             let Some(group) = groups.get_mut(*n) else { return false };
             let due = group.due;
             match group.finish(now) {
                 Some((report, readings)) => {
                     sink.readings(report, readings);
+                    spare.push(std::mem::take(readings));
                     timer.push(Reverse((due, *n)));
                     false
                 }

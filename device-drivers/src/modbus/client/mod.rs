@@ -26,7 +26,7 @@ use crate::modbus::plan::Request;
 use crate::modbus::spec::{LineSpec, PointSpec};
 use crate::modbus::transport::{Endpoint, Stream};
 use crate::modbus::writes::{Pending, Target, Way, Writes};
-use crate::value::PointId;
+use crate::value::{PointId, Reading};
 use control_core::units::MachineId;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -87,6 +87,8 @@ pub struct Modbus {
     timer: BinaryHeap<Reverse<(Instant, usize)>>,
     active: Vec<usize>,
     flights: Vec<Flight>,
+    /// Memory for readings that no group needs at present.
+    spare: Vec<Vec<Reading>>,
     reads_back: Vec<(usize, Ask, Vec<Pending>)>,
     writes: Writes,
     /// Registers that were read to be changed: written before anything else.
@@ -156,6 +158,7 @@ impl Modbus {
             timer: BinaryHeap::new(),
             active: Vec::new(),
             flights: Vec::new(),
+            spare: Vec::new(),
             reads_back: Vec::new(),
             writes: Writes::default(),
             modified: Vec::new(),

@@ -28,7 +28,7 @@ impl Modbus {
                 self.timer.push(Reverse((group.due, n)));
             } else {
                 // Its next due time goes into the timer when it has ended: until then it cannot begin.
-                let missed = group.begin(now, since_start);
+                let missed = group.begin(now, since_start, &mut self.spare);
                 if missed > 0 {
                     sink.missed(group.device, missed);
                 }

@@ -127,6 +127,20 @@ impl<'m> Claims<'m> {
         true
     }
 
+    /// A vehicle that stands somewhere has these places too, as far as nobody has claimed them.
+    pub fn keep(&mut self, vehicle: u16, places: &[Place]) {
+        let pose = self.last_pose(vehicle);
+        for place in places {
+            let free = self.queues.get(usize::from(*place)).is_some_and(|(head, _)| *head == NONE);
+            if free
+                && self.claim(vehicle, *place, pose, 0)
+                && let Some(path) = self.paths.get_mut(usize::from(vehicle))
+            {
+                path.allocated = path.length;
+            }
+        }
+    }
+
     /// A vehicle is nowhere any more.
     pub fn leave(&mut self, vehicle: u16) {
         while self.path(vehicle).length > 0 {

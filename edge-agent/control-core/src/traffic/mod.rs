@@ -197,10 +197,35 @@ impl<'m> Traffic<'m> {
         true
     }
 
+    /// A vehicle stands between this pose's place and one beside it, nobody knows which: all of them are its own, but for those at which
+    /// somebody stands. Refused while somebody has been let through there. It has to be held, and taken off before it drives.
+    pub fn enter_around(&mut self, roads: &Roads<'_>, vehicle: u16, pose: Pose) -> bool {
+        self.retract(roads);
+        let place = roads.place(pose);
+        let around = roads.beside(place);
+        let stands = |p: Place| self.claims.first_of(p).is_some_and(|v| self.claims.place(v, 0) == Some(p));
+        let is_free = |p: &Place| self.claims.first_of(*p).is_none() && !self.way_out.uses(*p);
+        if around.len() >= PATH_MAX || !around.iter().all(|p| stands(*p) || is_free(p)) {
+            return false;
+        }
+        if !self.enter(roads, vehicle, pose) {
+            return false;
+        }
+        self.hold(vehicle, true);
+        self.claims.keep(vehicle, around);
+        for n in 1..=self.claims.lead(vehicle) {
+            self.claims.place(vehicle, n).into_iter().for_each(|p| self.planner.close(p, true));
+        }
+        true
+    }
+
     /// Takes a vehicle off the floor. Everybody's claims that are not allocated are taken back.
     pub fn leave(&mut self, roads: &Roads<'_>, vehicle: u16) {
         self.retract(roads);
         self.planner.set_pose(roads, vehicle, NO_POSE);
+        for n in 1..=self.claims.lead(vehicle) {
+            self.claims.place(vehicle, n).into_iter().for_each(|p| self.planner.close(p, false));
+        }
         self.claims.leave(vehicle);
         for region in self.driver(vehicle).passes {
             self.gates.release(region);
