@@ -1,6 +1,8 @@
 //! Commands over MQTT: what passes the gate is done, read back, answered and written down; nothing else reaches the wire.
 
 mod support;
+#[path = "support/wire_broker.rs"]
+mod wire_broker;
 
 use edge_agent::Agent;
 use plc_sim::bank::{Bank, BankConfig};
@@ -128,6 +130,43 @@ async fn a_write_over_mqtt_5_is_done_read_back_answered_and_written_down() {
         "{line}"
     );
     assert!(line["time"].as_str().is_some_and(|t| t.ends_with('Z')));
+    agent.stop().await;
+}
+
+/// MQTT 3.1.1 has no response topic and no correlation data: the key says which question is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_speaks_3_1_1_answers_on_the_usual_topic_with_the_key() {
+    use wire_broker::{Event, Trace, WireBroker};
+    let trace = Trace::default();
+    let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
+    let bank = Bank::start(BankConfig { units: 1, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (dir, agent) = gateway(&bank, broker.port, "version = \"3.1.1\"").await;
+    let is_there = |wanted: &dyn Fn(&Event) -> bool| trace.lock().unwrap().iter().any(|e| wanted(&e.event));
+    let asks = |e: &Event| matches!(e, Event::Subscribe(f) if f.iter().any(|(f, qos)| f == &format!("{BASE}/write") && *qos == 1));
+    assert!(eventually(Duration::from_secs(20), async || is_there(&asks)).await, "it asks for commands");
+    assert!(is_there(&|e| matches!(e, Event::Connect { version: 4, .. })));
+    let rows = [
+        (json!({"tag": "meter/speed", "value": 42, "key": "shift-7"}), "done"),
+        (json!({"tag": "meter/speed", "value": 101, "key": "shift-8"}), "not_allowed"),
+    ];
+    for (form, want) in rows {
+        broker.tell(&format!("{BASE}/write"), form.to_string(), false);
+        let answer = || {
+            let trace = trace.lock().unwrap();
+            trace.iter().find_map(|e| match &e.event {
+                Event::Publish(said) if said.topic == format!("{BASE}/write/reply").as_bytes() => {
+                    let json: Value = serde_json::from_slice(&said.payload).unwrap();
+                    assert_eq!((said.qos, said.retain), (1, false), "{json}");
+                    (json["key"] == form["key"]).then_some(json)
+                }
+                _ => None,
+            })
+        };
+        assert!(eventually(Duration::from_secs(20), async || answer().is_some()).await, "{form}");
+        assert_eq!(answer().unwrap()["outcome"], want);
+    }
+    let lines: Vec<Value> = audit(&dir);
+    assert_eq!(lines.iter().map(|l| l["outcome"].as_str().unwrap()).collect::<Vec<_>>(), ["done", "not_allowed"]);
     agent.stop().await;
 }
 

@@ -246,7 +246,10 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
     browser.until("six machines on the map", "return window.lightsoutFloor?.count() === 6").await;
     browser.until("the list has them", "return document.querySelectorAll('.vehicles tbody button').length === 6").await;
     browser.until("it is running", "return document.getElementById('run-state').textContent === 'Running'").await;
-    let painted = "const c = document.querySelector('.map canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+    // Read from a copy: a canvas that is read twice makes the browser complain.
+    let painted = "const c = document.querySelector('.map canvas'), o = new OffscreenCanvas(c.width, c.height); \
+                   const x = o.getContext('2d', { willReadFrequently: true }); x.drawImage(c, 0, 0); \
+                   const d = x.getImageData(0, 0, c.width, c.height).data; \
                    let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n > 20000";
     browser.until("the map is painted", painted).await;
 

@@ -90,20 +90,24 @@ export function toast(text) {
   toast.timer = setTimeout(() => box.classList.remove("on"), 4000);
 }
 
-// A dialog with a form. `send` throws what is then shown in it.
+// A dialog with a form. `send` throws what is then shown in it. `only: [name, value]` shows a field for that value of another one.
 export function ask(title, fields, button, send) {
   const dialog = document.getElementById("dialog");
   const error = h("div", { class: "error", role: "alert" });
-  const inputs = {};
+  const inputs = {}, conditions = [];
   const rows = fields.map((f) => {
     if (f.text) return h("p", { class: "soft" }, f.text);
     const input = f.options
       ? h("select", { name: f.name }, f.options.map(([value, label]) => h("option", { value, selected: value === f.value }, label)))
       : h("input", { name: f.name, type: f.type || "text", value: f.value ?? "", min: f.min, max: f.max, step: f.step, required: f.required !== false, autocomplete: f.autocomplete || "off" });
     inputs[f.name] = input;
-    return h("label", { class: "field" }, f.label, input);
+    const row = h("label", { class: "field" }, f.label, input);
+    if (f.only) conditions.push(() => { row.hidden = inputs[f.only[0]].value !== f.only[1]; });
+    return row;
   });
+  const fits = () => conditions.forEach((c) => c());
   const form = h("form", {
+    onchange: fits,
     onsubmit: async (event) => {
       event.preventDefault();
       error.textContent = "";
@@ -114,6 +118,7 @@ export function ask(title, fields, button, send) {
     },
   }, h("h2", { id: "dialog-title" }, title), rows, error,
     h("div", { class: "row" }, h("button", { class: "do primary", type: "submit" }, button), h("button", { class: "do", type: "button", onclick: () => dialog.close() }, "Cancel")));
+  fits();
   fill(dialog, form);
   dialog.showModal();
   form.querySelector("input, select")?.focus();

@@ -70,9 +70,9 @@ function give() {
     { name: "kind", label: "What", options: [["retrieve", "retrieve: out of the rack and the plant"], ["store", "store: into the rack"], ["process", "process: through a robot cell and back"], ["route", "route: from stop to stop"]] },
     { name: "load", label: "Load, the number on its label", type: "number", min: 1, max: 4294967295 },
     { name: "class", label: "Class", options: CLASSES.map((c, n) => [String(n), c]), value: "1" },
-    { name: "station", label: "Cell or group of cells, for process; empty: any", required: false },
-    { name: "program", label: "Program of the cell, for process", type: "number", min: 1, max: 65535, required: false },
-    { name: "stops", label: "Stops, for route: cells or groups with a program, rack, outside, as in: weld 2, outside", required: false },
+    { name: "station", label: "Cell or group of cells; empty: any", required: false, only: ["kind", "process"] },
+    { name: "program", label: "Program of the cell", type: "number", min: 1, max: 65535, required: false, only: ["kind", "process"] },
+    { name: "stops", label: "Stops, as in: weld 2, outside", required: false, only: ["kind", "route"] },
     { name: "due", label: "Due: a time, or how long from now as 10m", required: false },
     { name: "key", label: "Key: the same key again is the same order", required: false },
   ], "Give the order", async (f) => {

@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
-use rumqttc::v5::mqttbytes::v5;
+use rumqttc::v5::mqttbytes::v5::{self, PublishProperties};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +17,8 @@ pub struct Said {
     pub payload: Vec<u8>,
     pub qos: u8,
     pub retain: bool,
+    /// Of a message that was published with MQTT 5.
+    pub properties: PublishProperties,
 }
 
 /// Something that happened.
@@ -28,6 +30,8 @@ pub enum Event {
         clean: bool,
         expiry: Option<u32>,
         will: Option<Said>,
+        /// User and password.
+        login: Option<(String, String)>,
     },
     Subscribe(Vec<(String, u8)>),
     Publish(Said),
@@ -60,6 +64,15 @@ pub enum Order {
     Cut,
 }
 
+/// What a broker is like.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// What it sends after each subscription.
+    pub retained: Vec<(String, Vec<u8>)>,
+    /// So many topic aliases it takes, and says so (5 only).
+    pub aliases: Option<u16>,
+}
+
 /// A running broker.
 pub struct WireBroker {
     pub port: u16,
@@ -69,6 +82,11 @@ pub struct WireBroker {
 impl WireBroker {
     /// Starts broker number `number` of a test; `retained` is what it sends after each subscription.
     pub async fn start(number: usize, trace: Trace, retained: Vec<(String, Vec<u8>)>) -> WireBroker {
+        WireBroker::with(number, trace, Ways { retained, ..Ways::default() }).await
+    }
+
+    /// Starts broker number `number` of a test.
+    pub async fn with(number: usize, trace: Trace, ways: Ways) -> WireBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>> = Arc::default();
@@ -80,7 +98,7 @@ impl WireBroker {
                 let (put, take) = mpsc::unbounded_channel();
                 *kept.lock().unwrap() = Some(put);
                 let note = Note { broker: number, connection, trace: trace.clone() };
-                serve(stream, &note, take, &retained).await;
+                serve(stream, &note, take, &ways).await;
                 note.note(Event::Closed);
             }
         });
@@ -114,12 +132,7 @@ impl Note {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    note: &Note,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    retained: &[(String, Vec<u8>)],
-) {
+async fn serve(mut stream: TcpStream, note: &Note, mut orders: mpsc::UnboundedReceiver<Order>, ways: &Ways) {
     let (mut inbox, mut version) = (BytesMut::new(), 0);
     loop {
         let out = tokio::select! {
@@ -127,7 +140,7 @@ async fn serve(
                 if n.unwrap_or(0) == 0 {
                     return;
                 }
-                let Some(out) = packets(&mut inbox, &mut version, note, retained) else { return };
+                let Some(out) = packets(&mut inbox, &mut version, note, ways) else { return };
                 out
             }
             Some(order) = orders.recv() => match order {
@@ -159,7 +172,7 @@ fn publish(version: u8, topic: &str, payload: &[u8], retain: bool) -> Vec<u8> {
 }
 
 /// Reads what is there and gives the answers; `None`: the connection ends.
-fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(String, Vec<u8>)]) -> Option<Vec<u8>> {
+fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, ways: &Ways) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     loop {
         if *version == 0 {
@@ -175,12 +188,13 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
             }
             let Ok(packet) = v5::Packet::read(inbox, None) else { return Some(out) };
             match packet {
-                v5::Packet::Connect(c, will, _) => {
+                v5::Packet::Connect(c, will, login) => {
                     let will = will.map(|w| Said {
                         topic: w.topic.to_vec(),
                         payload: w.message.to_vec(),
                         qos: w.qos as u8,
                         retain: w.retain,
+                        ..Said::default()
                     });
                     let expiry = c.properties.and_then(|p| p.session_expiry_interval);
                     note.note(Event::Connect {
@@ -189,8 +203,13 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                         clean: c.clean_start,
                         expiry,
                         will,
+                        login: login.map(|l| (l.username, l.password)),
                     });
-                    out.extend([0x20, 3, 0, 0, 0]);
+                    match ways.aliases.map(u16::to_be_bytes) {
+                        // Topic Alias Maximum (MQTT 5, 3.2.2.3.8)
+                        Some([high, low]) => out.extend([0x20, 6, 0, 0, 3, 0x22, high, low]),
+                        None => out.extend([0x20, 3, 0, 0, 0]),
+                    }
                 }
                 v5::Packet::Publish(p) => {
                     if p.pkid != 0 {
@@ -201,6 +220,7 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                         payload: p.payload.to_vec(),
                         qos: p.qos as u8,
                         retain: p.retain,
+                        properties: p.properties.unwrap_or_default(),
                     }));
                 }
                 v5::Packet::Subscribe(s) => {
@@ -208,7 +228,7 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                     out.extend([0x90, 3 + filters.len() as u8, (s.pkid >> 8) as u8, s.pkid as u8, 0]);
                     out.extend(filters.iter().map(|(_, qos)| *qos));
                     note.note(Event::Subscribe(filters));
-                    retained.iter().for_each(|(topic, payload)| out.extend(publish(5, topic, payload, true)));
+                    ways.retained.iter().for_each(|(topic, payload)| out.extend(publish(5, topic, payload, true)));
                 }
                 v5::Packet::PingReq(_) => out.extend([0xD0, 0]),
                 _ => {}
@@ -223,6 +243,7 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                         payload: w.message.to_vec(),
                         qos: w.qos as u8,
                         retain: w.retain,
+                        ..Said::default()
                     });
                     note.note(Event::Connect {
                         version: 4,
@@ -230,6 +251,7 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                         clean: c.clean_session,
                         expiry: None,
                         will,
+                        login: c.login.map(|l| (l.username, l.password)),
                     });
                     out.extend([0x20, 2, 0, 0]);
                 }
@@ -242,6 +264,7 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                         payload: p.payload.to_vec(),
                         qos: p.qos as u8,
                         retain: p.retain,
+                        ..Said::default()
                     }));
                 }
                 v4::Packet::Subscribe(s) => {
@@ -249,7 +272,7 @@ fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, retained: &[(Str
                     out.extend([0x90, 2 + filters.len() as u8, (s.pkid >> 8) as u8, s.pkid as u8]);
                     out.extend(filters.iter().map(|(_, qos)| *qos));
                     note.note(Event::Subscribe(filters));
-                    retained.iter().for_each(|(topic, payload)| out.extend(publish(4, topic, payload, true)));
+                    ways.retained.iter().for_each(|(topic, payload)| out.extend(publish(4, topic, payload, true)));
                 }
                 v4::Packet::PingReq => out.extend([0xD0, 0]),
                 v4::Packet::Disconnect => {
