@@ -9,12 +9,13 @@ mod support {
 
 use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::spool::{
-    Disk, Folder, Journal, Kind, Next, Outlet, Records, Replay, STREAMS, SpoolOptions, Stream,
+    Disk, DiskFile, Folder, Journal, Kind, Next, Outlet, Records, Replay, STREAMS, SpoolOptions, Stream,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use support::fault_disk::FaultDisk;
 use support::sending::append;
@@ -152,37 +153,160 @@ fn an_fdatasync_that_fails_promises_nothing_and_its_file_is_left() {
     assert_eq!(came.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (1..31).collect::<Vec<_>>());
 }
 
-/// Mounts a tmpfs of so many bytes; says why it cannot.
-fn tmpfs(bytes: u64) -> Option<(tempfile::TempDir, impl Drop)> {
-    struct Mounted(std::path::PathBuf);
-    impl Drop for Mounted {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg(&self.0).status();
-        }
+/// A tmpfs for as long as this is held.
+struct Mounted(tempfile::TempDir);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
+}
+
+/// Mounts a tmpfs of so many bytes; says why it cannot.
+fn tmpfs(bytes: u64) -> Result<Mounted, String> {
     let dir = tempfile::tempdir().unwrap();
     let mut mount = std::process::Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(dir.path());
-    let output = mount.output();
-    if !output.as_ref().is_ok_and(|o| o.status.success()) {
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED a_full_disk: this user may not mount a tmpfs (the model of it runs everywhere): {output:?}"
-        );
-        return None;
+    match mount.output() {
+        Ok(output) if output.status.success() => Ok(Mounted(dir)),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+        Err(e) => Err(format!("mount: {e}")),
     }
-    let mounted = Mounted(dir.path().into());
-    Some((dir, mounted))
 }
 
-/// FIELD fault 24.
+/// A folder on a disk that takes so many bytes in all files together and then says ENOSPC, in the middle of a write as a full one does.
+#[derive(Clone)]
+struct Narrow {
+    folder: Arc<Folder>,
+    left: Arc<Mutex<u64>>,
+}
+
+impl Narrow {
+    fn new(path: &Path, left: &Arc<Mutex<u64>>) -> Arc<dyn Disk> {
+        Arc::new(Narrow { folder: Arc::new(Folder::new(path).unwrap()), left: left.clone() })
+    }
+
+    fn length(&self, name: &str) -> u64 {
+        self.folder.list().unwrap().iter().find(|(n, _)| n == name).map_or(0, |(_, length)| *length)
+    }
+
+    fn file(&self, name: &str, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(NarrowFile { file, length: Mutex::new(self.length(name)), left: self.left.clone() })
+    }
+}
+
+impl Disk for Narrow {
+    fn list(&self) -> std::io::Result<Vec<(String, u64)>> {
+        self.folder.list()
+    }
+
+    fn create(&self, name: &str) -> std::io::Result<Box<dyn DiskFile>> {
+        *self.left.lock().unwrap() += self.length(name);
+        Ok(self.file(name, self.folder.create(name)?))
+    }
+
+    fn open(&self, name: &str) -> std::io::Result<Box<dyn DiskFile>> {
+        Ok(self.file(name, self.folder.open(name)?))
+    }
+
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        let length = self.length(name);
+        self.folder.remove(name)?;
+        *self.left.lock().unwrap() += length;
+        Ok(())
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.folder.sync()
+    }
+}
+
+struct NarrowFile {
+    file: Box<dyn DiskFile>,
+    length: Mutex<u64>,
+    left: Arc<Mutex<u64>>,
+}
+
+impl NarrowFile {
+    /// Takes room up to this length; how far there is some.
+    fn grow(&self, to: u64) -> u64 {
+        let (mut length, mut left) = (self.length.lock().unwrap(), self.left.lock().unwrap());
+        let more = to.saturating_sub(*length).min(*left);
+        *left -= more;
+        *length += more;
+        *length
+    }
+}
+
+impl DiskFile for NarrowFile {
+    fn write_at(&self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let end = at + bytes.len() as u64;
+        let there = self.grow(end).min(end);
+        self.file.write_at(at, &bytes[..there.saturating_sub(at) as usize])?;
+        if there < end { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read_at(at, into)
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.file.sync()
+    }
+
+    fn set_len(&self, length: u64) -> std::io::Result<()> {
+        if self.grow(length) < length {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        let before = std::mem::replace(&mut *self.length.lock().unwrap(), length);
+        *self.left.lock().unwrap() += before.saturating_sub(length);
+        self.file.set_len(length)
+    }
+}
+
+const NARROW: u64 = 3 << 20;
+/// Set in the process that has a user namespace of its own.
+const INSIDE: &str = "SPOOL_FULL_DISK_INSIDE";
+
+/// FIELD fault 24. On a tmpfs, a disk that is full in truth: mounted by this user, or by root of a namespace of its own (`unshare -rm`). Where the
+/// host forbids both, on a folder that counts its bytes: nowhere is it left out.
 #[test]
 fn a_full_disk_drops_telemetry_by_its_rule_and_the_order_journal_still_writes() {
-    let Some((dir, mounted)) = tmpfs(3 << 20) else { return };
-    let (journal, none) = Journal::start(&dir.path().join("journal"), 256 << 10).unwrap();
+    let said = |text: String| drop(writeln!(std::io::stderr(), "a_full_disk: {text}"));
+    let why = match tmpfs(NARROW) {
+        Ok(mounted) => {
+            let disk = |name: &str| Arc::new(Folder::new(&mounted.0.path().join(name)).unwrap()) as Arc<dyn Disk>;
+            full_disk(disk);
+            return said("on a tmpfs".into());
+        }
+        Err(why) => why,
+    };
+    assert!(std::env::var_os(INSIDE).is_none(), "root of a namespace may not mount a tmpfs: {why}");
+    let test = "a_full_disk_drops_telemetry_by_its_rule_and_the_order_journal_still_writes";
+    let may = std::process::Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).output();
+    if may.as_ref().is_ok_and(|o| o.status.success()) {
+        let mut again = std::process::Command::new("unshare");
+        again.arg("-rm").arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+        assert!(again.status().unwrap().success(), "in a namespace of its own");
+        return;
+    }
+    said(format!("on a folder that counts its bytes, for this host lets nobody mount a tmpfs: {why}; {may:?}"));
+    let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(NARROW)));
+    full_disk(|name| Narrow::new(&dir.path().join(name), &left));
+}
+
+/// The folder that counts does what a tmpfs does.
+#[test]
+fn a_folder_that_counts_its_bytes_is_full_like_a_disk() {
+    let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(NARROW)));
+    full_disk(|name| Narrow::new(&dir.path().join(name), &left));
+}
+
+/// Fills a disk of [`NARROW`] bytes several times over; `disk` gives a folder of it.
+fn full_disk(disk: impl Fn(&str) -> Arc<dyn Disk>) {
+    let (journal, none) = Journal::open(disk("journal"), 256 << 10).unwrap();
     assert!(none.is_empty());
-    let handle = Spool::start(Some(&dir.path().join("spool")), options()).unwrap();
-    let spool = handle.spool.clone();
+    let spool = Spool::open([disk("high"), disk("normal"), disk("low")], options()).unwrap();
     let mut records = Records::default();
     for n in 0..400u64 {
         for _ in 0..20 {
@@ -201,11 +325,10 @@ fn a_full_disk_drops_telemetry_by_its_rule_and_the_order_journal_still_writes() 
     let told: BTreeSet<u64> = told.into_iter().chain(drain(&spool).1).collect();
     assert_eq!((came.len() + told.len()) as u64, 8000, "each was delivered or told");
     assert!(journal.reserve.load(Relaxed) > 0, "the reserve lasts");
-    drop((handle, journal));
-    let (journal, entries) = Journal::start(&dir.path().join("journal"), 256 << 10).unwrap();
+    spool.close();
+    drop(journal);
+    let (_, entries) = Journal::open(disk("journal"), 256 << 10).unwrap();
     assert_eq!(entries.len(), 400);
-    drop((journal, spool));
-    drop(mounted);
 }
 
 #[test]
