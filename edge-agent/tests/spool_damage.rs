@@ -182,7 +182,7 @@ struct Narrow {
 }
 
 impl Narrow {
-    fn new(path: &Path, left: &Arc<Mutex<u64>>) -> Arc<dyn Disk> {
+    fn over(path: &Path, left: &Arc<Mutex<u64>>) -> Arc<dyn Disk> {
         Arc::new(Narrow { folder: Arc::new(Folder::new(path).unwrap()), left: left.clone() })
     }
 
@@ -292,14 +292,14 @@ fn a_full_disk_drops_telemetry_by_its_rule_and_the_order_journal_still_writes() 
     }
     said(format!("on a folder that counts its bytes, for this host lets nobody mount a tmpfs: {why}; {may:?}"));
     let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(NARROW)));
-    full_disk(|name| Narrow::new(&dir.path().join(name), &left));
+    full_disk(|name| Narrow::over(&dir.path().join(name), &left));
 }
 
 /// The folder that counts does what a tmpfs does.
 #[test]
 fn a_folder_that_counts_its_bytes_is_full_like_a_disk() {
     let (dir, left) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(NARROW)));
-    full_disk(|name| Narrow::new(&dir.path().join(name), &left));
+    full_disk(|name| Narrow::over(&dir.path().join(name), &left));
 }
 
 /// Fills a disk of [`NARROW`] bytes several times over; `disk` gives a folder of it.
