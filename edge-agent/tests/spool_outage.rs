@@ -37,6 +37,20 @@ struct Seen {
     late: Vec<u64>,
     connections: u64,
     duplicates: u64,
+    /// Of this connection: messages that had waited, and new ones that came before the last of those.
+    replay: (u64, u64),
+    new: u64,
+    /// Of all connections.
+    replayed: (u64, u64),
+}
+
+impl Seen {
+    /// A connection has ended, or all is done: what it has replayed is counted with the rest.
+    fn end_replay(&mut self) {
+        let (old, beside) = std::mem::take(&mut self.replay);
+        self.replayed = (self.replayed.0 + old, self.replayed.1 + beside);
+        self.new = 0;
+    }
 }
 
 /// A broker that is there or not.
@@ -73,6 +87,7 @@ async fn session(broker: &Broker, mut stream: TcpStream) -> std::io::Result<()> 
     {
         let mut seen = broker.seen.lock().unwrap();
         seen.connections += 1;
+        seen.end_replay();
         // On a new connection both tracks may go back: to what was not acknowledged.
         seen.last = [0, 0];
     }
@@ -124,8 +139,14 @@ fn note(broker: &Broker, payload: &[u8]) {
     let text = std::str::from_utf8(payload).unwrap();
     let Some((at, sequence)) = text.strip_prefix('v').and_then(|t| t.split_once(' ')) else { return };
     let (at, sequence): (u64, u64) = (at.parse().unwrap(), sequence.parse().unwrap());
-    let is_new = at >= broker.connected_at.load(Relaxed) + 100;
+    let connected = broker.connected_at.load(Relaxed);
+    let is_new = at >= connected + 100;
     let mut seen = broker.seen.lock().unwrap();
+    if at < connected {
+        seen.replay = (seen.replay.0 + 1, seen.new);
+    } else {
+        seen.new += 1;
+    }
     if seen.times.len() <= sequence as usize {
         seen.times.resize(sequence as usize + 10_000, 0);
     }
@@ -221,6 +242,12 @@ async fn a_broker_killed_at_random_instants_costs_nothing_and_what_is_new_is_not
     assert!(kills > 3 && seen.connections > 3, "{kills} kills, {} connections", seen.connections);
     seen.late.sort_unstable();
     let p99 = seen.late[seen.late.len() * 99 / 100];
+    seen.end_replay();
+    let (old, beside) = seen.replayed;
+    println!(
+        "replay: {old} that had waited came beside {beside} new ones at {RATE} a second: {:.1} times the live rate",
+        old as f64 / beside.max(1) as f64
+    );
     println!(
         "{count} messages, {kills} kills, {} connections, {} duplicates; what was new was {} ms late (p50), {p99} ms (p99), {} ms at most",
         seen.connections,
