@@ -239,13 +239,19 @@ fn a_tier_that_is_closed_is_left_alone_and_the_others_do_its_work() {
     assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
 }
 
+/// In the crowd of the parking places, and on the roads.
 #[test]
 fn a_robot_that_stands_between_two_places_after_a_restart_holds_up_nobody_but_those_beside_it() {
+    stands_between_two_places("robot-1", 0);
+    stands_between_two_places("robot-3", 3);
+}
+
+fn stands_between_two_places(name: &str, after_min: u32) {
     let mut shift = Shift::new(12);
-    shift.work(3, 10, 0);
+    shift.work(after_min, 10, 0);
     // It is stopped by hand between two places, and the gateway starts anew.
     let plan = shift.floor.plant.plan().clone();
-    let robot = machine(&plan, "robot-3");
+    let robot = machine(&plan, name);
     let at = |shift: &Shift| {
         let robot = shift.floor.plant.machine(robot).and_then(|m| m.robot()).unwrap();
         (robot.at(), robot.towards())

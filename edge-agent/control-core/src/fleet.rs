@@ -172,6 +172,15 @@ impl Controller<'_> {
     /// Puts a robot onto the roads where it says it stands.
     fn enter_at(&mut self, floor: &Floor<'_>, vehicle: u16, place: Place) -> bool {
         let pose = floor.roads().poses_of(place).next().unwrap_or(NO_POSE);
+        // Who stands between two places, nobody knows which, does not stand where this one is seen.
+        if let Some(other) = self.traffic.first_of(place)
+            && other != vehicle
+            && self.traffic.place(other) != Some(place)
+            && self.fleet.robot(other).is_some_and(|r| r.between)
+        {
+            self.fleet.with(other, |r| r.between = false);
+            self.traffic.leave(floor.roads(), other); // it is looked at again in the next cycle
+        }
         pose != NO_POSE && self.traffic.enter(floor.roads(), vehicle, pose)
     }
 
