@@ -73,6 +73,18 @@ impl Shift {
         assert!(self.floor.plant.truth().is_clean(), "{:?}", self.floor.plant.truth());
     }
 
+    /// Every order ends, and nobody has hit anybody.
+    fn ends(&mut self) {
+        for _ in 0..180 {
+            self.floor.run(10_000);
+            if self.floor.controller.orders().is_empty() {
+                break;
+            }
+        }
+        assert!(self.floor.controller.orders().is_empty(), "{}", self.floor.situation());
+        assert!(self.floor.plant.truth().is_clean(), "{:?}", self.floor.plant.truth());
+    }
+
     /// Bulk orders done between two instants.
     fn done(&self, from_ms: u64, to_ms: u64) -> usize {
         let within = |e: &&control_core::Event| (from_ms..to_ms).contains(&e.at.0);
@@ -192,14 +204,7 @@ fn nobody_drives_into_a_closed_place_and_the_others_go_around_until_it_is_opened
     }
     assert!(shift.done(from, u64::MAX) > 10, "the others go on: {}", shift.floor.situation());
     shift.floor.close(&[], &[]);
-    for _ in 0..120 {
-        shift.floor.run(10_000);
-        if shift.floor.controller.orders().is_empty() {
-            break;
-        }
-    }
-    assert!(shift.floor.controller.orders().is_empty(), "{}", shift.floor.situation());
-    assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
+    shift.ends();
 }
 
 #[test]
@@ -229,14 +234,7 @@ fn a_tier_that_is_closed_is_left_alone_and_the_others_do_its_work() {
     assert!(shift.done(from.0, u64::MAX) > 8, "the others go on: {}", shift.floor.situation());
     // What was asked for in there has waited.
     shift.floor.close(&[], &[]);
-    for _ in 0..180 {
-        shift.floor.run(10_000);
-        if shift.floor.controller.orders().is_empty() {
-            break;
-        }
-    }
-    assert!(shift.floor.controller.orders().is_empty(), "{}", shift.floor.situation());
-    assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
+    shift.ends();
 }
 
 /// In the crowd of the parking places, and on the roads.
