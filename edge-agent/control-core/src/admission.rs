@@ -201,14 +201,13 @@ impl Controller<'_> {
         let Some((slot, order)) = found.map(|(s, o)| (s, *o)) else { return };
         let since = order.homeless_since.unwrap_or(now);
         let load = order.request.load;
-        let mut bay = None;
-        if now.since(since) > self.settings.missing_ms {
+        let (mut bay, tried) = (None, now.since(since) > self.settings.missing_ms);
+        if tried {
             bay = self.promise_bay(floor, load, order.at);
             if bay.is_none() && order.at.is_some_and(|pos| self.takes_over_a_bay(now, floor, pos, events)) {
                 bay = self.promise_bay(floor, load, order.at);
             }
         }
-        let tried = now.since(since) > self.settings.missing_ms;
         if let Some(order) = self.orders.slot_mut(slot) {
             order.homeless_since = (bay.is_none()).then_some(if tried { now } else { since });
             if bay.is_some() {

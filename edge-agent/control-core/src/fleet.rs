@@ -434,7 +434,7 @@ impl Controller<'_> {
         if caps.is_empty() {
             return;
         }
-        let mut busy = Crowd::default();
+        let mut busy = Crowd([0; AREAS_MAX]);
         // Who has picked up, or is about to, is not matched anew.
         let is_matched = |id: MachineId| robots.iter().any(|(r, _)| *r == id);
         for (id, ..) in floor.robots().filter(|(id, ..)| !is_matched(*id)) {
@@ -453,12 +453,6 @@ impl Controller<'_> {
 
 /// How many robots have work in each area.
 struct Crowd([u16; AREAS_MAX]);
-
-impl Default for Crowd {
-    fn default() -> Self {
-        Crowd([0; AREAS_MAX])
-    }
-}
 
 impl Crowd {
     /// The areas a leg begins and ends in; one that does both counts once.
