@@ -123,12 +123,14 @@ fn without_figures(line: &str) -> String {
 fn status(lines: &[String]) -> Vec<String> {
     let (mut in_table, mut in_alarms) = (false, false);
     let mut kept = Vec::new();
+    let mut alarms = Vec::new(); // the newest first: which one that is, a slow start decides
     for line in lines {
         in_table = line.starts_with("LINE") || (in_table && !line.is_empty());
         let words: Vec<&str> = line.split_whitespace().collect();
         // A slow machine is behind now and then, and says so in an alarm; what the configuration is to blame for has to be there.
         let configured = line.contains("without security") || line.contains("without signing in");
-        if in_alarms && !configured {
+        if in_alarms {
+            alarms.extend(configured.then(|| without_figures(line)));
             continue;
         }
         in_alarms |= line == "alarms";
@@ -142,6 +144,8 @@ fn status(lines: &[String]) -> Vec<String> {
             _ => without_figures(line),
         });
     }
+    alarms.sort();
+    kept.extend(alarms);
     kept
 }
 
