@@ -7,8 +7,8 @@
 //! All three write the same records into a folder on the same disk, in turns, for the same time. The databases wait for the disk after each
 //! group of 256 KiB, on the thread that writes. The spool is used as the agent uses it: appends from one thread, commits from its own, where
 //! a group is whatever has come while the disk was busy with the one before, 256 KiB and more. So two rows more say what is due to that: redb
-//! again with groups as large as the spool's were in the same turn; and a bare file, the spool's bytes in groups of that size, one write
-//! and one fdatasync each and nothing else. More than that row no group commit takes from this disk with one write at a time.
+//! again with groups as large as the spool's were in the same turn; and a bare file, the spool's bytes in groups of that size, writes
+//! of 256 KiB and one fdatasync each and nothing else. More than that row no group commit takes from this disk with one write at a time.
 //!
 //! Then what the spool holds is read back and acknowledged (drain), and opened anew (open).
 
@@ -118,7 +118,9 @@ fn bare(dir: &Path, length: Duration, group: usize) -> (u64, f64) {
             at = 0;
         }
         let Some(file) = &file else { unreachable!("one was just made") };
-        file.write_all_at(&bytes, at as u64).expect("the disk takes it");
+        for (n, piece) in bytes.chunks(256 << 10).enumerate() {
+            file.write_all_at(piece, (at + n * (256 << 10)) as u64).expect("the disk takes it");
+        }
         file.sync_data().expect("the disk takes it");
         (at, written) = (at + group, written + group as u64);
     }
