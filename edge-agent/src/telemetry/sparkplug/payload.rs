@@ -130,7 +130,7 @@ pub enum DataType {
     Double = 10,
     Boolean = 11,
     Text = 12,
-    UInt16Array = 24,
+    UInt16Array = 27,
 }
 
 /// Qualities (6.4.15): the value of the property `Quality`.
@@ -216,6 +216,14 @@ mod tests {
             0x18, 0, // seq, present although 0
         ];
         assert_eq!(payload.encode_to_vec(), want);
+    }
+
+    /// The example of 6.4.16: [30, 52360].
+    #[test]
+    fn words_are_the_array_type_that_the_specification_numbers_27() {
+        let words = Value::Words([30, 52360].into());
+        assert_eq!(metric_value(&words), MetricValue::Bytes(vec![0x1E, 0x00, 0x88, 0xCC]));
+        assert_eq!(DataType::of(&words) as u32, 27);
     }
 
     proptest! {
