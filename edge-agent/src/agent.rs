@@ -172,12 +172,14 @@ impl Agent {
         let telling =
             tells.map(|(topic, desk)| tokio::spawn(tell_orders((desk, interrupted), topic, spool.spool.clone())));
         let alarms = Arc::new(AlarmDesk::default());
-        // A Sparkplug host has no place for them.
+        // A Sparkplug host is told those that stand, by its edge node.
         let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
         let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
         let mqtt = plan.mqtt.clone().map(|m| {
             let face: Box<dyn telemetry::mqtt::face::Face> = match (m.sparkplug.clone(), hub) {
-                (Some(node), Some(hub)) => Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands)),
+                (Some(node), Some(hub)) => {
+                    Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands, &alarms))
+                }
                 _ => Box::new(Plain::new(&m, commands)),
             };
             let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));

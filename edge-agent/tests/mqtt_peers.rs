@@ -301,22 +301,23 @@ async fn with_password_and_access_list_the_next_broker_is_asked_and_what_is_not_
     assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.refused.load(Relaxed)), (0, 50));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sparkplug_host_by_another_library_understands_births_and_writes_a_register() {
-    let test = "a_sparkplug_host_by_another_library_understands_births_and_writes_a_register";
-    let (Some(mosquitto), Some(python)) = (installed("mosquitto", test), installed("python3", test)) else { return };
-    let has = Command::new(&python).args(["-c", "import pysparkplug"]).output().unwrap().status.success();
-    if !has {
-        assert!(std::env::var("LIGHTSOUT_PEERS").as_deref() != Ok("require"), "{test} needs pysparkplug from PyPI");
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: pysparkplug from PyPI is not installed here");
-        return;
+/// Python with pysparkplug, if it is there.
+fn pysparkplug(test: &str) -> Option<PathBuf> {
+    let python = installed("python3", test)?;
+    if Command::new(&python).args(["-c", "import pysparkplug"]).output().unwrap().status.success() {
+        return Some(python);
     }
-    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true".into()).await;
-    let bank = Bank::start(BankConfig { units: 3, registers: 200, ..BankConfig::default() }).await.unwrap();
+    assert!(std::env::var("LIGHTSOUT_PEERS").as_deref() != Ok("require"), "{test} needs pysparkplug from PyPI");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: pysparkplug from PyPI is not installed here");
+    None
+}
+
+/// A Sparkplug node of three devices at a broker; `more` are keys of its table.
+async fn sparkplug_node(broker: &Broker, bank: &Bank, more: &str) -> (tempfile::TempDir, Agent) {
     let dir = tempfile::tempdir().unwrap();
     let mut text = format!(
         "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\nstate_dir = \"state\"\n\
-         [mqtt]\nbroker = \"127.0.0.1:{}\"\nversion = \"3.1.1\"\n[mqtt.sparkplug]\ngroup = \"plant\"\n\
+         [mqtt]\nbroker = \"127.0.0.1:{}\"\nversion = \"3.1.1\"\n[mqtt.sparkplug]\ngroup = \"plant\"\n{more}\n\
          [mqtt.commands]\nallow = [\"m1/speed\"]\n[[line]]\nname = \"bank\"\nmodbus = \"{}\"\n",
         broker.port, bank.addr
     );
@@ -330,18 +331,63 @@ async fn a_sparkplug_host_by_another_library_understands_births_and_writes_a_reg
     let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     plan.listen.set_port(0);
     let agent = Agent::start(plan).await.unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/sparkplug_host.py");
+    (dir, agent)
+}
+
+/// What a script of `tests/peers` says about the node at a broker, as JSON.
+async fn host_says(python: PathBuf, script: &str, broker: &Broker) -> serde_json::Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
     let port = broker.port.to_string();
     let run = tokio::task::spawn_blocking(move || Command::new(python).arg(script).arg(port).output().unwrap());
     let output = run.await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let why = String::from_utf8_lossy(&output.stderr).into_owned();
-    let json: serde_json::Value = serde_json::from_str(said.trim()).unwrap_or_else(|e| panic!("{e}: {said} {why}"));
-    assert_eq!((json["born"].as_bool(), json["again"].as_bool()), (Some(true), Some(true)), "{json} {why}");
+    serde_json::from_str(said.trim()).unwrap_or_else(|e| panic!("{e}: {said} {why}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparkplug_host_by_another_library_understands_births_and_writes_a_register() {
+    let test = "a_sparkplug_host_by_another_library_understands_births_and_writes_a_register";
+    let (Some(mosquitto), Some(python)) = (installed("mosquitto", test), pysparkplug(test)) else { return };
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true".into()).await;
+    let bank = Bank::start(BankConfig { units: 3, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (dir, agent) = sparkplug_node(&broker, &bank, "").await;
+    let json = host_says(python, "sparkplug_host.py", &broker).await;
+    assert_eq!((json["born"].as_bool(), json["again"].as_bool()), (Some(true), Some(true)), "{json}");
     assert_eq!(json["m1"], serde_json::json!(["a", "speed"]));
     assert!(json["node"].as_array().unwrap().iter().any(|n| n == "Node Control/Rebirth"), "{json}");
     assert!(json["a"].is_u64(), "{json}");
     let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
-    assert!(text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\""), "{text} {json} {why}");
+    assert!(text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\""), "{text} {json}");
+    agent.stop().await;
+}
+
+/// The metric of a message that has this name.
+fn metric<'a>(message: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let found = message["metrics"].as_array().and_then(|all| all.iter().find(|m| m["name"] == name));
+    found.unwrap_or_else(|| panic!("no {name} in {message}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_specification_s_own_classes_decode_the_table_of_alarms() {
+    let test = "the_specification_s_own_classes_decode_the_table_of_alarms";
+    let (Some(mosquitto), Some(python)) = (installed("mosquitto", test), pysparkplug(test)) else { return };
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true".into()).await;
+    let bank = Bank::start(BankConfig { units: 3, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (_dir, agent) = sparkplug_node(&broker, &bank, "alarms = true").await;
+    agent.stages.alarms.configuration_refused(Some("a key is wrong".into()));
+    assert!(eventually(Duration::from_secs(20), async || !agent.stages.alarms.list().is_empty()).await);
+    let json = host_says(python, "sparkplug_births.py", &broker).await;
+    let birth = &json["spBv1.0/plant/NBIRTH/gw"];
+    let table = &metric(birth, "Alarms/Table")["dataset_value"];
+    assert_eq!((&table["num_of_columns"], &table["columns"][0]), (&"9".into(), &"Alarm".into()), "{table}");
+    assert_eq!(table["types"], serde_json::json!([12, 12, 12, 12, 11, 13, 12, 12, 12]));
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!(metric(birth, "Alarms/Count")["long_value"], rows.len().to_string(), "{birth}");
+    let cells = rows.iter().map(|row| &row["elements"]).find(|row| row[0]["string_value"] == "configuration-refused");
+    let cells = cells.unwrap();
+    let want = [(1, "configuration"), (2, "medium"), (3, "unacknowledged"), (6, "a key is wrong")];
+    want.iter().for_each(|(n, text)| assert_eq!(cells[n]["string_value"], *text, "{cells}"));
+    assert_eq!(cells[4]["boolean_value"], true, "{cells}");
     agent.stop().await;
 }

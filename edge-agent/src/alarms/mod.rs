@@ -85,6 +85,18 @@ pub enum AlarmState {
     Shelved,
 }
 
+impl AlarmState {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlarmState::Unacknowledged => "unacknowledged",
+            AlarmState::Acknowledged => "acknowledged",
+            AlarmState::Returned => "returned",
+            AlarmState::Shelved => "shelved",
+        }
+    }
+}
+
 /// An alarm that is not normal.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct AlarmView {
@@ -106,6 +118,9 @@ pub struct AlarmView {
     pub action: &'static str,
     /// Raised at, RFC 3339.
     pub since: String,
+    /// The same, milliseconds since 1970 UTC.
+    #[serde(skip)]
+    pub since_ms: u64,
     /// Who has acknowledged or shelved it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -468,6 +483,7 @@ fn view((n, subject): &Key, alarm: &Alarm) -> Option<AlarmView> {
         means: row.means,
         action: row.action,
         since: stamp(alarm.since_ms),
+        since_ms: alarm.since_ms,
         by: shelf.map(|s| s.by.clone()).or_else(|| alarm.acknowledged.clone()),
         until: shelf.map(|s| stamp(s.until_ms)),
         reason: shelf.map(|s| s.reason.clone()),

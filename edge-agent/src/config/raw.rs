@@ -186,6 +186,9 @@ pub struct Sparkplug {
     /// Primary host: without its word nothing is published.
     #[serde(default)]
     pub primary_host: Option<Spanned<String>>,
+    /// The alarms that stand, as a DataSet of the node. Not every host can read a birth with one.
+    #[serde(default)]
+    pub alarms: bool,
 }
 
 /// `[mqtt.commands]`

@@ -1,5 +1,8 @@
 //! The rules that judge the assertions: each looks at everything that was on the wire.
 
+#[path = "complex.rs"]
+mod complex;
+
 use crate::wire_broker::{Entry, Event, Said};
 use edge_agent::telemetry::sparkplug::payload::{Metric, MetricValue, Payload};
 use prost::Message;
@@ -148,7 +151,8 @@ impl World {
     pub(crate) fn judge(&self, rule: &str) -> Verdict {
         let (rule, kind) = rule.split_once(':').unwrap_or((rule, ""));
         match rule {
-            "unused" => self.unused(kind),
+            "unused" => self.unused(),
+            "data-set" => self.data_sets(kind),
             "group-level" => self.each(&[], |m| level_is_good(&m.said.topic, 1)),
             "node-level" => self.each(&[], |m| level_is_good(&m.said.topic, 3)),
             "device-level" => self.each(&["DBIRTH", "DDATA", "DDEATH"], |m| level_is_good(&m.said.topic, 4)),
@@ -192,15 +196,12 @@ impl World {
     }
 
     /// An assertion about something that the node does not publish at all: that it does not is looked at too.
-    fn unused(&self, what: &str) -> Verdict {
-        let is_used = |metric: &Metric| match what {
-            "DataSets" => metric.datatype == Some(16) || matches!(metric.value, Some(MetricValue::Dataset(_))),
-            _ => metric.datatype == Some(19) || matches!(metric.value, Some(MetricValue::Template(_))),
-        };
+    fn unused(&self) -> Verdict {
+        let is_used = |m: &Metric| m.datatype == Some(19) || matches!(m.value, Some(MetricValue::Template(_)));
         let found = self.msgs().find(|m| m.payload.metrics.iter().any(is_used));
         match found {
-            Some(msg) => Fail(format!("{what} in {} at {}, and nobody judges them", msg.kind, msg.at)),
-            None => NotExercised(format!("the node publishes no {what}")),
+            Some(msg) => Fail(format!("Templates in {} at {}, and nobody judges them", msg.kind, msg.at)),
+            None => NotExercised("the node publishes no Templates".into()),
         }
     }
 

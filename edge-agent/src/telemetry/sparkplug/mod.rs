@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`payload`] | the protobuf message, by hand |
 //! | [`hub`] | the last value of every tag, and which device lives |
+//! | [`alarms`] | the alarms that stand, as a table |
 //! | [`node`] | what is said when |
 
+pub mod alarms;
 pub mod hub;
 pub mod node;
 pub mod payload;

@@ -11,8 +11,10 @@
 //! Data of the spool that was promised before the birth is historical. Data goes out at QoS 0, as the specification wants it, and is done
 //! when the broker has answered a ping that followed it.
 
+use super::alarms::Standing;
 use super::hub::{Hub, readings};
 use super::payload::{DataType, Metric, MetricValue, Payload, metric_value, quality, quality_property, wanted};
+use crate::alarms::AlarmDesk;
 use crate::commands::Commands;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::Out;
@@ -46,6 +48,8 @@ pub struct NodePlan {
     pub node: String,
     /// Primary host: without its word nothing is published.
     pub primary_host: Option<String>,
+    /// Whether the alarms that stand are told, as a DataSet.
+    pub alarms: bool,
     /// Where bdSeq is remembered; `None`: it begins at 0 each time.
     pub memory: Option<PathBuf>,
 }
@@ -74,6 +78,7 @@ pub struct Node {
     hub: Arc<Hub>,
     spool: Arc<Spool>,
     commands: Option<Arc<Commands>>,
+    alarms: Option<Standing>,
     state: State,
     /// That of the present connection.
     bd_seq: u64,
@@ -96,16 +101,19 @@ impl Node {
         hub: Arc<Hub>,
         spool: Arc<Spool>,
         commands: Option<Arc<Commands>>,
+        alarms: &Arc<AlarmDesk>,
     ) -> Node {
         let read = |path: &PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let last = plan.memory.as_ref().and_then(read);
         let told = vec![Told::default(); hub.devices().len()];
+        let alarms = plan.alarms.then(|| Standing::new(alarms.clone()));
         Node {
             plan,
             version,
             hub,
             spool,
             commands,
+            alarms,
             state: State::Waiting,
             bd_seq: 0,
             next_bd_seq: last.map_or(0, |n| (n + 1) % 256),
@@ -200,6 +208,7 @@ impl Node {
             },
         ];
         metrics.extend(Node::own_metrics(figures, None));
+        metrics.extend(self.alarms.as_mut().map_or_else(Vec::new, Standing::birth));
         let birth = self.message("NBIRTH", None, metrics);
         out.mention(birth);
         self.state = State::Born;
@@ -416,8 +425,9 @@ impl Face for Node {
         }
         self.tend_devices(out);
         let figures = self.own();
-        if self.figures != Some(figures) {
-            let metrics = Node::own_metrics(figures, Some(self.figures.replace(figures).unwrap_or_default()));
+        let mut metrics = Node::own_metrics(figures, Some(self.figures.replace(figures).unwrap_or_default()));
+        metrics.extend(self.alarms.as_mut().map_or_else(Vec::new, Standing::news));
+        if !metrics.is_empty() {
             let message = self.message("NDATA", None, metrics);
             out.mention(message);
         }

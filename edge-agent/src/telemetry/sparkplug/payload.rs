@@ -1,5 +1,5 @@
 //! The Sparkplug B payload (Sparkplug 3.0.0, 6.4), wire-compatible: the fields of the specification by number and kind, written by hand so that
-//! no protoc is needed. DataSets and Templates are not used, and kept as bytes.
+//! no protoc is needed. Templates are not used, and kept as bytes.
 
 use crate::telemetry::payload::json_of;
 use device_drivers::Value;
@@ -83,14 +83,73 @@ pub enum MetricValue {
     /// Bytes, arrays among them.
     #[prost(bytes = "vec", tag = "16")]
     Bytes(Vec<u8>),
-    /// Not used.
-    #[prost(bytes = "vec", tag = "17")]
-    Dataset(Vec<u8>),
+    /// A table.
+    #[prost(message, tag = "17")]
+    DataSet(DataSet),
     /// Not used.
     #[prost(bytes = "vec", tag = "18")]
     Template(Vec<u8>),
     /// Not used.
     #[prost(bytes = "vec", tag = "19")]
+    Extension(Vec<u8>),
+}
+
+/// A table (6.4.11): every column has a name and a type, every row a value for each.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DataSet {
+    /// How many columns.
+    #[prost(uint64, optional, tag = "1")]
+    pub num_of_columns: Option<u64>,
+    /// Their names.
+    #[prost(string, repeated, tag = "2")]
+    pub columns: Vec<String>,
+    /// As many of [`DataType`]: basic ones.
+    #[prost(uint32, repeated, packed = "false", tag = "3")]
+    pub types: Vec<u32>,
+    /// The rows.
+    #[prost(message, repeated, tag = "4")]
+    pub rows: Vec<Row>,
+}
+
+/// A row of a [`DataSet`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Row {
+    /// As many as there are columns.
+    #[prost(message, repeated, tag = "1")]
+    pub elements: Vec<Cell>,
+}
+
+/// A cell of a [`Row`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Cell {
+    /// What is in it.
+    #[prost(oneof = "CellValue", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub value: Option<CellValue>,
+}
+
+/// The value of a [`Cell`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum CellValue {
+    /// Up to 32 bits; a signed one as its two's complement.
+    #[prost(uint32, tag = "1")]
+    Int(u32),
+    /// 64 bits; a signed one as its two's complement.
+    #[prost(uint64, tag = "2")]
+    Long(u64),
+    /// Single precision.
+    #[prost(float, tag = "3")]
+    Float(f32),
+    /// Double precision.
+    #[prost(double, tag = "4")]
+    Double(f64),
+    /// A truth.
+    #[prost(bool, tag = "5")]
+    Boolean(bool),
+    /// A text.
+    #[prost(string, tag = "6")]
+    Text(String),
+    /// Not used.
+    #[prost(bytes = "vec", tag = "7")]
     Extension(Vec<u8>),
 }
 
@@ -130,7 +189,9 @@ pub enum DataType {
     Double = 10,
     Boolean = 11,
     Text = 12,
-    UInt16Array = 24,
+    DateTime = 13,
+    DataSet = 16,
+    UInt16Array = 27,
 }
 
 /// Qualities (6.4.15): the value of the property `Quality`.
@@ -216,6 +277,29 @@ mod tests {
             0x18, 0, // seq, present although 0
         ];
         assert_eq!(payload.encode_to_vec(), want);
+    }
+
+    /// A table by hand, as above.
+    #[test]
+    fn a_table_has_its_types_one_by_one() {
+        let row = Row { elements: vec![Cell { value: Some(CellValue::Boolean(true)) }] };
+        let (columns, types) = (vec!["a".into()], vec![DataType::Boolean as u32, DataType::DateTime as u32]);
+        let set = DataSet { num_of_columns: Some(1), columns, types, rows: vec![row] };
+        let metric = Metric { value: Some(MetricValue::DataSet(set)), ..Metric::default() };
+        let want = [
+            0x8A, 0x01, 15, 0x08, 1, // dataset_value: num_of_columns
+            0x12, 1, b'a', 0x18, 11, 0x18, 13, // columns, types: not packed, as proto2 has them
+            0x22, 4, 0x0A, 2, 0x28, 1, // rows, elements, boolean_value
+        ];
+        assert_eq!(metric.encode_to_vec(), want);
+    }
+
+    /// The example of 6.4.16: [30, 52360].
+    #[test]
+    fn words_are_the_array_type_that_the_specification_numbers_27() {
+        let words = Value::Words([30, 52360].into());
+        assert_eq!(metric_value(&words), MetricValue::Bytes(vec![0x1E, 0x00, 0x88, 0xCC]));
+        assert_eq!(DataType::of(&words) as u32, 27);
     }
 
     proptest! {
