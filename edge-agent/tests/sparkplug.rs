@@ -9,7 +9,7 @@ mod support;
 mod wire_broker;
 
 use edge_agent::Agent;
-use edge_agent::telemetry::sparkplug::payload::{CellValue, Metric, MetricValue, Payload, Row};
+use edge_agent::telemetry::sparkplug::payload::{CellValue, Metric, MetricValue, Payload, Row, Template};
 use plc_sim::bank::{Bank, BankConfig, Fault, FaultScript, Kind};
 use prost::Message;
 use rules::{Scene, Verdict, World};
@@ -131,7 +131,15 @@ async fn alone(version: &str, more: &str) -> Scene {
     until(&trace, "DDATA", 20).await;
     broker.tell("spBv1.0/plant/NCMD/gw", rebirth(), true); // retained: ignored
 
-    broker.tell("spBv1.0/plant/DCMD/gw/m1", command(Some("speed"), None, MetricValue::Long(777)), false);
+    let speed = Metric { name: Some("speed".into()), value: Some(MetricValue::Long(777)), ..Metric::default() };
+    let wish = if more.contains("templates") {
+        let (template_ref, is_definition) = (Some("moving".into()), Some(false));
+        let asked = Template { metrics: vec![speed], template_ref, is_definition, ..Template::default() };
+        command(Some("m1"), None, MetricValue::Template(asked))
+    } else {
+        command(speed.name.as_deref(), None, speed.value.unwrap())
+    };
+    broker.tell("spBv1.0/plant/DCMD/gw/m1", wish, false);
     let wrote = async || {
         let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
         text.contains("write m1/speed = 777") && text.contains("\"outcome\":\"done\"")
@@ -205,8 +213,9 @@ async fn with_host() -> Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_assertion_that_binds_an_edge_node_holds_or_is_named_with_the_reason() {
-    let (five, three, host) = tokio::join!(alone("5", ""), alone("3.1.1", "alarms = true"), with_host());
-    let world = World::new(vec![five, three, host]);
+    let complex = "alarms = true\ntemplates = true";
+    let scenes = tokio::join!(alone("5", ""), alone("3.1.1", ""), alone("5", complex), with_host());
+    let world = World::new(vec![scenes.0, scenes.1, scenes.2, scenes.3]);
     let list = include_str!("sparkplug/assertions.txt");
     let judged: Vec<(&str, char, Verdict)> = list
         .lines()
@@ -252,11 +261,7 @@ async fn every_assertion_that_binds_an_edge_node_holds_or_is_named_with_the_reas
     let failed: Vec<_> = judged.iter().filter(|(.., v)| matches!(v, Verdict::Fail(_))).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(split("K"), [10, 0, 0], "what needs the ground truth is judged: the plant is ours");
-    let unused = |why: &String| why == "the node publishes no Templates";
-    let out = judged.iter().filter(|(.., v)| matches!(v, Verdict::NotExercised(why) if !unused(why)));
-    let out: Vec<_> = out.collect();
-    assert!(out.is_empty(), "only what is not used may stay out: {out:#?}");
-    assert!(split("PWS")[0] >= 150, "{:?}", split("PWS"));
+    assert_eq!(split("PWSK"), [200, 0, 0], "nothing stays out");
 }
 
 /// A host of before Sparkplug 3 says ONLINE and OFFLINE on STATE/id.
