@@ -259,7 +259,9 @@ impl<'a> Lines<'a> {
             let label = format!("`{name}` is already the template of {}", other.display());
             let problem = source.problem(at, "two templates have the same name", label);
             self.problems.push(
-                problem.help("a template is named after its file, small letters or large: give the file another name"),
+                problem.help(
+                    "templates are named after files, and capitals do not tell them apart: rename one of the files",
+                ),
             );
         }
         name

@@ -628,7 +628,7 @@ fn values(msg: &Msg) -> Vec<((u64, &str), &Metric)> {
 
 /// No value is said twice in a row, unless its quality has changed or it is historical. A value said at a birth may come once more.
 fn only_changes(msgs: &[&Msg], kind: &str) -> Result<(), String> {
-    let mut last: BTreeMap<(u64, &str), (Option<MetricValue>, Option<u32>)> = BTreeMap::new();
+    let mut last = BTreeMap::new();
     for msg in msgs {
         if msg.kind.ends_with("BIRTH") {
             values(msg).iter().for_each(|(which, _)| drop(last.remove(which)));

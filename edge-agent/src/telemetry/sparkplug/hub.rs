@@ -80,9 +80,15 @@ impl Device {
         self.alive_since.is_some()
     }
 
-    /// Its tags as a birth says them.
-    pub fn birth(&mut self) -> Vec<Metric> {
-        self.tags.iter_mut().for_each(|tag| tag.born = Some((tag.quality, tag.source_ms)));
+    /// Its tags as a birth says them. What it has not read yet is of the type that another device of its profile has read.
+    pub fn birth(&mut self, profiles: &[Profile]) -> Vec<Metric> {
+        let members = self.instance.as_ref().and_then(|i| profiles.get(i.profile)).map_or(&[][..], |p| &p.members);
+        for tag in &mut self.tags {
+            tag.born = Some((tag.quality, tag.source_ms));
+            if let Some(member) = tag.member.and_then(|n| members.get(n)).filter(|_| tag.value.is_none()) {
+                tag.datatype = member.datatype;
+            }
+        }
         let metric = |(n, tag): (usize, &Tag)| Metric {
             name: Some(tag.name.to_string()),
             alias: self.alias(n, tag),

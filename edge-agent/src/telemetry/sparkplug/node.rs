@@ -4,7 +4,7 @@
 //!   CONNECT (will: NDEATH, bdSeq + 1) ──> Waiting ──STATE online, or no primary host──> Born ──> NDATA, DDATA
 //!                                           ^                                            │ STATE offline: NDEATH, DISCONNECT,
 //!                                           └───────────── next broker <─────────────────┘ the next broker
-//!   Born:  NBIRTH (seq 0), a DBIRTH for every device that answers, then data;
+//!   Born:  NBIRTH (seq 0, with the alarms and the templates), a DBIRTH for every device that answers, then data;
 //!          a device comes: DBIRTH; goes: DDEATH; a host asks for a rebirth: all births again, bdSeq stays
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! when the broker has answered a ping that followed it.
 
 use super::alarms::Standing;
-use super::hub::{Hub, readings};
+use super::hub::{Hub, Known, readings};
 use super::payload::{DataType, Metric, MetricValue, Payload, metric_value, quality, quality_property, wanted};
 use crate::alarms::AlarmDesk;
 use crate::commands::Commands;
@@ -231,7 +231,8 @@ impl Node {
             self.rebirth = true; // definitions are told in the NBIRTH alone
             return;
         }
-        for (n, device) in known.devices.iter_mut().enumerate() {
+        let Known { devices, profiles } = &mut *known;
+        for (n, device) in devices.iter_mut().enumerate() {
             let Some(told) = self.told.get_mut(n) else { continue };
             let recent = told.last_data.is_some_and(|at| now < at + LINGER);
             if !told.is_born && (device.is_ready(now) || told.wants_birth)
@@ -241,7 +242,7 @@ impl Node {
                 let historical = STREAMS.map(|stream| self.spool.next_sequence(stream));
                 let last_data = told.wants_birth.then_some(now);
                 *told = Told { is_born: true, wants_birth: false, last_data, historical };
-                due.push((n, device.name.clone(), Some(device.birth())));
+                due.push((n, device.name.clone(), Some(device.birth(profiles))));
             } else if told.is_born && !device.is_alive() && !recent {
                 *told = Told::default();
                 due.push((n, device.name.clone(), None));

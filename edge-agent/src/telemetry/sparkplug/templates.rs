@@ -38,7 +38,8 @@ pub struct Profile {
 pub struct Member {
     /// Its name: the tag's.
     pub name: Arc<str>,
-    datatype: DataType,
+    /// Its type.
+    pub datatype: DataType,
     is_settled: bool,
 }
 
@@ -169,4 +170,74 @@ fn parameters(line: &LinePlan, device: &DevicePlan) -> Vec<Parameter> {
     let is_modbus = matches!(line.driver, DriverPlan::Modbus(_));
     let unit = is_modbus.then(|| parameter("Unit", DataType::UInt8, ParameterValue::Int(device.unit.into())));
     [cell].into_iter().chain(unit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance() -> Instance {
+        let name = |name: &str| -> Arc<str> { name.into() };
+        Instance { profile: 0, template: name("press"), name: name("press-1"), alias: 20, parameters: Vec::new() }
+    }
+
+    fn member(name: &str, timestamp: u64) -> Metric {
+        Metric { name: Some(name.into()), timestamp: Some(timestamp), ..Metric::default() }
+    }
+
+    /// Alias, time, and names of members of each metric.
+    fn shape(metrics: &[Metric]) -> Vec<(Option<u64>, Option<u64>, String)> {
+        let names = |m: &Metric| match &m.value {
+            Some(MetricValue::Template(t)) => t.metrics.iter().filter_map(|m| m.name.as_deref()).collect::<String>(),
+            _ => String::new(),
+        };
+        metrics.iter().map(|m| (m.alias, m.timestamp, names(m))).collect()
+    }
+
+    #[test]
+    fn members_stand_together_and_what_comes_twice_is_another_instance_behind() {
+        let plain = Metric { alias: Some(16), timestamp: Some(9), ..Metric::default() };
+        let metrics = vec![member("a", 1), plain, member("b", 2), member("a", 3)];
+        let told = instance().gather(metrics, false);
+        let row = |alias, time, names: &str| (Some(alias), Some(time), names.to_string());
+        assert_eq!(shape(&told), [row(16, 9, ""), row(20, 3, "ab"), row(20, 3, "a")]);
+        assert_eq!(told[1].name, None, "data goes by alias");
+        assert!(instance().gather(Vec::new(), false).is_empty(), "nothing is no instance");
+        assert_eq!(instance().gather(vec![member("a", 1)], true)[0].name.as_deref(), Some("press-1"));
+    }
+
+    #[test]
+    fn a_command_means_an_instance_by_its_name_or_its_alias() {
+        let metric = |name: Option<&str>, alias| Metric { name: name.map(Into::into), alias, ..Metric::default() };
+        let rows = [
+            (metric(Some("press-1"), None), true),
+            (metric(None, Some(20)), true),
+            (metric(Some("press-2"), Some(20)), false),
+            (metric(None, Some(21)), false),
+            (metric(None, None), false),
+        ];
+        rows.iter().for_each(|(metric, want)| assert_eq!(instance().is_meant_by(metric), *want, "{metric:?}"));
+    }
+
+    #[test]
+    fn a_type_is_settled_by_the_first_that_reads_it_or_by_the_configuration() {
+        let members = vec![Member::new("a".into(), None), Member::new("b".into(), Some(DataType::UInt64))];
+        let (name, parameters, has_changed) = ("press".into(), Vec::new(), false);
+        let mut profile = Profile { name, alias: 21, members, parameters, has_changed };
+        let version = profile.sum();
+        profile.learn(0, DataType::Double);
+        assert!(!profile.has_changed && profile.sum() == version, "it was guessed right");
+        profile.members[0].is_settled = false;
+        profile.learn(0, DataType::Boolean);
+        assert!(profile.has_changed && profile.sum() != version);
+        profile.has_changed = false;
+        profile.learn(0, DataType::Int64);
+        profile.learn(1, DataType::Int64);
+        profile.learn(2, DataType::Int64);
+        assert!(!profile.has_changed, "nothing turns it over twice");
+        assert_eq!(
+            profile.members.iter().map(|m| m.datatype).collect::<Vec<_>>(),
+            [DataType::Boolean, DataType::UInt64]
+        );
+    }
 }
