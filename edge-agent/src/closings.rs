@@ -16,7 +16,7 @@ use control_core::units::ZoneId;
 use floor_plan::FloorPlan;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use utoipa::ToSchema;
 
 /// Floors on their way to the control thread, and back.
@@ -30,7 +30,7 @@ struct State {
     spent: rtrb::Consumer<Arc<FloorPlan>>,
 }
 
-/// What is closed, by the names of the floor file; places without one by their numbers.
+/// What is closed, by the names of the floor file; places without one as `place-7`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Closed {
     /// Places, closed to mobile robots.
@@ -51,7 +51,10 @@ pub enum What {
 /// The closings of a floor.
 pub struct Closings {
     plan: Arc<FloorPlan>,
+    /// Held while distances are measured.
     state: Mutex<State>,
+    /// What is closed: whoever looks waits for nobody who measures.
+    told: Mutex<Closed>,
 }
 
 /// Why something was not closed or opened.
@@ -71,27 +74,18 @@ impl Closings {
         spent: rtrb::Consumer<Arc<FloorPlan>>,
     ) -> Closings {
         let state = State { places: BTreeSet::new(), zones: BTreeSet::new(), generation: 0, floors, spent };
-        Closings { plan, state: Mutex::new(state) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Closings { plan, state: Mutex::new(state), told: Mutex::default() }
     }
 
     /// What is closed.
     pub fn closed(&self) -> Closed {
-        let state = self.state();
-        let place = |p: &Place| self.plan.place_names.get(p).cloned().unwrap_or_else(|| p.to_string());
-        Closed {
-            places: state.places.iter().map(place).collect(),
-            zones: state.zones.iter().map(|z| self.plan.zone_name(*z).to_string()).collect(),
-        }
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Closes something, or opens it again; names are those of the floor file, tiers are `AISLE.tier-1` .., places without a name go by their
-    /// number. Measures all distances: blocks for as long as that takes.
+    /// Closes something, or opens it again; names are those of the floor file, tiers are `AISLE.tier-1` .., places without a name
+    /// `place-7`, or `7`. Measures all distances: blocks for as long as that takes.
     pub fn set(&self, what: What, name: &str, closed: bool) -> Result<(), Refused> {
-        let mut state = self.state();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut places, mut zones) = (state.places.clone(), state.zones.clone());
         let changed = match what {
             What::Place => toggle(&mut places, self.plan.place(name).ok_or(Refused::Unknown)?, closed),
@@ -107,6 +101,10 @@ impl Closings {
         state.generation = state.generation.wrapping_add(1);
         let floor = Arc::new(self.plan.with_closed(&places, &zones, state.generation));
         state.floors.push(floor).map_err(|_| Refused::Busy)?;
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Closed {
+            places: places.iter().map(|p| self.plan.place_name(*p)).collect(),
+            zones: zones.iter().map(|z| self.plan.zone_name(*z).to_string()).collect(),
+        };
         (state.places, state.zones) = (places, zones);
         Ok(())
     }

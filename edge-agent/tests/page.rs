@@ -1,5 +1,5 @@
-//! The page in a real browser: the floor appears and moves, an order is given and seen to end, one is raised and withdrawn, a server is
-//! trusted, a wrong role is refused, a killed agent is shown as lost and found again, a thousand vehicles glide, and whoever cannot see,
+//! The page in a real browser: the floor appears and moves, an order is given and seen to end, one is raised and withdrawn, a tier, a belt
+//! and a place are closed and opened, a server is trusted, a wrong role is refused, a killed agent is shown as lost and found again, a thousand vehicles glide, and whoever cannot see,
 //! point or tell colours can use it too.
 //!
 //! Pictures of every view are left in `target/page/` to be looked at.
@@ -13,6 +13,7 @@ use edge_agent::scene::{
     AreaKind, AreaView, Moment, PlaceKind, PlaceView, RoadView, STATES, Scene, Source, State, TierView, VehicleDetail,
     VehicleKind, VehicleNow, VehicleView,
 };
+use fantoccini::actions::{InputSource, MouseActions, PointerAction};
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -150,6 +151,15 @@ impl Browser {
     async fn click(&self, css: &str) {
         let clicked = eventually(PATIENCE, async || self.find(css).await.click().await.is_ok()).await;
         assert!(clicked, "never to be clicked: {css}");
+    }
+
+    /// A click of the mouse at a point of the window.
+    async fn click_at(&self, (x, y): (f64, f64)) {
+        let to = PointerAction::MoveTo { duration: None, x, y };
+        let button = fantoccini::actions::MOUSE_BUTTON_LEFT;
+        let mouse = MouseActions::new("mouse".into()).then(to);
+        let mouse = mouse.then(PointerAction::Down { button }).then(PointerAction::Up { button });
+        self.client.perform_actions(mouse).await.unwrap();
     }
 
     async fn fill(&self, css: &str, text: &str) {
@@ -320,7 +330,7 @@ async fn an_operator_sees_the_floor_gives_an_order_and_sees_it_end_and_a_wrong_r
     let lost = "return [...document.querySelectorAll('.vehicles tbody tr')].some((r) => r.textContent.includes('shuttle-1') && r.textContent.includes('Not seen'))";
     browser.until("the machine is not seen", lost).await;
     browser.click(".vehicles [data-n='0']").await;
-    let told = "return document.querySelector('#vehicle-detail .alarm')?.textContent.includes('status cannot be seen')";
+    let told = "return document.querySelector('#detail .alarm')?.textContent.includes('status cannot be seen')";
     browser.until("its alarm is beside it", told).await;
     // What cannot be seen is not nothing.
     let unseen = "return [...document.querySelectorAll('.kpi')].some((k) => k.textContent.startsWith('—') && k.textContent.includes('are not'))";
@@ -365,6 +375,83 @@ async fn an_order_that_waits_is_raised_and_withdrawn(browser: &Browser, agent: S
     assert!(eventually(PATIENCE, withdrawn).await, "it is withdrawn");
     let gone = format!("return !document.querySelector(\"{class}\")");
     browser.until("it is not among those that go on", &gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_a_belt_and_a_place_are_closed_on_the_map_and_opened_again() {
+    let Some(browser) = Browser::start("a_tier_a_belt_and_a_place_are_closed").await else { return };
+    let sim = support::start(support::hall_plant(), 9).await;
+    let mut plan = support::hall_plan(sim.addresses, support::free_port());
+    plan.access.loopback = Some(Role::Viewer);
+    let agent = Agent::start(plan).await.unwrap();
+    agent.access().add_user("ada", Role::Operator, "correct horse".into()).await.unwrap();
+    assert!(eventually(PATIENCE, async || agent.ready()).await);
+    let closed = async || {
+        let (_, text) = support::http(agent.http, "GET", "/api/v1/floor/closed", "").await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap_or_default()
+    };
+    let becomes = async |places: Value, zones: Value| {
+        let wanted = json!({ "places": places, "zones": zones });
+        assert!(eventually(PATIENCE, async || closed().await == wanted).await, "{wanted}: {}", closed().await);
+    };
+    let heading = |name: &str| format!("return document.querySelector('#detail h2')?.textContent === '{name}'");
+    let button = |word: &str, name: &str| format!("#detail button[aria-label='{word} {name}']");
+
+    browser.open(agent.http, "floor").await;
+    browser.until("the list has all", "return document.querySelectorAll('.vehicles tbody button').length >= 7").await;
+    // A click into a corner of the tier, away from the shuttle: who has not signed in sees how it is, and no more.
+    let corner = async |name: &str| {
+        let script = format!("return window.lightsoutFloor.where('{name}')");
+        // The map moves when an alarm comes or goes above it: then the click went beside it.
+        let chosen = async || {
+            let [x, y, wide, high]: [f64; 4] = serde_json::from_value(browser.js(&script).await).unwrap();
+            browser.click_at((x + 0.1 * wide, y + 0.12 * high)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            browser.js(&heading(name)).await == true
+        };
+        assert!(eventually(PATIENCE, chosen).await, "never chosen: {name}");
+    };
+    corner("a1.tier-2").await;
+    let locked = format!("return document.querySelector(\"{}\").disabled", button("Close", "a1.tier-2"));
+    browser.until("a viewer closes nothing", &locked).await;
+    browser.sign_in("ada", "correct horse").await;
+    browser.click(&button("Close", "a1.tier-2")).await;
+    becomes(json!([]), json!(["a1.tier-2"])).await;
+    browser.find(&button("Open", "a1.tier-2")).await;
+    corner("a1.out").await;
+    browser.click(&button("Close", "a1.out")).await;
+    becomes(json!([]), json!(["a1.tier-2", "a1.out"])).await;
+
+    // The keyboard alone finds a place, and closes it.
+    browser.fill("#floor input[name=closable]", "a\u{e007}").await;
+    browser.until("the place", &heading("A")).await;
+    browser.js(&format!("document.querySelector(\"{}\").focus()", button("Close", "A"))).await;
+    browser.client.active_element().await.unwrap().send_keys("\u{e007}").await.unwrap();
+    becomes(json!(["A"]), json!(["a1.tier-2", "a1.out"])).await;
+    let listed = "return [...document.querySelectorAll('#closed-list button')].map((b) => b.textContent).join() === 'a1.tier-2,a1.out,A'";
+    browser.until("all three are listed", listed).await;
+    for (theme, size) in
+        [("light", (1366, 1000)), ("dark", (1366, 1000)), ("light", (800, 1100)), ("dark", (1024, 900))]
+    {
+        browser.picture("closed", size, theme).await;
+        let good = async || browser.js(AUDIT).await == json!([]);
+        assert!(eventually(Duration::from_secs(20), good).await, "{theme}, {size:?}: {}", browser.js(AUDIT).await);
+    }
+
+    // What somebody else opens is seen to be open; what is listed is a click away from being opened.
+    let (status, _) = support::http(agent.http, "DELETE", "/api/v1/floor/zones/a1.out/closed", "").await.unwrap();
+    assert_eq!(status, 401, "whoever has not signed in opens nothing");
+    for name in ["a1.out", "A", "a1.tier-2"] {
+        browser.click(&format!("#closed-list [data-closed='{name}']")).await;
+        browser.click(&button("Open", name)).await;
+        browser.find(&button("Close", name)).await;
+    }
+    becomes(json!([]), json!([])).await;
+    let nothing = "return document.getElementById('closed-list').textContent === 'Nothing is closed.'";
+    browser.until("nothing is closed", nothing).await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -477,6 +564,7 @@ impl Source for Synthetic {
             depth_m: 76.0,
             tier: 0,
             to_tier: 0,
+            zones: Vec::new(),
         };
         let robot =
             |n| VehicleView { name: format!("robot-{n}"), kind: VehicleKind::Robot, length_m: 1.0, width_m: 0.7 };
@@ -593,7 +681,7 @@ async fn a_thousand_vehicles_glide_between_the_frames_they_are_told_in() {
     assert!(bytes < 80_000, "a frame of a thousand stays small: {bytes}");
     browser.click(".vehicles tbody button").await;
     browser
-        .until("one is chosen", "return document.querySelector('#vehicle-detail h2')?.textContent.startsWith('robot-')")
+        .until("one is chosen", "return document.querySelector('#detail h2')?.textContent.startsWith('robot-')")
         .await;
     browser.picture("thousand", (1366, 1000), "light").await;
     browser.picture("thousand", (1366, 1000), "dark").await;

@@ -183,7 +183,13 @@ impl FloorPlan {
     /// A place by its name, or by its number.
     pub fn place(&self, name: &str) -> Option<Place> {
         let named = self.place_names.iter().find(|(_, n)| *n == name).map(|(p, _)| *p);
-        named.or_else(|| name.parse().ok().filter(|p| usize::from(*p) < self.roads.places))
+        let number = name.strip_prefix("place-").unwrap_or(name);
+        named.or_else(|| number.parse().ok().filter(|p| usize::from(*p) < self.roads.places))
+    }
+
+    /// The name of a place of the roads: that of the floor file, else `place-` and its number. [`Self::place`] finds both.
+    pub fn place_name(&self, place: Place) -> String {
+        self.place_names.get(&place).cloned().unwrap_or_else(|| format!("place-{place}"))
     }
 
     /// What a step on the roads takes a robot that nobody is in the way of, milliseconds: the mean road at full speed.

@@ -79,9 +79,10 @@ fn spool(s: &Value) -> String {
     }
     let broker = if s["connected"] == true { styled(GOOD, "connected") } else { styled(WARN, "not connected") };
     let mut text = format!(
-        "spool   {} messages wait, {} of {}; broker {broker}",
+        "spool   {} {}, {} of {}; broker {broker}",
         n(&s["waiting"]),
-        bytes(n(&s["used_bytes"])),
+        if n(&s["waiting"]) == 1 { "message waits" } else { "messages wait" },
+        bytes(n(&s["waiting_bytes"])),
         bytes(n(&s["capacity_bytes"]))
     );
     if let Some(full) = s["full_in_s"].as_f64() {

@@ -61,7 +61,7 @@ pub(super) async fn closed(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Resu
 
 /// Closes a place: no mobile robot is sent into it any more; who stands there drives out.
 #[utoipa::path(put, path = "/api/v1/floor/places/{name}/closed", tag = "floor",
-    params(("name" = String, Path, description = "Its name in the floor file, or its number")),
+    params(("name" = String, Path, description = "Its name in GET /api/v1/floor, or its number")),
     responses((status = 202, description = "Handed to the control thread")))]
 pub(super) async fn close_place(
     As(who): As<OPERATOR>,
@@ -73,7 +73,7 @@ pub(super) async fn close_place(
 
 /// Opens a place again.
 #[utoipa::path(delete, path = "/api/v1/floor/places/{name}/closed", tag = "floor",
-    params(("name" = String, Path, description = "Its name in the floor file, or its number")),
+    params(("name" = String, Path, description = "Its name in GET /api/v1/floor, or its number")),
     responses((status = 202, description = "Handed to the control thread")))]
 pub(super) async fn open_place(
     As(who): As<OPERATOR>,

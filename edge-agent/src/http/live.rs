@@ -4,6 +4,7 @@ use super::Face;
 use super::guard::{As, VIEWER};
 use super::problem::{Asked, Problem};
 use super::server::IsLive;
+use crate::closings::Closed;
 use crate::live::{CLIENTS_MAX, TOPICS, Topic, frames};
 use axum::Extension;
 use axum::body::Body;
@@ -24,7 +25,7 @@ const EVERY: Duration = Duration::from_millis(200);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LiveQuery {
-    /// Some of floor, loads, beat, orders, alarms, field, with commas between; all when nothing is said.
+    /// Some of floor, loads, beat, orders, alarms, field, closed, with commas between; all when nothing is said.
     topics: Option<String>,
 }
 
@@ -68,7 +69,7 @@ impl Face {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (mut n, mut joined, mut alarms) = (0u64, 0, 0);
-        let (mut loads, mut orders) = (Vec::new(), Vec::new());
+        let (mut loads, mut orders, mut closed) = (Vec::new(), Vec::new(), Closed::default());
         loop {
             ticks.tick().await;
             n += 1;
@@ -85,6 +86,15 @@ impl Face {
                         loads = now;
                         self.live.put(Topic::Loads, &loads);
                     }
+                }
+            }
+            if let Some(closings) = &self.stages.closings
+                && self.live.is_watched(Topic::Closed)
+            {
+                let now = closings.closed();
+                if somebody_is_new || now != closed {
+                    closed = now;
+                    self.live.put(Topic::Closed, &closed);
                 }
             }
             if self.live.is_watched(Topic::Alarms) && (somebody_is_new || alarms != self.alarms.version()) {

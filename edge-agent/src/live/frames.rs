@@ -110,7 +110,9 @@ pub struct SpoolView {
     pub connected: bool,
     /// Messages waiting.
     pub waiting: u64,
-    /// Bytes used, on disk and in memory.
+    /// Bytes of these messages.
+    pub waiting_bytes: u64,
+    /// Bytes that the spool takes, on disk and in memory: a segment of it goes when all in it is acknowledged.
     pub used_bytes: u64,
     /// Bytes there are.
     pub capacity_bytes: u64,
@@ -164,6 +166,7 @@ pub fn beat(s: &Stages, alive: bool) -> Beat {
         spool: SpoolView {
             connected: s.mqtt.connected.load(Relaxed),
             waiting: spool.waiting,
+            waiting_bytes: spool.waiting_bytes,
             used_bytes: spool.used_bytes,
             capacity_bytes: spool.capacity_bytes,
             full_in_s: spool.full_in_s,

@@ -39,16 +39,19 @@ pub enum Topic {
     Alarms,
     /// Lines and devices, once a second.
     Field,
+    /// What is closed, when that changes.
+    Closed,
 }
 
 /// All topics, in the order of their slots.
-pub const TOPICS: [(Topic, &str); 6] = [
+pub const TOPICS: [(Topic, &str); 7] = [
     (Topic::Floor, "floor"),
     (Topic::Loads, "loads"),
     (Topic::Beat, "beat"),
     (Topic::Orders, "orders"),
     (Topic::Alarms, "alarms"),
     (Topic::Field, "field"),
+    (Topic::Closed, "closed"),
 ];
 
 /// What is counted.

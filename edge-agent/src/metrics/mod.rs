@@ -409,8 +409,16 @@ pub const TABLE: &[Figure] = &[
         number(put, s.spool.stats.waiting.load(Relaxed));
     }),
     figure("lightsout_spool_bytes", "Bytes of messages waiting, on disk and in memory.", Gauge, |s, put| {
-        number(put, s.spool.status().used_bytes);
+        number(put, s.spool.status().waiting_bytes);
     }),
+    figure(
+        "lightsout_spool_used_bytes",
+        "Bytes the spool takes, on disk and in memory: a segment goes when all in it is acknowledged.",
+        Gauge,
+        |s, put| {
+            number(put, s.spool.status().used_bytes);
+        },
+    ),
     figure("lightsout_spool_capacity_bytes", "Bytes the spool may take.", Gauge, |s, put| {
         number(put, s.spool.status().capacity_bytes);
     }),

@@ -72,7 +72,7 @@ async function start() {
   const first = /^#setup=([0-9a-f]+)$/.exec(location.hash);
   await refresh();
   if (first) setup(first[1]);
-  const live = new Live(["floor", "loads", "beat", "orders", "alarms", "field"]);
+  const live = new Live(["floor", "loads", "beat", "orders", "alarms", "field", "closed"]);
   live.onLost = (lost) => {
     document.getElementById("lost").hidden = !lost;
     document.body.classList.toggle("is-lost", lost);

@@ -4,12 +4,13 @@
 import { age, fill, get, h, kpi, time, toast } from "/page/api.js";
 import { may } from "/page/people.js";
 import { prio } from "/page/alarms.js";
+import * as closings from "/page/closings.js";
 
 let scene = null, offsets = [], columns = 1, bounds = null, loads = new Map(), vehicles = [], order = [];
 let view = { scale: 1, x: 0, y: 0, fitted: true }, selected = null, detailTimer = 0, visible = true, still = null, live = null;
-let ink = {}, base, top, box, side, list, kpis, counts = null, throughput = [], alarms = [];
+let ink = {}, base, top, box, side, list, kpis, shut = null, counts = null, throughput = [], alarms = [];
 export const stats = { draws: 0, frames: 0, drawMs: 0, worstMs: 0, told: -1 };
-window.lightsoutFloor = { stats, positions: () => vehicles.map((v) => [v.x, v.y]), count: () => vehicles.length };
+window.lightsoutFloor = { stats, positions: () => vehicles.map((v) => [v.x, v.y]), count: () => vehicles.length, where };
 
 const GAP = 0.9, SIDE = 1.6, TELL = 250, SPEED = 5; // metres between tiers, and between those side by side, milliseconds to glide over, metres a second at most when a place is jumped to
 const NAMES = { idle: "Idle", busy: "Busy", charging: "Charging", starting: "Starting", blocked: "Blocked", lost: "Not seen", manual: "Manual", waiting: "Needs acknowledge", fault: "Fault", stopped: "Emergency stop" };
@@ -19,18 +20,19 @@ export function start(stream) {
   box = document.getElementById("floor");
   kpis = h("div", { class: "kpis" });
   base = h("canvas", { "aria-hidden": "true" });
-  top = h("canvas", { class: "live", tabindex: "0", role: "img", "aria-label": "Map of the floor. Arrow keys move it, plus and minus zoom, 0 shows all. The list beside it has every vehicle." });
+  top = h("canvas", { class: "live", tabindex: "0", role: "img", "aria-label": "Map of the floor. Arrow keys move it, plus and minus zoom, 0 shows all. The lists beside it have every vehicle, and what is closed." });
   const tool = (label, text, f) => h("button", { class: "quiet", "aria-label": label, title: label, onclick: f }, text);
   list = h("tbody", {});
   side = h("aside", { class: "side panel", "aria-label": "Vehicles" });
   const map = h("div", { class: "map" }, base, top,
     h("div", { class: "tools" }, tool("Zoom in", "+", () => zoom(1.35)), tool("Zoom out", "−", () => zoom(1 / 1.35)), tool("Show all", "⤢", fit)),
-    h("div", { class: "legend", "aria-hidden": "true" }, ["busy:Busy", "idle:Idle", "load:Load", "warn:Held", "bad:Fault, stop"].map((t) => { const [c, l] = t.split(":"); return h("span", {}, h("i", { class: `l-${c}` }), l); })));
+    h("div", { class: "legend", "aria-hidden": "true" }, ["busy:Busy", "idle:Idle", "load:Load", "warn:Held", "bad:Fault, stop", "closed:Closed"].map((t) => { const [c, l] = t.split(":"); return h("span", {}, h("i", { class: `l-${c}` }), l); })));
   fill(box, kpis, h("div", { class: "floor-body" }, map, side));
   new ResizeObserver(resize).observe(map);
   pointers();
   stream.on("floor", moment);
   stream.on("loads", (l) => { loads = new Map(l); still = null; });
+  stream.on("closed", (c) => { closings.told(c); closedAnew(); });
   stream.on("alarms", (l) => { alarms = l; });
   stream.on("beat", (b) => { counts = b; paintKpis(); });
   setInterval(paintList, 1000);
@@ -56,9 +58,12 @@ export async function reload() {
   scene.boxes = boxes.map((b) => (b[0] === Infinity ? [0, 0, 1, 1] : b));
   vehicles = scene.vehicles.map((v) => ({ ...v, known: false, x: 0, y: 0, x0: 0, y0: 0, x1: 0, y1: 0, t0: 0, t1: 1, tier: 0, state: 0, load: 0, battery: -1, order: 0, path: [] }));
   order = vehicles.map((_, n) => n).sort((a, b) => (scene.vehicles[a].kind === "lift" ? -1 : 0) - (scene.vehicles[b].kind === "lift" ? -1 : 0));
+  closings.learn(scene);
   offsets = []; bounds = null;
+  if (isThing(selected)) selected = closings.named(selected.name);
   paintSide();
   fit();
+  detail();
 }
 
 // Where each tier stands, for a map of this size: in as many columns as show it largest. One column is worth a little: lifts are one then.
@@ -193,10 +198,12 @@ function paintStill() {
     // Not seen: whatever is there.
     else if (held === 0) { c.strokeStyle = ink.faint; c.lineWidth = 1.5 * fine; c.beginPath(); c.moveTo(x - load / 2, y + load / 2); c.lineTo(x + load / 2, y - load / 2); c.stroke(); }
   });
+  for (const t of closings.now()) closings.hatch(c, t, offset(t), k, ink);
   names(c, d, k);
   still = true;
 }
 
+const offset = (t) => offsets[t.tier] || [0, 0];
 const spot = (p) => [p.x_m + offsets[p.tier][0], p.y_m + offsets[p.tier][1]];
 
 // Names, in pixels: readable at any zoom, none over another; what finds no room is left out until somebody zooms in.
@@ -223,6 +230,16 @@ function names(c, d, k) {
     const [x, y] = columns === 1 ? at(bounds[2], (b[1] + b[3]) / 2 + o[1]) : at(b[0] + o[0], b[1] + o[1]);
     name(t.name, "600 15px system-ui", ink.soft, [columns === 1 ? [x + 10, y, 1] : [x, y - 11, 1]]);
   });
+  for (const t of closings.now()) {
+    if (t.kind === "place" || t.x === undefined) continue;
+    const [x, y] = at(t.x + offset(t)[0] + t.w / 2, t.y + offset(t)[1] + t.d / 2);
+    c.font = "600 14px system-ui";
+    const w = c.measureText("Closed").width + 14;
+    if (w + 8 > t.w * k || 26 > t.d * k) continue;
+    c.fillStyle = ink.panel; c.fillRect(x - w / 2, y - 11, w, 22);
+    c.strokeStyle = ink.ink; c.lineWidth = 1.5; c.strokeRect(x - w / 2, y - 11, w, 22);
+    c.fillStyle = ink.ink; c.textAlign = "center"; c.fillText("Closed", x, y + 0.5);
+  }
   for (const a of scene.areas) if (a.kind !== "zone") for (let t = a.tier; t <= a.to_tier; t++) taken.push(box(a, t));
   for (const p of scene.places) if (p.kind !== "bay") { const [x, y] = at(...spot(p)); taken.push([x - 0.4 * k, y - 0.4 * k, x + 0.4 * k, y + 0.4 * k]); }
   for (const a of scene.areas) {
@@ -258,7 +275,8 @@ function draw() {
   c.globalAlpha = 0.55; c.lineWidth = Math.max(0.08, 2 / k); c.beginPath();
   vehicles.forEach((v, n) => { if (v.known && v.path.length && v.kind !== "cell" && n !== selected) trace(c, v); });
   c.stroke(); c.globalAlpha = 1;
-  if (selected !== null && vehicles[selected]?.known && vehicles[selected].kind !== "cell") { c.lineWidth = Math.max(0.14, 4 / k); c.strokeStyle = ink.select; c.beginPath(); trace(c, vehicles[selected]); c.stroke(); }
+  if (isVehicle(selected) && vehicles[selected].known && vehicles[selected].kind !== "cell") { c.lineWidth = Math.max(0.14, 4 / k); c.strokeStyle = ink.select; c.beginPath(); trace(c, vehicles[selected]); c.stroke(); }
+  if (isThing(selected)) closings.outline(c, selected, offset(selected), k, ink);
   for (const n of order) if (vehicles[n].known) vehicle(c, vehicles[n], n, k);
   if (k > 16) {
     c.setTransform(d, 0, 0, d, 0, 0);
@@ -317,7 +335,9 @@ const kilo = (n) => (n < 100000 ? String(n) : `${Math.round(n / 1000)} k`);
 
 function paintSide() {
   list = h("tbody", {});
-  fill(side, h("div", { id: "vehicle-detail", "aria-live": "polite" }), h("h2", {}, "Vehicles"),
+  shut = closings.section(select);
+  shut.paint(selected);
+  fill(side, h("div", { id: "detail", "aria-live": "polite" }), shut.element, h("h2", {}, "Vehicles"),
     h("table", { class: "vehicles" }, h("thead", {}, h("tr", {}, ["Name", "State", "Load"].map((t) => h("th", { scope: "col" }, t)))), list));
   paintList();
 }
@@ -335,13 +355,22 @@ function paintList() {
     rows.length > shownRows.length ? h("tr", {}, h("td", { colspan: "3", class: "soft" }, `and ${rows.length - shownRows.length} more: click one on the map`)) : null);
   if (focused !== undefined) list.querySelector(`[data-n="${focused}"]`)?.focus();
 }
-function select(n) { selected = selected === n ? null : n; list.dataset.key = ""; paintList(); detail(); }
+// A vehicle by its number, or something that can be closed; the same again is none.
+const isVehicle = (s) => typeof s === "number" && s < vehicles.length, isThing = (s) => s !== null && typeof s === "object";
+function select(what) { choose(selected === what ? null : what); }
+function choose(what) { selected = what; list.dataset.key = ""; paintList(); shut?.paint(selected); detail(); }
+function closedAnew() { still = null; shut?.paint(selected); if (isThing(selected)) detail(); }
+function inside(t) { return [...loads].filter(([n, load]) => { const p = scene.places[n]; return load && p && p.tier === t.tier && p.x_m >= t.x && p.x_m <= t.x + t.w && p.y_m >= t.y && p.y_m <= t.y + t.d; }).length; }
 async function detail() {
   clearTimeout(detailTimer);
-  const at = document.getElementById("vehicle-detail");
-  if (selected === null || !at) { if (at) fill(at); return; }
+  const at = document.getElementById("detail");
+  if (!at) return;
+  if (isThing(selected)) { closings.panel(at, selected, inside(selected), closedAnew); detailTimer = setTimeout(detail, 1000); return; }
+  delete at.dataset.key;
+  if (!isVehicle(selected)) { fill(at); return; }
   try {
-    const v = vehicles[selected], d = await get(`/api/v1/floor/vehicles/${selected}`);
+    const n = selected, v = vehicles[n], d = await get(`/api/v1/floor/vehicles/${n}`);
+    if (n !== selected) return;
     const mine = alarms.filter((a) => a.active && a.subject === d.name);
     const acknowledge = async () => (await import("/page/app.js")).acknowledgeMachines();
     fill(at, h("h2", {}, d.name), h("dl", {}, h("dt", {}, "State"), h("dd", {}, h("span", { class: `mark ${LEVEL[d.state] || "good"}` }, NAMES[d.state])), d.why ? [h("dt", {}, "Why"), h("dd", {}, d.why)] : null,
@@ -368,15 +397,28 @@ function pointers() {
   const up = (e) => { if (at.delete(e.pointerId) && moved <= 4 && e.type === "pointerup") hit(e.offsetX, e.offsetY); pinch = 0; };
   top.addEventListener("pointerup", up); top.addEventListener("pointercancel", up);
   top.addEventListener("wheel", (e) => { e.preventDefault(); zoom(Math.exp(-e.deltaY * 0.0015), e.offsetX, e.offsetY); }, { passive: false });
+  box.addEventListener("keydown", (e) => { if (e.key === "Escape" && selected !== null) choose(null); });
   top.addEventListener("keydown", (e) => {
     const move = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[e.key];
     if (move) pan(...move); else if (e.key === "+" || e.key === "=") zoom(1.35); else if (e.key === "-") zoom(1 / 1.35); else if (e.key === "0") fit(); else return;
     e.preventDefault();
   });
 }
+// What is under a finger: a vehicle; a vehicle near by, unless it is a belt that was met; what the floor is there.
 function hit(px, py) {
   const x = (px - view.x) / view.scale, y = (py - view.y) / view.scale, slack = 8 / view.scale;
+  const ground = closings.at(x, y, offsets);
   let best = null, near = Infinity;
-  vehicles.forEach((v, n) => { const d = Math.hypot(v.x - x, v.y - y); if (v.known && d < near && d < Math.max(v.length_m, v.width_m) * 0.7 + slack) { near = d; best = n; } });
-  if (best === null) { selected = null; list.dataset.key = ""; paintList(); detail(); } else if (best !== selected) select(best);
+  vehicles.forEach((v, n) => {
+    const a = ((v.heading || 0) * Math.PI) / 180, dx = x - v.x, dy = y - v.y, d = Math.hypot(dx, dy);
+    const on = Math.abs(dx * Math.cos(a) + dy * Math.sin(a)) <= v.length_m / 2 && Math.abs(dy * Math.cos(a) - dx * Math.sin(a)) <= v.width_m / 2;
+    if (v.known && d < near && (on || (ground?.kind !== "belt" && d < Math.max(v.length_m, v.width_m) * 0.7 + slack))) { near = d; best = n; }
+  });
+  best ??= ground;
+  if (best !== selected) choose(best);
+}
+// Where something that can be closed is seen, pixels of the window: x, y, width, height.
+function where(name) {
+  const t = closings.named(name), r = top.getBoundingClientRect(), k = view.scale;
+  return t && [r.x + view.x + (t.x + offset(t)[0]) * k, r.y + view.y + (t.y + offset(t)[1]) * k, t.w * k, t.d * k];
 }

@@ -182,6 +182,7 @@ fn area(name: &str, kind: AreaKind, (a, b): (Point, Point), to_tier: u16) -> Are
         depth_m: (a.y - b.y).abs() as f32,
         tier: a.tier,
         to_tier,
+        zones: Vec::new(),
     }
 }
 
@@ -216,7 +217,7 @@ fn scene(plan: &FloorPlan, positions: &[Point]) -> Scene {
     let parked: std::collections::HashSet<Place> = plan.parking.iter().copied().collect();
     let charged: std::collections::HashSet<Place> = plan.charging.iter().copied().collect();
     places.extend((0u16..).zip(&plan.place_spots).map(|(place, spot)| PlaceView {
-        name: plan.place_names.get(&place).cloned().unwrap_or_else(|| format!("place-{place}")),
+        name: plan.place_name(place),
         x_m: spot.x as f32,
         y_m: spot.y as f32,
         tier: 0,
@@ -258,7 +259,8 @@ fn areas(plan: &FloorPlan, positions: &[Point]) -> Vec<AreaView> {
         let (far, half) = (first + f64::from(aisle.bays) * each, HALF_M.0 + HALF_M.1 * f64::from(aisle.depth - 1));
         let name = if aisle.name.is_empty() { "aisle" } else { &aisle.name };
         let corners = (in_aisle(aisle, 0.25, -half, 0), in_aisle(aisle, far, half, 0));
-        areas.push(area(name, AreaKind::Aisle, corners, last));
+        let zones = aisle.zones.iter().map(|z| plan.zone_name(z[0]).to_string()).collect();
+        areas.push(AreaView { zones, ..area(name, AreaKind::Aisle, corners, last) });
         let (middle, width, depth) = SHAFT_M;
         let corners = (middle - width / 2.0, middle + width / 2.0);
         let corners = (in_aisle(aisle, corners.0, -depth / 2.0, 0), in_aisle(aisle, corners.1, depth / 2.0, 0));
@@ -270,7 +272,8 @@ fn areas(plan: &FloorPlan, positions: &[Point]) -> Vec<AreaView> {
         let (a, b) = (point(zone.entry()), point(zone.exit()));
         let low = Point { x: a.x.min(b.x) - 0.4, y: a.y.min(b.y) - 0.3, tier: 0 };
         let high = Point { x: a.x.max(b.x) + 0.4, y: a.y.max(b.y) + 0.3, tier: 0 };
-        areas.push(area(&belt.name, AreaKind::Belt, (low, high), 0));
+        let zones = vec![plan.zone_name(belt.zone).to_string()];
+        areas.push(AreaView { zones, ..area(&belt.name, AreaKind::Belt, (low, high), 0) });
     }
     for (id, station) in floor.stations() {
         let Some(machine) = floor.machine(station.machine) else { continue };

@@ -113,6 +113,8 @@ pub struct AreaView {
     pub tier: u16,
     /// Last tier.
     pub to_tier: u16,
+    /// What each of its tiers is called when it is closed to loads, the first tier first; empty where that cannot be.
+    pub zones: Vec<String>,
 }
 
 /// What an area is.

@@ -45,6 +45,26 @@ impl Batch {
     }
 }
 
+/// Records that are not done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+}
+
+impl Waiting {
+    pub(super) fn add(&mut self, records: u64, bytes: u64) {
+        self.records += records;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn take(&mut self, records: u64, bytes: u64) {
+        self.records = self.records.saturating_sub(records);
+        // What damage took told nobody its length: at the latest when nothing waits this is right again.
+        self.bytes = if self.records == 0 { 0 } else { self.bytes.saturating_sub(bytes) };
+    }
+}
+
 /// Where a reader stands in memory: block and offset, to go on from there.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hint {
@@ -65,8 +85,7 @@ pub(super) struct Lane {
     open_first: u64,
     pub(super) blocks: VecDeque<Block>,
     pub(super) segments: VecDeque<Segment>,
-    /// Records that are not done.
-    pub(super) waiting: u64,
+    pub(super) waiting: Waiting,
     /// A buffer to be used again.
     spare: Vec<u8>,
     /// Where the reader of what is new stands: blocks before it need not be kept.
@@ -74,7 +93,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(next: u64, done: Done, segments: VecDeque<Segment>, waiting: u64) -> Lane {
+    pub(super) fn new(next: u64, done: Done, segments: VecDeque<Segment>, waiting: Waiting) -> Lane {
         let (open, spare, blocks) = (Vec::new(), Vec::new(), VecDeque::new());
         Lane { next, done, durable_next: next, open, open_first: next, blocks, segments, waiting, spare, read_to: next }
     }
@@ -93,7 +112,7 @@ impl Lane {
             at += length;
             self.next += 1;
         }
-        self.waiting += self.next - before;
+        self.waiting.add(self.next - before, (at - start) as u64);
         self.next - before
     }
 
@@ -204,10 +223,10 @@ impl Lane {
         self.segments.iter().find(|s| s.last >= sequence && s.last > 0).copied()
     }
 
-    /// Marks a stretch as done; gives back how many records of it were waiting, as far as the caller says so.
-    pub(super) fn finish(&mut self, from: u64, to: u64, records: u64) {
+    /// Marks a stretch as done, of which so many records with so many bytes were waiting.
+    pub(super) fn finish(&mut self, (from, to): (u64, u64), records: u64, bytes: u64) {
         self.done.add(from, to);
-        self.waiting = self.waiting.saturating_sub(records);
+        self.waiting.take(records, bytes);
     }
 
     /// Blocks that are not durable, the oldest first.

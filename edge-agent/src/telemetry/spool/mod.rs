@@ -181,6 +181,8 @@ pub struct Loss {
     pub records: u64,
     /// Values in them, as far as that is known.
     pub values: u64,
+    /// Bytes of them, as far as that is known.
+    pub bytes: u64,
     /// Why.
     pub reason: Reason,
 }
@@ -198,9 +200,11 @@ pub struct SpoolStats {
     pub refused: AtomicU64,
     /// Messages waiting.
     pub waiting: AtomicU64,
+    /// Bytes of them.
+    pub waiting_bytes: AtomicU64,
     /// Records that damage took.
     pub damaged: AtomicU64,
-    /// Bytes on disk.
+    /// Bytes on disk, of what is done too: a segment goes when all in it is.
     pub disk_bytes: AtomicU64,
     /// Bytes that no disk holds yet.
     pub volatile_bytes: AtomicU64,
@@ -317,19 +321,19 @@ impl Spool {
         let stats = SpoolStats::default();
         let mut losses = Vec::new();
         let mut found = |(writer, found): (LaneWriter, writer::Found), stream: Stream| {
-            stats.produced.fetch_add(found.waiting.1, Relaxed);
+            stats.produced.fetch_add(found.values, Relaxed);
             stats.damaged.fetch_add(found.torn, Relaxed);
             let mut done = found.done;
             for (from, to) in found.damaged {
                 let records = to + 1 - from;
                 stats.damaged.fetch_add(records, Relaxed);
                 done.add(from, to);
-                losses.push(Loss { stream, from, to, records, values: 0, reason: Reason::Damaged });
+                losses.push(Loss { stream, from, to, records, values: 0, bytes: 0, reason: Reason::Damaged });
             }
             if let Some((from, to)) = found.unused {
-                losses.push(Loss { stream, from, to, records: 0, values: 0, reason: Reason::Restart });
+                losses.push(Loss { stream, from, to, records: 0, values: 0, bytes: 0, reason: Reason::Restart });
             }
-            (writer, Lane::new(found.next, done, found.segments, found.waiting.0))
+            (writer, Lane::new(found.next, done, found.segments, found.waiting))
         };
         let (high, normal, low) = (found(high, Stream::High), found(normal, Stream::Normal), found(low, Stream::Low));
         let state = State { lanes: [high.1, normal.1, low.1], due: None, urgent: false, stop: false };
@@ -433,7 +437,7 @@ impl Spool {
     /// Marks losses as done, counts and tells them.
     fn lose(&self, state: &mut State, losses: &[Loss]) {
         for loss in losses {
-            state.lane_mut(loss.stream).finish(loss.from, loss.to, loss.records);
+            state.lane_mut(loss.stream).finish((loss.from, loss.to), loss.records, loss.bytes);
             match loss.reason {
                 Reason::TooLarge => self.stats.refused.fetch_add(loss.values, Relaxed),
                 Reason::Damaged => self.stats.damaged.fetch_add(loss.records, Relaxed),
@@ -446,7 +450,7 @@ impl Spool {
     /// Says in the stream what was lost.
     fn tell(&self, state: &mut State, loss: &Loss) {
         use std::io::Write;
-        let Loss { stream, from, to, records, values, reason } = loss;
+        let Loss { stream, from, to, records, values, reason, .. } = loss;
         let now = (self.wall)();
         let mut out = Vec::with_capacity(256);
         record::push(&mut out, Kind::Loss, &[&self.options.loss_topic], (now, 0), |out| {
@@ -476,8 +480,13 @@ impl Spool {
         );
     }
 
+    fn show_waiting(&self, state: &State) {
+        self.stats.waiting.store(state.lanes.iter().map(|l| l.waiting.records).sum(), Relaxed);
+        self.stats.waiting_bytes.store(state.lanes.iter().map(|l| l.waiting.bytes).sum(), Relaxed);
+    }
+
     fn show(&self, state: &State) {
-        self.stats.waiting.store(state.lanes.iter().map(|l| l.waiting).sum(), Relaxed);
+        self.show_waiting(state);
         self.stats.disk_bytes.store(state.lanes.iter().map(Lane::disk_bytes).sum(), Relaxed);
         self.stats.volatile_bytes.store(state.lanes.iter().map(Lane::volatile).sum::<usize>() as u64, Relaxed);
     }
@@ -493,7 +502,7 @@ impl Spool {
 
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
-        lock(&self.state).lanes.iter().all(|l| l.waiting == 0)
+        lock(&self.state).lanes.iter().all(|l| l.waiting.records == 0)
     }
 
     /// Records of a stream below this sequence are on disk, or done.
@@ -588,10 +597,8 @@ impl Spool {
             let _ = writer.save_cursor(done, next, false, false);
         }
         drop(writers);
-        let state = lock(&self.state);
-        self.show(&state);
-        let used = state.lanes.iter().map(|l| l.disk_bytes() + l.volatile() as u64).sum();
-        self.stats.rates.look(Instant::now(), used, self.options.capacity);
+        self.show(&lock(&self.state));
+        self.stats.rates.look(Instant::now());
     }
 
     /// Removes segments of which every record is done. The cursor says so first, durably.

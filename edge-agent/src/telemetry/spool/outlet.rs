@@ -298,7 +298,7 @@ impl Outlet {
                     }
                     if std::mem::take(&mut own.is_damaged) && record.sequence > want {
                         let (from, to, reason) = (want, record.sequence - 1, Reason::Damaged);
-                        let loss = Loss { stream, from, to, records: to + 1 - from, values: 0, reason };
+                        let loss = Loss { stream, from, to, records: to + 1 - from, values: 0, bytes: 0, reason };
                         chunk.used -= length; // it is looked at again
                         spool.lose(&mut state, &[loss]);
                         continue;
@@ -334,7 +334,7 @@ impl Outlet {
                     own.next = to + 1;
                     if std::mem::take(&mut own.is_damaged) && to >= from {
                         let records = to + 1 - from;
-                        let loss = Loss { stream, from, to, records, values: 0, reason: Reason::Damaged };
+                        let loss = Loss { stream, from, to, records, values: 0, bytes: 0, reason: Reason::Damaged };
                         spool.lose(&mut state, &[loss]);
                     }
                 }
@@ -395,8 +395,8 @@ impl Outlet {
     pub fn too_large(&self, ticket: &Ticket) {
         let mut state = lock(&self.spool.state);
         let (stream, from, to) = (ticket.stream, ticket.sequence, ticket.sequence);
-        let values = u64::from(ticket.values);
-        let loss = Loss { stream, from, to, records: 1, values, reason: Reason::TooLarge };
+        let (values, bytes) = (u64::from(ticket.values), u64::from(ticket.bytes));
+        let loss = Loss { stream, from, to, records: 1, values, bytes, reason: Reason::TooLarge };
         self.spool.lose(&mut state, &[loss]);
         drop(state);
         self.spool.wake.notify_one();
@@ -406,10 +406,10 @@ impl Outlet {
         let mut state = lock(&self.spool.state);
         let lane = state.lane_mut(ticket.stream);
         if !lane.done.has(ticket.sequence) {
-            lane.finish(ticket.from.min(ticket.sequence), ticket.sequence, 1);
+            lane.finish((ticket.from.min(ticket.sequence), ticket.sequence), 1, u64::from(ticket.bytes));
         }
         self.spool.stats.rates.went(u64::from(ticket.bytes));
-        self.spool.stats.waiting.store(state.lanes.iter().map(|l| l.waiting).sum(), Relaxed);
+        self.spool.show_waiting(&state);
     }
 }
 

@@ -34,7 +34,7 @@ pub enum Retention {
 /// Losses in some bytes that this process wrote or has checked: every stretch that is not done, apart from others.
 pub(super) fn losses_of(bytes: &[u8], stream: Stream, done: &Done, reason: Reason) -> Vec<Loss> {
     let mut stretches = Stretches::new(stream, reason);
-    record::walk(bytes).for_each(|(_, r)| stretches.take(&r, done));
+    record::walk(bytes).for_each(|(range, r)| stretches.take(&r, range.len(), done));
     stretches.losses
 }
 
@@ -50,19 +50,22 @@ impl Stretches {
         Stretches { stream, reason, losses: Vec::new() }
     }
 
-    fn take(&mut self, record: &record::Record<'_>, done: &Done) {
+    fn take(&mut self, record: &record::Record<'_>, length: usize, done: &Done) {
         let sequence = record.sequence;
         if record.kind == Kind::Skip || done.has(sequence) {
             return;
         }
-        let values = u64::from(record.values);
+        let (values, bytes) = (u64::from(record.values), length as u64);
         // Sequences that are not there and were not delivered have been thinned out, and told then.
         let joined = |loss: &&mut Loss| done.islands.iter().all(|(from, to)| *to <= loss.to || *from >= sequence);
         match self.losses.last_mut().filter(joined) {
-            Some(loss) => (loss.to, loss.records, loss.values) = (sequence, loss.records + 1, loss.values + values),
+            Some(loss) => {
+                (loss.to, loss.records) = (sequence, loss.records + 1);
+                (loss.values, loss.bytes) = (loss.values + values, loss.bytes + bytes);
+            }
             None => {
                 let (stream, reason) = (self.stream, self.reason);
-                self.losses.push(Loss { stream, from: sequence, to: sequence, records: 1, values, reason });
+                self.losses.push(Loss { stream, from: sequence, to: sequence, records: 1, values, bytes, reason });
             }
         }
     }
@@ -156,7 +159,7 @@ impl Spool {
                 if record.kind == Kind::Loss && !done.has(record.sequence) {
                     told.extend_from_slice(bytes);
                 } else {
-                    stretches.take(&record, &done);
+                    stretches.take(&record, bytes.len(), &done);
                 }
             });
         }
@@ -167,9 +170,9 @@ impl Spool {
         }
         let lane = state.lane_mut(stream);
         lane.segments.retain(|s| s.id != segment.id);
-        lane.waiting = lane.waiting.saturating_sub(repeated);
+        lane.waiting.take(repeated, told.len() as u64);
         self.lose(&mut state, &stretches.losses);
-        state.lane_mut(stream).finish(segment.first, segment.last, 0);
+        state.lane_mut(stream).finish((segment.first, segment.last), 0, 0);
         let (done, next) = (state.lane(stream).done.clone(), state.lane(stream).next);
         self.show(&state);
         drop(state);
@@ -190,6 +193,7 @@ impl Spool {
             to: segment.last,
             records: 0,
             values: 0,
+            bytes: 0,
             reason: Reason::Thinned(keep),
         };
         let read = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
@@ -205,6 +209,7 @@ impl Spool {
             if *nth % keep != 0 {
                 loss.records += 1;
                 loss.values += u64::from(record.values);
+                loss.bytes += bytes.len() as u64;
                 return;
             }
             if record.sequence > expected {
@@ -231,7 +236,7 @@ impl Spool {
         let mut state = lock(&self.state);
         let lane = state.lane_mut(stream);
         lane.segments.iter_mut().filter(|s| s.id == segment.id).for_each(|s| *s = thinned);
-        lane.waiting = lane.waiting.saturating_sub(loss.records);
+        lane.waiting.take(loss.records, loss.bytes);
         self.stats.lost.fetch_add(loss.values, Relaxed);
         self.tell(&mut state, &loss);
         drop(state);

@@ -17,7 +17,6 @@ pub(super) struct Rates {
     last: std::sync::Mutex<Option<(Instant, [u64; 3])>>,
     /// Bytes in, values in, bytes out a second: bits of f64.
     smooth: [AtomicU64; 3],
-    used: AtomicU64,
 }
 
 impl Rates {
@@ -30,8 +29,7 @@ impl Rates {
         self.went_bytes.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn look(&self, now: Instant, used: u64, _capacity: u64) {
-        self.used.store(used, Relaxed);
+    pub(super) fn look(&self, now: Instant) {
         let counts = [&self.came_bytes, &self.came_values, &self.went_bytes].map(|c| c.load(Relaxed));
         let Ok(mut last) = self.last.lock() else { return };
         if let Some((then, before)) = *last {
@@ -58,7 +56,9 @@ impl Rates {
 pub struct SpoolStatus {
     /// Messages waiting for the broker.
     pub waiting: u64,
-    /// Bytes used, on disk and in memory.
+    /// Bytes of these messages.
+    pub waiting_bytes: u64,
+    /// Bytes that the spool takes, on disk and in memory: a segment of it goes when all in it is acknowledged.
     pub used_bytes: u64,
     /// Bytes there are.
     pub capacity_bytes: u64,
@@ -86,7 +86,7 @@ const AFLOAT: u64 = 100;
 impl SpoolStatus {
     pub(super) fn of(stats: &SpoolStats, capacity_bytes: u64) -> SpoolStatus {
         let rates = &stats.rates;
-        let waiting = stats.waiting.load(Relaxed);
+        let (waiting, waiting_bytes) = (stats.waiting.load(Relaxed), stats.waiting_bytes.load(Relaxed));
         let used_bytes = stats.disk_bytes.load(Relaxed) + stats.volatile_bytes.load(Relaxed);
         let (in_bytes_per_s, out_bytes_per_s) = (rates.rate(0), rates.rate(2));
         let room = capacity_bytes.saturating_sub(used_bytes) as f64;
@@ -94,36 +94,17 @@ impl SpoolStatus {
         let drained = if waiting <= AFLOAT { Some(0.0) } else { None };
         SpoolStatus {
             waiting,
+            waiting_bytes,
             used_bytes,
             capacity_bytes,
             in_bytes_per_s,
             out_bytes_per_s,
             full_in_s: if waiting <= AFLOAT { None } else { after(room, in_bytes_per_s - out_bytes_per_s) },
-            drained_in_s: drained.or_else(|| after(used_bytes as f64, out_bytes_per_s - in_bytes_per_s)),
+            drained_in_s: drained.or_else(|| after(waiting_bytes as f64, out_bytes_per_s - in_bytes_per_s)),
             lasts_s: after(room, in_bytes_per_s),
             lost: stats.lost.load(Relaxed),
             damaged: stats.damaged.load(Relaxed),
             is_failing: stats.is_failing.load(Relaxed),
         }
-    }
-
-    /// One line for people: `1,204 messages wait, 12.3 of 512.0 MiB; at the present rate it lasts 3days 4h`.
-    pub fn line(&self) -> String {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let used = format!(
-            "{} messages wait, {:.1} of {:.1} MiB",
-            self.waiting,
-            mib(self.used_bytes),
-            mib(self.capacity_bytes)
-        );
-        let span = |s: f64| humantime::format_duration(std::time::Duration::from_secs(s.clamp(0.0, 3e9) as u64));
-        let outlook = match (self.drained_in_s, self.full_in_s) {
-            (Some(s), _) if s > 0.0 => format!("; drained in {}", span(s)),
-            (None, Some(s)) => format!("; full in {}", span(s)),
-            _ => String::new(),
-        };
-        let lasts = self.lasts_s.map_or(String::new(), |s| format!("; without a broker it lasts {}", span(s)));
-        let failing = if self.is_failing { "; THE DISK TAKES NOTHING" } else { "" };
-        format!("{used}{outlook}{lasts}{failing}")
     }
 }

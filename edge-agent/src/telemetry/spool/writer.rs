@@ -6,7 +6,7 @@
 use super::cursor::{Cursor, CursorFile};
 use super::disk::{Disk, DiskFile};
 use super::done::Done;
-use super::lane::Batch;
+use super::lane::{Batch, Waiting};
 use super::record;
 use super::segment::{self, Scan, Segment};
 use std::borrow::Cow;
@@ -57,7 +57,9 @@ pub(super) struct Found {
     pub(super) done: Done,
     pub(super) next: u64,
     /// Records that are not done, and the values in them.
-    pub(super) waiting: (u64, u64),
+    pub(super) waiting: Waiting,
+    /// Values in them.
+    pub(super) values: u64,
     /// Stretches that damage has taken, both ends included.
     pub(super) damaged: Vec<(u64, u64)>,
     /// Damage with nothing behind it that would say how much is missing.
@@ -76,7 +78,8 @@ impl LaneWriter {
             segments: VecDeque::new(),
             done: known.done.clone(),
             next: known.next.max(1),
-            waiting: (0, 0),
+            waiting: Waiting::default(),
+            values: 0,
             damaged: Vec::new(),
             torn: 0,
             unused: None,
@@ -306,8 +309,8 @@ fn read_segment(
     let file = disk.open(&segment.name())?;
     let done = found.done.clone();
     let mut gaps: Vec<(u64, u64)> = Vec::new();
-    let (mut waiting, mut end, mut behind) = ((0, 0), 0, *last);
-    let Scan { damaged, end: good } = segment::scan(&*file, (0, u64::MAX), |record, _, _| {
+    let (mut waiting, mut values, mut end, mut behind) = (found.waiting, found.values, 0, *last);
+    let Scan { damaged, end: good } = segment::scan(&*file, (0, u64::MAX), |record, bytes, _| {
         if record.kind == record::Kind::Skip {
             behind = behind.max(record.sequence);
             return;
@@ -322,14 +325,13 @@ fn read_segment(
         end = record.sequence;
         segment.note(&record);
         if !done.has(record.sequence) {
-            waiting.0 += 1;
-            waiting.1 += u64::from(record.values);
+            waiting.add(1, bytes.len() as u64);
+            values += u64::from(record.values);
         }
     })?;
     *last = behind;
     gaps.iter().for_each(|(from, to)| missing(&done, *from, *to, found));
-    found.waiting.0 += waiting.0;
-    found.waiting.1 += waiting.1;
+    (found.waiting, found.values) = (waiting, values);
     segment.length = good;
     if is_newest && damaged > 0 {
         // A tail that was torn by a crash is cut, so that nothing is taken for a record later.

@@ -1,0 +1,96 @@
+// What is closed: tiers and belts to loads, places of the roads to mobile robots. The map shows it hatched; a click there, or a name
+// typed beside the map, opens a panel that tells what closing means and does it.
+import { fill, h, request, toast } from "/page/api.js";
+import { may } from "/page/people.js";
+
+const ZONE = "nothing is brought here or taken from here; loads on their way go elsewhere, and orders for what is inside wait";
+const MEANS = { tier: ZONE, belt: ZONE, zone: ZONE, place: "no mobile robot is sent here, and one that stands here drives out" };
+const WORD = { tier: "tier of a rack", belt: "belt", zone: "zone", place: "place of the roads" };
+
+let all = [], closed = { places: new Set(), zones: new Set() }, busy = false;
+
+// Everything that can be closed, with the rectangle it covers: metres, before tiers are put beside each other.
+export function learn(scene) {
+  const zones = scene.areas.flatMap((a) => a.zones.map((name, n) => ({ kind: a.kind === "belt" ? "belt" : "tier", name, tier: a.tier + n, x: a.x_m, y: a.y_m, w: a.width_m, d: a.depth_m })));
+  const places = scene.places.filter((p) => ["road", "park", "charge"].includes(p.kind));
+  all = [...zones, ...places.map((p) => ({ kind: "place", name: p.name, tier: p.tier, x: p.x_m - 0.4, y: p.y_m - 0.4, w: 0.8, d: 0.8 }))];
+}
+export function told(now) { closed = { places: new Set(now.places), zones: new Set(now.zones) }; }
+
+const same = (a, b) => a.name === b.name && (a.kind === "place") === (b.kind === "place");
+export const isClosed = (t) => (t.kind === "place" ? closed.places : closed.zones).has(t.name);
+// Those that are closed; the API may have closed what the map does not draw by itself.
+export const now = () => [...[...closed.zones].map((name) => ({ kind: "zone", name })), ...[...closed.places].map((name) => ({ kind: "place", name }))].map((t) => all.find((k) => same(k, t)) || t);
+// The smallest thing around a point of the map.
+export const at = (x, y, offsets) => all.filter((t) => { const [dx, dy] = offsets[t.tier] || [0, 0]; return x >= t.x + dx && x <= t.x + dx + t.w && y >= t.y + dy && y <= t.y + dy + t.d; }).sort((a, b) => a.w * a.d - b.w * b.d)[0] ?? null;
+export const named = (text) => { const name = text.trim().toLowerCase(); return all.find((t) => t.name.toLowerCase() === name) ?? null; };
+
+// Hatched: stripes nine pixels apart, whatever the zoom.
+export function hatch(c, t, [dx, dy], k, ink) {
+  if (t.x === undefined) return;
+  const x = t.x + dx, y = t.y + dy;
+  c.save();
+  c.beginPath(); c.rect(x, y, t.w, t.d); c.clip();
+  c.globalAlpha = 0.6; c.fillStyle = ink.panel; c.fill(); c.globalAlpha = 1;
+  c.strokeStyle = ink.soft; c.lineCap = "butt"; c.lineWidth = 2 / k;
+  c.beginPath();
+  for (let s = -t.d; s < t.w; s += 9 / k) { c.moveTo(x + s, y + t.d); c.lineTo(x + s + t.d, y); }
+  c.stroke();
+  c.restore();
+  c.strokeStyle = ink.ink; c.lineWidth = 2 / k; c.strokeRect(x, y, t.w, t.d);
+}
+export function outline(c, t, [dx, dy], k, ink) {
+  if (t.x === undefined) return;
+  c.strokeStyle = ink.select; c.lineWidth = 3 / k; c.strokeRect(t.x + dx - 3 / k, t.y + dy - 3 / k, t.w + 6 / k, t.d + 6 / k);
+}
+
+const mark = (t) => (isClosed(t) ? h("span", { class: "mark closed" }, "Closed") : h("span", { class: "mark" }, "Open"));
+async function set(t, close, repaint) {
+  busy = true; repaint();
+  try {
+    await request(close ? "PUT" : "DELETE", `/api/v1/floor/${t.kind === "place" ? "places" : "zones"}/${encodeURIComponent(t.name)}/closed`);
+    toast(`${t.name} is ${close ? "closed" : "open again"}`);
+    (t.kind === "place" ? closed.places : closed.zones)[close ? "add" : "delete"](t.name); // the stream says the same in a moment
+  } catch (e) { toast(e.message); }
+  busy = false; repaint();
+}
+
+// One of them, with the button; `inside` is how many loads are seen there.
+export function panel(box, t, inside, repaint) {
+  const close = !isClosed(t), key = [t.name, close, inside, busy, may("operator")].join();
+  if (box.dataset.key === key) return;
+  const focused = box.contains(document.activeElement);
+  box.dataset.key = key;
+  const button = h("button", { class: `do ${close ? "" : "primary"}`, disabled: busy || !may("operator"), "aria-label": `${close ? "Close" : "Open"} ${t.name}`, onclick: () => set(t, close, repaint) }, close ? "Close" : "Open");
+  fill(box, h("h2", {}, t.name), h("dl", {}, h("dt", {}, "What"), h("dd", {}, WORD[t.kind]), h("dt", {}, "State"), h("dd", {}, mark(t)), t.kind === "place" ? null : [h("dt", {}, "Loads"), h("dd", {}, inside)]),
+    h("p", {}, close ? `When it is closed, ${MEANS[t.kind]}.` : `It is closed: ${MEANS[t.kind]}.`),
+    button, may("operator") ? null : h("p", { class: "soft" }, "This needs the role operator: sign in first."),
+    h("p", { class: "faint" }, "This keeps work away from people. What keeps machines away from them is the key switch. A restart of the gateway opens everything."));
+  if (focused) button.focus();
+}
+
+// The list of what is closed, and the way to everything else for whoever does not point.
+export function section(choose) {
+  const list = h("div", { id: "closed-list" }), names = h("datalist", { id: "closable" });
+  const offer = () => {
+    const text = input.value.trim().toLowerCase();
+    fill(names, all.filter((t) => t.name.toLowerCase().includes(text)).slice(0, 50).map((t) => h("option", { value: t.name }, WORD[t.kind])));
+  };
+  const input = h("input", { name: "closable", list: "closable", autocomplete: "off", onfocus: offer, oninput: offer });
+  const form = h("form", { class: "row find", onsubmit: (event) => {
+    event.preventDefault();
+    const found = named(input.value);
+    if (!found) return toast(input.value ? `There is no tier, belt or place ${input.value}` : "Type the name of a tier, a belt or a place");
+    input.value = "";
+    choose(found);
+  } }, h("label", { class: "field" }, "Tier, belt or place", input), h("button", { class: "do", type: "submit" }, "Show"), names);
+  const paint = (selected) => {
+    const them = now(), key = them.map((t) => `${t.kind}/${t.name}/${selected === t}`).join();
+    if (list.dataset.key === key) return;
+    const focused = document.activeElement?.dataset?.closed;
+    list.dataset.key = key;
+    fill(list, them.length ? h("table", { class: "vehicles" }, h("tbody", {}, them.map((t) => h("tr", { class: selected === t ? "on" : "" }, h("td", {}, h("button", { class: "link", "data-closed": t.name, onclick: () => choose(t) }, t.name)), h("td", {}, mark(t)))))) : h("p", { class: "soft" }, "Nothing is closed."));
+    if (focused !== undefined) list.querySelector(`[data-closed="${CSS.escape(focused)}"]`)?.focus();
+  };
+  return { element: h("section", { "aria-label": "Closed", hidden: all.length === 0 }, h("h2", {}, "Closed"), list, form), paint };
+}
