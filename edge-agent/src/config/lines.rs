@@ -1,9 +1,10 @@
 //! The field lines: each with its driver, its points and the machines it carries.
 
-use super::plan::{DevicePlan, DriverPlan, LinePlan, device_topic, topic_level, within};
+use super::plan::{DevicePlan, DriverPlan, LinePlan};
 use super::report::{Files, Problem, Source, parse};
 use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
-use super::values::Spanned;
+use super::topics::{device_topic, topic_level};
+use super::values::{Spanned, within};
 use super::{csv, modbus, opcua, raw};
 use control_core::units::{MachineId, PosId};
 use device_drivers::block::COMMAND_WORDS;
