@@ -399,7 +399,7 @@ fn start_spool(mqtt: Option<&MqttPlan>, lines: &[LinePlan]) -> Result<(SpoolHand
     };
     let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
     let (payload, encoding) = (plan.payload, plan.encoding);
-    let hub = plan.sparkplug.as_ref().map(|_| Hub::new(lines, FIRST_DEVICE_ALIAS));
+    let hub = plan.sparkplug.as_ref().map(|s| Hub::new(lines, FIRST_DEVICE_ALIAS, s.templates));
     let publish = Publish { spool: handle.spool.clone(), payload, encoding, hub };
     Ok((handle, Some(publish)))
 }

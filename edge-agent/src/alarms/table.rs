@@ -479,3 +479,20 @@ pub const TABLE: &[Row] = &[
 const CHARGE_CRITICAL: f64 = 0.15;
 /// What has just started has not failed yet.
 const SETTLE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_says_what_it_means_and_what_to_do() {
+        let mut ids: Vec<_> = TABLE.iter().map(|r| r.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), TABLE.len(), "an id stands twice");
+        for row in TABLE {
+            assert!(row.means.ends_with('.') && row.action.ends_with('.'), "{}", row.id);
+            assert!(row.id.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", row.id);
+        }
+    }
+}

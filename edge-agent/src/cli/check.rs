@@ -8,6 +8,7 @@ use crate::forecast::forecast;
 use device_drivers::modbus::{Endpoint, LineSpec, Modbus, probe};
 use serde_json::json;
 use std::fmt::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
@@ -175,7 +176,7 @@ fn reach_line(line: &LinePlan, out: &mut String) -> bool {
 /// Tries to connect, and says what came of it.
 fn reach(name: &str, peer: &str, out: &mut String) -> bool {
     let limit = Duration::from_secs(2);
-    let result = config::plan::resolves(peer).and_then(|found| {
+    let result = resolves(peer).and_then(|found| {
         let address = found.first().ok_or_else(|| format!("{peer} has no address"))?;
         std::net::TcpStream::connect_timeout(address, limit).map_err(|e| match e.kind() {
             std::io::ErrorKind::ConnectionRefused => {
@@ -192,4 +193,12 @@ fn reach(name: &str, peer: &str, out: &mut String) -> bool {
         Err(why) => say!(out, "  {}  {name}: {why}", styled(BAD, "NOT reached")),
     }
     result.is_ok()
+}
+
+/// Whether a host name can be looked up right now; the text says why not.
+fn resolves(peer: &str) -> Result<Vec<SocketAddr>, String> {
+    match peer.to_socket_addrs() {
+        Ok(found) => Ok(found.collect()),
+        Err(e) => Err(format!("the name in {peer} cannot be looked up: {e}")),
+    }
 }

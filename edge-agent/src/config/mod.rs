@@ -9,6 +9,7 @@
 
 mod csv;
 mod floor;
+mod gateway;
 mod lines;
 mod machines;
 mod modbus;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod raw;
 pub mod report;
 mod tags;
+mod topics;
 pub mod values;
 
 pub use floor::FloorSetup;
@@ -53,7 +55,7 @@ pub fn load_from(path: &Path, mut files: Files) -> Result<Plan, Report> {
         let raw: raw::Part = report::parse(&part)?;
         parts.push((part, raw));
     }
-    let mut plan = plan::plan(&source, raw, parts, &mut files)?;
+    let mut plan = gateway::plan(&source, raw, parts, &mut files)?;
     (plan.file, plan.files) = (Some(path.into()), files);
     Ok(plan)
 }

@@ -1,10 +1,9 @@
 //! What a Modbus line is told: TCP, TLS, serial frames through TCP, or a serial port.
 
 use super::lines::beside;
-use super::plan::{host_port, within};
 use super::raw;
 use super::report::{Problem, Source};
-use super::values::Spanned;
+use super::values::{Spanned, host_port, within};
 use device_drivers::modbus::{DeviceSpec, Endpoint, LineSpec, Serial, Tls};
 use std::ops::Range;
 use std::time::Duration;

@@ -1,21 +1,22 @@
 //! What the telemetry's tables mean: `[mqtt]` and `[spool]`.
 
-use super::plan::{
-    Broker, Login, MqttPlan, Payload, RESEND, RESEND_RANGE, STATUS_TOPIC, Secret, SpoolPlan, check_template, expand,
-    host_port, levels, topic_level, within,
-};
+use super::plan::{Broker, Login, MqttPlan, Payload, Secret, SpoolPlan};
 use super::raw;
 use super::report::{Problem, Source};
-use super::values::Size;
-use super::values::Spanned;
+use super::topics::{STATUS_TOPIC, check_template, expand, levels, topic_level};
+use super::values::{Size, Spanned, host_port, within};
 use crate::commands::CommandPlan;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
 use crate::telemetry::sparkplug::NodePlan;
 use crate::telemetry::spool::{Replay, Retention};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// An unchanged value is sent again after this long; more often than it is read it cannot be.
+const RESEND: Duration = Duration::from_secs(30);
+const RESEND_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
 /// Where commands come in when nothing is said.
 const COMMAND_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/cmd";
 /// What telemetry's topics begin with when nothing is said.
@@ -128,6 +129,7 @@ fn sparkplug(
         node: table.node.as_ref().unwrap_or(&raw.gateway.name).get_ref().clone(),
         primary_host: table.primary_host.as_ref().map(|h| h.get_ref().clone()),
         alarms: table.alarms,
+        templates: table.templates,
         memory: raw.gateway.state_dir.as_deref().map(|dir| beside(dir).join("sparkplug-bdseq")),
     }
 }

@@ -5,10 +5,10 @@
 //!   [[tag]]   sampling, queue, deadband | deadband_percent, poll
 //! ```
 
-use super::plan::{PointPlan, within};
+use super::plan::PointPlan;
 use super::raw;
 use super::report::{Problem, Source, closest};
-use super::values::Spanned;
+use super::values::{Spanned, within};
 use device_drivers::opcua::{Deadband, Identity, Mode, NodeName, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};

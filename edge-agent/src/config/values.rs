@@ -1,10 +1,12 @@
-//! Values that carry their unit in the file: `"250ms"`, `"64MiB"`.
+//! Values that carry their unit in the file: `"250ms"`, `"64MiB"`; and the questions asked of many: is a time in its range, is this an
+//! address.
 
+use super::report::{Problem, Source};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 /// A value with its place in the file. `toml`'s own, with a schema: that of the value.
@@ -146,5 +148,36 @@ impl Visitor<'_> for SizeVisitor {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Size, D::Error> {
         d.deserialize_str(SizeVisitor)
+    }
+}
+
+/// A time that is given or not, and its range.
+pub(super) fn within(
+    source: &Source,
+    given: &Option<Spanned<Time>>,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+    problems: &mut Vec<Problem>,
+) -> Duration {
+    let Some(given) = given else { return default };
+    let time = given.get_ref().0;
+    if !range.contains(&time) {
+        let [from, to] = [range.start(), range.end()].map(|t| humantime::format_duration(*t));
+        let label = format!("must be {from} to {to}");
+        problems.push(source.problem(given.span(), "this time is out of range", label));
+    }
+    time
+}
+
+/// `host:port`, neither empty.
+pub(super) fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) -> (String, u16) {
+    let parsed = text.get_ref().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match parsed {
+        Some((host, port)) if !host.is_empty() && port > 0 && !host.contains(['/', ' ']) => (host.to_string(), port),
+        _ => {
+            let label = format!("found \"{}\", expected host:port, as in \"192.168.1.10:502\"", text.get_ref());
+            problems.push(source.problem(text.span(), "this is not a network address", label));
+            (String::new(), 0)
+        }
     }
 }

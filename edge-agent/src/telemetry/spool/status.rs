@@ -1,12 +1,47 @@
-//! How full the spool is, how long it lasts, and when it will be empty: for metrics and `edge-agent status`.
+//! What the spool counts, and what follows from it: how full it is, how long it lasts, when it will be empty. For metrics and
+//! `edge-agent status`.
 
-use super::SpoolStats;
+use crate::metrics::histogram::Histogram;
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// How much of a new measurement a rate takes over each second: a tenth, so it follows within some ten seconds.
 const SHARE: f64 = 0.1;
+
+/// What the spool counts.
+#[derive(Debug, Default)]
+pub struct SpoolStats {
+    /// Values appended.
+    pub produced: AtomicU64,
+    /// Values acknowledged by the broker.
+    pub delivered: AtomicU64,
+    /// Values dropped: the spool was full or they were too old.
+    pub lost: AtomicU64,
+    /// Values the broker refused.
+    pub refused: AtomicU64,
+    /// Messages waiting.
+    pub waiting: AtomicU64,
+    /// Bytes of them.
+    pub waiting_bytes: AtomicU64,
+    /// Records that damage took.
+    pub damaged: AtomicU64,
+    /// Bytes on disk, of what is done too: a segment goes when all in it is.
+    pub disk_bytes: AtomicU64,
+    /// Bytes that no disk holds yet.
+    pub volatile_bytes: AtomicU64,
+    /// Commits made.
+    pub commits: AtomicU64,
+    /// Bytes written by them.
+    pub written_bytes: AtomicU64,
+    /// Writes and fsyncs that failed.
+    pub disk_faults: AtomicU64,
+    /// The disk takes nothing right now.
+    pub is_failing: AtomicBool,
+    /// Time of a commit.
+    pub commit: Histogram,
+    pub(super) rates: Rates,
+}
 
 /// Rates, smoothed.
 #[derive(Debug, Default)]

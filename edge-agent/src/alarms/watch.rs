@@ -1,0 +1,127 @@
+//! What the rows look at, gathered twice a second.
+
+use super::desk::AlarmDesk;
+use crate::access::AccessPlan;
+use crate::board::Board;
+use crate::metrics::{RobotSeen, Stages};
+use control_core::interlock::Hold;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the rows are looked at.
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long something that happened counts as lately.
+const LATELY: Duration = Duration::from_secs(300);
+
+/// What the rows look at.
+pub struct Watch<'a> {
+    pub(crate) stages: &'a Stages,
+    pub(crate) access: &'a AccessPlan,
+    pub(crate) alive: bool,
+    pub(crate) publishes: bool,
+    pub(crate) wants_realtime: bool,
+    pub(crate) up_for: Duration,
+    pub(crate) held: Vec<(String, Hold)>,
+    pub(crate) twice: Vec<(u32, String)>,
+    /// Parts of the floor that are not acted upon, and for how long.
+    pub(crate) unread: Vec<(String, Duration)>,
+    /// What of the floor could not be proven.
+    pub(crate) unproven: &'a [String],
+    /// Mobile robots: name, jammed, charge of the battery where it is low.
+    pub(crate) robots: Vec<RobotSeen>,
+    pub(crate) lately: Lately,
+    pub(crate) refused: Option<String>,
+}
+
+/// What has happened in the last five minutes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lately {
+    pub(crate) orders_failed: Option<u64>,
+    pub(crate) samples_lost: Option<u64>,
+}
+
+/// A counter and when it last rose.
+#[derive(Default)]
+pub(super) struct Since {
+    known: Option<u64>,
+    before: u64,
+    rose: Option<Instant>,
+}
+
+impl Since {
+    pub(super) fn look(&mut self, value: u64, now: Instant) -> Option<u64> {
+        let known = *self.known.get_or_insert(value);
+        if value > known {
+            if self.rose.is_none() {
+                self.before = known;
+            }
+            self.rose = Some(now);
+        }
+        self.known = Some(value);
+        if self.rose.is_some_and(|at| now.duration_since(at) > LATELY) {
+            self.rose = None;
+        }
+        self.rose.map(|_| value - self.before)
+    }
+}
+
+/// What the rows need beside the stages.
+pub struct AlarmWatcher {
+    /// The desk.
+    pub desk: Arc<AlarmDesk>,
+    /// Counters.
+    pub stages: Arc<Stages>,
+    /// What the events add up to.
+    pub board: Arc<Board>,
+    /// Who may do what.
+    pub access: AccessPlan,
+    /// What of the floor could not be proven, and is driven on all the same.
+    pub unproven: Vec<String>,
+    /// Whether there is a broker to publish to.
+    pub publishes: bool,
+    /// Whether real time was asked for.
+    pub wants_realtime: bool,
+}
+
+impl AlarmWatcher {
+    /// Looks at the rows for as long as it lives.
+    pub async fn run(self, alive: impl Fn() -> bool) {
+        let start = Instant::now();
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            let watch = Watch {
+                stages: &self.stages,
+                access: &self.access,
+                alive: alive(),
+                publishes: self.publishes,
+                wants_realtime: self.wants_realtime,
+                up_for: now.duration_since(start),
+                held: self.board.held(),
+                twice: self.board.twice(),
+                unread: self.board.unread().into_iter().map(|(name, at)| (name, now.duration_since(at))).collect(),
+                unproven: &self.unproven,
+                robots: self.stages.robots.seen(),
+                lately: self.desk.lately(&self.stages, now),
+                refused: self.desk.refused(),
+            };
+            self.desk.look(&watch, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rose_lately_is_counted_from_its_first_rise_and_forgotten_after_a_while() {
+        let (mut since, t0) = (Since::default(), Instant::now());
+        assert_eq!(since.look(7, t0), None, "what was before the start is not lately");
+        assert_eq!(since.look(9, t0), Some(2));
+        assert_eq!(since.look(10, t0 + LATELY / 2), Some(3));
+        assert_eq!(since.look(10, t0 + LATELY * 2), None);
+    }
+}

@@ -1,0 +1,462 @@
+//! The one table of figures: name, help, kind, and where each is read.
+
+use super::Stages;
+use super::histogram::Histogram;
+use crate::commands::OUTCOMES;
+use crate::control::ROBOT_STATES;
+use crate::field::{DeviceStats, LineStats, Refusal};
+use device_drivers::{Health, LinkState};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How a figure behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Distribution, seconds.
+    Histogram,
+}
+
+/// Takes one sample of a figure: label and value.
+type Put<'a> = &'a mut dyn FnMut(Option<(&'static str, &str)>, Reading<'_>);
+
+/// A value, or a distribution.
+pub enum Reading<'a> {
+    /// A number.
+    Number(f64),
+    /// A distribution.
+    Distribution(&'a Histogram),
+}
+
+/// One figure.
+pub struct Figure {
+    /// Its name, with unit.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    pub(super) read: fn(&Stages, Put<'_>),
+}
+
+const fn figure(name: &'static str, help: &'static str, kind: Kind, read: fn(&Stages, Put<'_>)) -> Figure {
+    Figure { name, help, kind, read }
+}
+
+fn number(put: Put<'_>, value: u64) {
+    put(None, Reading::Number(value as f64));
+}
+
+fn flag(put: Put<'_>, value: bool) {
+    put(None, Reading::Number(f64::from(u8::from(value))));
+}
+
+fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
+    for (name, stats) in s.lines.all().iter() {
+        put(Some(("line", name)), Reading::Number(read(stats) as f64));
+    }
+}
+
+fn per_device(s: &Stages, put: Put<'_>, read: impl Fn(&DeviceStats) -> f64) {
+    for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
+        put(Some(("device", &device.name)), Reading::Number(read(device)));
+    }
+}
+
+fn counter(s: &Stages, put: Put<'_>, n: usize) {
+    number(put, s.control.counters.get(n).map_or(0, |c| c.load(Relaxed)));
+}
+
+use Kind::{Counter, Gauge, Histogram as Distribution};
+
+/// Every figure there is.
+pub const TABLE: &[Figure] = &[
+    figure("lightsout_build_info", "Always 1; the version is the label.", Gauge, |_, put| {
+        put(Some(("version", env!("CARGO_PKG_VERSION"))), Reading::Number(1.0));
+    }),
+    figure("lightsout_run_state", "1 for the state the runtime is in, 0 for the others.", Gauge, |s, put| {
+        for (name, now) in s.control.run_states() {
+            put(Some(("state", name)), Reading::Number(f64::from(u8::from(now))));
+        }
+    }),
+    figure("lightsout_cycles_total", "Control cycles completed.", Counter, |s, put| {
+        number(put, s.control.cycles.load(Relaxed));
+    }),
+    figure("lightsout_cycles_missed_total", "Beats skipped because a cycle was late.", Counter, |s, put| {
+        number(put, s.control.missed.load(Relaxed));
+    }),
+    figure("lightsout_cycle_exec_seconds", "Time a control cycle takes.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.control.exec));
+    }),
+    figure("lightsout_cycle_wake_seconds", "Time from the beat to the start of its cycle.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.control.wake));
+    }),
+    figure("lightsout_realtime", "1 when every permission for real time was granted.", Gauge, |s, put| {
+        flag(put, s.control.realtime.load(Relaxed));
+    }),
+    figure("lightsout_image_age_seconds", "Age of the newest machine status in the input image.", Gauge, |s, put| {
+        put(None, Reading::Number(s.control.image_age_ms.load(Relaxed) as f64 / 1000.0));
+    }),
+    figure(
+        "lightsout_events_lost_total",
+        "Events that did not fit into the ring to the order desk.",
+        Counter,
+        |s, put| {
+            number(put, s.control.events_lost.load(Relaxed));
+        },
+    ),
+    figure("lightsout_orders_active", "Orders that are not ended.", Gauge, |s, put| {
+        number(put, s.control.orders_active.load(Relaxed));
+    }),
+    figure("lightsout_orders_accepted_total", "Orders taken, adopted ones included.", Counter, |s, put| {
+        counter(s, put, 0)
+    }),
+    figure("lightsout_orders_rejected_total", "Orders refused.", Counter, |s, put| counter(s, put, 1)),
+    figure("lightsout_orders_completed_total", "Orders whose load is where it should be.", Counter, |s, put| {
+        counter(s, put, 2)
+    }),
+    figure("lightsout_orders_failed_total", "Orders given up.", Counter, |s, put| counter(s, put, 3)),
+    figure("lightsout_orders_busy_total", "Orders turned away because too many came at once.", Counter, |s, put| {
+        number(put, s.desk.busy.load(Relaxed));
+    }),
+    figure("lightsout_commands_sent_total", "Commands made for machines.", Counter, |s, put| counter(s, put, 4)),
+    figure("lightsout_commands_done_total", "Commands that machines have done.", Counter, |s, put| counter(s, put, 5)),
+    figure("lightsout_commands_failed_total", "Commands that failed or were rejected.", Counter, |s, put| {
+        counter(s, put, 6)
+    }),
+    figure("lightsout_commands_expired_total", "Commands that came too late to be begun.", Counter, |s, put| {
+        counter(s, put, 7)
+    }),
+    figure(
+        "lightsout_control_table_bytes",
+        "Bytes of the core's tables, asked for before the first cycle.",
+        Gauge,
+        |s, put| {
+            number(put, s.control.table_bytes.load(Relaxed));
+        },
+    ),
+    figure("lightsout_robots", "Mobile robots, by what they are doing on the roads.", Gauge, |s, put| {
+        if s.robots.any() {
+            for ((_, name), count) in ROBOT_STATES.iter().zip(s.robots.counts()) {
+                put(Some(("state", name)), Reading::Number(count as f64));
+            }
+        }
+    }),
+    figure("lightsout_robot_battery_ratio", "Charge of a mobile robot's battery, 0 to 1.", Gauge, |s, put| {
+        for (name, charge) in s.robots.charges() {
+            put(Some(("machine", &name)), Reading::Number(charge));
+        }
+    }),
+    figure("lightsout_gates", "Parts of the roads that are entered with a pass only.", Gauge, |s, put| {
+        if s.robots.any() {
+            number(put, s.robots.gates());
+        }
+    }),
+    figure("lightsout_gates_occupied", "Those for which a robot holds a pass.", Gauge, |s, put| {
+        if s.robots.any() {
+            number(put, s.robots.gates_occupied());
+        }
+    }),
+    figure("lightsout_line_up", "1 while the line has a link.", Gauge, |s, put| {
+        per_line(s, put, |l| u64::from(l.state() == LinkState::Up));
+    }),
+    figure("lightsout_line_connects_total", "Links made.", Counter, |s, put| {
+        per_line(s, put, |l| l.connects.load(Relaxed))
+    }),
+    figure("lightsout_line_failures_total", "Links lost, and tries that failed.", Counter, |s, put| {
+        per_line(s, put, |l| l.failures.load(Relaxed));
+    }),
+    figure(
+        "lightsout_line_untrusted",
+        "1 while the line is down because its server's certificate is not trusted: edge-agent pki.",
+        Gauge,
+        |s, put| per_line(s, put, |l| u64::from(l.refusal() == Some(Refusal::Untrusted))),
+    ),
+    figure(
+        "lightsout_line_denied",
+        "1 while the line is down because the server refuses our certificate, user or security.",
+        Gauge,
+        |s, put| per_line(s, put, |l| u64::from(l.refusal() == Some(Refusal::Denied))),
+    ),
+    figure("lightsout_line_insecure", "1 for an OPC UA line with security none.", Gauge, |s, put| {
+        per_line(s, put, |l| u64::from(l.is_insecure));
+    }),
+    figure("lightsout_polls_total", "Polls made.", Counter, |s, put| per_line(s, put, |l| l.polls.load(Relaxed))),
+    figure(
+        "lightsout_polls_missed_total",
+        "Polls of a device not made because the ones before took too long.",
+        Counter,
+        |s, put| per_device(s, put, |d| d.missed.load(Relaxed) as f64),
+    ),
+    figure("lightsout_device_up", "1 while the device answers.", Gauge, |s, put| {
+        per_device(s, put, |d| f64::from(u8::from(d.health() == Health::Healthy)));
+    }),
+    figure(
+        "lightsout_device_demoted",
+        "1 while the device is asked less often: it did not answer.",
+        Gauge,
+        |s, put| {
+            per_device(s, put, |d| f64::from(u8::from(d.health() == Health::Demoted)));
+        },
+    ),
+    figure("lightsout_device_age_seconds", "Time since the device was last read.", Gauge, |s, put| {
+        let now = s.clock.now().0;
+        for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
+            let at = device.read_at_ms.load(Relaxed);
+            if at > 0 {
+                let age = now.saturating_sub(at) as f64 / 1000.0;
+                put(Some(("device", &device.name)), Reading::Number(age));
+            }
+        }
+    }),
+    figure(
+        "lightsout_poll_start_jitter_seconds",
+        "Time from a poll's due time to its start.",
+        Distribution,
+        |s, put| {
+            for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
+                put(Some(("device", &device.name)), Reading::Distribution(&device.jitter));
+            }
+        },
+    ),
+    figure("lightsout_poll_seconds", "Time a poll takes.", Distribution, |s, put| {
+        for (name, stats) in s.lines.all().iter() {
+            put(Some(("line", name)), Reading::Distribution(&stats.poll));
+        }
+    }),
+    figure("lightsout_requests_total", "Requests sent to devices.", Counter, |s, put| {
+        per_line(s, put, |l| l.requests.load(Relaxed))
+    }),
+    figure("lightsout_timeouts_total", "Requests that were not answered in time.", Counter, |s, put| {
+        per_line(s, put, |l| l.timeouts.load(Relaxed))
+    }),
+    figure("lightsout_replies_dropped_total", "Replies dropped: late, duplicate, foreign.", Counter, |s, put| {
+        per_line(s, put, |l| l.dropped.load(Relaxed))
+    }),
+    figure("lightsout_replies_bad_total", "Replies that were no answer to what was asked.", Counter, |s, put| {
+        per_line(s, put, |l| l.bad_replies.load(Relaxed))
+    }),
+    figure(
+        "lightsout_serial_echoes_total",
+        "Copies of our own words that the adapter of a serial line gave back.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.echoes.load(Relaxed)),
+    ),
+    figure(
+        "lightsout_serial_noise_total",
+        "Requests sent into a serial line that was never silent.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.noise.load(Relaxed)),
+    ),
+    figure("lightsout_readings_total", "Readings taken from devices.", Counter, |s, put| {
+        per_line(s, put, |l| l.readings.load(Relaxed))
+    }),
+    figure("lightsout_readings_bad_total", "Readings that were Bad.", Counter, |s, put| {
+        per_line(s, put, |l| l.bad_readings.load(Relaxed))
+    }),
+    figure("lightsout_blocks_written_total", "Command blocks written and acknowledged.", Counter, |s, put| {
+        per_line(s, put, |l| l.blocks.load(Relaxed));
+    }),
+    figure(
+        "lightsout_blocks_failed_total",
+        "Command blocks refused or not acknowledged; they are written again.",
+        Counter,
+        |s, put| per_line(s, put, |l| l.blocks_failed.load(Relaxed)),
+    ),
+    figure("lightsout_writes_total", "Tag writes asked for from outside, by what came of them.", Counter, |s, put| {
+        for (name, count) in OUTCOMES.iter().zip(&s.writes.stats.outcomes) {
+            put(Some(("outcome", name)), Reading::Number(count.load(Relaxed) as f64));
+        }
+    }),
+    figure(
+        "lightsout_write_wait_worst_seconds",
+        "The longest a write can wait for the line: when a device does not answer.",
+        Gauge,
+        |s, put| {
+            for (name, stats) in s.lines.all().iter() {
+                put(Some(("line", name)), Reading::Number(stats.write_wait_worst.as_secs_f64()));
+            }
+        },
+    ),
+    figure("lightsout_write_seconds", "Time from a tag write's request to its outcome.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.writes.stats.took));
+    }),
+    figure("lightsout_commands_received_total", "Commands that came over MQTT and Sparkplug.", Counter, |s, put| {
+        number(put, s.commands.received.load(Relaxed));
+    }),
+    figure("lightsout_commands_refused_total", "Those that were turned away at the gate.", Counter, |s, put| {
+        number(put, s.commands.refused.load(Relaxed));
+    }),
+    figure("lightsout_commands_retained_total", "Retained commands, which are ignored.", Counter, |s, put| {
+        number(put, s.commands.retained.load(Relaxed));
+    }),
+    figure("lightsout_audit_lines_total", "Lines of the audit record on disk.", Counter, |s, put| {
+        number(put, s.audit.lines.load(Relaxed));
+    }),
+    figure(
+        "lightsout_audit_failed_total",
+        "Lines of the audit record that the disk did not take.",
+        Counter,
+        |s, put| {
+            number(put, s.audit.failed.load(Relaxed));
+        },
+    ),
+    figure("lightsout_traffic_lines_total", "Lines of the traffic log on disk.", Counter, |s, put| {
+        number(put, s.traffic.lines.load(Relaxed));
+    }),
+    figure(
+        "lightsout_traffic_failed_total",
+        "Lines of the traffic log that the disk did not take.",
+        Counter,
+        |s, put| {
+            number(put, s.traffic.failed.load(Relaxed));
+        },
+    ),
+    figure(
+        "lightsout_traffic_dropped_total",
+        "Files of the traffic log that made room for newer ones.",
+        Counter,
+        |s, put| {
+            number(put, s.traffic.dropped.load(Relaxed));
+        },
+    ),
+    figure("lightsout_tags_quarantined", "Tags a device refuses, asked for now and then.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quarantined.load(Relaxed))
+    }),
+    figure("lightsout_tags_good", "Tags whose quality is Good.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quality[0].load(Relaxed))
+    }),
+    figure("lightsout_tags_uncertain", "Tags whose quality is Uncertain.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quality[1].load(Relaxed))
+    }),
+    figure("lightsout_tags_bad", "Tags whose quality is Bad.", Gauge, |s, put| {
+        per_line(s, put, |l| l.quality[2].load(Relaxed))
+    }),
+    figure("lightsout_samples_produced_total", "Values promised to the broker.", Counter, |s, put| {
+        number(put, s.spool.stats.produced.load(Relaxed));
+    }),
+    figure("lightsout_samples_delivered_total", "Values the broker has acknowledged.", Counter, |s, put| {
+        number(put, s.spool.stats.delivered.load(Relaxed));
+    }),
+    figure(
+        "lightsout_samples_lost_total",
+        "Values dropped: the spool was full, or they too old.",
+        Counter,
+        |s, put| {
+            number(put, s.spool.stats.lost.load(Relaxed));
+        },
+    ),
+    figure("lightsout_samples_refused_total", "Values the broker refused.", Counter, |s, put| {
+        number(put, s.spool.stats.refused.load(Relaxed));
+    }),
+    figure("lightsout_spool_samples", "Messages waiting for the broker.", Gauge, |s, put| {
+        number(put, s.spool.stats.waiting.load(Relaxed));
+    }),
+    figure("lightsout_spool_bytes", "Bytes of messages waiting, on disk and in memory.", Gauge, |s, put| {
+        number(put, s.spool.status().waiting_bytes);
+    }),
+    figure(
+        "lightsout_spool_used_bytes",
+        "Bytes the spool takes, on disk and in memory: a segment goes when all in it is acknowledged.",
+        Gauge,
+        |s, put| {
+            number(put, s.spool.status().used_bytes);
+        },
+    ),
+    figure("lightsout_spool_capacity_bytes", "Bytes the spool may take.", Gauge, |s, put| {
+        number(put, s.spool.status().capacity_bytes);
+    }),
+    figure(
+        "lightsout_spool_lasts_seconds",
+        "How long it lasts without a broker, at the present rate; +Inf: for ever.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().lasts_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure(
+        "lightsout_spool_full_seconds",
+        "Time until it is full, at the present rates; +Inf: never.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().full_in_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure(
+        "lightsout_spool_drained_seconds",
+        "Time until nothing waits, at the present rates; +Inf: never.",
+        Gauge,
+        |s, put| {
+            put(None, Reading::Number(s.spool.status().drained_in_s.unwrap_or(f64::INFINITY)));
+        },
+    ),
+    figure("lightsout_spool_damaged_total", "Records that the disk gave back damaged.", Counter, |s, put| {
+        number(put, s.spool.stats.damaged.load(Relaxed));
+    }),
+    figure("lightsout_spool_disk_faults_total", "Writes to the spool's disk that failed.", Counter, |s, put| {
+        number(put, s.spool.stats.disk_faults.load(Relaxed));
+    }),
+    figure(
+        "lightsout_spool_failing",
+        "1 while the spool's disk takes nothing: records wait in memory.",
+        Gauge,
+        |s, put| {
+            flag(put, s.spool.stats.is_failing.load(Relaxed));
+        },
+    ),
+    figure("lightsout_spool_written_bytes_total", "Bytes written to the spool's disk.", Counter, |s, put| {
+        number(put, s.spool.stats.written_bytes.load(Relaxed));
+    }),
+    figure("lightsout_spool_commit_seconds", "Time of a commit: one write and one fsync.", Distribution, |s, put| {
+        put(None, Reading::Distribution(&s.spool.stats.commit));
+    }),
+    figure("lightsout_mqtt_connected", "1 while the broker is connected.", Gauge, |s, put| {
+        flag(put, s.mqtt.connected.load(Relaxed))
+    }),
+    figure("lightsout_mqtt_connects_total", "Connections to the broker made.", Counter, |s, put| {
+        number(put, s.mqtt.connects.load(Relaxed));
+    }),
+    figure(
+        "lightsout_mqtt_failures_total",
+        "Connections to the broker lost, and tries that failed.",
+        Counter,
+        |s, put| {
+            number(put, s.mqtt.failures.load(Relaxed));
+        },
+    ),
+    figure("lightsout_mqtt_broker", "Which broker is connected, by preference: 0 is the first.", Gauge, |s, put| {
+        number(put, s.mqtt.broker.load(Relaxed));
+    }),
+    figure("lightsout_mqtt_published_total", "Messages published, those sent again included.", Counter, |s, put| {
+        number(put, s.mqtt.published.load(Relaxed));
+    }),
+    figure(
+        "lightsout_alarms_active",
+        "Alarms that are raised and not shelved, by row of the table.",
+        Gauge,
+        |s, put| {
+            for (alarm, [active, ..]) in s.alarms.counts() {
+                put(Some(("alarm", alarm)), Reading::Number(active as f64));
+            }
+        },
+    ),
+    figure("lightsout_alarms_unacknowledged", "Alarms that nobody has acknowledged.", Gauge, |s, put| {
+        number(put, s.alarms.counts().iter().map(|(_, [_, unacknowledged, _])| unacknowledged).sum());
+    }),
+    figure("lightsout_alarms_shelved", "Alarms that are shelved.", Gauge, |s, put| {
+        number(put, s.alarms.counts().iter().map(|(_, [.., shelved])| shelved).sum());
+    }),
+    figure("lightsout_live_clients", "Pages and programs that look on right now.", Gauge, |s, put| {
+        number(put, s.live.clients.load(Relaxed) as u64);
+    }),
+    figure(
+        "lightsout_live_frames_total",
+        "Live frames made; each is made once, however many look on.",
+        Counter,
+        |s, put| {
+            number(put, s.live.frames.load(Relaxed));
+        },
+    ),
+];

@@ -1,0 +1,179 @@
+//! Who commits and tends: the spool's thread, from the first look at its folder to the last commit.
+//!
+//! ```text
+//!   start: lock the folder, read it ──> work: commit when it is due, tend once a second ──> close: last commit, cursor says "stopped"
+//! ```
+
+use super::lane::Lane;
+use super::writer::LaneWriter;
+use super::{COMMIT_AFTER, COMMIT_BYTES, Disk, Folder, Memory, STREAMS, Spool, SpoolOptions, Stream, lock, segment};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A disk that failed is tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often cursor, age and rates are looked at.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+
+impl Spool {
+    /// A spool in a folder, or in memory when there is none; with a thread that commits. Nobody else may use the folder meanwhile.
+    pub fn start(folder: Option<&Path>, options: SpoolOptions) -> Result<SpoolHandle, String> {
+        let memory = || Arc::new(Memory::default()) as Arc<dyn Disk>;
+        let mut held = None;
+        let disks = match folder {
+            None => [memory(), memory(), memory()],
+            Some(folder) => {
+                let why = |e: io::Error| {
+                    let user = "may this user write there, and is the disk mounted?";
+                    format!("the spool in {} cannot be opened: {e}; {user}", folder.display())
+                };
+                held = Some(hold(folder).map_err(why)?);
+                let disk = |s: Stream| Folder::new(&folder.join(s.name())).map(|f| Arc::new(f) as Arc<dyn Disk>);
+                let [high, normal, low] = STREAMS.map(disk);
+                [high.map_err(why)?, normal.map_err(why)?, low.map_err(why)?]
+            }
+        };
+        let place = folder.map_or_else(|| "memory".to_string(), |f| f.display().to_string());
+        let spool = Spool::open(disks, options).map_err(|e| format!("the spool in {place} cannot be opened: {e}"))?;
+        let worker = spool.clone();
+        let thread = std::thread::Builder::new().name("spool".into()).spawn(move || worker.work());
+        Ok(SpoolHandle { spool, thread: Some(thread.map_err(|e| e.to_string())?), _held: held })
+    }
+
+    /// Everything that is done now and then: segments that are done or too many go, the cursor is written. Blocks.
+    pub fn tend(&self) {
+        let mut writers = lock(&self.writers);
+        self.remove_done(&mut writers);
+        self.keep_to_limits(&mut writers);
+        for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
+            let (done, next) = {
+                let state = lock(&self.state);
+                (state.lane(stream).done.clone(), state.lane(stream).next)
+            };
+            let _ = writer.save_cursor(done, next, false, false);
+        }
+        drop(writers);
+        self.show(&lock(&self.state));
+        self.stats.rates.look(Instant::now());
+    }
+
+    /// Removes segments of which every record is done. The cursor says so first, durably.
+    fn remove_done(&self, writers: &mut [LaneWriter; 3]) {
+        for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
+            let (gone, done, next) = {
+                let mut state = lock(&self.state);
+                let lane = state.lane_mut(stream);
+                lane.tidy();
+                let active = writer.active_id();
+                let is_gone = |s: &segment::Segment| Some(s.id) != active && lane.done.open_from(s.first) > s.last;
+                let gone: Vec<_> = lane.segments.iter().filter(|s| is_gone(s)).copied().collect();
+                (gone, lane.done.clone(), lane.next)
+            };
+            if gone.is_empty() || writer.save_cursor(done, next, true, false).is_err() {
+                continue;
+            }
+            lock(&self.state).lane_mut(stream).segments.retain(|s| !gone.iter().any(|g| g.id == s.id));
+            for segment in gone {
+                let _ = writer.disk.remove(&segment.name());
+            }
+        }
+    }
+
+    /// The thread: commits when it is due, and tends.
+    fn work(&self) {
+        let (mut tended, mut retry): (Instant, Option<Instant>) = (Instant::now(), None);
+        loop {
+            let stop = {
+                let mut state = lock(&self.state);
+                loop {
+                    let now = Instant::now();
+                    let big = state.lanes.iter().any(|l| l.open_bytes() >= COMMIT_BYTES);
+                    let due = match (state.due, retry) {
+                        (_, Some(retry)) => Some(retry),
+                        (Some(_), None) if big || state.urgent => Some(now),
+                        (Some(first), None) => Some(first + COMMIT_AFTER),
+                        (None, None) => None,
+                    };
+                    let until = due.map_or(tended + TEND_EVERY, |due| due.min(tended + TEND_EVERY));
+                    if state.stop || until <= now {
+                        break;
+                    }
+                    state = self.wake.wait_timeout(state, until - now).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                (state.due, state.urgent) = (None, false);
+                state.stop
+            };
+            retry = self.commit().is_err().then(|| Instant::now() + RETRY);
+            if tended.elapsed() >= TEND_EVERY || self.over() {
+                tended = Instant::now();
+                self.tend();
+            }
+            if stop {
+                self.close();
+                return;
+            }
+        }
+    }
+
+    /// Whether more is used than may be.
+    fn over(&self) -> bool {
+        lock(&self.state).lanes.iter().map(Lane::disk_bytes).sum::<u64>() > self.options.capacity
+    }
+
+    /// The last commit, and a cursor that says that this was a stop.
+    pub fn close(&self) {
+        let committed = self.commit().is_ok();
+        let mut writers = lock(&self.writers);
+        self.remove_done(&mut writers);
+        for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
+            let (done, next) = {
+                let state = lock(&self.state);
+                (state.lane(stream).done.clone(), state.lane(stream).next)
+            };
+            let _ = writer.save_cursor(done, next, true, committed);
+        }
+    }
+}
+
+/// One process uses a spool at a time.
+fn hold(folder: &Path) -> io::Result<std::fs::File> {
+    std::fs::create_dir_all(folder)?;
+    let file = std::fs::File::create(folder.join("lock"))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::other("another gateway uses it")),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A spool with its thread.
+#[derive(Debug)]
+pub struct SpoolHandle {
+    /// The spool.
+    pub spool: Arc<Spool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _held: Option<std::fs::File>,
+}
+
+impl SpoolHandle {
+    /// Commits what is left, and ends the thread. Blocks.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        lock(&self.spool.state).stop = true;
+        self.spool.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for SpoolHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
