@@ -96,17 +96,20 @@ fn state(online: bool, timestamp: u64) -> Vec<u8> {
     format!("{{\"online\":{online},\"timestamp\":{timestamp}}}").into_bytes()
 }
 
+/// The metrics of a message, if it is of a kind that begins so.
+fn metrics_of(entry: &wire_broker::Entry, kind: &str) -> Option<Vec<Metric>> {
+    let Event::Publish(said) = &entry.event else { return None };
+    let is_kind = String::from_utf8_lossy(&said.topic).contains(&format!("/{kind}"));
+    is_kind.then(|| Payload::decode(&said.payload[..]).unwrap().metrics)
+}
+
 /// Waits until the newest table of alarms has this one, and says so of it.
 async fn alarm_stands(trace: &Trace, alarm: &str, state: &str) {
     let cell = |row: &Row, n: usize, text: &str| row.elements[n].value == Some(CellValue::Text(text.into()));
-    let newest = |entry: &wire_broker::Entry| {
-        let Event::Publish(said) = &entry.event else { return None };
-        let metrics = Payload::decode(&said.payload[..]).unwrap().metrics;
-        let table = |m: &Metric| if let Some(MetricValue::DataSet(set)) = &m.value { Some(set.clone()) } else { None };
-        metrics.iter().find_map(table)
-    };
+    let table = |m: Metric| if let Some(MetricValue::DataSet(set)) = m.value { Some(set) } else { None };
     let stands = async || {
-        let table = trace.lock().unwrap().iter().rev().find_map(newest);
+        let trace = trace.lock().unwrap();
+        let table = trace.iter().rev().filter_map(|e| metrics_of(e, "N")).flatten().find_map(table);
         table.is_some_and(|set| set.rows.iter().any(|row| cell(row, 0, alarm) && cell(row, 3, state)))
     };
     assert!(eventually(Duration::from_secs(20), stands).await, "{alarm} is told as {state}");
@@ -136,7 +139,10 @@ async fn alone(version: &str, more: &str) -> Scene {
     let wish = if more.contains("templates") {
         let (template_ref, is_definition) = (Some("moving".into()), Some(false));
         let asked = Template { metrics: vec![speed], template_ref, is_definition, ..Template::default() };
-        command(Some("m1"), None, MetricValue::Template(asked))
+        let metrics =
+            trace.lock().unwrap().iter().filter_map(|e| metrics_of(e, "DBIRTH")).flatten().collect::<Vec<_>>();
+        let alias = metrics.iter().find(|m| m.name.as_deref() == Some("m1")).unwrap().alias;
+        command(None, alias, MetricValue::Template(asked))
     } else {
         command(speed.name.as_deref(), None, speed.value.unwrap())
     };
