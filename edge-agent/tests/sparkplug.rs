@@ -326,10 +326,14 @@ async fn a_host_that_speaks_the_older_form_is_understood() {
 /// What waited while the broker was away comes as historical, with its own times, and every value comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_is_replayed_as_historical() {
+    tokio::join!(replayed("gw4", ""), replayed("gw5", "templates = true"));
+}
+
+async fn replayed(node: &str, more: &str) {
     let trace = Trace::default();
     let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
     let bank = bank().await;
-    let (_dir, agent) = agent(&bank, &[&broker], "gw4", "5,primary_host = \"scada\"", None).await;
+    let (_dir, agent) = agent(&bank, &[&broker], node, &format!("5,primary_host = \"scada\"\n{more}"), None).await;
     tokio::time::sleep(Duration::from_secs(2)).await; // connected, and not allowed to speak
     broker.tell("spBv1.0/STATE/scada", state(true, now_ms()), false);
     let enough = async || {
@@ -349,7 +353,7 @@ async fn what_waited_is_replayed_as_historical() {
     );
 }
 
-/// Values in births of devices and in their data.
+/// Values in births of devices and in their data: metrics, or members of instances, which are as historical as what they are in.
 #[derive(Debug, Default)]
 struct Replayed {
     born: u64,
@@ -364,11 +368,19 @@ impl Replayed {
         for entry in trace.lock().unwrap().iter() {
             let Event::Publish(p) = &entry.event else { continue };
             let (topic, payload) = (String::from_utf8_lossy(&p.topic), Payload::decode(&p.payload[..]).unwrap());
+            let values = payload.metrics.into_iter().flat_map(|metric| match metric.value {
+                Some(MetricValue::Template(instance)) if topic.contains("/D") => {
+                    assert!(instance.metrics.iter().all(|m| m.is_historical == metric.is_historical));
+                    instance.metrics
+                }
+                _ => vec![metric],
+            });
+            let values: Vec<Metric> = values.collect();
             if topic.contains("/DBIRTH/") {
-                seen.born += payload.metrics.len() as u64;
+                seen.born += values.len() as u64;
                 births.insert(topic.replace("DBIRTH", "DDATA"), payload.timestamp);
             }
-            for metric in payload.metrics.iter().filter(|_| topic.contains("/DDATA/")) {
+            for metric in values.iter().filter(|_| topic.contains("/DDATA/")) {
                 let is_historical = metric.is_historical == Some(true);
                 seen.historical += u64::from(is_historical);
                 seen.live += u64::from(!is_historical);
