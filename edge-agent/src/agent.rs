@@ -172,7 +172,7 @@ impl Agent {
         let telling =
             tells.map(|(topic, desk)| tokio::spawn(tell_orders((desk, interrupted), topic, spool.spool.clone())));
         let alarms = Arc::new(AlarmDesk::default());
-        // A Sparkplug host is told those that stand, by its edge node.
+        // A Sparkplug host is told those that stand, by its edge node, if it wants to be.
         let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
         let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
         let mqtt = plan.mqtt.clone().map(|m| {

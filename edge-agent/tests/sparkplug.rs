@@ -96,17 +96,20 @@ fn state(online: bool, timestamp: u64) -> Vec<u8> {
     format!("{{\"online\":{online},\"timestamp\":{timestamp}}}").into_bytes()
 }
 
+/// The metrics of a message, if it is of a kind that begins so.
+fn metrics_of(entry: &wire_broker::Entry, kind: &str) -> Option<Vec<Metric>> {
+    let Event::Publish(said) = &entry.event else { return None };
+    let is_kind = String::from_utf8_lossy(&said.topic).contains(&format!("/{kind}"));
+    is_kind.then(|| Payload::decode(&said.payload[..]).unwrap().metrics)
+}
+
 /// Waits until the newest table of alarms has this one, and says so of it.
 async fn alarm_stands(trace: &Trace, alarm: &str, state: &str) {
     let cell = |row: &Row, n: usize, text: &str| row.elements[n].value == Some(CellValue::Text(text.into()));
-    let newest = |entry: &wire_broker::Entry| {
-        let Event::Publish(said) = &entry.event else { return None };
-        let metrics = Payload::decode(&said.payload[..]).unwrap().metrics;
-        let table = |m: &Metric| if let Some(MetricValue::DataSet(set)) = &m.value { Some(set.clone()) } else { None };
-        metrics.iter().find_map(table)
-    };
+    let table = |m: Metric| if let Some(MetricValue::DataSet(set)) = m.value { Some(set) } else { None };
     let stands = async || {
-        let table = trace.lock().unwrap().iter().rev().find_map(newest);
+        let trace = trace.lock().unwrap();
+        let table = trace.iter().rev().filter_map(|e| metrics_of(e, "N")).flatten().find_map(table);
         table.is_some_and(|set| set.rows.iter().any(|row| cell(row, 0, alarm) && cell(row, 3, state)))
     };
     assert!(eventually(Duration::from_secs(20), stands).await, "{alarm} is told as {state}");
@@ -136,7 +139,10 @@ async fn alone(version: &str, more: &str) -> Scene {
     let wish = if more.contains("templates") {
         let (template_ref, is_definition) = (Some("moving".into()), Some(false));
         let asked = Template { metrics: vec![speed], template_ref, is_definition, ..Template::default() };
-        command(Some("m1"), None, MetricValue::Template(asked))
+        let metrics =
+            trace.lock().unwrap().iter().filter_map(|e| metrics_of(e, "DBIRTH")).flatten().collect::<Vec<_>>();
+        let alias = metrics.iter().find(|m| m.name.as_deref() == Some("m1")).unwrap().alias;
+        command(None, alias, MetricValue::Template(asked))
     } else {
         command(speed.name.as_deref(), None, speed.value.unwrap())
     };
@@ -320,10 +326,14 @@ async fn a_host_that_speaks_the_older_form_is_understood() {
 /// What waited while the broker was away comes as historical, with its own times, and every value comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_is_replayed_as_historical() {
+    tokio::join!(replayed("gw4", ""), replayed("gw5", "templates = true"));
+}
+
+async fn replayed(node: &str, more: &str) {
     let trace = Trace::default();
     let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
     let bank = bank().await;
-    let (_dir, agent) = agent(&bank, &[&broker], "gw4", "5,primary_host = \"scada\"", None).await;
+    let (_dir, agent) = agent(&bank, &[&broker], node, &format!("5,primary_host = \"scada\"\n{more}"), None).await;
     tokio::time::sleep(Duration::from_secs(2)).await; // connected, and not allowed to speak
     broker.tell("spBv1.0/STATE/scada", state(true, now_ms()), false);
     let enough = async || {
@@ -343,7 +353,7 @@ async fn what_waited_is_replayed_as_historical() {
     );
 }
 
-/// Values in births of devices and in their data.
+/// Values in births of devices and in their data: metrics, or members of instances, which are as historical as what they are in.
 #[derive(Debug, Default)]
 struct Replayed {
     born: u64,
@@ -358,11 +368,19 @@ impl Replayed {
         for entry in trace.lock().unwrap().iter() {
             let Event::Publish(p) = &entry.event else { continue };
             let (topic, payload) = (String::from_utf8_lossy(&p.topic), Payload::decode(&p.payload[..]).unwrap());
+            let values = payload.metrics.into_iter().flat_map(|metric| match metric.value {
+                Some(MetricValue::Template(instance)) if topic.contains("/D") => {
+                    assert!(instance.metrics.iter().all(|m| m.is_historical == metric.is_historical));
+                    instance.metrics
+                }
+                _ => vec![metric],
+            });
+            let values: Vec<Metric> = values.collect();
             if topic.contains("/DBIRTH/") {
-                seen.born += payload.metrics.len() as u64;
+                seen.born += values.len() as u64;
                 births.insert(topic.replace("DBIRTH", "DDATA"), payload.timestamp);
             }
-            for metric in payload.metrics.iter().filter(|_| topic.contains("/DDATA/")) {
+            for metric in values.iter().filter(|_| topic.contains("/DDATA/")) {
                 let is_historical = metric.is_historical == Some(true);
                 seen.historical += u64::from(is_historical);
                 seen.live += u64::from(!is_historical);
