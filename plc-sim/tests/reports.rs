@@ -1,7 +1,8 @@
 //! Dead-locks that users of other fleet managers have reported, as floors of ours: two robots that swap places on and on
 //! (rmf_ros2 #503), crossing streams at which each waits for the other (rmf #356), somebody who stands idle in the way
 //! (rmf_core #303), two who go to and fro before each other without end (rmf_core #145), a vehicle at rest that is given no order any
-//! more (openTCS #275).
+//! more (openTCS #275), a vehicle that reports where nobody expects it while orders are given out (openTCS #257: there the two threads
+//! wait for each other's lock; here one thread reads and decides, and holds none).
 
 mod support;
 
@@ -128,4 +129,42 @@ fn a_robot_at_rest_or_on_its_way_to_rest_gets_the_next_order() {
     }
     println!("40 orders, each fetched after {:.1} s at most", longest as f64 / 1e3);
     assert!(floor.plant.truth().is_clean(), "{:?}", floor.plant.truth());
+}
+
+/// Orders are given out all the time, and every second a robot reports a place where it was not sent: a person pushes it there. Who
+/// decides goes on in every cycle, and every order ends.
+#[test]
+fn who_reports_an_unexpected_place_while_orders_are_given_out_stops_nobody_else() {
+    let text = include_str!("../../configs/demo/floor.toml").replace("count = 24", "count = 6");
+    let config = PlantConfig::read(include_str!("../../configs/demo/plant.toml"), |_| Ok(text.clone())).unwrap();
+    let mut floor = support::closed_loop(config, 4, LinkFaults::default());
+    floor.run(6_000);
+    let mut rng = fastrand::Rng::with_seed(257);
+    let (places, robots) = (floor.plan().place_spots.len() as u16, floor.plan().view().robots().count());
+    let (mut id, mut pushed) = (0, 0);
+    for second in 0..240 {
+        if second % 4 == 0 {
+            id += 1;
+            let inside: Vec<LoadId> = floor.plan().bays().filter_map(|b| floor.plant.loads().at(b)).collect();
+            floor.order(support::order(id, inside[rng.usize(0..inside.len())], Stops::process(0, 1), 2, 0));
+        }
+        let who = floor.plan().view().robots().nth(rng.usize(0..robots)).map(|(id, ..)| id).unwrap();
+        let to = rng.u16(0..places);
+        pushed +=
+            u32::from(floor.plant.machine(who).is_some_and(|m| m.job().is_none()) && floor.plant.push_robot(who, to));
+        let before = floor.controller.output().cycle;
+        floor.run(1_000);
+        assert_eq!(floor.controller.output().cycle - before, 100, "a cycle every 10 ms");
+    }
+    for _ in 0..180 {
+        floor.run(10_000);
+        if floor.controller.orders().is_empty() {
+            break;
+        }
+    }
+    assert!(pushed > 20, "{pushed} pushed");
+    assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
+    assert!(floor.counters().orders_completed > 40, "{:?}", floor.counters());
+    let truth = floor.plant.truth();
+    assert!(truth.lost.is_empty() && truth.in_two_places.is_empty() && truth.double_commands == 0, "{truth:?}");
 }
