@@ -323,3 +323,30 @@ fn the_load_of_a_robot_that_has_failed_goes_on_with_another_one_as_soon_as_someb
     assert_eq!(shift.floor.counters().orders_failed, 0);
     assert!(shift.floor.plant.truth().is_clean(), "{:?}", shift.floor.plant.truth());
 }
+
+/// Two lifts on one mast, a belt out at each: what the lower one was to fetch the upper one fetches while that stands still.
+#[test]
+fn when_a_lift_stops_the_other_one_brings_out_what_it_can() {
+    let text = "[[aisle]]\nname = \"r\"\ntiers = 5\nbays = 8\nlifts = 2\n\
+                [[belt]]\nname = \"out-1\"\nfrom = \"r.lift-1\"\nto = \"outside\"\n\
+                [[belt]]\nname = \"out-2\"\nfrom = \"r.lift-2\"\nto = \"outside\"\n";
+    let config = PlantConfig::read("floor = \"rack.toml\"\nloads = 60\n", |_| Ok(text.into())).unwrap();
+    let mut floor = closed_loop(config, 3, LinkFaults::default());
+    floor.run(6_000);
+    let lifts = floor.plan().aisles[0].lifts.clone();
+    floor.plant.set_mode(lifts[0], Mode::Manual);
+    floor.run(1_000);
+    let (stands, moves) = (floor.plant.done(lifts[0]), floor.plant.done(lifts[1]));
+    // From the tiers above the one that stands.
+    let bays = (1..5).flat_map(|tier| (0..6).map(move |n| (tier, n)));
+    let bays = bays.filter_map(|(tier, n)| floor.plan().bay(0, tier, n));
+    let loads: Vec<LoadId> = bays.filter_map(|bay| floor.plant.loads().at(bay)).collect();
+    for (id, load) in (1..).zip(&loads) {
+        floor.order(order(id, *load, Stops::RETRIEVE, 2, 0));
+    }
+    floor.run(300_000);
+    assert!(loads.len() > 8 && floor.controller.orders().is_empty(), "{}", floor.situation());
+    assert_eq!(floor.plant.done(lifts[0]), stands, "it is told nothing");
+    assert!(floor.plant.done(lifts[1]) - moves >= 2 * loads.len() as u32);
+    assert!(floor.plant.truth().is_clean(), "{:?}", floor.plant.truth());
+}

@@ -299,8 +299,8 @@ impl Controller<'_> {
 
     /// Whether shuttles come to a tier and its lane from the lifts has no place for one more.
     fn lane_is_full(&self, floor: &Floor<'_>, tier: ZoneId, load: LoadId) -> bool {
-        let tiers = Controller::rack_of_tier(floor, tier).map_or(&[][..], |rack| floor.tiers(rack));
-        let lane = tiers.iter().find(|t| t.bays == tier).and_then(|t| floor.zone(t.lane_in));
+        let rack = Controller::rack_of_tier(floor, tier);
+        let lane = rack.and_then(|rack| floor.tier(rack, Some(tier))).and_then(|t| floor.zone(t.lane_in));
         lane.is_some_and(|lane| !self.stock.free_for(floor, lane.entry(), load))
     }
 

@@ -445,6 +445,11 @@ impl<'f> Floor<'f> {
         self.tables.tiers.get(first..first + count).unwrap_or_default()
     }
 
+    /// The tier of a rack that has these bays.
+    pub fn tier(&self, rack: &Rack, bays: Option<ZoneId>) -> Option<&'f Tier> {
+        self.tiers(rack).iter().find(|tier| Some(tier.bays) == bays)
+    }
+
     /// Whether a machine is one that moves loads along a link, on whichever tier it stands.
     pub fn is_mover(&self, machine: MachineId, by: Mover) -> bool {
         match (by, self.machine(machine).map(|m| m.kind)) {

@@ -73,16 +73,13 @@ impl Controller<'_> {
     pub(crate) fn can_do(&self, floor: &Floor<'_>, id: MachineId, by: Mover, task: &Task) -> bool {
         let Some(rack) = floor.rack_of(id) else { return by == Mover::Machine(id) };
         let whole = matches!(self.machine(id).stand, Stand::Tier(_));
-        let own = self.stock.tier(id).and_then(|bays| floor.tiers(rack).iter().find(|t| t.bays == bays));
+        let own = floor.tier(rack, self.stock.tier(id));
         floor.is_mover(id, by) && whole && own.is_some_and(|t| touches(floor, t, task)) && self.is_alone(rack, id)
     }
 
     /// Where a machine takes loads from at present.
     pub(crate) fn sources_now<'f>(&self, floor: &Floor<'f>, id: MachineId) -> impl Iterator<Item = ZoneId> + use<'f> {
-        let own = floor.rack_of(id).map(|rack| {
-            let bays = self.stock.tier(id);
-            floor.tiers(rack).iter().find(|t| Some(t.bays) == bays).copied()
-        });
+        let own = floor.rack_of(id).map(|rack| floor.tier(rack, self.stock.tier(id)));
         floor.sources(id).iter().copied().filter(move |z| own.is_none_or(|tier| tier.is_some_and(|t| t.has(*z))))
     }
 
@@ -126,7 +123,7 @@ impl Controller<'_> {
         let rack = floor.rack_of(rider)?;
         match self.machine(rider).stand {
             Stand::Tier(n) | Stand::Between(n, _) => tier_at(floor, rack, n),
-            Stand::Lift(_) => floor.tiers(rack).iter().find(|t| t.bays == ride.to),
+            Stand::Lift(_) => floor.tier(rack, Some(ride.to)),
             Stand::Unknown => None,
         }
     }
@@ -245,8 +242,7 @@ impl Controller<'_> {
         here: &[Candidate],
     ) -> bool {
         let Some(rack) = floor.rack_of(id) else { return false };
-        let own = self.stock.tier(id);
-        let Some(from) = floor.tiers(rack).iter().find(|t| Some(t.bays) == own) else { return false };
+        let Some(from) = floor.tier(rack, self.stock.tier(id)) else { return false };
         if !matches!(self.machine(id).stand, Stand::Tier(_)) || floor.is_closed(from.bays) || !self.is_alone(rack, id) {
             return false;
         }
@@ -271,7 +267,7 @@ impl Controller<'_> {
         let Some((want, to)) = best else { return false };
         let leaves =
             stays.is_none_or(|(class, since)| want.0 < class || (want.0 == class && want.1.plus(BATCH_MS) < since));
-        let Some(tier) = floor.tiers(rack).iter().find(|t| t.bays == to).filter(|_| leaves) else { return false };
+        let Some(tier) = floor.tier(rack, Some(to)).filter(|_| leaves) else { return false };
         let Some(lift) = self.free_lift(floor, rack, from, tier) else { return false };
         self.with(id, |m| m.ride = Some(Ride { lift, to, retry_at: now }));
         self.with(lift, |m| m.rider = Some(id));

@@ -94,8 +94,10 @@ impl Machine {
             }
             MachineKind::Lift { .. } => {
                 // At its own foot, where its belts are: the upper one of two stands above the lower one.
-                let foot =
-                    floor.sources(id).iter().filter_map(|z| floor.zone(*z)).map(|z| floor.stop_mm(id, z.exit())).min();
+                let stops = floor.sources(id).iter().filter_map(|z| floor.zone(*z)).map(|z| z.exit());
+                let deck = floor.zone_of(info.deck).map_or(&[][..], |(deck, _)| floor.links(deck));
+                let puts = deck.iter().filter_map(|l| floor.zone(l.to)).map(|z| z.entry());
+                let foot = stops.chain(puts).map(|pos| floor.stop_mm(id, pos)).min();
                 carrier(config.lift, f64::from(foot.unwrap_or(0)) / 1e3, Stand::Unknown)
             }
             MachineKind::Station(station) => {
