@@ -11,7 +11,7 @@
 //!           token  beat  boot  time ms  seen  done  result reason mode  interlocks fault state load  process values
 //! ```
 
-use control_core::image::{Command, CommandCode, CommandResult, MachineStatus, Mode, PackState, Reason};
+use control_core::image::{Command, CommandCode, CommandResult, MachineStatus, Mode, PackState, Reason, Stand};
 use control_core::units::LoadId;
 
 /// Words of a command block.
@@ -97,8 +97,11 @@ pub mod status {
     pub const CURRENT_DA: usize = 21;
     /// Where a mobile robot is in the hall, x in centimetres, signed.
     pub const X_CM: usize = CURRENT_DA;
-    /// Commands done since the machine was built, modulo 65536; of a mobile robot where it is in the hall, y in centimetres.
+    /// Commands done since the machine was built, modulo 65536; of a mobile robot where it is in the hall, y in centimetres; of a shuttle
+    /// that changes tier where it stands.
     pub const CYCLES: usize = 22;
+    /// Where a shuttle stands that changes tier: its tier in the low byte, the lift in the high byte, both while it is between the two.
+    pub const STAND: usize = CYCLES;
     /// Where a mobile robot is in the hall, y in centimetres, signed.
     pub const Y_CM: usize = CYCLES;
     /// How often the machine has left AUTO; kept over restarts of the controller.
@@ -194,6 +197,7 @@ pub fn decode_status(words: &[u16]) -> Option<MachineStatus> {
         auto_exits: w[AUTO_EXITS],
         at: w[AT],
         charge: w[CHARGE],
+        stand: Stand::from_word(w[STAND]),
     })
 }
 

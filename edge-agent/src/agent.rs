@@ -172,7 +172,7 @@ impl Agent {
         let telling =
             tells.map(|(topic, desk)| tokio::spawn(tell_orders((desk, interrupted), topic, spool.spool.clone())));
         let alarms = Arc::new(AlarmDesk::default());
-        // A Sparkplug host is told those that stand, by its edge node.
+        // A Sparkplug host is told those that stand, by its edge node, if it wants to be.
         let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
         let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
         let mqtt = plan.mqtt.clone().map(|m| {
@@ -399,7 +399,7 @@ fn start_spool(mqtt: Option<&MqttPlan>, lines: &[LinePlan]) -> Result<(SpoolHand
     };
     let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
     let (payload, encoding) = (plan.payload, plan.encoding);
-    let hub = plan.sparkplug.as_ref().map(|_| Hub::new(lines, FIRST_DEVICE_ALIAS));
+    let hub = plan.sparkplug.as_ref().map(|s| Hub::new(lines, FIRST_DEVICE_ALIAS, s.templates));
     let publish = Publish { spool: handle.spool.clone(), payload, encoding, hub };
     Ok((handle, Some(publish)))
 }

@@ -319,6 +319,7 @@ fn code_name(code: CommandCode) -> &'static str {
         CommandCode::Start => "run its program at",
         CommandCode::Move => "go to",
         CommandCode::Drive => "drive",
+        CommandCode::Board => "drive onto",
     }
 }
 

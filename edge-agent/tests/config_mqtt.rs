@@ -4,7 +4,7 @@ use edge_agent::config::{self, Plan};
 use edge_agent::telemetry::mqtt::wire::Version;
 use edge_agent::telemetry::payload::Encoding;
 use edge_agent::telemetry::spool::{Replay, Retention, Stream};
-use expect_test::expect_file;
+use expect_test::{expect, expect_file};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -92,6 +92,7 @@ fn what_is_wrong_with_it_is_told() {
         ("a spool too small", spool("size = \"10kB\""), tag("")),
         ("Sparkplug with a topic", mqtt("topic = \"{device}/{tag}\"\nsparkplug = { group = \"g\" }"), tag("")),
         ("a group that is no level", mqtt("sparkplug = { group = \"a/b\" }"), tag("")),
+        ("an unknown key of Sparkplug", mqtt("sparkplug = { group = \"g\", template = true }"), tag("")),
         ("a command for no tag", mqtt("commands = { allow = [\"speed\"] }"), tag("")),
         ("orders without a floor", mqtt("commands = { orders = true }"), tag("")),
         ("a rate of no commands", mqtt("commands = { rate = 0.0 }"), tag("")),
@@ -108,4 +109,36 @@ fn what_is_wrong_with_it_is_told() {
         let _ = write!(all, "=== {name}\n{text}\n\n");
     }
     expect_file!["snapshots/config_mqtt.txt"].assert_eq(&all);
+}
+
+#[test]
+fn templates_are_named_after_files_and_two_of_one_name_are_told_apart() {
+    let agent = |templates: bool| {
+        let second = "[[line.device]]\nname = \"e\"\ncell = \"c\"\nunit = 2\nprofile = \"east/P.toml\"\n";
+        format!(
+            "{HEAD}[mqtt]\nbroker = \"b:1883\"\nsparkplug = {{ group = \"g\", templates = {templates} }}\n{LINE}{second}"
+        )
+    };
+    let dir = folder(&agent(false), TAG);
+    std::fs::create_dir_all(dir.path().join("east")).unwrap();
+    std::fs::write(dir.path().join("east/P.toml"), TAG).unwrap();
+    let names = load(dir.path()).lines[0].devices.iter().map(|d| d.profile.to_string()).collect::<Vec<_>>();
+    assert_eq!(names, ["p", "P"], "without templates nobody minds");
+    std::fs::write(dir.path().join("agent.toml"), agent(true)).unwrap();
+    let report = config::load(&dir.path().join("agent.toml")).expect_err("two of one name");
+    let text = report.render(false).replace(&format!("{}/", dir.path().display()), "");
+    expect![[r#"
+        error: two templates have the same name
+          --> agent.toml:19:11
+           |
+        19 | profile = "east/P.toml"
+           |           ^^^^^^^^^^^^^ `P` is already the template of p.toml
+           |
+        help: templates are named after files, and capitals do not tell them apart: rename one of the files
+
+        1 problem; nothing was started"#]]
+    .assert_eq(&text);
+    // The same file by another way is the same template.
+    std::fs::write(dir.path().join("agent.toml"), agent(true).replace("east/P.toml", "east/../p.toml")).unwrap();
+    load(dir.path());
 }

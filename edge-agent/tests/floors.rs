@@ -78,6 +78,7 @@ fn what_is_proven_of_a_floor_and_what_is_wrong_with_it_is_said_with_place_and_li
     let closed = with("@PPPP@@@@\nA....C@@@\nB....F@@@\nD.......E\n@....@@@@", "PPPPAB\n@@@.@@\nPPDCFE");
     let brave = AGENT.replace("file = \"floor.toml\"", "file = \"floor.toml\"\nunproven = true");
     let robots = format!("[[machine]]\nname = \"robot-1\"\ncount = 4\n{BLOCKS}");
+    let of_one = format!("[[machine]]\ncount = 2\n{BLOCKS}[sensors]\nfirst = \"input:1000\"\n");
     let other = format!("[[machine]]\nname = \"robot-9\"\n{BLOCKS}");
     let rows = [
         ("a corridor with a gate", HALL.to_string(), AGENT, vec![]),
@@ -93,6 +94,13 @@ fn what_is_proven_of_a_floor_and_what_is_wrong_with_it_is_said_with_place_and_li
             AGENT,
             vec![],
         ),
+        (
+            "fewer shuttles than tiers",
+            with("tiers   = 2", "tiers   = 2\nshuttles = 1"),
+            AGENT,
+            vec![("aisle.toml", &*of_one)],
+        ),
+        ("more shuttles than tiers", with("tiers   = 2", "tiers   = 2\nshuttles = 3"), AGENT, vec![]),
         (
             "two kinds of robots, and an area with a cap",
             with("count = 3", "count = 2\n[[robots.kind]]\ncount = 1\nsize = [0.7, 0.5]").replace(

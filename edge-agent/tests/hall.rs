@@ -3,11 +3,12 @@
 mod support;
 
 use edge_agent::Agent;
-use edge_agent::config::DriverPlan;
+use edge_agent::config::{DriverPlan, Plan};
 use plc_sim::faces::Keep;
 use plc_sim::{PlantConfig, Sim};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use support::{eventually, http};
 
@@ -93,22 +94,19 @@ async fn metric(at: SocketAddr, name: &str) -> Option<f64> {
     page.lines().find(|l| l.starts_with(name))?.rsplit(' ').next()?.parse().ok()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_page_sees_them_drive() {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in FILES {
-        std::fs::write(dir.path().join(name), text).unwrap();
-    }
-    let mut plant = PlantConfig::read("floor = \"hall.toml\"\nloads = 12\n", |_| Ok(HALL.into())).unwrap();
+/// A plant on the floor `hall.toml`, and the plan of a gateway beside it.
+async fn plant_and_plan(dir: &Path, floor: &str, agent: &str, loads: u16) -> (Sim, Plan) {
+    let plant = format!("floor = \"hall.toml\"\nloads = {loads}\n");
+    let mut plant = PlantConfig::read(&plant, |_| Ok(floor.into())).unwrap();
     plant.listen.modbus.set_port(0);
     plant.listen.opcua.set_port(0);
     plant.speed = 3.0;
     plant.watchdog_s = 2.0; // a busy machine is no fault of the plant
-    let keep = Keep { state: None, pki_dir: Some(dir.path().join("pki")) };
+    let keep = Keep { state: None, pki_dir: Some(dir.join("pki")) };
     let sim = Sim::start(plant, 5, 1, keep).await.unwrap();
 
-    std::fs::write(dir.path().join("agent.toml"), AGENT).unwrap();
-    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(dir.join("agent.toml"), agent).unwrap();
+    let mut plan = edge_agent::config::load(&dir.join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     plan.listen.set_port(0);
     for line in &mut plan.lines {
         match &mut line.driver {
@@ -118,6 +116,16 @@ async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_pa
             DriverPlan::OpcUa(spec) => spec.endpoint = format!("opc.tcp://{}/", sim.addresses.opcua),
         }
     }
+    (sim, plan)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_page_sees_them_drive() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in FILES {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let (sim, plan) = plant_and_plan(dir.path(), HALL, AGENT, 12).await;
     let agent = Agent::start(plan).await.unwrap();
     let at = agent.http;
     assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
@@ -181,4 +189,65 @@ async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_pa
     agent.stop().await;
     let truth = sim.truth();
     assert!(truth.is_clean() && truth.loads_left == 2, "{truth:?}");
+}
+
+const RACK: &str = r#"
+[[aisle]]
+name     = "r"
+tiers    = 3
+bays     = 4
+shuttles = 1
+
+[[belt]]
+name = "out"
+from = "r.lift"
+to   = "outside"
+"#;
+const RACK_FILES: [(&str, &str); 2] = [
+    ("hall.toml", RACK),
+    (
+        "rack.toml",
+        "[[machine]]\ncount = 2\nstatus = \"input:0\"\ncommand = \"holding:0\"\n[sensors]\nfirst = \"input:1000\"\n",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shuttle_that_changes_tier_fetches_from_each_and_the_page_sees_it_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in RACK_FILES {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let head = AGENT.split("[[line]]").next().unwrap();
+    let device = "name = \"rack-plc\"\ncell = \"rack\"\nunit = 1\nprofile = \"rack.toml\"\nmachine = \"r.shuttle-1\"\n";
+    let agent = format!("{head}[[line]]\nname = \"rack\"\nmodbus = \"127.0.0.1:5020\"\n[[line.device]]\n{device}");
+    let (sim, plan) = plant_and_plan(dir.path(), RACK, &agent, 24).await;
+    let agent = Agent::start(plan).await.unwrap();
+    let at = agent.http;
+    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
+
+    // The rack is full: a load of each tier is among these.
+    let scene = get(at, "/api/v1/floor").await;
+    let names: Vec<&str> = scene["places"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let loads = get(at, "/api/v1/floor/now").await["loads"].clone();
+    let on = |tier: &str| {
+        let is_on = |l: &&Value| names[l[0].as_u64().unwrap() as usize].starts_with(&format!("r.bay-{tier}-"));
+        loads.as_array().unwrap().iter().find(is_on).and_then(|l| l[1].as_u64()).unwrap()
+    };
+    for tier in ["3", "1", "2"] {
+        let order = json!({ "kind": "retrieve", "load": on(tier) }).to_string();
+        assert_eq!(http(at, "POST", "/api/v1/orders", &order).await.unwrap().0, 201);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let done = eventually(Duration::from_secs(180), async || {
+        seen.insert(get(at, "/api/v1/floor/now").await["v"][0][2].as_u64());
+        metric(at, "lightsout_orders_completed_total").await == Some(3.0)
+    });
+    assert!(done.await, "{:#}", get(at, "/api/v1/orders").await);
+    assert_eq!(seen, [Some(0), Some(1), Some(2)].into(), "the tiers it was seen on");
+    let shuttle = get(at, "/api/v1/floor/vehicles/0").await;
+    let said = shuttle["commands"].to_string();
+    assert!(said.contains("drive onto r.lift.deck"), "{said}");
+    agent.stop().await;
+    let truth = sim.truth();
+    assert!(truth.is_clean() && truth.loads_left >= 2, "{truth:?}");
 }

@@ -369,12 +369,12 @@ fn metric<'a>(message: &'a serde_json::Value, name: &str) -> &'a serde_json::Val
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_specification_s_own_classes_decode_the_table_of_alarms() {
-    let test = "the_specification_s_own_classes_decode_the_table_of_alarms";
+async fn the_specification_s_own_classes_decode_alarms_and_templates_and_write_a_member() {
+    let test = "the_specification_s_own_classes_decode_alarms_and_templates_and_write_a_member";
     let (Some(mosquitto), Some(python)) = (installed("mosquitto", test), pysparkplug(test)) else { return };
     let broker = Broker::start(&mosquitto, |_| "allow_anonymous true".into()).await;
     let bank = Bank::start(BankConfig { units: 3, registers: 200, ..BankConfig::default() }).await.unwrap();
-    let (_dir, agent) = sparkplug_node(&broker, &bank, "alarms = true").await;
+    let (dir, agent) = sparkplug_node(&broker, &bank, "alarms = true\ntemplates = true").await;
     agent.stages.alarms.configuration_refused(Some("a key is wrong".into()));
     assert!(eventually(Duration::from_secs(20), async || !agent.stages.alarms.list().is_empty()).await);
     let json = host_says(python, "sparkplug_births.py", &broker).await;
@@ -389,5 +389,28 @@ async fn the_specification_s_own_classes_decode_the_table_of_alarms() {
     let want = [(1, "configuration"), (2, "medium"), (3, "unacknowledged"), (6, "a key is wrong")];
     want.iter().for_each(|(n, text)| assert_eq!(cells[n]["string_value"], *text, "{cells}"));
     assert_eq!(cells[4]["boolean_value"], true, "{cells}");
+
+    let definition = &metric(birth, "p")["template_value"];
+    let names = |template: &serde_json::Value, what: &str| {
+        let all = template[what].as_array().cloned().unwrap_or_default();
+        all.iter().map(|m| m["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(definition, "metrics"), names(definition, "parameters")),
+        (vec!["a".into(), "speed".into()], vec!["Cell".into(), "Unit".into()])
+    );
+    assert_eq!(definition["is_definition"], true);
+    for (n, device) in ["m1", "m2", "still"].iter().enumerate() {
+        let instance = &metric(&json[format!("spBv1.0/plant/DBIRTH/gw/{device}")], device)["template_value"];
+        assert_eq!((&instance["is_definition"], &instance["template_ref"]), (&false.into(), &"p".into()), "{instance}");
+        assert_eq!(instance["parameters"][1], serde_json::json!({"name": "Unit", "type": 5, "int_value": n + 1}));
+        assert_eq!(names(instance, "metrics"), ["a", "speed"]);
+        assert!(instance["metrics"][0]["long_value"].is_string(), "{instance}");
+    }
+    let wrote = async || {
+        let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
+        text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\"")
+    };
+    assert!(eventually(Duration::from_secs(20), wrote).await, "a member is written as a tag is");
     agent.stop().await;
 }

@@ -99,6 +99,22 @@ fn nor_does_one_of_a_hall_with_mobile_robots_two_aisles_and_four_cells() {
 }
 
 #[test]
+fn nor_one_of_a_rack_in_which_two_shuttles_change_tier() {
+    let text = "[[aisle]]\nname = \"r\"\ntiers = 6\nbays = 8\nshuttles = 2\nlifts = 2\n\
+                [[belt]]\nname = \"out\"\nfrom = \"r.lift-1\"\nto = \"outside\"\n\
+                [[belt]]\nname = \"out-2\"\nfrom = \"r.lift-2\"\nto = \"outside\"\n";
+    let config = PlantConfig::read("floor = \"rack.toml\"\nloads = 60\n", |_| Ok(text.into())).unwrap();
+    let arena = Arena::new();
+    let mut floor = ClosedLoop::new(&arena, config, 1, LinkFaults::default()).unwrap();
+    let mut allocations = 0u64;
+    for n in 1..=50u32 {
+        floor.order(OrderRequest::new(OrderId(n), LoadId::new(1000 + n).unwrap(), Stops::RETRIEVE));
+        floor.run_for(10_000, |cycle| allocations += counted(cycle));
+    }
+    assert!(allocations == 0 && floor.counters().orders_completed > 30, "{allocations}, {:?}", floor.counters());
+}
+
+#[test]
 fn the_counter_counts() {
     // The test of the test: an allocation planted where a cycle would be is seen.
     assert_eq!(counted(|| drop(std::hint::black_box(vec![1u8; 16]))), 2);

@@ -11,11 +11,13 @@ const LETTERS: [char; 12] = ['A', 'B', 'C', 'D', 'F', 'G', 'H', 'I', 'J', 'K', '
 
 /// Draws a floor: its file, and what it means.
 pub fn draw(seed: u64) -> (String, FloorPlan) {
+    // In a third of the racks there are fewer shuttles than tiers.
+    let change = seed / 6 % 3 == 1;
     for again in 0..u64::MAX {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(1_000).wrapping_add(again));
         let text = match seed % 6 {
-            5 => rack_alone(&mut rng),
-            n => with_robots(&mut rng, KINDS[n as usize]),
+            5 => rack_alone(&mut rng, change),
+            n => with_robots(&mut rng, KINDS[n as usize], change),
         };
         if let Some((text, Ok(plan))) = text.map(|t| (t.clone(), FloorPlan::parse(&t))) {
             return (text, plan);
@@ -24,7 +26,7 @@ pub fn draw(seed: u64) -> (String, FloorPlan) {
     unreachable!("some floor can be proven")
 }
 
-fn aisle(rng: &mut fastrand::Rng, name: &str, text: &mut String) -> u16 {
+fn aisle(rng: &mut fastrand::Rng, name: &str, text: &mut String, change: bool) -> u16 {
     let (tiers, bays, depth, lane) = (rng.u16(1..5), rng.u16(2..9), rng.u16(1..3), rng.u16(1..4));
     let lifts = if tiers > 1 { rng.u16(1..3) } else { 1 };
     let _ = writeln!(
@@ -33,6 +35,9 @@ fn aisle(rng: &mut fastrand::Rng, name: &str, text: &mut String) -> u16 {
          at = [-3.0, {}.0]\ntowards = \"west\"",
         rng.u8(0..12)
     );
+    if change && tiers > 1 {
+        let _ = writeln!(text, "shuttles = {}", rng.u16(1..tiers));
+    }
     lifts
 }
 
@@ -43,9 +48,9 @@ fn belt(text: &mut String, name: &str, from: &str, to: &str, places: u16, stop: 
     }
 }
 
-fn rack_alone(rng: &mut fastrand::Rng) -> Option<String> {
+fn rack_alone(rng: &mut fastrand::Rng, change: bool) -> Option<String> {
     let mut text = String::new();
-    let lifts = aisle(rng, "r", &mut text);
+    let lifts = aisle(rng, "r", &mut text, change);
     for n in 1..=lifts {
         let lift = if lifts == 1 { "r.lift".to_string() } else { format!("r.lift-{n}") };
         belt(&mut text, &format!("in-{n}"), "outside", &lift, rng.u16(2..5), None);
@@ -58,9 +63,9 @@ fn rack_alone(rng: &mut fastrand::Rng) -> Option<String> {
     Some(text)
 }
 
-fn with_robots(rng: &mut fastrand::Rng, kind: Kind) -> Option<String> {
+fn with_robots(rng: &mut fastrand::Rng, kind: Kind, change: bool) -> Option<String> {
     let mut text = String::new();
-    let lifts = aisle(rng, "r", &mut text);
+    let lifts = aisle(rng, "r", &mut text, change);
     let mut letters = LETTERS.into_iter();
     let mut stop = || letters.next().unwrap_or('N');
     for n in 1..=lifts {

@@ -13,7 +13,7 @@
 
 use crate::config::PlantConfig;
 use crate::plant::{Job, Loads, Machine};
-use control_core::image::{CommandCode, CommandResult, Mode, Path, Reason};
+use control_core::image::{CommandCode, CommandResult, Mode, Path, Reason, Stand};
 use control_core::interlock;
 use control_core::units::{LoadId, PosId};
 use device_drivers::block::{COMMAND_WORDS, STATUS_WORDS, command, status};
@@ -247,7 +247,7 @@ impl MachinePlc {
                 CommandCode::Pick => on_deck,
                 CommandCode::Place => !on_deck && loads.at(job.pos) == job.load,
                 CommandCode::Start => !on_deck && loads.at(job.pos) != job.load,
-                CommandCode::Move | CommandCode::Drive | CommandCode::None => false,
+                CommandCode::Move | CommandCode::Board | CommandCode::Drive | CommandCode::None => false,
             };
         self.ledger.doubles += u64::from(same_sequence || same_motion);
     }
@@ -310,7 +310,10 @@ impl MachinePlc {
             w[status::AT] = (machine.position() * 1000.0).round().clamp(0.0, 65535.0) as u16;
             w[status::TEMPERATURE_DC] = tenths(machine.temperature_c());
             w[status::CURRENT_DA] = tenths(machine.current_a());
-            w[status::CYCLES] = (self.done % 65_536) as u16;
+            w[status::CYCLES] = match machine.stand() {
+                Stand::Unknown => (self.done % 65_536) as u16,
+                stand => stand_word(stand),
+            };
         }
         w[status::AUTO_EXITS] = self.auto_exits;
         w
@@ -328,11 +331,22 @@ fn job_of(block: &[u16; COMMAND_WORDS]) -> Option<Job> {
             Some(Job { path: Path::of(places), ..nothing })
         }
         CommandCode::Move => Some(Job { pos, ..nothing }),
+        CommandCode::Board => Some(Job { pos, program: block[command::PROGRAM], ..nothing }),
         _ => {
             let load = Some(LoadId::new(double_word(block, command::LOAD))?);
             Some(Job { pos, load, program: block[command::PROGRAM], ..nothing })
         }
     }
+}
+
+fn stand_word(stand: Stand) -> u16 {
+    let (tier, lift) = match stand {
+        Stand::Unknown => (0, 0),
+        Stand::Tier(tier) => (tier, 0),
+        Stand::Lift(lift) => (0, lift),
+        Stand::Between(tier, lift) => (tier, lift),
+    };
+    u16::from(lift) * 256 + u16::from(tier)
 }
 
 fn double_word(block: &[u16; COMMAND_WORDS], at: usize) -> u32 {

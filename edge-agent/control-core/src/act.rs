@@ -9,6 +9,7 @@ use crate::limits::SCAN;
 use crate::mast;
 use crate::order::{Goal, Order};
 use crate::rack::{choose, tier};
+use crate::ride::Ridden;
 use crate::units::{LoadId, MachineId, Millis, PosId, ZoneId};
 
 /// A machine that found nothing to do looks again after this, milliseconds.
@@ -20,18 +21,24 @@ impl Controller<'_> {
         self.sequence.find(&self.orders);
         let may_start = self.run == RunState::Running;
         for id in floor.machine_ids() {
+            let Some(info) = floor.machine(id) else { continue };
+            let rides = self.is_known(info.domain) && self.ride(now, floor, image, id, events);
             let machine = self.machine(id);
-            if machine.hold.is_some() || machine.link.busy() || matches!(self.run, RunState::Safe) {
+            if rides || machine.hold.is_some() || machine.link.busy() || matches!(self.run, RunState::Safe) {
                 continue;
             }
-            let Some(info) = floor.machine(id) else { continue };
             // A domain that is read again stands still, those of its machines too that have not started anew.
             if matches!(info.kind, MachineKind::Robot { .. }) || !self.is_known(info.domain) {
                 continue;
             }
             let status = image.machine(id).value;
-            let gives_way =
-                machine.task.is_none() && mast::make_way(floor, image, id, |m| self.machine(m).task).is_some();
+            match self.is_ridden(floor, id) {
+                Some(Ridden::StandsOnIt) => continue,
+                Some(Ridden::Kept) if machine.task.is_none() && status.load.is_none() => continue,
+                _ => {}
+            }
+            let wanted = |m| self.wanted(floor, image, m);
+            let gives_way = machine.task.is_none() && mast::make_way(floor, image, id, wanted).is_some();
             if machine.task.is_none() && !gives_way && may_start && !self.draining && now >= machine.idle_until {
                 match self.choose(now, floor, image, id, &status) {
                     Some(task) => self.start_task(now, floor, id, task, events),
@@ -78,13 +85,18 @@ impl Controller<'_> {
         if let Some(carried) = status.load {
             let slot = self.stock.loads.order(carried)?;
             let candidate = dispatch::candidate(floor, &self.stock, slot, self.orders.slot(slot)?, now)?;
-            let fits = candidate.by == Mover::Machine(id) && candidate.task.source == Self::deck(floor, id);
+            let fits =
+                self.can_do(floor, id, candidate.by, &candidate.task) && candidate.task.source == Self::deck(floor, id);
             return Some(candidate.task).filter(|t| fits && self.may_start(now, floor, image, t));
         }
         let mut found: heapless::Vec<Candidate, SCAN> = heapless::Vec::new();
         let machine = self.machine(id);
-        for zone in floor.sources(id) {
-            self.gather(now, floor, image, id, *zone, &mut found);
+        for zone in self.sources_now(floor, id) {
+            let fits = |c: &Candidate| self.can_do(floor, id, c.by, &c.task);
+            self.gather(now, floor, image, id, zone, &fits, &mut found);
+        }
+        if self.ask_for_ride(now, floor, image, id, &found) {
+            return None;
         }
         // In and out by turns: who has just put something into a bay brings something out, if there is anything.
         let brings_out = |c: &Candidate| floor.is_bay(c.task.source);
@@ -103,13 +115,15 @@ impl Controller<'_> {
     }
 
     /// What a machine could take from one zone: of bays any, of a lane what is at its end.
-    fn gather(
+    #[allow(clippy::too_many_arguments)] // from where, for whom, and into what
+    pub(crate) fn gather(
         &self,
         now: Millis,
         floor: &Floor<'_>,
         image: &InputImage<'_>,
         id: MachineId,
         zone: ZoneId,
+        fits: &dyn Fn(&Candidate) -> bool,
         found: &mut heapless::Vec<Candidate, SCAN>,
     ) {
         let Some(info) = floor.zone(zone) else { return };
@@ -120,8 +134,8 @@ impl Controller<'_> {
             if !self.in_turn(floor, id, info.kind, zone, order) {
                 return;
             }
-            let fits = |c: &Candidate| c.by == Mover::Machine(id) && self.may_start(now, floor, image, &c.task);
-            if let Some(candidate) = dispatch::candidate(floor, &self.stock, slot, order, now).filter(fits) {
+            let may = |c: &Candidate| fits(c) && self.may_start(now, floor, image, &c.task);
+            if let Some(candidate) = dispatch::candidate(floor, &self.stock, slot, order, now).filter(may) {
                 let _ = found.push(candidate); // as many as are looked at
             }
         };
@@ -249,7 +263,7 @@ impl Controller<'_> {
         let deck = Self::deck(floor, id);
         let Some(task) = self.machine(id).task else {
             // Of two lifts on one mast the idle one makes way.
-            if let Some(pos) = mast::make_way(floor, image, id, |m| self.machine(m).task) {
+            if let Some(pos) = mast::make_way(floor, image, id, |m| self.wanted(floor, image, m)) {
                 self.say(now, id, status, Command { code: CommandCode::Move, pos, ..Command::default() }, events);
             }
             return;
@@ -270,7 +284,7 @@ impl Controller<'_> {
         if mast::allows(floor, image, id, floor.stop_mm(id, asked.pos), flight) {
             self.say(now, id, status, asked, events);
         } else if mast::is_upper(floor, id)
-            && let Some(pos) = mast::make_way(floor, image, id, |m| self.machine(m).task)
+            && let Some(pos) = mast::make_way(floor, image, id, |m| self.wanted(floor, image, m))
         {
             self.say(now, id, status, Command { code: CommandCode::Move, pos, ..Command::default() }, events);
         }

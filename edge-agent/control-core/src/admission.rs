@@ -6,7 +6,7 @@
 use crate::cycle::{Controller, Request};
 use crate::dispatch::{self, Leg};
 use crate::event::{EventKind, Events, OrderFault, RunState};
-use crate::floor::{Beyond, Floor, Mover, ZoneKind};
+use crate::floor::{Beyond, Floor, MachineKind, Mover, ZoneKind};
 use crate::image::InputImage;
 use crate::limits::{REQUESTS_PER_CYCLE, SETTLE_PER_CYCLE};
 use crate::order::{ADOPTED, Goal, Order, OrderRequest, Stop, Stops};
@@ -286,8 +286,10 @@ impl Controller<'_> {
                 let elsewhere = own.is_some_and(|o| o != *id);
                 let legs = from.map_or(0, |f| floor.hops(f, *id));
                 let held = self.keeper(floor, *id).is_none_or(|m| self.hold(m).is_some());
+                // Where nobody is, what comes has to find room on the lane.
+                let shut = held && self.lane_is_full(floor, *id, load);
                 let unknown = !self.is_known(zone.domain);
-                (elsewhere, unknown, held, legs, self.stock.promised(*id), *id)
+                (elsewhere, unknown, shut, held, legs, self.stock.promised(*id), *id)
             })
             .map(|(id, _)| id)?;
         let bay = self.nearest_bay(floor, tier, load)?;
@@ -295,15 +297,23 @@ impl Controller<'_> {
         Some(bay)
     }
 
+    /// Whether shuttles come to a tier and its lane from the lifts has no place for one more.
+    fn lane_is_full(&self, floor: &Floor<'_>, tier: ZoneId, load: LoadId) -> bool {
+        let tiers = Controller::rack_of_tier(floor, tier).map_or(&[][..], |rack| floor.tiers(rack));
+        let lane = tiers.iter().find(|t| t.bays == tier).and_then(|t| floor.zone(t.lane_in));
+        lane.is_some_and(|lane| !self.stock.free_for(floor, lane.entry(), load))
+    }
+
     /// Whether a tier is open and has a bay for one more. Where bays are double-deep one is kept, to put things that stand in the way.
     fn has_room(&self, id: ZoneId, zone: &crate::floor::Zone) -> bool {
         !zone.closed && self.stock.free(id, zone) > u16::from(zone.deep)
     }
 
-    /// The machine that takes loads from the bays of a tier.
+    /// The machine that takes loads from the bays of a tier; where shuttles change tier the one that is there.
     pub(crate) fn keeper(&self, floor: &Floor<'_>, tier: ZoneId) -> Option<MachineId> {
         floor.links(tier).iter().find_map(|link| match link.by {
             Mover::Machine(m) => Some(m),
+            Mover::Shuttles(rack) => floor.rack(rack)?.shuttles().find(|s| self.stock.tier(*s) == Some(tier)),
             Mover::Robots => None,
         })
     }
@@ -312,13 +322,14 @@ impl Controller<'_> {
     fn own_tier(&self, floor: &Floor<'_>, pos: PosId) -> Option<ZoneId> {
         let (id, zone) = floor.zone_of(pos)?;
         match zone.kind {
-            ZoneKind::Deck(machine) => {
-                let tiers = floor.sources(machine).iter().copied();
-                tiers.into_iter().find(|z| {
-                    floor.zone(*z).is_some_and(|z| z.kind == ZoneKind::Bays)
-                        && Controller::kind(floor, machine) == Some(crate::floor::MachineKind::Shuttle)
-                })
-            }
+            ZoneKind::Deck(machine) => match Controller::kind(floor, machine)? {
+                MachineKind::Shuttle { rack: Some(_) } => self.stock.tier(machine),
+                MachineKind::Shuttle { rack: None } => {
+                    let is_tier = |z: &ZoneId| floor.zone(*z).is_some_and(|z| z.kind == ZoneKind::Bays);
+                    floor.sources(machine).iter().copied().find(is_tier)
+                }
+                _ => None,
+            },
             ZoneKind::Bays => Some(id),
             ZoneKind::Lane => zone.tier,
         }
@@ -437,7 +448,8 @@ impl Controller<'_> {
         let Some((zone, info)) = order.at.and_then(|p| floor.zone_of(p)) else { return };
         let front = order.at.and_then(|p| floor.position(p)).and_then(|p| p.front);
         let Some((front, stands)) = front.and_then(|f| Some((f, self.stock.at(f)?))) else { return };
-        let Some(keeper) = self.keeper(floor, zone) else { return };
+        let comes = || Controller::rack_of_tier(floor, zone).and_then(|rack| rack.shuttles().next());
+        let Some(keeper) = self.keeper(floor, zone).or_else(comes) else { return };
         if self.draining || !self.in_turn(floor, keeper, info.kind, zone, order) {
             return;
         }

@@ -14,11 +14,12 @@ use crate::dispatch::Task;
 use crate::event::{EventKind, Events, RunState};
 use crate::fleet::Fleet;
 use crate::floor::{DomainInfo, Floor, MachineKind};
-use crate::image::{Command, InputImage, Mode, OutputImage};
+use crate::image::{Command, InputImage, Mode, OutputImage, Stand};
 use crate::interlock::{self, Hold};
 use crate::limits::Capacity;
 use crate::order::{OrderRequest, Orders};
 use crate::recover::Domain;
+use crate::ride::{Ridden, Ride};
 use crate::sequence::Sequence;
 use crate::stock::Stock;
 use crate::storage::Storage;
@@ -136,6 +137,11 @@ pub(crate) struct Machine {
     pub(crate) idle_until: Millis,
     /// What it did last was to put a load into a bay.
     pub(crate) stored: bool,
+    /// Of a shuttle that changes tier: where it was seen to stand, and its change of tier.
+    pub(crate) stand: Stand,
+    pub(crate) ride: Option<Ride>,
+    /// Of a lift: the shuttle it is kept for.
+    pub(crate) rider: Option<MachineId>,
 }
 
 /// The controller of a floor. Its tables are those it was given memory for.
@@ -309,6 +315,9 @@ impl<'m> Controller<'m> {
     fn watch_machines(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
         for id in floor.machine_ids() {
             let seen = image.machine(id);
+            if let Some(status) = seen.fresh(now, self.settings.stale_ms) {
+                self.note_stand(floor, id, status);
+            }
             let mut machine = self.machine(id);
             if let Some(status) = seen.fresh(now, self.settings.stale_ms) {
                 let auto = status.mode == Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
@@ -333,6 +342,8 @@ impl<'m> Controller<'m> {
             }
             machine.hold = hold;
             self.with(id, |m| *m = machine);
+            let ridden = self.is_ridden(floor, id) == Some(Ridden::StandsOnIt);
+            self.stock.set_out(id, hold.is_some() || ridden);
         }
     }
 
@@ -362,7 +373,7 @@ impl<'m> Controller<'m> {
         let some = floor.domains().any(|d| known(&d));
         let ready =
             some && (now.since(started) >= self.settings.start_ms || floor.domains().all(|d| known(&d) || busy(d.1)));
-        let at_rest = |m: &Machine| !m.link.busy() && m.task.is_none();
+        let at_rest = |m: &Machine| !m.link.busy() && m.task.is_none() && m.ride.is_none();
         let next = match self.run {
             RunState::Fenced => RunState::Fenced,
             RunState::Safe => RunState::Safe,

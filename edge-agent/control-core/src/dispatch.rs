@@ -13,9 +13,9 @@
 //! the belts that go out; hence the lift can always clear the lanes out of the tiers. Every chain of waits ends at a machine that
 //! can move. What threatens this is what comes from outside, after a restart or a person's hand: a load on a lane into a tier is
 //! therefore promised a bay of that tier before anybody else, an order begins with its load in a bay, and a load on its way for
-//! which there is no bay leaves the plant.
+//! which there is no bay leaves the plant. Where shuttles change tier, one comes to every tier that has work (`ride`).
 
-use crate::floor::{Beyond, Floor, Mover, ZoneKind};
+use crate::floor::{Beyond, Floor, Mover, NEVER, ZoneKind};
 use crate::image::InputImage;
 use crate::order::{Goal, Order, Orders};
 use crate::stock::Stock;
@@ -60,8 +60,17 @@ pub fn next_leg(floor: &Floor<'_>, stock: &Stock<'_>, load: LoadId, here: PosId,
             return Leg::Carry { by: Mover::Machine(info.machine), target };
         }
     }
-    let Some(goal_zone) = Orders::goal_zone(floor, id, goal) else { return Leg::Wait };
+    let Some(goal_zone) = Orders::goal_zone(floor, stock, id, goal) else { return Leg::Wait };
     let from_here = floor.hops(id, goal_zone);
+    // A shuttle that changes tier does so without a load: what is on it goes on from the tier it stands on.
+    let tier = match zone.kind {
+        ZoneKind::Deck(machine) => floor.rack_of(machine).map(|rack| {
+            let own = stock.tier(machine);
+            floor.tiers(rack).iter().find(|t| Some(t.bays) == own)
+        }),
+        _ => None,
+    };
+    let on_tier = |to| tier.is_none_or(|tier| tier.is_some_and(|t| t.has(to)));
     let entry = |to| match (floor.zone(to), goal) {
         (Some(z), Goal::Home(bay)) if z.contains(bay) => Some(bay),
         (Some(z), _) if z.kind == ZoneKind::Lane => Some(z.entry()),
@@ -72,13 +81,16 @@ pub fn next_leg(floor: &Floor<'_>, stock: &Stock<'_>, load: LoadId, here: PosId,
         .iter()
         .filter_map(|link| {
             let hops = floor.hops(link.to, goal_zone);
-            let nearer = hops < from_here || (id == goal_zone && link.to == goal_zone);
-            let target = entry(link.to).filter(|_| nearer && !floor.is_closed(link.to))?;
+            let nearer =
+                hops < from_here || (id == goal_zone && link.to == goal_zone) || (tier.is_some() && hops < NEVER);
+            let target = entry(link.to).filter(|_| nearer && on_tier(link.to) && !floor.is_closed(link.to))?;
             let full = !stock.free_for(floor, target, load);
-            Some((hops, full, stock.promised(link.to), target, link.by))
+            // Of two lifts the one that can be commanded.
+            let out = stock.is_mover_out(link.by);
+            Some(((out, hops, full, stock.promised(link.to), target), target, link.by))
         })
-        .min_by_key(|(hops, full, promised, target, _)| (*hops, *full, *promised, *target))
-        .map_or(Leg::Wait, |(.., target, by)| Leg::Carry { by, target })
+        .min_by_key(|(key, ..)| *key)
+        .map_or(Leg::Wait, |(_, target, by)| Leg::Carry { by, target })
 }
 
 /// A leg that a machine has been given.

@@ -59,7 +59,10 @@ impl Controller<'_> {
         }
         self.with(id, |m| m.idle_until = now);
         let deck = Self::deck(floor, id);
-        if matches!(command.code, CommandCode::Drive | CommandCode::Move | CommandCode::None) {
+        if matches!(command.code, CommandCode::Drive | CommandCode::Move | CommandCode::Board | CommandCode::None) {
+            if outcome != Outcome::Done {
+                self.ride_step_failed(id, now);
+            }
             return self.fleet.drive_ended(id, outcome, now);
         }
         let Some(task) = self.machine(id).task else { return };

@@ -14,7 +14,7 @@
 
 use crate::rack::Axis;
 use crate::traffic::roads::{Goal, NO_GOAL, Place, Roads};
-use crate::units::{DomainId, MachineId, PosId, StationId, ZoneId};
+use crate::units::{DomainId, MachineId, PosId, RackId, StationId, ZoneId};
 
 /// No zone can be reached in so many legs.
 pub const NEVER: u8 = u8::MAX;
@@ -113,6 +113,8 @@ pub enum Mover {
     Machine(MachineId),
     /// Any mobile robot.
     Robots,
+    /// Whichever shuttle of this rack stands on the tier.
+    Shuttles(RackId),
 }
 
 /// From one zone to another.
@@ -127,8 +129,11 @@ pub struct Link {
 /// What a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineKind {
-    /// Tier-captive shuttle.
-    Shuttle,
+    /// Shuttle.
+    Shuttle {
+        /// The rack in which it changes tier; a tier-captive one has none.
+        rack: Option<RackId>,
+    },
     /// Lift. Of two on one mast the lower one has the smaller number.
     Lift {
         /// Its mast.
@@ -156,6 +161,53 @@ pub struct MachineInfo {
     pub domain: DomainId,
     /// How fast it is.
     pub axis: Axis,
+}
+
+/// A rack with fewer shuttles than tiers: they change tier on its lifts. Shuttles, lifts and tiers are numbered in one piece each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rack {
+    /// Its first shuttle, and how many.
+    pub shuttles: (MachineId, u16),
+    /// Its first lift, and how many.
+    pub lifts: (MachineId, u16),
+    /// Its first tier in [`Tables::tiers`], the lowest one, and how many.
+    pub tiers: (u16, u16),
+}
+
+impl Rack {
+    /// Its shuttles.
+    pub fn shuttles(&self) -> impl Iterator<Item = MachineId> + use<> {
+        let (first, count) = self.shuttles;
+        (first.0..first.0.saturating_add(count)).map(MachineId)
+    }
+
+    /// Its lifts, the lower one first.
+    pub fn lifts(&self) -> impl Iterator<Item = MachineId> + use<> {
+        let (first, count) = self.lifts;
+        (first.0..first.0.saturating_add(count)).map(MachineId)
+    }
+}
+
+/// A tier of such a rack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Its bays.
+    pub bays: ZoneId,
+    /// Its lane to the lifts.
+    pub lane_out: ZoneId,
+    /// Its lane from the lifts.
+    pub lane_in: ZoneId,
+    /// Where a lift stops for it.
+    pub gate: PosId,
+    /// Where a shuttle stops that has left a lift.
+    pub stop: PosId,
+}
+
+impl Tier {
+    /// Whether a zone lies on it.
+    pub fn has(&self, zone: ZoneId) -> bool {
+        [self.bays, self.lane_out, self.lane_in].contains(&zone)
+    }
 }
 
 /// Machines and positions that are read together. Both are numbered in one piece.
@@ -233,6 +285,10 @@ pub struct Tables<'f> {
     pub domains: &'f [DomainInfo],
     /// Zones from which loads leave for the outside.
     pub departures: &'f [ZoneId],
+    /// Racks whose shuttles change tier.
+    pub racks: &'f [Rack],
+    /// The tiers of these racks.
+    pub tiers: &'f [Tier],
 }
 
 /// A floor.
@@ -367,6 +423,35 @@ impl<'f> Floor<'f> {
         match self.zone_of(pos)?.1.kind {
             ZoneKind::Deck(machine) => Some(machine),
             _ => None,
+        }
+    }
+
+    /// The rack in which a shuttle changes tier.
+    pub fn rack_of(&self, machine: MachineId) -> Option<&'f Rack> {
+        match self.machine(machine)?.kind {
+            MachineKind::Shuttle { rack } => self.rack(rack?),
+            _ => None,
+        }
+    }
+
+    /// A rack whose shuttles change tier.
+    pub fn rack(&self, id: RackId) -> Option<&'f Rack> {
+        self.tables.racks.get(usize::from(id.0))
+    }
+
+    /// The tiers of a rack, the lowest one first.
+    pub fn tiers(&self, rack: &Rack) -> &'f [Tier] {
+        let (first, count) = (usize::from(rack.tiers.0), usize::from(rack.tiers.1));
+        self.tables.tiers.get(first..first + count).unwrap_or_default()
+    }
+
+    /// Whether a machine is one that moves loads along a link, on whichever tier it stands.
+    pub fn is_mover(&self, machine: MachineId, by: Mover) -> bool {
+        match (by, self.machine(machine).map(|m| m.kind)) {
+            (Mover::Machine(one), _) => one == machine,
+            (Mover::Robots, Some(MachineKind::Robot { .. })) => true,
+            (Mover::Shuttles(id), Some(MachineKind::Shuttle { rack })) => rack == Some(id),
+            _ => false,
         }
     }
 

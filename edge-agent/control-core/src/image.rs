@@ -172,6 +172,43 @@ word_enum! {
     }
 }
 
+/// Where a shuttle that changes tier stands. Tiers and lifts count from 1, the lowest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stand {
+    /// It does not say.
+    #[default]
+    Unknown,
+    /// On this tier, whole.
+    Tier(u8),
+    /// On this lift, whole.
+    Lift(u8),
+    /// Between this tier and this lift.
+    Between(u8, u8),
+}
+
+impl Stand {
+    /// The meaning of a register word: the tier in its low byte, the lift in its high byte.
+    pub const fn from_word(word: u16) -> Stand {
+        let [lift, tier] = word.to_be_bytes();
+        match (tier, lift) {
+            (0, 0) => Stand::Unknown,
+            (tier, 0) => Stand::Tier(tier),
+            (0, lift) => Stand::Lift(lift),
+            (tier, lift) => Stand::Between(tier, lift),
+        }
+    }
+
+    /// The register word.
+    pub const fn word(self) -> u16 {
+        match self {
+            Stand::Unknown => 0,
+            Stand::Tier(tier) => u16::from_be_bytes([0, tier]),
+            Stand::Lift(lift) => u16::from_be_bytes([lift, 0]),
+            Stand::Between(tier, lift) => u16::from_be_bytes([lift, tier]),
+        }
+    }
+}
+
 /// What a machine's status block says (DESIGN section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MachineStatus {
@@ -208,6 +245,8 @@ pub struct MachineStatus {
     pub at: u16,
     /// Charge of its battery, thousandths; for a mobile robot only.
     pub charge: u16,
+    /// Where it stands; for a shuttle that changes tier only.
+    pub stand: Stand,
 }
 
 impl MachineStatus {
@@ -260,6 +299,9 @@ word_enum! {
         Move = 4,
         /// Mobile robot: drive along these places. Said again with more places while it drives.
         Drive = 5,
+        /// Shuttle that changes tier: drive onto the lift whose deck the position is; the program number says which of the rack's, 1
+        /// for the lower one. It stands at the shuttle's tier.
+        Board = 6,
     }
 }
 

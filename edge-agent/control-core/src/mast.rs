@@ -11,7 +11,6 @@
 //! looks for something to do; where both have something to do and are in each other's way, the upper one makes way.
 
 use crate::command::Progress;
-use crate::dispatch::Task;
 use crate::floor::{Floor, MAST_GAP_MM as GAP_MM, MachineKind};
 use crate::image::{Command, InputImage, Quality};
 use crate::units::{MachineId, PosId};
@@ -68,17 +67,16 @@ pub(crate) fn is_upper(floor: &Floor<'_>, id: MachineId) -> bool {
     neighbour(floor, id).is_some_and(|other| other < id)
 }
 
-/// Where a lift goes so that the other one can do its leg; `None` when it need not.
+/// Where a lift goes so that the other one can go where it wants to; `None` when it need not.
 pub(crate) fn make_way(
     floor: &Floor<'_>,
     image: &InputImage<'_>,
     id: MachineId,
-    task: impl Fn(MachineId) -> Option<Task>,
+    wanted: impl Fn(MachineId) -> Option<PosId>,
 ) -> Option<PosId> {
     let other = neighbour(floor, id)?;
-    let leg = task(other)?;
-    let (own, there) = (u32::from(image.machine(id).value.at), image.machine(other).value.load);
-    let wanted = floor.stop_mm(other, if there == Some(leg.load) { leg.target } else { leg.source });
+    let own = u32::from(image.machine(id).value.at);
+    let wanted = floor.stop_mm(other, wanted(other)?);
     let lower = id < other;
     let in_the_way = if lower { own + GAP_MM > wanted } else { own < wanted + GAP_MM };
     if !in_the_way {

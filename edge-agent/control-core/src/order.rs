@@ -17,6 +17,7 @@
 use crate::floor::{Floor, NEVER};
 use crate::limits::{Capacity, STOPS_MAX};
 use crate::loads::Loads;
+use crate::stock::Stock;
 use crate::storage::{Storage, at, put};
 use crate::units::{LoadId, Millis, OrderId, PosId, StationId, ZoneId};
 
@@ -393,14 +394,19 @@ impl<'m> Orders<'m> {
         })
     }
 
-    /// The zone a goal is in, seen from another: of several the nearest.
-    pub(crate) fn goal_zone(floor: &Floor<'_>, from: ZoneId, goal: Goal) -> Option<ZoneId> {
+    /// The zone a goal is in, seen from another: of several one to which somebody can bring it now, and of these the nearest.
+    pub(crate) fn goal_zone(floor: &Floor<'_>, stock: &Stock<'_>, from: ZoneId, goal: Goal) -> Option<ZoneId> {
         match goal {
             Goal::Home(bay) => floor.zone_of(bay).map(|(id, _)| id),
             Goal::Station(station) => floor.station(station).map(|s| s.input),
             Goal::Outside => {
                 let departures = floor.tables().departures.iter().copied();
-                departures.min_by_key(|id| (floor.hops(from, *id), *id)).filter(|id| floor.hops(from, *id) < NEVER)
+                let waits = |to: ZoneId| {
+                    let legs = floor.hops(from, to);
+                    !floor.links(from).iter().any(|l| floor.hops(l.to, to) < legs && !stock.is_mover_out(l.by))
+                };
+                let reached = departures.filter(|id| floor.hops(from, *id) < NEVER);
+                reached.min_by_key(|id| (waits(*id), floor.hops(from, *id), *id))
             }
             Goal::Nowhere => None,
         }

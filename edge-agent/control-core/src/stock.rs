@@ -5,11 +5,11 @@
 //! why the floor cannot lock (see [`crate::dispatch`]). A bay is promised to one load; of a lane so many places are promised as
 //! loads are on their way into it.
 
-use crate::floor::{Floor, Zone, ZoneKind};
+use crate::floor::{Floor, Mover, Zone, ZoneKind};
 use crate::limits::Capacity;
 use crate::loads::Loads;
 use crate::storage::{Storage, at, put};
-use crate::units::{LoadId, Millis, PosId, ZoneId};
+use crate::units::{LoadId, MachineId, Millis, PosId, ZoneId};
 
 /// One position.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,11 +31,21 @@ struct Count {
     promised: u16,
 }
 
+/// One machine, as far as it decides where a load goes.
+#[derive(Clone, Copy, Debug, Default)]
+struct MachineAt {
+    /// The bays of the tier on which it stands, if it changes tier.
+    tier: Option<ZoneId>,
+    /// It cannot be commanded.
+    is_out: bool,
+}
+
 /// The belief about every position.
 #[derive(Debug)]
 pub struct Stock<'m> {
     slots: &'m mut [Slot],
     counts: &'m mut [Count],
+    machines: &'m mut [MachineAt],
     pub(crate) loads: Loads<'m>,
 }
 
@@ -45,6 +55,7 @@ impl<'m> Stock<'m> {
         Stock {
             slots: storage.slice(capacity.positions, Slot::default()),
             counts: storage.slice(capacity.zones, Count::default()),
+            machines: storage.slice(capacity.machines, MachineAt::default()),
             loads: Loads::new(storage, capacity.positions + capacity.orders),
         }
     }
@@ -75,6 +86,29 @@ impl<'m> Stock<'m> {
             self.count(id, |c| *c = Count::default());
         }
         self.loads.forget_positions(|pos| floor.zone_of(pos).is_some_and(|(id, zone)| which(id, zone)));
+    }
+
+    /// The bays of the tier on which a shuttle that changes tier stands.
+    pub fn tier(&self, shuttle: MachineId) -> Option<ZoneId> {
+        at(self.machines, usize::from(shuttle.0)).tier
+    }
+
+    /// It is seen to stand there now.
+    pub(crate) fn set_tier(&mut self, shuttle: MachineId, bays: Option<ZoneId>) {
+        if let Some(machine) = self.machines.get_mut(usize::from(shuttle.0)) {
+            machine.tier = bays;
+        }
+    }
+
+    /// Whether a machine cannot be counted on at present: another one that could do the same is asked.
+    pub fn is_mover_out(&self, by: Mover) -> bool {
+        matches!(by, Mover::Machine(machine) if at(self.machines, usize::from(machine.0)).is_out)
+    }
+
+    pub(crate) fn set_out(&mut self, machine: MachineId, is_out: bool) {
+        if let Some(machine) = self.machines.get_mut(usize::from(machine.0)) {
+            machine.is_out = is_out;
+        }
     }
 
     /// The load at a position.

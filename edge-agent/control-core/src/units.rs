@@ -70,3 +70,7 @@ pub struct StationId(pub u16);
 /// A transport order, numbered by whoever hands it in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(pub u32);
+
+/// A rack whose shuttles change tier, numbered by the floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RackId(pub u16);

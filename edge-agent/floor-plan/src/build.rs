@@ -6,10 +6,12 @@ mod roads;
 
 use crate::file::{Aisle, Belt, Drive, Fault, FloorFile, Station};
 use crate::plan::{AislePlan, BeltPlan, FloorPlan, Spot};
-use control_core::floor::{Beyond, DomainInfo, MachineInfo, MachineKind, Position, StationInfo, Zone, ZoneKind};
+use control_core::floor::{
+    Beyond, DomainInfo, MachineInfo, MachineKind, Position, Rack, StationInfo, Tier, Zone, ZoneKind,
+};
 use control_core::rack::Axis;
 use control_core::traffic::roads::{NO_PLACE, Place};
-use control_core::units::{DomainId, MachineId, PosId, StationId, ZoneId};
+use control_core::units::{DomainId, MachineId, PosId, RackId, StationId, ZoneId};
 use std::collections::BTreeMap;
 use toml::Spanned;
 
@@ -194,8 +196,10 @@ impl Build {
         }
         let domain = self.domain();
         let shuttle = aisle.shuttle.unwrap_or(SHUTTLE);
-        let shuttles: Vec<MachineId> = (1..=tiers)
-            .map(|t| self.machine(dotted(&format!("shuttle-{t}")), MachineKind::Shuttle, shuttle, domain))
+        let count = aisle.shuttles.as_ref().map_or(tiers, |s| self.within("shuttles in an aisle", s, 1, tiers));
+        let rack = (count < tiers).then_some(RackId(self.plan.racks.len() as u16));
+        let shuttles: Vec<MachineId> = (1..=count)
+            .map(|n| self.machine(dotted(&format!("shuttle-{n}")), MachineKind::Shuttle { rack }, shuttle, domain))
             .collect();
         let mast = self.plan.aisles.len() as u16;
         let lift_ids: Vec<MachineId> = (1..=lifts)
@@ -218,6 +222,7 @@ impl Build {
             zones: Vec::new(),
             shuttles,
             lifts: lift_ids,
+            rack,
         };
         let tiers_of_bays: Vec<ZoneId> = (0..tiers).map(|t| self.bays(&plan, &dotted, t, domain)).collect();
         for (t, tier) in (0..tiers).zip(tiers_of_bays) {
@@ -227,11 +232,26 @@ impl Build {
             });
             plan.zones.push([tier, lanes[0], lanes[1]]);
         }
+        if rack.is_some() {
+            self.change_of_tiers(&plan);
+        }
         for (n, belt) in belts.iter().enumerate() {
             self.aisle_belt(n, belt, &plan, domain);
         }
         self.close(domain);
         self.plan.aisles.push(plan);
+    }
+
+    /// What the shuttles of an aisle have to know that change tier.
+    fn change_of_tiers(&mut self, plan: &AislePlan) {
+        let all = |ids: &[MachineId]| (ids.first().copied().unwrap_or_default(), ids.len() as u16);
+        let tiers = (self.plan.tiers.len() as u16, plan.tiers);
+        self.plan.racks.push(Rack { shuttles: all(&plan.shuttles), lifts: all(&plan.lifts), tiers });
+        for [bays, lane_out, lane_in] in plan.zones.iter().copied() {
+            let lane = &self.plan.zones[usize::from(lane_out.0)];
+            let (gate, stop) = (lane.exit(), lane.entry());
+            self.plan.tiers.push(Tier { bays, lane_out, lane_in, gate, stop });
+        }
     }
 
     /// Where something at a distance from the lift and beside the lane is.

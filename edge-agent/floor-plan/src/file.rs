@@ -24,7 +24,7 @@ pub struct FloorFile {
     pub robots: Option<Robots>,
 }
 
-/// `[[aisle]]`: a rack on both sides of a lane, a shuttle on each tier, one or two lifts at its end.
+/// `[[aisle]]`: a rack on both sides of a lane, a shuttle on each tier or fewer that change tier, one or two lifts at its end.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aisle {
@@ -40,6 +40,9 @@ pub struct Aisle {
     /// Places of a lane between a tier and the lift.
     #[serde(default)]
     pub lane: Option<Spanned<u16>>,
+    /// Shuttles: one a tier, which stays there, or fewer, which change tier on the lifts.
+    #[serde(default)]
+    pub shuttles: Option<Spanned<u16>>,
     /// Lifts: 1, or 2 on one mast.
     #[serde(default)]
     pub lifts: Option<Spanned<u16>>,

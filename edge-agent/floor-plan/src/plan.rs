@@ -7,9 +7,11 @@
 use crate::file::Fault;
 use crate::proof::Proof;
 use crate::tables::RoadTables;
-use control_core::floor::{DomainInfo, Floor, Link, MachineInfo, Mover, NEVER, Position, StationInfo, Tables, Zone};
+use control_core::floor::{
+    DomainInfo, Floor, Link, MachineInfo, MachineKind, Mover, NEVER, Position, Rack, StationInfo, Tables, Tier, Zone,
+};
 use control_core::traffic::roads::{Goal, Place};
-use control_core::units::{MachineId, PosId, StationId, ZoneId};
+use control_core::units::{MachineId, PosId, RackId, StationId, ZoneId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A point of the hall.
@@ -46,10 +48,12 @@ pub struct AislePlan {
     pub tier_heights: [f64; 2],
     /// Zone of the bays, of the lane out and of the lane in of each tier.
     pub zones: Vec<[ZoneId; 3]>,
-    /// Shuttles, lowest tier first.
+    /// Shuttles, lowest tier first; those that change tier stand there at first.
     pub shuttles: Vec<MachineId>,
     /// Lifts, the lower one first.
     pub lifts: Vec<MachineId>,
+    /// The rack in which its shuttles change tier, if they do.
+    pub rack: Option<RackId>,
 }
 
 /// A belt, for those who draw it or live in it.
@@ -103,6 +107,8 @@ pub struct FloorPlan {
     pub(crate) station_names: Vec<String>,
     pub(crate) groups: Vec<String>,
     pub(crate) domains: Vec<DomainInfo>,
+    pub(crate) racks: Vec<Rack>,
+    pub(crate) tiers: Vec<Tier>,
     departures: Vec<ZoneId>,
     robot_sources: Vec<ZoneId>,
     pub(crate) goal_of: Vec<Goal>,
@@ -151,6 +157,8 @@ impl FloorPlan {
             stations: &self.stations,
             domains: &self.domains,
             departures: &self.departures,
+            racks: &self.racks,
+            tiers: &self.tiers,
             robot_sources: &self.robot_sources,
             chargers: &self.chargers,
             goal_of: &self.goal_of,
@@ -329,7 +337,8 @@ impl FloorPlan {
         for n in 0..self.machines.len() {
             let id = MachineId(n as u16);
             let mover = match self.machines[n].kind {
-                control_core::floor::MachineKind::Robot { .. } => Mover::Robots,
+                MachineKind::Robot { .. } => Mover::Robots,
+                MachineKind::Shuttle { rack: Some(rack) } => Mover::Shuttles(rack),
                 _ => Mover::Machine(id),
             };
             let mut to: Vec<ZoneId> =
@@ -352,7 +361,12 @@ impl FloorPlan {
         for n in 0..self.machines.len() as u16 {
             for (zone, links) in self.links.iter().enumerate() {
                 let is_deck = matches!(self.zones[zone].kind, control_core::floor::ZoneKind::Deck(_));
-                if !is_deck && links.iter().any(|l| l.by == Mover::Machine(MachineId(n))) {
+                let id = MachineId(n);
+                let by_it = |by| match (by, self.machines[usize::from(n)].kind) {
+                    (Mover::Shuttles(one), MachineKind::Shuttle { rack }) => rack == Some(one),
+                    (by, _) => by == Mover::Machine(id),
+                };
+                if !is_deck && links.iter().any(|l| by_it(l.by)) {
                     self.sources.push(ZoneId(zone as u16));
                 }
             }
@@ -434,7 +448,7 @@ impl FloorPlan {
         }
         self.area_caps = self.areas.iter().map(|a| a.robots).collect();
         for machine in &mut self.machines {
-            if let control_core::floor::MachineKind::Robot { vehicle, home } = &mut machine.kind
+            if let MachineKind::Robot { vehicle, home } = &mut machine.kind
                 && let Some(place) = self.parking.get(usize::from(*vehicle))
             {
                 *home = self.goal_of[usize::from(*place)];

@@ -110,7 +110,13 @@ pub(super) fn shown(floor: &FloorSetup) -> String {
             for aisle in &plan.aisles {
                 let (deep, lifts) =
                     (if aisle.depth == 2 { ", double-deep" } else { "" }, count(aisle.lifts.len(), "lift", "lifts"));
-                say!(out, "  aisle    {}: {} tiers x 2 x {} bays{deep}, {lifts}", aisle.name, aisle.tiers, aisle.bays);
+                let change = match (aisle.rack, aisle.shuttles.len()) {
+                    (None, _) => String::new(),
+                    (Some(_), 1) => ", 1 shuttle that changes tier".into(),
+                    (Some(_), n) => format!(", {n} shuttles that change tier"),
+                };
+                let (name, tiers, bays) = (&aisle.name, aisle.tiers, aisle.bays);
+                say!(out, "  aisle    {name}: {tiers} tiers x 2 x {bays} bays{deep}, {lifts}{change}");
             }
         }
     }
@@ -217,7 +223,12 @@ pub(super) fn json(floor: &FloorSetup) -> Value {
         json!({ "place": place, "name": plan.place_names.get(&place), "x_m": spot.x, "y_m": spot.y })
     };
     let aisles = plan.aisles.iter().map(|a| {
-        json!({ "name": a.name, "tiers": a.tiers, "bays_per_side": a.bays, "depth": a.depth, "lifts": a.lifts.len() })
+        let (shuttles, lifts) = (a.shuttles.len(), a.lifts.len());
+        let sizes = [("tiers", a.tiers), ("bays_per_side", a.bays), ("depth", a.depth)];
+        let mut aisle =
+            json!({ "name": a.name, "lifts": lifts, "shuttles": shuttles, "change_tier": a.rack.is_some() });
+        sizes.into_iter().for_each(|(name, n)| aisle[name] = n.into());
+        aisle
     });
     let gates = proof.regions.iter().map(|r| {
         json!({
@@ -233,7 +244,7 @@ pub(super) fn json(floor: &FloorSetup) -> Value {
     let private = private.iter().map(|(id, park)| json!({ "robot": plan.machine_name(*id), "ends": park.map(at) }));
     let machines: BTreeMap<&str, usize> = plan.view().machine_ids().fold(BTreeMap::new(), |mut sum, id| {
         let kind = match plan.view().machine(id).map(|m| m.kind) {
-            Some(MachineKind::Shuttle) => "shuttles",
+            Some(MachineKind::Shuttle { .. }) => "shuttles",
             Some(MachineKind::Lift { .. }) => "lifts",
             Some(MachineKind::Station(_)) => "stations",
             Some(MachineKind::Robot { .. }) => "robots",

@@ -12,7 +12,7 @@ use device_drivers::modbus::{DeviceSpec, Order};
 use floor_plan::FloorPlan;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(super) struct Lines<'a> {
     bound: Bound,
     names: Names,
     profiles: Profiles,
+    /// Names of profiles, in small letters, and the files that have them.
+    templates: HashMap<String, (PathBuf, PathBuf)>,
     notes: Vec<String>,
 }
 
@@ -41,7 +43,8 @@ impl<'a> Lines<'a> {
         files: &'a mut Files,
     ) -> Lines<'a> {
         let (bound, names, profiles) = (Bound::default(), Names::default(), Profiles::new());
-        Lines { raw, floor, state_dir, problems, files, bound, names, profiles, notes: Vec::new() }
+        let templates = HashMap::new();
+        Lines { raw, floor, state_dir, problems, files, bound, names, profiles, templates, notes: Vec::new() }
     }
 
     pub(super) fn read(mut self, root: &Source, files: &[(&Source, &[raw::Line])]) -> (Vec<LinePlan>, Vec<String>) {
@@ -124,7 +127,9 @@ impl<'a> Lines<'a> {
             let name = device.name.get_ref();
             let unit = device.unit.as_ref().map_or(1, |u| *u.get_ref());
             let topic = device_topic(self.raw, device.cell.get_ref(), name);
-            devices.push(DevicePlan { name: name.as_str().into(), unit, topic });
+            let (cell, profile) = (device.cell.get_ref().as_str(), self.template(source, device));
+            let (cell, profile) = (self.names.get(cell), self.names.get(&profile));
+            devices.push(DevicePlan { name: name.as_str().into(), unit, cell, profile, topic });
             self.device(source, device, n as u32, unit, ua.as_ref(), &mut all);
             specs.push(DeviceSpec {
                 unit,
@@ -239,6 +244,30 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// What a device's tags come from, by the names of the files. Templates are told apart by it.
+    fn template(&mut self, source: &Source, device: &raw::Device) -> String {
+        let given = [&device.profile, &device.tags];
+        let stem = |path: &Spanned<String>| Some(Path::new(path.get_ref()).file_stem()?.to_string_lossy().into_owned());
+        let name = given.into_iter().flatten().filter_map(stem).collect::<Vec<_>>().join("-");
+        let [profile, tags] =
+            given.map(|path| path.as_ref().map_or_else(PathBuf::new, |p| plain(&beside(source, p.get_ref()))));
+        let sparkplug = self.raw.mqtt.as_ref().and_then(|m| m.sparkplug.as_ref());
+        let files = (profile, tags);
+        let known = self.templates.entry(name.to_lowercase()).or_insert_with(|| files.clone());
+        if *known != files && sparkplug.is_some_and(|s| s.get_ref().templates) {
+            let at = given.into_iter().flatten().next().map_or(0..0, Spanned::span);
+            let other = if known.0.as_os_str().is_empty() { &known.1 } else { &known.0 };
+            let label = format!("`{name}` is already the template of {}", other.display());
+            let problem = source.problem(at, "two templates have the same name", label);
+            self.problems.push(
+                problem.help(
+                    "templates are named after files, and capitals do not tell them apart: rename one of the files",
+                ),
+            );
+        }
+        name
+    }
+
     /// A profile, read once; its problems are told once.
     fn profile(&mut self, source: &Source, path: &Spanned<String>) -> Option<Rc<(Source, raw::Profile)>> {
         let file = beside(source, path.get_ref());
@@ -273,6 +302,20 @@ fn shortened(names: &[&str]) -> String {
 /// A path as the file that names it means it.
 pub(super) fn beside(source: &Source, path: &str) -> PathBuf {
     source.path.parent().map_or_else(|| PathBuf::from(path), |dir| dir.join(path))
+}
+
+/// A path without detours: a file in `conf.d` names the same profile by another one.
+fn plain(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut plain, part| {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+        plain
+    })
 }
 
 /// Two command blocks in the same registers: each machine would take the other's words for damage, and hold.

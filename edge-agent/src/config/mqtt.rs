@@ -129,6 +129,7 @@ fn sparkplug(
         node: table.node.as_ref().unwrap_or(&raw.gateway.name).get_ref().clone(),
         primary_host: table.primary_host.as_ref().map(|h| h.get_ref().clone()),
         alarms: table.alarms,
+        templates: table.templates,
         memory: raw.gateway.state_dir.as_deref().map(|dir| beside(dir).join("sparkplug-bdseq")),
     }
 }

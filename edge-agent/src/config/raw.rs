@@ -189,6 +189,9 @@ pub struct Sparkplug {
     /// The alarms that stand, as a DataSet of the node. Not every host can read a birth with one.
     #[serde(default)]
     pub alarms: bool,
+    /// Each profile is a template, and each device an instance of its own.
+    #[serde(default)]
+    pub templates: bool,
 }
 
 /// `[mqtt.commands]`

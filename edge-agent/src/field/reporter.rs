@@ -157,8 +157,13 @@ mod tests {
 
     #[test]
     fn what_changed_in_a_poll_is_one_message_a_device_and_stream() {
-        let device =
-            |name: &str| DevicePlan { name: name.into(), unit: 1, topic: (format!("plant/{name}").into(), "".into()) };
+        let device = |name: &str| DevicePlan {
+            name: name.into(),
+            unit: 1,
+            cell: "c".into(),
+            profile: "p".into(),
+            topic: (format!("plant/{name}").into(), "".into()),
+        };
         let spool = Spool::in_memory(1 << 20);
         let publish = Publish { spool: spool.clone(), payload: Payload::Device, encoding: Encoding::Json, hub: None };
         let mut reporter = Reporter::new(Some(publish), vec![device("a"), device("b")].into());

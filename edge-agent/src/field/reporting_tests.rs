@@ -10,7 +10,13 @@ use device_drivers::modbus::{Endpoint, LineSpec};
 use triple_buffer::triple_buffer;
 
 fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, Outlet) {
-    let device = DevicePlan { name: "d".into(), unit: 1, topic: ("t/".into(), "".into()) };
+    let device = DevicePlan {
+        name: "d".into(),
+        unit: 1,
+        cell: "c".into(),
+        profile: "p".into(),
+        topic: ("t/".into(), "".into()),
+    };
     let point = PointPlan {
         device: 0,
         tag: "v".into(),

@@ -284,7 +284,7 @@ fn areas(plan: &FloorPlan, positions: &[Point]) -> Vec<AreaView> {
 
 fn vehicle(plan: &FloorPlan, id: MachineId) -> VehicleView {
     let (kind, length_m, width_m) = match plan.view().machine(id).map(|m| m.kind) {
-        Some(MachineKind::Shuttle) => (VehicleKind::Shuttle, 0.7, 0.6),
+        Some(MachineKind::Shuttle { .. }) => (VehicleKind::Shuttle, 0.7, 0.6),
         Some(MachineKind::Lift { .. }) => (VehicleKind::Lift, 0.5, 1.2),
         Some(MachineKind::Robot { vehicle, .. }) => {
             let [length, width] = plan.robots.get(usize::from(vehicle)).map_or([0.9, 0.6], |r| r.size);

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::control::{MachineShown, RobotState, ShownDesk};
 use crate::field::ImageStage;
 use control_core::floor::MachineKind;
-use control_core::image::{InputImage, MachineStatus, Quality};
+use control_core::image::{InputImage, MachineStatus, Quality, Stamped, Stand};
 use control_core::traffic::roads::Place;
 use control_core::units::{MachineId, PosId};
 use floor_plan::FloorPlan;
@@ -48,8 +48,10 @@ impl Floor {
     }
 
     /// Where a machine is; one that was never seen is where it rests.
-    fn at(&self, id: MachineId, status: Option<&MachineStatus>, spot: Option<(i16, i16)>) -> Point {
+    fn at(&self, id: MachineId, image: &InputImage<'_>, spot: Option<(i16, i16)>) -> Point {
         let floor = self.plan.view();
+        let seen = image.machine(id);
+        let status = Some(&seen.value).filter(|_| is_known(&seen));
         let Some(info) = floor.machine(id) else { return Point::default() };
         let rest = self.drawing.at(info.deck);
         let Some(status) = status else { return rest };
@@ -60,9 +62,20 @@ impl Floor {
                 None if usize::from(status.at) < self.plan.place_spots.len() => self.place(status.at),
                 None => rest,
             },
-            MachineKind::Shuttle => {
+            MachineKind::Shuttle { .. } => {
                 let aisle = self.plan.aisles.iter().find_map(|a| Some((a, a.shuttles.iter().position(|s| *s == id)?)));
-                aisle.map_or(rest, |(aisle, tier)| in_aisle(aisle, along.max(0.4), 0.0, tier as u16))
+                let Some((aisle, number)) = aisle else { return rest };
+                let on = |tier: u16| in_aisle(aisle, along.max(0.4), 0.0, tier.min(aisle.tiers.saturating_sub(1)));
+                match status.stand {
+                    _ if aisle.rack.is_none() => on(number as u16),
+                    Stand::Tier(n) | Stand::Between(n, _) => on(u16::from(n.saturating_sub(1))),
+                    // Where the lift is.
+                    Stand::Lift(n) => {
+                        let lift = aisle.lifts.get(usize::from(n.saturating_sub(1)));
+                        lift.map_or(rest, |lift| self.at(*lift, image, None))
+                    }
+                    Stand::Unknown => rest,
+                }
             }
             MachineKind::Lift { .. } => {
                 let Some(aisle) = self.plan.aisles.iter().find(|a| a.lifts.contains(&id)) else { return rest };
@@ -94,8 +107,8 @@ impl Floor {
     fn now(&self, id: MachineId, image: &InputImage<'_>, spots: Spots<'_>, shown: &MachineShown) -> VehicleNow {
         let seen = self.board.machine(id);
         let status = image.machine(id);
-        let known = Some(&status.value).filter(|_| status.quality != Quality::Bad || status.at.0 > 0);
-        let at = self.at(id, known, spots(id));
+        let known = is_known(&status);
+        let at = self.at(id, image, spots(id));
         let floor = self.plan.view();
         let is_robot = matches!(floor.machine(id).map(|m| m.kind), Some(MachineKind::Robot { .. }));
         let path: Vec<u32> = if is_robot {
@@ -106,11 +119,8 @@ impl Floor {
         };
         let load = if status.quality == Quality::Bad { None } else { status.value.load };
         let order = shown.leg.map_or(seen.order.unwrap_or(0), |leg| leg.order.0);
-        let battery = if is_robot && known.is_some() {
-            i8::try_from(status.value.charge.min(1000) / 10).unwrap_or(-1)
-        } else {
-            -1
-        };
+        let battery =
+            if is_robot && known { i8::try_from(status.value.charge.min(1000) / 10).unwrap_or(-1) } else { -1 };
         VehicleNow {
             x_mm: (at.x * 1000.0) as i32,
             y_mm: (at.y * 1000.0) as i32,
@@ -149,6 +159,11 @@ impl Floor {
             (leg, robot) => leg.or(robot.map(String::from)),
         }
     }
+}
+
+/// Whether a machine was ever seen.
+fn is_known(seen: &Stamped<MachineStatus>) -> bool {
+    seen.quality != Quality::Bad || seen.at.0 > 0
 }
 
 impl Source for Floor {

@@ -1,6 +1,6 @@
 """What an edge node is born with, decoded by Google's protobuf with the classes that pysparkplug has from the specification's own .proto. Its
-own face knows neither DataSets nor Templates: it raises NotImplementedError for the whole birth. Asks for a rebirth and prints, as JSON, the
-newest message of every topic."""
+own face knows neither DataSets nor Templates: it raises NotImplementedError for the whole birth. Asks for a rebirth, writes
+a member of an instance, and prints, as JSON, the newest message of every topic."""
 import json, sys, time
 import paho.mqtt.client as mqtt
 from google.protobuf.json_format import MessageToDict
@@ -32,5 +32,12 @@ end = time.time() + 30
 while time.time() < end and len(set(births)) < 3:
     command("spBv1.0/plant/NCMD/gw", rebirth)
     time.sleep(0.5)
+
+def speed(metric):
+    instance = metric.template_value
+    metric.name, instance.template_ref, instance.is_definition = "m1", "p", False
+    instance.metrics.add(name="speed", datatype=8, long_value=321)
+
+command("spBv1.0/plant/DCMD/gw/m1", speed)
 print(json.dumps(heard))
 host.disconnect()

@@ -151,8 +151,8 @@ impl World {
     pub(crate) fn judge(&self, rule: &str) -> Verdict {
         let (rule, kind) = rule.split_once(':').unwrap_or((rule, ""));
         match rule {
-            "unused" => self.unused(),
             "data-set" => self.data_sets(kind),
+            "template" => self.template(kind),
             "group-level" => self.each(&[], |m| level_is_good(&m.said.topic, 1)),
             "node-level" => self.each(&[], |m| level_is_good(&m.said.topic, 3)),
             "device-level" => self.each(&["DBIRTH", "DDATA", "DDEATH"], |m| level_is_good(&m.said.topic, 4)),
@@ -192,16 +192,6 @@ impl World {
                 None => self.each(&[kind], |m| !m.payload.metrics.is_empty()),
             },
             _ => self.judge_sessions(rule, kind),
-        }
-    }
-
-    /// An assertion about something that the node does not publish at all: that it does not is looked at too.
-    fn unused(&self) -> Verdict {
-        let is_used = |m: &Metric| m.datatype == Some(19) || matches!(m.value, Some(MetricValue::Template(_)));
-        let found = self.msgs().find(|m| m.payload.metrics.iter().any(is_used));
-        match found {
-            Some(msg) => Fail(format!("Templates in {} at {}, and nobody judges them", msg.kind, msg.at)),
-            None => NotExercised("the node publishes no Templates".into()),
         }
     }
 
@@ -621,23 +611,38 @@ fn lists_all(msgs: &[&Msg], birth: &str, data: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What a message says, value by value: a tag's is a metric, or a member of an instance.
+fn values(msg: &Msg) -> Vec<((u64, &str), &Metric)> {
+    let of = |metric: &'_ Metric| metric.alias.unwrap_or(u64::MAX);
+    let mut all = Vec::new();
+    for metric in &msg.payload.metrics {
+        match &metric.value {
+            Some(MetricValue::Template(t)) if t.is_definition == Some(false) => {
+                all.extend(t.metrics.iter().map(|member| ((of(metric), member.name.as_deref().unwrap_or("")), member)));
+            }
+            _ => all.push(((of(metric), ""), metric)),
+        }
+    }
+    all
+}
+
 /// No value is said twice in a row, unless its quality has changed or it is historical. A value said at a birth may come once more.
 fn only_changes(msgs: &[&Msg], kind: &str) -> Result<(), String> {
-    let mut last: BTreeMap<u64, (Option<MetricValue>, Option<u32>)> = BTreeMap::new();
+    let mut last = BTreeMap::new();
     for msg in msgs {
         if msg.kind.ends_with("BIRTH") {
-            msg.payload.metrics.iter().filter_map(|m| m.alias).for_each(|alias| drop(last.remove(&alias)));
+            values(msg).iter().for_each(|(which, _)| drop(last.remove(which)));
         }
         if msg.kind != kind {
             continue;
         }
-        for metric in msg.payload.metrics.iter().filter(|m| m.is_historical != Some(true)) {
+        for (which, metric) in values(msg).into_iter().filter(|(_, m)| m.is_historical != Some(true)) {
             let quality = metric.properties.as_ref().and_then(|p| p.values.first()).and_then(|v| v.int_value);
             let said = (metric.value.clone(), quality);
-            if let Some(before) = last.insert(metric.alias.unwrap_or(0), said.clone())
+            if let Some(before) = last.insert(which, said.clone())
                 && before == said
             {
-                return Err(format!("{:?} said twice: {said:?}", metric.alias));
+                return Err(format!("{which:?} said twice: {said:?}"));
             }
         }
     }
@@ -651,11 +656,11 @@ fn by_exception(msgs: &[&Msg]) -> Result<(), String> {
         let set = m.properties.as_ref();
         set.and_then(|set| set.values.first()).and_then(|v| v.int_value).unwrap_or(192)
     };
-    let mut told: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut told: BTreeMap<(u64, &str), u32> = BTreeMap::new();
     for msg in msgs.iter().filter(|m| m.device.as_deref() == Some("still")) {
-        for metric in msg.payload.metrics.iter().filter(|m| m.is_historical != Some(true)) {
-            let (alias, now) = (metric.alias.unwrap_or(u64::MAX), quality(metric));
-            if told.insert(alias, now) == Some(now) && msg.kind == "DDATA" {
+        for (which, metric) in values(msg).into_iter().filter(|(_, m)| m.is_historical != Some(true)) {
+            let now = quality(metric);
+            if told.insert(which, now) == Some(now) && msg.kind == "DDATA" {
                 return Err(format!("DDATA of what did not change: {metric:?}"));
             }
         }

@@ -4,8 +4,8 @@ use super::axis::Axis;
 use super::loads::Loads;
 use super::robot::Robot;
 use crate::config::{Carrier, CellConfig, PlantConfig};
-use control_core::floor::{MachineKind, Mover, ZoneKind};
-use control_core::image::{CommandCode, PackState, Path, Reason};
+use control_core::floor::{MachineKind, Rack, ZoneKind};
+use control_core::image::{CommandCode, PackState, Path, Reason, Stand};
 use control_core::traffic::roads::{NO_PLACE, Place};
 use control_core::units::{LoadId, MachineId, PosId};
 use floor_plan::FloorPlan;
@@ -27,17 +27,31 @@ pub struct Job {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
+    /// Off a lift, onto the tier it stands at.
+    Leave {
+        left_s: f64,
+    },
     Travel,
-    Handle { left_s: f64 },
-    Process { left_s: f64 },
-    Put { left_s: f64 },
+    /// Onto a lift.
+    Board {
+        left_s: f64,
+    },
+    Handle {
+        left_s: f64,
+    },
+    Process {
+        left_s: f64,
+    },
+    Put {
+        left_s: f64,
+    },
 }
 
 /// What makes one kind of machine differ from another.
 #[derive(Clone, Debug)]
 enum Body {
     /// Shuttle or lift, along its axis.
-    Carrier { axis: Axis, handling_s: f64 },
+    Carrier { axis: Axis, handling_s: f64, stand: Stand },
     /// Robot cell between two ports.
     Cell { config: CellConfig, from: PosId, to: PosId },
     /// Mobile robot.
@@ -66,17 +80,23 @@ impl Machine {
         let info = floor.machine(id)?;
         let (speed, acceleration) =
             (f64::from(info.axis.speed_mm_s) / 1e3, f64::from(info.axis.acceleration_mm_s2) / 1e3);
-        let carrier = |c: Carrier, at: f64| Body::Carrier {
+        let carrier = |c: Carrier, at: f64, stand: Stand| Body::Carrier {
             axis: Axis::new(c.speed.unwrap_or(speed), c.acceleration.unwrap_or(acceleration), at),
             handling_s: c.handling_s,
+            stand,
         };
         let body = match info.kind {
-            MachineKind::Shuttle => carrier(config.shuttle, 0.0),
+            MachineKind::Shuttle { .. } => {
+                // Those that change tier stand on the lowest ones at first.
+                let number = floor.rack_of(id).map(|rack| id.0 - rack.shuttles.0.0 + 1);
+                let stand = number.and_then(|n| u8::try_from(n).ok()).map_or(Stand::Unknown, Stand::Tier);
+                carrier(config.shuttle, 0.0, stand)
+            }
             MachineKind::Lift { .. } => {
                 // At its own foot, where its belts are: the upper one of two stands above the lower one.
                 let foot =
                     floor.sources(id).iter().filter_map(|z| floor.zone(*z)).map(|z| floor.stop_mm(id, z.exit())).min();
-                carrier(config.lift, f64::from(foot.unwrap_or(0)) / 1e3)
+                carrier(config.lift, f64::from(foot.unwrap_or(0)) / 1e3, Stand::Unknown)
             }
             MachineKind::Station(station) => {
                 let s = floor.station(station)?;
@@ -155,6 +175,14 @@ impl Machine {
         }
     }
 
+    /// Where it stands, if it changes tier.
+    pub fn stand(&self) -> Stand {
+        match &self.body {
+            Body::Carrier { stand, .. } => *stand,
+            _ => Stand::Unknown,
+        }
+    }
+
     /// Motor temperature, degrees Celsius.
     pub fn temperature_c(&self) -> f64 {
         self.temperature_c
@@ -169,7 +197,20 @@ impl Machine {
     fn serves(&self, plan: &FloorPlan, code: CommandCode, pos: PosId) -> bool {
         let floor = plan.view();
         let Some((zone, info)) = floor.zone_of(pos) else { return false };
-        let by = |mover| mover == Mover::Machine(self.id) || (mover == Mover::Robots && self.robot().is_some());
+        let on_tier = |rack: &Rack| {
+            let there = self.tier_of(plan, pos).is_some_and(|n| match self.stand() {
+                Stand::Tier(own) => n == own,
+                // Off the lift, onto the tier it stands at; whether it does is looked at by [`super::watch`].
+                Stand::Lift(_) => code == CommandCode::Move,
+                Stand::Between(own, _) => code == CommandCode::Move && n == own,
+                Stand::Unknown => false,
+            });
+            there && rack.shuttles().any(|s| s == self.id)
+        };
+        if floor.rack_of(self.id).is_some_and(|rack| !on_tier(rack)) {
+            return false;
+        }
+        let by = |mover| floor.is_mover(self.id, mover);
         let takes =
             || floor.links(zone).iter().any(|l| by(l.by)) && (info.kind == ZoneKind::Bays || pos == info.exit());
         let Some((deck, _)) = floor.zone_of(self.deck) else { return false };
@@ -185,11 +226,31 @@ impl Machine {
         }
     }
 
+    /// The number of the tier a position is on, if its loads are moved by shuttles that change tier.
+    fn tier_of(&self, plan: &FloorPlan, pos: PosId) -> Option<u8> {
+        let floor = plan.view();
+        let (zone, _) = floor.zone_of(pos)?;
+        let n = floor.tiers(floor.rack_of(self.id)?).iter().position(|t| t.has(zone))?;
+        u8::try_from(n + 1).ok()
+    }
+
+    /// The number of the lift whose deck a position is, of those it changes tier on.
+    fn lift_of(&self, plan: &FloorPlan, pos: PosId) -> Option<u8> {
+        let floor = plan.view();
+        let lift = floor.deck_of(pos)?;
+        let n = floor.rack_of(self.id)?.lifts().position(|l| l == lift)?;
+        u8::try_from(n + 1).ok()
+    }
+
     /// Whether it could do this at all.
     pub fn accepts(&self, plan: &FloorPlan, job: &Job) -> Result<(), Reason> {
         let fits = |yes: bool| if yes { Ok(()) } else { Err(Reason::BadPosition) };
         match (&self.body, job.code) {
             (Body::Cell { from, .. }, CommandCode::Start) => fits(job.pos == *from),
+            (Body::Carrier { stand, .. }, CommandCode::Board) => {
+                let lift = self.lift_of(plan, job.pos);
+                fits(lift.is_some_and(|n| n == job.program as u8) && matches!(stand, Stand::Tier(_)))
+            }
             (Body::Carrier { .. }, CommandCode::Pick | CommandCode::Place | CommandCode::Move) => {
                 fits(self.serves(plan, job.code, job.pos))
             }
@@ -213,8 +274,16 @@ impl Machine {
 
     /// Begins. The caller has asked [`Machine::accepts`].
     pub fn begin(&mut self, plan: &FloorPlan, job: Job, drag: f64, breaks_down: bool) {
+        let tier = self.tier_of(plan, job.pos);
+        let mut phase = Phase::Travel;
         match &mut self.body {
-            Body::Carrier { axis, .. } => axis.go(f64::from(plan.view().stop_mm(self.id, job.pos)) / 1e3),
+            Body::Carrier { axis, stand, handling_s } => {
+                axis.go(f64::from(plan.view().stop_mm(self.id, job.pos)) / 1e3);
+                if let (Stand::Lift(lift) | Stand::Between(_, lift), Some(tier)) = (*stand, tier) {
+                    *stand = Stand::Between(tier, lift);
+                    phase = Phase::Leave { left_s: *handling_s };
+                }
+            }
             Body::Robot { robot, .. } if job.code == CommandCode::Drive => {
                 let path: Vec<Place> = job.path.iter().collect();
                 robot.go(plan, &path);
@@ -223,7 +292,7 @@ impl Machine {
         }
         self.drag = drag;
         self.breaks_down = breaks_down;
-        self.job = Some((job, Phase::Travel));
+        self.job = Some((job, phase));
     }
 
     /// Stops at once, wherever it is. What it carries it keeps.
@@ -253,7 +322,24 @@ impl Machine {
             return None;
         };
         let dt = dt / self.drag;
+        let lift = self.lift_of(plan, job.pos);
         let next = match phase {
+            Phase::Leave { left_s } if left_s > dt => Phase::Leave { left_s: left_s - dt },
+            Phase::Leave { .. } => {
+                if let Body::Carrier { stand, .. } = &mut self.body
+                    && let Stand::Between(tier, _) = *stand
+                {
+                    *stand = Stand::Tier(tier);
+                }
+                Phase::Travel
+            }
+            Phase::Board { left_s } if left_s > dt => Phase::Board { left_s: left_s - dt },
+            Phase::Board { .. } => {
+                if let (Body::Carrier { stand, .. }, Some(lift)) = (&mut self.body, lift) {
+                    *stand = Stand::Lift(lift);
+                }
+                return self.end(Ok(()));
+            }
             Phase::Travel => {
                 let arrived = match &mut self.body {
                     Body::Carrier { axis, .. } => axis.step(dt),
@@ -266,10 +352,16 @@ impl Machine {
                 if self.breaks_down {
                     return self.end(Err(Reason::DriveFault));
                 }
-                if matches!(job.code, CommandCode::Move | CommandCode::Drive) {
-                    return self.end(Ok(()));
+                match (job.code, &mut self.body, lift) {
+                    (CommandCode::Move | CommandCode::Drive, ..) => return self.end(Ok(())),
+                    (CommandCode::Board, Body::Carrier { stand, handling_s, .. }, Some(lift)) => {
+                        if let Stand::Tier(tier) = *stand {
+                            *stand = Stand::Between(tier, lift);
+                        }
+                        Phase::Board { left_s: *handling_s }
+                    }
+                    _ => Phase::Handle { left_s: self.handling_s() },
                 }
-                Phase::Handle { left_s: self.handling_s() }
             }
             Phase::Handle { left_s } if left_s > dt => Phase::Handle { left_s: left_s - dt },
             Phase::Handle { .. } => match self.handle(plan, &job, loads) {

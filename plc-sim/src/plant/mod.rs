@@ -213,7 +213,7 @@ impl Plant {
                 plc.ended(result);
             }
         }
-        self.watch.look(plan, &self.machines, self.time_s);
+        self.watch.look(plan, &self.machines, &self.loads, self.time_s);
     }
 
     /// What really happened so far.

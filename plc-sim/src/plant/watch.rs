@@ -1,8 +1,11 @@
 //! Who hits whom. A mobile robot is in the way at the place it has reached last and, while it drives, at the next, and it is as long and
-//! as wide as it is, in the direction it looks; two lifts on one mast may not come nearer than [`MAST_GAP_M`].
+//! as wide as it is, in the direction it looks; two lifts on one mast may not come nearer than [`MAST_GAP_M`]. Of shuttles that change tier no
+//! two may be on one tier or one lift; between a tier and a lift one may only be while the lift stands there, empty.
 
+use super::loads::Loads;
 use super::machine::Machine;
 use control_core::floor::MachineKind;
+use control_core::image::Stand;
 use control_core::traffic::roads::Place;
 use control_core::units::MachineId;
 use floor_plan::FloorPlan;
@@ -61,7 +64,7 @@ impl Watch {
     }
 
     /// Looks at everybody.
-    pub(super) fn look(&mut self, plan: &FloorPlan, machines: &[Machine], time_s: f64) {
+    pub(super) fn look(&mut self, plan: &FloorPlan, machines: &[Machine], loads: &Loads, time_s: f64) {
         let mut found = Vec::new();
         let places = |id: MachineId| {
             let robot = machines.get(usize::from(id.0)).and_then(Machine::robot);
@@ -117,6 +120,7 @@ impl Watch {
                 found.push((lower.0, upper.0, Place::MAX));
             }
         }
+        shuttles(plan, machines, loads, &mut found);
         if found.is_empty() && self.touching.is_empty() {
             return;
         }
@@ -129,6 +133,45 @@ impl Watch {
             self.first.get_or_insert_with(text);
         }
         self.touching = now;
+    }
+}
+
+/// What shuttles that change tier may not do.
+fn shuttles(plan: &FloorPlan, machines: &[Machine], loads: &Loads, found: &mut Vec<(u16, u16, Place)>) {
+    /// A lift stands at a tier when it is this near, metres.
+    const LEVEL_M: f64 = 0.02;
+    let floor = plan.view();
+    let machine = |id: MachineId| machines.get(usize::from(id.0));
+    for rack in floor.tables().racks {
+        let lift_of = |n: u8| rack.lifts().nth(usize::from(n).wrapping_sub(1));
+        for id in rack.shuttles() {
+            let Some(stand) = machine(id).map(Machine::stand) else { continue };
+            let (tier, lift) = match stand {
+                Stand::Unknown => (None, None),
+                Stand::Tier(tier) => (Some(tier), None),
+                Stand::Lift(lift) => (None, Some(lift)),
+                Stand::Between(tier, lift) => (Some(tier), Some(lift)),
+            };
+            for other in rack.shuttles().filter(|other| other.0 > id.0) {
+                let meets = match machine(other).map(Machine::stand) {
+                    Some(Stand::Tier(t)) => Some(t) == tier,
+                    Some(Stand::Lift(l)) => Some(l) == lift,
+                    Some(Stand::Between(t, l)) => Some(t) == tier || Some(l) == lift,
+                    _ => false,
+                };
+                if meets {
+                    found.push((id.0, other.0, Place::MAX));
+                }
+            }
+            let Some(lift) = lift.and_then(lift_of) else { continue };
+            let Some(body) = machine(lift) else { continue };
+            let gate = tier.and_then(|n| floor.tiers(rack).get(usize::from(n) - 1)).map(|t| t.gate);
+            let level = gate.map(|gate| f64::from(floor.stop_mm(lift, gate)) / 1e3);
+            let away = level.is_some_and(|m| (body.position() - m).abs() > LEVEL_M || body.speed() != 0.0);
+            if away || loads.at(body.deck()).is_some() {
+                found.push((id.0, lift.0, Place::MAX));
+            }
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl Build {
             lanes.iter().filter(|(_, from, to)| if out { at(*from) } else { at(*to) }).map(|l| l.0).collect()
         };
         for (tier, [bays, lane_out, lane_in]) in aisle.zones.iter().copied().enumerate() {
-            let shuttle = Mover::Machine(aisle.shuttles[tier]);
+            let shuttle = aisle.rack.map_or_else(|| Mover::Machine(aisle.shuttles[tier]), Mover::Shuttles);
             let one = self.plan.zones[usize::from(lane_out.0)].count == 1;
             let mut link =
                 |from: ZoneId, to: ZoneId| self.plan.links[usize::from(from.0)].push(Link { to, by: shuttle });

@@ -54,6 +54,10 @@ pub struct DevicePlan {
     pub name: Arc<str>,
     /// Modbus unit.
     pub unit: u8,
+    /// Where it stands.
+    pub cell: Arc<str>,
+    /// What its tags come from: its profile's name, and that of its tag table.
+    pub profile: Arc<str>,
     /// Its topic, before and after the tag's name; all before when a message holds a whole device.
     pub topic: (Arc<str>, Arc<str>),
 }

@@ -5,10 +5,14 @@
 //!                         └────> record (names, values) ──> spool ──> DDATA, when it is sent: aliases are those of that session
 //! ```
 //!
+//! A device that is an instance of a template says its tags as members of it: see [`super::templates`].
+//!
 //! A record holds names, not aliases: it may be sent by a later run, with another configuration.
 
-use super::payload::{DataType, Metric, metric_value, quality, quality_property};
+use super::payload::{DataType, Metric, MetricValue, metric_value, quality, quality_property};
+use super::templates::{Instance, Member, Profile};
 use crate::config::LinePlan;
+use crate::config::plan::{DriverPlan, PointPlan, Role};
 use crate::telemetry::payload::{Said, json_of};
 use control_core::image::Quality;
 use device_drivers::Value;
@@ -34,6 +38,8 @@ pub struct Tag {
     was_read: bool,
     /// Quality and source time that the last birth said.
     born: Option<(u32, u64)>,
+    /// Which member of the device's template it is; `None`: a metric of its own.
+    member: Option<usize>,
     /// Whether a host may write it.
     pub writable: bool,
 }
@@ -55,6 +61,8 @@ pub struct Device {
     /// Its tags.
     pub tags: Vec<Tag>,
     index: HashMap<Arc<str>, usize>,
+    /// What makes it an instance of a template.
+    instance: Option<Instance>,
     /// Since when it answers; `None`: it does not.
     alive_since: Option<Instant>,
     /// A type has changed: it has to be born again.
@@ -72,12 +80,18 @@ impl Device {
         self.alive_since.is_some()
     }
 
-    /// Its tags as a birth says them.
-    pub fn birth(&mut self) -> Vec<Metric> {
-        self.tags.iter_mut().for_each(|tag| tag.born = Some((tag.quality, tag.source_ms)));
+    /// Its tags as a birth says them. What it has not read yet is of the type that another device of its profile has read.
+    pub fn birth(&mut self, profiles: &[Profile]) -> Vec<Metric> {
+        let members = self.instance.as_ref().and_then(|i| profiles.get(i.profile)).map_or(&[][..], |p| &p.members);
+        for tag in &mut self.tags {
+            tag.born = Some((tag.quality, tag.source_ms));
+            if let Some(member) = tag.member.and_then(|n| members.get(n)).filter(|_| tag.value.is_none()) {
+                tag.datatype = member.datatype;
+            }
+        }
         let metric = |(n, tag): (usize, &Tag)| Metric {
             name: Some(tag.name.to_string()),
-            alias: Some(self.first_alias + n as u64),
+            alias: self.alias(n, tag),
             timestamp: Some(tag.source_ms),
             datatype: Some(tag.datatype as u32),
             is_null: tag.value.is_none().then_some(true),
@@ -85,78 +99,103 @@ impl Device {
             value: tag.value.as_ref().map(metric_value),
             ..Metric::default()
         };
-        self.tags.iter().enumerate().map(metric).collect()
+        self.gather(self.tags.iter().enumerate().map(metric).collect(), true)
     }
 
-    /// A tag and its alias, by name.
-    pub fn tag(&self, name: &str) -> Option<(&Tag, u64)> {
+    /// Metrics of its tags as messages have them: members stand together in an instance.
+    pub fn gather(&self, metrics: Vec<Metric>, in_birth: bool) -> Vec<Metric> {
+        match &self.instance {
+            Some(instance) => instance.gather(metrics, in_birth),
+            None => metrics,
+        }
+    }
+
+    /// A tag and its alias, by name; a member of a template has none.
+    pub fn tag(&self, name: &str) -> Option<(&Tag, Option<u64>)> {
         let n = *self.index.get(name)?;
-        Some((self.tags.get(n)?, self.first_alias + n as u64))
+        let tag = self.tags.get(n)?;
+        Some((tag, self.alias(n, tag)))
     }
 
-    /// A tag by alias.
-    pub fn by_alias(&self, alias: u64) -> Option<&Tag> {
-        self.tags.get(usize::try_from(alias.checked_sub(self.first_alias)?).ok()?)
+    fn alias(&self, n: usize, tag: &Tag) -> Option<u64> {
+        tag.member.is_none().then_some(self.first_alias + n as u64)
     }
+
+    fn by_alias(&self, alias: u64) -> Option<&Tag> {
+        let tag = self.tags.get(usize::try_from(alias.checked_sub(self.first_alias)?).ok()?);
+        tag.filter(|tag| tag.member.is_none())
+    }
+
+    /// What a host wants to write with a metric of a command: a tag, or members of the instance.
+    pub fn asked<'a>(&'a self, metric: &'a Metric) -> Vec<(&'a Tag, &'a MetricValue)> {
+        let one = |m: &'a Metric| {
+            let by_name = m.name.as_deref().and_then(|n| self.tag(n)).map(|(tag, _)| tag);
+            let tag = by_name.or_else(|| m.alias.and_then(|a| self.by_alias(a)));
+            tag.zip(m.value.as_ref())
+        };
+        let is_meant = self.instance.as_ref().is_some_and(|i| i.is_meant_by(metric));
+        match &metric.value {
+            Some(MetricValue::Template(asked)) if is_meant => asked.metrics.iter().filter_map(one).collect(),
+            _ => one(metric).into_iter().collect(),
+        }
+    }
+}
+
+/// Devices, and what those of a profile have in common.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// All devices.
+    pub devices: Vec<Device>,
+    /// Templates; none when tags are metrics of their own.
+    pub profiles: Vec<Profile>,
 }
 
 /// What an edge node knows.
 #[derive(Debug)]
 pub struct Hub {
-    devices: Mutex<Vec<Device>>,
+    known: Mutex<Known>,
     /// Rings when a device has come up, gone, or changed.
     pub nudge: Arc<Notify>,
 }
 
 impl Hub {
-    /// The devices of these lines; aliases begin at `first_alias`.
-    pub fn new(lines: &[LinePlan], first_alias: u64) -> Arc<Hub> {
-        let (mut devices, mut next) = (Vec::new(), first_alias);
+    /// The devices of these lines; aliases begin at `first_alias`. With `templates` each is an instance of its profile.
+    pub fn new(lines: &[LinePlan], first_alias: u64, templates: bool) -> Arc<Hub> {
+        let (mut known, mut next) = (Known::default(), first_alias);
         for line in lines {
-            for (n, device) in line.devices.iter().enumerate() {
-                let mine = line.points.iter().filter(|p| p.device as usize == n && p.publish);
-                let tags: Vec<Tag> = mine
-                    .map(|p| Tag {
-                        name: p.tag.clone(),
-                        value: None,
-                        datatype: DataType::Double,
-                        quality: quality::BAD,
-                        source_ms: device_drivers::value::wall_clock_ms(),
-                        was_read: false,
-                        born: None,
-                        writable: p.write.is_some(),
-                    })
-                    .collect();
-                let index = tags.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
-                let (first_alias, count) = (next, tags.len() as u64);
-                let name = device.name.clone();
-                devices.push(Device { name, first_alias, tags, index, alive_since: None, has_changed: false });
-                next += count;
+            let types = types(line);
+            for n in 0..line.devices.len() {
+                known.add(line, n, &types, &mut next, templates);
             }
         }
-        Arc::new(Hub { devices: Mutex::new(devices), nudge: Arc::default() })
+        Arc::new(Hub { known: Mutex::new(known), nudge: Arc::default() })
     }
 
-    /// All devices, for as long as they are held: nothing is said meanwhile.
-    pub fn devices(&self) -> MutexGuard<'_, Vec<Device>> {
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    /// All that is known, for as long as it is held: nothing is said meanwhile.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of a device.
     pub fn number(&self, name: &str) -> Option<usize> {
-        self.devices().iter().position(|d| &*d.name == name)
+        self.known().devices.iter().position(|d| &*d.name == name)
     }
 
     /// Something is said of a tag.
     pub fn say(&self, device: usize, tag: &str, said: &Said<'_>) {
-        let mut devices = self.devices();
-        let Some(device) = devices.get_mut(device) else { return };
+        let known = &mut *self.known();
+        let Some(device) = known.devices.get_mut(device) else { return };
         let Some(tag) = device.index.get(tag).copied().and_then(|n| device.tags.get_mut(n)) else { return };
         let mut changed = false;
         if let Some(value) = said.value {
             let datatype = DataType::of(value);
-            changed = tag.was_read && tag.datatype != datatype;
+            changed = tag.born.is_some() && tag.datatype != datatype;
             tag.datatype = datatype;
+            if let Some((instance, member)) = device.instance.as_ref().zip(tag.member)
+                && let Some(profile) = known.profiles.get_mut(instance.profile)
+            {
+                profile.learn(member, datatype);
+            }
             tag.value = Some(value.clone());
         }
         (tag.quality, tag.source_ms, tag.was_read) = (quality_of(said.quality), said.source_ms, true);
@@ -172,11 +211,62 @@ impl Hub {
 
     /// A device does not answer any more.
     pub fn gone(&self, device: usize) {
-        if let Some(device) = self.devices().get_mut(device) {
+        if let Some(device) = self.known().devices.get_mut(device) {
             device.alive_since = None;
         }
         self.nudge.notify_one();
     }
+}
+
+impl Known {
+    /// Adds device number `n` of a line.
+    fn add(&mut self, line: &LinePlan, n: usize, types: &[Option<DataType>], next: &mut u64, templates: bool) {
+        let Some(device) = line.devices.get(n) else { return };
+        let mine = || line.points.iter().zip(types).filter(|(p, _)| p.device as usize == n && p.publish);
+        let is_member = |point: &PointPlan| templates && point.role == Role::Telemetry;
+        let mut members = 0..;
+        let tags: Vec<Tag> = mine()
+            .map(|(p, datatype)| Tag {
+                name: p.tag.clone(),
+                value: None,
+                datatype: datatype.unwrap_or(DataType::Double),
+                quality: quality::BAD,
+                source_ms: device_drivers::value::wall_clock_ms(),
+                was_read: false,
+                born: None,
+                member: is_member(p).then(|| members.next()).flatten(),
+                writable: p.write.is_some(),
+            })
+            .collect();
+        let index = tags.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
+        let (first_alias, name) = (*next, device.name.clone());
+        *next += tags.len() as u64;
+        let instance = tags.iter().any(|t| t.member.is_some()).then(|| {
+            let found = self.profiles.iter().position(|p| p.name == device.profile);
+            let profile = found.unwrap_or_else(|| {
+                let members = mine().filter(|(p, _)| is_member(p)).map(|(p, t)| Member::new(p.tag.clone(), *t));
+                self.profiles.push(Profile::new(line, device, *next, members.collect()));
+                *next += 1;
+                self.profiles.len() - 1
+            });
+            *next += 1;
+            Instance::new(line, device, profile, *next - 1)
+        });
+        self.devices.push(Device { name, first_alias, tags, index, instance, alive_since: None, has_changed: false });
+    }
+}
+
+/// The types that the configuration knows, point by point.
+fn types(line: &LinePlan) -> Vec<Option<DataType>> {
+    let mut types = vec![None; line.points.len()];
+    let DriverPlan::Modbus(spec) = &line.driver else { return types };
+    for point in spec.devices.iter().flat_map(|d| &d.points) {
+        if let Some(datatype) = types.get_mut(point.id.0 as usize) {
+            // A type is that of any answer: a device that has 1 in every byte (0 is no month) has a value of every type.
+            *datatype = point.format.decode(&[1; 256]).as_ref().map(DataType::of);
+        }
+    }
+    types
 }
 
 /// A quality of ours as the property says it.

@@ -5,12 +5,14 @@
 //! | [`payload`] | the protobuf message, by hand |
 //! | [`hub`] | the last value of every tag, and which device lives |
 //! | [`alarms`] | the alarms that stand, as a table |
+//! | [`templates`] | what devices of one profile have in common |
 //! | [`node`] | what is said when |
 
 pub mod alarms;
 pub mod hub;
 pub mod node;
 pub mod payload;
+pub mod templates;
 
 pub use hub::Hub;
 pub use node::{FIRST_DEVICE_ALIAS, Node, NodePlan};

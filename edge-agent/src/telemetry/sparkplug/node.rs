@@ -4,7 +4,7 @@
 //!   CONNECT (will: NDEATH, bdSeq + 1) ──> Waiting ──STATE online, or no primary host──> Born ──> NDATA, DDATA
 //!                                           ^                                            │ STATE offline: NDEATH, DISCONNECT,
 //!                                           └───────────── next broker <─────────────────┘ the next broker
-//!   Born:  NBIRTH (seq 0), a DBIRTH for every device that answers, then data;
+//!   Born:  NBIRTH (seq 0, with the alarms and the templates), a DBIRTH for every device that answers, then data;
 //!          a device comes: DBIRTH; goes: DDEATH; a host asks for a rebirth: all births again, bdSeq stays
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! when the broker has answered a ping that followed it.
 
 use super::alarms::Standing;
-use super::hub::{Hub, readings};
+use super::hub::{Hub, Known, readings};
 use super::payload::{DataType, Metric, MetricValue, Payload, metric_value, quality, quality_property, wanted};
 use crate::alarms::AlarmDesk;
 use crate::commands::Commands;
@@ -50,6 +50,8 @@ pub struct NodePlan {
     pub primary_host: Option<String>,
     /// Whether the alarms that stand are told, as a DataSet.
     pub alarms: bool,
+    /// Whether devices are instances of templates, one for each profile.
+    pub templates: bool,
     /// Where bdSeq is remembered; `None`: it begins at 0 each time.
     pub memory: Option<PathBuf>,
 }
@@ -105,7 +107,7 @@ impl Node {
     ) -> Node {
         let read = |path: &PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let last = plan.memory.as_ref().and_then(read);
-        let told = vec![Told::default(); hub.devices().len()];
+        let told = vec![Told::default(); hub.known().devices.len()];
         let alarms = plan.alarms.then(|| Standing::new(alarms.clone()));
         Node {
             plan,
@@ -209,6 +211,10 @@ impl Node {
         ];
         metrics.extend(Node::own_metrics(figures, None));
         metrics.extend(self.alarms.as_mut().map_or_else(Vec::new, Standing::birth));
+        for profile in &mut self.hub.known().profiles {
+            profile.has_changed = false;
+            metrics.push(profile.definition(now));
+        }
         let birth = self.message("NBIRTH", None, metrics);
         out.mention(birth);
         self.state = State::Born;
@@ -219,7 +225,14 @@ impl Node {
     fn tend_devices(&mut self, out: &mut Out<'_>) {
         let now = Instant::now();
         let mut due: Vec<(usize, Arc<str>, Option<Vec<Metric>>)> = Vec::new();
-        for (n, device) in self.hub.devices().iter_mut().enumerate() {
+        let hub = self.hub.clone();
+        let mut known = hub.known();
+        if known.profiles.iter().any(|p| p.has_changed) {
+            self.rebirth = true; // definitions are told in the NBIRTH alone
+            return;
+        }
+        let Known { devices, profiles } = &mut *known;
+        for (n, device) in devices.iter_mut().enumerate() {
             let Some(told) = self.told.get_mut(n) else { continue };
             let recent = told.last_data.is_some_and(|at| now < at + LINGER);
             if !told.is_born && (device.is_ready(now) || told.wants_birth)
@@ -229,12 +242,13 @@ impl Node {
                 let historical = STREAMS.map(|stream| self.spool.next_sequence(stream));
                 let last_data = told.wants_birth.then_some(now);
                 *told = Told { is_born: true, wants_birth: false, last_data, historical };
-                due.push((n, device.name.clone(), Some(device.birth())));
+                due.push((n, device.name.clone(), Some(device.birth(profiles))));
             } else if told.is_born && !device.is_alive() && !recent {
                 *told = Told::default();
                 due.push((n, device.name.clone(), None));
             }
         }
+        drop(known);
         for (_, name, birth) in due {
             let message = match birth {
                 Some(metrics) => self.message("DBIRTH", Some(&name), metrics),
@@ -247,8 +261,8 @@ impl Node {
     /// A record of the spool as DDATA.
     fn data(&mut self, stream: Stream, record: &Record<'_>) -> Option<Sending> {
         let hub = self.hub.clone();
-        let devices = hub.devices();
-        let Some((n, device)) = devices.iter().enumerate().find(|(_, d)| &*d.name == record.topic) else {
+        let known = hub.known();
+        let Some((n, device)) = known.devices.iter().enumerate().find(|(_, d)| &*d.name == record.topic) else {
             return Some(Sending::Nothing); // no longer part of this gateway
         };
         let told = self.told.get_mut(n)?;
@@ -276,9 +290,12 @@ impl Node {
             if !is_historical && tag.was_born_with(&reading) {
                 continue;
             }
+            let is_member = alias.is_none();
             metrics.push(Metric {
-                alias: Some(alias),
+                name: is_member.then(|| reading.tag.into()),
+                alias,
                 timestamp: Some(reading.source_ms),
+                datatype: is_member.then_some(tag.datatype as u32),
                 is_historical: is_historical.then_some(true),
                 is_null: reading.value.is_none().then_some(true),
                 properties: (reading.quality != quality::GOOD).then(|| quality_property(reading.quality)),
@@ -286,8 +303,8 @@ impl Node {
                 ..Metric::default()
             });
         }
-        let name = device.name.clone();
-        drop(devices);
+        let (name, metrics) = (device.name.clone(), device.gather(metrics, false));
+        drop(known);
         if metrics.is_empty() {
             return Some(Sending::Nothing);
         }
@@ -355,13 +372,10 @@ impl Node {
             tracing::warn!("a host wants to write to {name}: [mqtt.commands] allows nothing");
             return;
         };
-        let devices = self.hub.devices();
-        let Some(device) = devices.iter().find(|d| &*d.name == name) else { return };
-        for metric in &payload.metrics {
-            let by_name = metric.name.as_deref().and_then(|n| device.tag(n)).map(|(tag, _)| tag);
-            let tag = by_name.or_else(|| metric.alias.and_then(|a| device.by_alias(a)));
-            let value = tag.zip(metric.value.as_ref()).and_then(|(tag, value)| wanted(value, tag.datatype));
-            if let (Some(tag), Some(value)) = (tag, value) {
+        let known = self.hub.known();
+        let Some(device) = known.devices.iter().find(|d| &*d.name == name) else { return };
+        for (tag, value) in payload.metrics.iter().flat_map(|metric| device.asked(metric)) {
+            if let Some(value) = wanted(value, tag.datatype) {
                 commands.sparkplug_write(format!("{name}/{}", tag.name), value, message.topic.clone());
             }
         }
@@ -379,8 +393,8 @@ impl Face for Node {
 
     fn subscriptions(&self) -> (Vec<String>, bool) {
         let mut filters = vec![self.topic("NCMD", None)];
-        let devices = self.hub.devices();
-        let writable = devices.iter().filter(|d| d.tags.iter().any(|t| t.writable));
+        let known = self.hub.known();
+        let writable = known.devices.iter().filter(|d| d.tags.iter().any(|t| t.writable));
         filters.extend(writable.map(|d| self.topic("DCMD", Some(&d.name))));
         if let Some(host) = &self.plan.primary_host {
             filters.extend([format!("spBv1.0/STATE/{host}"), format!("STATE/{host}")]);

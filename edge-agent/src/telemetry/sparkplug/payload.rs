@@ -1,5 +1,5 @@
 //! The Sparkplug B payload (Sparkplug 3.0.0, 6.4), wire-compatible: the fields of the specification by number and kind, written by hand so that
-//! no protoc is needed. Templates are not used, and kept as bytes.
+//! no protoc is needed.
 
 use crate::telemetry::payload::json_of;
 use device_drivers::Value;
@@ -86,9 +86,9 @@ pub enum MetricValue {
     /// A table.
     #[prost(message, tag = "17")]
     DataSet(DataSet),
-    /// Not used.
-    #[prost(bytes = "vec", tag = "18")]
-    Template(Vec<u8>),
+    /// Members that belong together.
+    #[prost(message, tag = "18")]
+    Template(Template),
     /// Not used.
     #[prost(bytes = "vec", tag = "19")]
     Extension(Vec<u8>),
@@ -153,6 +153,66 @@ pub enum CellValue {
     Extension(Vec<u8>),
 }
 
+/// A template (6.4.14): the definition of a type, or an instance of one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Template {
+    /// Tells definitions of one name apart.
+    #[prost(string, optional, tag = "1")]
+    pub version: Option<String>,
+    /// Members, by name.
+    #[prost(message, repeated, tag = "2")]
+    pub metrics: Vec<Metric>,
+    /// What differs from instance to instance, and is no value.
+    #[prost(message, repeated, tag = "3")]
+    pub parameters: Vec<Parameter>,
+    /// The definition, of an instance.
+    #[prost(string, optional, tag = "4")]
+    pub template_ref: Option<String>,
+    /// Which of the two it is.
+    #[prost(bool, optional, tag = "5")]
+    pub is_definition: Option<bool>,
+}
+
+/// A parameter of a [`Template`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Parameter {
+    /// Its name.
+    #[prost(string, optional, tag = "1")]
+    pub name: Option<String>,
+    /// One of [`DataType`]: a basic one.
+    #[prost(uint32, optional, tag = "2")]
+    pub kind: Option<u32>,
+    /// The instance's own value; in a definition, that of instances that say none.
+    #[prost(oneof = "ParameterValue", tags = "3, 4, 5, 6, 7, 8, 9")]
+    pub value: Option<ParameterValue>,
+}
+
+/// The value of a [`Parameter`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ParameterValue {
+    /// Up to 32 bits; a signed one as its two's complement.
+    #[prost(uint32, tag = "3")]
+    Int(u32),
+    /// 64 bits; a signed one as its two's complement.
+    #[prost(uint64, tag = "4")]
+    Long(u64),
+    /// Single precision.
+    #[prost(float, tag = "5")]
+    Float(f32),
+    /// Double precision.
+    #[prost(double, tag = "6")]
+    Double(f64),
+    /// A truth.
+    #[prost(bool, tag = "7")]
+    Boolean(bool),
+    /// A text.
+    #[prost(string, tag = "8")]
+    Text(String),
+    /// Not used.
+    #[prost(bytes = "vec", tag = "9")]
+    Extension(Vec<u8>),
+}
+
 /// Names and values beside a value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PropertySet {
@@ -184,6 +244,7 @@ pub struct PropertyValue {
 pub enum DataType {
     Int32 = 3,
     Int64 = 4,
+    UInt8 = 5,
     UInt64 = 8,
     Float = 9,
     Double = 10,
@@ -191,6 +252,7 @@ pub enum DataType {
     Text = 12,
     DateTime = 13,
     DataSet = 16,
+    Template = 19,
     UInt16Array = 27,
 }
 
@@ -290,6 +352,32 @@ mod tests {
             0x8A, 0x01, 15, 0x08, 1, // dataset_value: num_of_columns
             0x12, 1, b'a', 0x18, 11, 0x18, 13, // columns, types: not packed, as proto2 has them
             0x22, 4, 0x0A, 2, 0x28, 1, // rows, elements, boolean_value
+        ];
+        assert_eq!(metric.encode_to_vec(), want);
+    }
+
+    /// An instance of one member and one parameter, by hand as above.
+    #[test]
+    fn an_instance_says_what_it_is_an_instance_of() {
+        let member = Metric { name: Some("a".into()), ..Metric::default() };
+        let unit = Parameter {
+            name: Some("u".into()),
+            kind: Some(DataType::UInt8 as u32),
+            value: Some(ParameterValue::Int(7)),
+        };
+        let template = Template {
+            version: Some("v".into()),
+            metrics: vec![member],
+            parameters: vec![unit],
+            template_ref: Some("t".into()),
+            is_definition: Some(false),
+        };
+        let metric = Metric { value: Some(MetricValue::Template(template)), ..Metric::default() };
+        let want = [
+            0x92, 0x01, 22, 0x0A, 1, b'v', // template_value: version
+            0x12, 3, 0x0A, 1, b'a', // metrics
+            0x1A, 7, 0x0A, 1, b'u', 0x10, 5, 0x18, 7, // parameters: name, type, int_value
+            0x22, 1, b't', 0x28, 0, // template_ref; is_definition, present although false
         ];
         assert_eq!(metric.encode_to_vec(), want);
     }
