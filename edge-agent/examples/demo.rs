@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::Received;
 
+/// The whole floor on this machine: an MQTT broker, the plant and the real agent
 #[derive(Parser)]
 struct Options {
     /// End after this long, as in 30s
@@ -78,6 +79,7 @@ async fn run(options: &Options) -> Result<bool, String> {
     let agent = Agent::start(plan).await?;
     if !options.json {
         println!("Lightsout demo: {}. Ctrl-C ends it.", what_there_is(&sim));
+        println!("  page       http://{}/   floor, orders, field, beat and alarms, in the browser", agent.http);
         println!(
             "  PLCs       modbus-tcp://{}   aisles are units 1 and 2, the hall 90, robots 100",
             sim.addresses.modbus

@@ -42,8 +42,9 @@ enum Command {
 
 fn main() -> ExitCode {
     // The server's complaint that it has no certificate is true and meant: this simulation offers no security.
+    // And whoever only looks whether the port is open (`check --connect`) is nobody to complain of.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new("info,opcua_server=error,opcua_core=off,opcua_crypto=off,opcua_types=off")
+        tracing_subscriber::EnvFilter::new("info,opcua_server=error,opcua_server::session::controller=off,opcua_core=off,opcua_crypto=off,opcua_types=off")
     });
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();

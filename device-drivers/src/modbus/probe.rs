@@ -18,7 +18,9 @@ pub async fn probe(at: &str, unit: u8, limit: Duration) -> Result<String, String
     };
     match timeout(limit, asking).await {
         Ok(Ok(Ok(_))) => Ok(format!("unit {unit} answers")),
-        Ok(Ok(Err(exception))) => Ok(format!("unit {unit} answers ({exception})")),
+        Ok(Ok(Err(exception))) => {
+            Ok(format!("unit {unit} answers (to a read of holding register 0, only to try: {exception})"))
+        }
         Ok(Err(why)) => Err(why),
         Err(_) => {
             Err(format!("unit {unit} does not answer within {limit:?}; is `unit` right, does it speak Modbus TCP?"))

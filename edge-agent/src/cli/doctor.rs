@@ -201,7 +201,7 @@ fn disk(dir: &Path) -> Vec<Finding> {
             "disk writes",
             worst < 200_000,
             format!(
-                "a durable write takes {}, the longest of 16 {}",
+                "a durable write takes {}, the longest of 16 took {}",
                 super::look::micros(half),
                 super::look::micros(worst)
             ),

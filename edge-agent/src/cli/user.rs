@@ -56,8 +56,11 @@ impl Where {
     fn open(&self) -> Result<std::sync::Arc<Access>, Failure> {
         let plan = config::load(&self.config).map_err(|report| Failure::config(&report))?;
         if plan.access.dir.is_none() {
-            let text = "the configuration has no gateway.state_dir: users would be forgotten at once";
-            return Err(Failure::new(1, text.into()));
+            let text = format!(
+                "{} has no state_dir: users would be forgotten at once; add `state_dir = \"/var/lib/lightsout\"` to [gateway]",
+                self.config.display()
+            );
+            return Err(Failure::new(1, text));
         }
         let plan = AccessPlan { ..plan.access };
         Access::open(plan).map(|(access, _)| access).map_err(|why| Failure::new(1, why))

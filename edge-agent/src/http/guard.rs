@@ -49,7 +49,9 @@ impl<const ROLE: u8> FromRequestParts<Arc<Face>> for As<ROLE> {
             let detail = format!("this needs the role {needed}; {} is {has}", who.name);
             Problem::new(StatusCode::FORBIDDEN, "not-allowed", "your role does not allow this", detail)
         } else {
-            let detail = format!("this needs the role {needed}: sign in, or send Authorization: Bearer TOKEN");
+            let detail = format!(
+                "this needs the role {needed}: sign in, or send Authorization: Bearer TOKEN (edge-agent user token makes one)"
+            );
             Problem::new(StatusCode::UNAUTHORIZED, "sign-in", "sign in first", detail)
         })
     }

@@ -47,8 +47,11 @@ export function outline(c, t, [dx, dy], k, ink) {
 const mark = (t) => (isClosed(t) ? h("span", { class: "mark closed" }, "Closed") : h("span", { class: "mark" }, "Open"));
 async function set(t, close, repaint) {
   busy = true; repaint();
+  const ask = () => request(close ? "PUT" : "DELETE", `/api/v1/floor/${t.kind === "place" ? "places" : "zones"}/${encodeURIComponent(t.name)}/closed`);
+  // The change before may still be on its way to the control thread.
+  const patient = (left) => ask().catch((e) => { if (e.problem?.type !== "urn:lightsout:problem:busy" || !left) throw e; return new Promise((done) => setTimeout(done, 1000)).then(() => patient(left - 1)); });
   try {
-    await request(close ? "PUT" : "DELETE", `/api/v1/floor/${t.kind === "place" ? "places" : "zones"}/${encodeURIComponent(t.name)}/closed`);
+    await patient(10);
     toast(`${t.name} is ${close ? "closed" : "open again"}`);
     (t.kind === "place" ? closed.places : closed.zones)[close ? "add" : "delete"](t.name); // the stream says the same in a moment
   } catch (e) { toast(e.message); }
