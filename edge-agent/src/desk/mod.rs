@@ -1,0 +1,285 @@
+//! The order desk: orders from outside, their numbers, and what became of them.
+//!
+//! ```text
+//!   HTTP ──submit──> [desk] ──ring──> control thread
+//!     ^                 │                  │
+//!     └── answer ───────┴──── events <─────┘
+//! ```
+//!
+//! The desk keeps the last [`HISTORY`] orders. A key given with an order makes it idempotent: the same key again
+//! is answered with the order it already made. With a [`Ledger`] an order is on disk before the control thread hears of it, and known
+//! after a restart.
+
+mod books;
+mod form;
+mod words;
+
+pub use books::{OrderState, OrderView};
+pub use form::{KindForm, OrderForm, StopForm};
+pub use words::{fault_name, hold_text};
+
+use crate::config::plan::FloorNames;
+use crate::ledger::{Ledger, Recalled};
+use books::Books;
+use control_core::cycle::Request;
+use control_core::event::{Event, OrderFault};
+use control_core::order::{ADOPTED, OrderRequest};
+use control_core::units::OrderId;
+use form::check;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{broadcast, oneshot};
+use words::log;
+
+/// Orders the desk remembers, ended ones first to go. An order is some hundred bytes: 10,000 are a few megabytes.
+pub const HISTORY: usize = 10_000;
+/// How often events are taken over. The control thread wakes nobody: that would be a system call in its cycle.
+const TAKE_EVERY: Duration = Duration::from_millis(10);
+
+/// What a submission came to.
+#[derive(Clone, Debug)]
+pub enum Submitted {
+    /// Taken, or at least handed in.
+    Order(OrderView),
+    /// The key is known: this is the order it made.
+    Known(OrderView),
+    /// The key is known and stands for another order, this one.
+    KeyTaken(OrderView),
+    /// Refused, with the order as it stands in the books.
+    Refused(OrderView),
+    /// Not even handed in.
+    Invalid(String),
+    /// Too many orders at once.
+    Busy,
+}
+
+/// Changes that may wait for whoever listens.
+const CHANGES: usize = 1024;
+
+/// What a wish to change an order came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Handed to the control thread.
+    Asked,
+    /// There is no such order.
+    Unknown,
+    /// It has ended already, so.
+    Ended(OrderState),
+    /// Too many requests at once.
+    Busy,
+}
+
+/// The order desk.
+pub struct Desk {
+    books: Mutex<Books>,
+    requests: Mutex<rtrb::Producer<Request>>,
+    /// Groups of stations by name; their numbers are their places.
+    stations: Vec<String>,
+    ledger: Option<Ledger>,
+    /// Requests that found the ring full.
+    pub busy: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// A desk that hands its requests in through `requests`, for a floor with these groups of stations; it forgets everything with its end.
+    pub fn new(requests: rtrb::Producer<Request>, stations: Vec<String>) -> Arc<Desk> {
+        Desk::with(requests, stations, None, Recalled::default())
+    }
+
+    /// A desk that writes its orders down, and knows those of an earlier run.
+    pub fn with(
+        requests: rtrb::Producer<Request>,
+        stations: Vec<String>,
+        ledger: Option<Ledger>,
+        known: Recalled,
+    ) -> Arc<Desk> {
+        let changes = broadcast::channel(CHANGES).0;
+        let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
+        let key = |o: &OrderView| Some((o.key.clone()?, o.id));
+        let keys = known.orders.iter().filter_map(key).collect();
+        let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
+        let (answers, tenants, groups) = Default::default();
+        let books = Mutex::new(Books { changes, orders, keys, answers, next, tenants, groups });
+        Arc::new(Desk { books, requests: Mutex::new(requests), stations, ledger, busy: AtomicU64::new(0) })
+    }
+
+    /// Hands in a request; false when the ring is full.
+    pub fn request(&self, request: Request) -> bool {
+        let done = lock(&self.requests).push(request).is_ok();
+        self.busy.fetch_add(u64::from(!done), Relaxed);
+        done
+    }
+
+    /// Hands in an order and waits, at most `limit`, for the control thread's word on it. It is brought to its end whether or not whoever asked
+    /// goes on waiting.
+    pub async fn submit(self: &Arc<Self>, form: OrderForm, limit: Duration) -> Submitted {
+        let desk = self.clone();
+        tokio::spawn(async move { desk.hand_in(form, limit).await }).await.unwrap_or(Submitted::Busy)
+    }
+
+    async fn hand_in(&self, form: OrderForm, limit: Duration) -> Submitted {
+        let asked = match check(&form, &self.stations) {
+            Ok(checked) => checked,
+            Err(why) => return Submitted::Invalid(why),
+        };
+        let (view, request, answer) = {
+            let mut books = lock(&self.books);
+            if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
+                let same = (known.kind, known.load) == (form.kind, form.load);
+                return if same { Submitted::Known(known.clone()) } else { Submitted::KeyTaken(known.clone()) };
+            }
+            if let Some(after) = form.after.filter(|after| !books.orders.contains_key(after)) {
+                return Submitted::Invalid(format!("after: there is no order {after}"));
+            }
+            let tenant = match books.tenant(form.tenant.as_deref()) {
+                Ok(tenant) => tenant,
+                Err(why) => return Submitted::Invalid(why),
+            };
+            let id = books.next;
+            let group = match &form.group {
+                None => None,
+                Some(name) => match books.groups.enter(name) {
+                    Some(group) => Some((group, form.number.unwrap_or(0))),
+                    None => return Submitted::Busy,
+                },
+            };
+            let request = OrderRequest {
+                class: form.class.unwrap_or(1),
+                due_ms: asked.due_ms,
+                wait_ms: asked.wait_ms,
+                tenant,
+                sequence: group,
+                after: form.after.map(OrderId),
+                ..OrderRequest::new(OrderId(id), asked.load, asked.stops)
+            };
+            books.next = (id + 1) & !ADOPTED;
+            let (tx, rx) = oneshot::channel();
+            books.answers.insert(id, tx);
+            if let Some(key) = &form.key {
+                books.keys.insert(key.clone(), id);
+            }
+            let view = OrderView {
+                stops: form.stops.unwrap_or_default(),
+                class: request.class,
+                due: asked.due,
+                tenant: form.tenant,
+                group: form.group,
+                number: form.number,
+                after: form.after,
+                key: form.key,
+                ..OrderView::new(id, form.kind, form.load)
+            };
+            books.enter(view.clone());
+            (view, request, rx)
+        };
+        let id = view.id;
+        if let Some(ledger) = &self.ledger
+            && let Err(e) = ledger.write(&view).await
+        {
+            tracing::error!(order = id, "an order is refused that cannot be written down: {e}");
+            return self.refuse(id, "the disk does not take it: an order that is not written down is not begun").await;
+        }
+        if !self.request(Request::Order(request)) {
+            self.refuse(id, fault_name(OrderFault::TableFull)).await;
+            return Submitted::Busy;
+        }
+        let _ = tokio::time::timeout(limit, answer).await;
+        lock(&self.books).answers.remove(&id);
+        match self.order(id) {
+            Some(view) if view.state == OrderState::Rejected => Submitted::Refused(view),
+            Some(view) => Submitted::Order(view),
+            None => Submitted::Busy,
+        }
+    }
+
+    /// Refuses an order that the control thread has not heard of.
+    async fn refuse(&self, id: u32, why: &'static str) -> Submitted {
+        let view = {
+            let mut books = lock(&self.books);
+            books.answers.remove(&id);
+            books.turn(id, OrderState::Rejected, Some(why))
+        };
+        let Some(view) = view else { return Submitted::Busy };
+        if let Some(ledger) = &self.ledger {
+            let _ = ledger.write(&view).await;
+        }
+        Submitted::Refused(view)
+    }
+
+    /// Every change of an order's state from now on.
+    pub fn changes(&self) -> broadcast::Receiver<OrderView> {
+        lock(&self.books).changes.subscribe()
+    }
+
+    /// Asks for an order to be withdrawn: when no machine is busy with its load, or `now`, whatever moves.
+    pub fn withdraw(&self, id: u32, now: bool) -> Changed {
+        let request = if now { Request::WithdrawNow(OrderId(id)) } else { Request::Withdraw(OrderId(id)) };
+        self.ask(id, request)
+    }
+
+    /// Asks for another class: 0 rush .. 3 bulk.
+    pub fn reclass(&self, id: u32, class: u8) -> Changed {
+        let done = self.ask(id, Request::Reclass(OrderId(id), class));
+        if done == Changed::Asked
+            && let Some(order) = lock(&self.books).orders.get_mut(&id)
+        {
+            order.class = class;
+        }
+        done
+    }
+
+    fn ask(&self, id: u32, request: Request) -> Changed {
+        match self.order(id).map(|o| o.state) {
+            None => Changed::Unknown,
+            Some(state @ (OrderState::Completed | OrderState::Rejected | OrderState::Failed)) => Changed::Ended(state),
+            Some(_) if self.request(request) => Changed::Asked,
+            Some(_) => Changed::Busy,
+        }
+    }
+
+    /// One order.
+    pub fn order(&self, id: u32) -> Option<OrderView> {
+        lock(&self.books).orders.get(&id).cloned()
+    }
+
+    /// The newest orders, newest first; those the runtime made for itself come last.
+    pub fn newest(&self, limit: usize, state: Option<OrderState>) -> Vec<OrderView> {
+        let books = lock(&self.books);
+        let named = |o: &&OrderView| state.is_none_or(|s| s == o.state);
+        let (asked, adopted) = (books.orders.range(..ADOPTED), books.orders.range(ADOPTED..));
+        asked.rev().chain(adopted.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
+    }
+
+    /// Takes events over for as long as the control thread lives, and logs what people want to know.
+    pub async fn keep_books(
+        self: Arc<Self>,
+        mut events: rtrb::Consumer<Event>,
+        names: FloorNames,
+        board: Arc<crate::board::Board>,
+    ) {
+        let mut ticks = tokio::time::interval(TAKE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let mut ended = Vec::new();
+            while let Ok(event) = events.pop() {
+                ended.extend(lock(&self.books).note(&event));
+                board.note(&event, device_drivers::value::wall_clock_ms());
+                log(&event, &names);
+            }
+            if let Some(ledger) = self.ledger.as_ref().filter(|_| !ended.is_empty()) {
+                ledger.note(ended);
+                let desk = self.clone();
+                ledger.tend(move || lock(&desk.books).orders.values().cloned().collect());
+            }
+            if events.is_abandoned() {
+                return;
+            }
+        }
+    }
+}
