@@ -1,17 +1,16 @@
-//! What is closed while the floor runs: places, to mobile robots (a spill, a pallet that fell); zones, to loads (a tier or a belt somebody
-//! works at).
+//! What is closed while the floor runs: places and roads, to mobile robots (a spill, a pallet that fell, a door that stays shut); zones, to
+//! loads (a tier or a belt somebody works at).
 //!
 //! ```text
 //!   close(place) ──> distances measured anew, beside ──> ring ──> control thread: the next cycle plans on it
 //!                                                  <── ring ── the floor it replaces, to be given back here
 //! ```
 //!
-//! Nobody is sent into a closed place any more; who was told to go there already drives through, who stands there drives out. Nothing is
+//! Nobody is sent into a closed place or along a closed road any more; who was told to go there already drives through, who stands there drives out. Nothing is
 //! brought to a closed zone or taken from it; what a machine is doing there it brings to its end, loads on their way are brought elsewhere,
 //! and those inside wait. Closings are not kept: after a restart everything is open. They are no safeguard for people: that is a key switch.
 
 use control_core::floor::ZoneKind;
-use control_core::traffic::roads::Place;
 use control_core::units::ZoneId;
 use floor_plan::FloorPlan;
 use serde::Serialize;
@@ -23,8 +22,7 @@ use utoipa::ToSchema;
 pub const RING: usize = 2;
 
 struct State {
-    places: BTreeSet<Place>,
-    zones: BTreeSet<ZoneId>,
+    closed: floor_plan::Closed,
     generation: u32,
     floors: rtrb::Producer<Arc<FloorPlan>>,
     spent: rtrb::Consumer<Arc<FloorPlan>>,
@@ -35,6 +33,8 @@ struct State {
 pub struct Closed {
     /// Places, closed to mobile robots.
     pub places: Vec<String>,
+    /// Roads between two places beside each other, closed to mobile robots: `A..B`.
+    pub roads: Vec<String>,
     /// Zones, closed to loads.
     pub zones: Vec<String>,
 }
@@ -44,6 +44,8 @@ pub struct Closed {
 pub enum What {
     /// A place of the roads.
     Place,
+    /// A road between two places, in both directions.
+    Road,
     /// A tier, or a belt.
     Zone,
 }
@@ -73,7 +75,7 @@ impl Closings {
         floors: rtrb::Producer<Arc<FloorPlan>>,
         spent: rtrb::Consumer<Arc<FloorPlan>>,
     ) -> Closings {
-        let state = State { places: BTreeSet::new(), zones: BTreeSet::new(), generation: 0, floors, spent };
+        let state = State { closed: floor_plan::Closed::default(), generation: 0, floors, spent };
         Closings { plan, state: Mutex::new(state), told: Mutex::default() }
     }
 
@@ -83,13 +85,14 @@ impl Closings {
     }
 
     /// Closes something, or opens it again; names are those of the floor file, tiers are `AISLE.tier-1` .., places without a name
-    /// `place-7`, or `7`. Measures all distances: blocks for as long as that takes.
+    /// `place-7`, or `7`, roads the names of their ends, `A..B`. Measures all distances: blocks for as long as that takes.
     pub fn set(&self, what: What, name: &str, closed: bool) -> Result<(), Refused> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut places, mut zones) = (state.places.clone(), state.zones.clone());
+        let mut now = state.closed.clone();
         let changed = match what {
-            What::Place => toggle(&mut places, self.plan.place(name).ok_or(Refused::Unknown)?, closed),
-            What::Zone => toggle(&mut zones, self.zone(name).ok_or(Refused::Unknown)?, closed),
+            What::Place => toggle(&mut now.places, self.plan.place(name).ok_or(Refused::Unknown)?, closed),
+            What::Road => toggle(&mut now.roads, self.plan.road(name).ok_or(Refused::Unknown)?, closed),
+            What::Zone => toggle(&mut now.zones, self.zone(name).ok_or(Refused::Unknown)?, closed),
         };
         while state.spent.pop().is_ok() {}
         if !changed {
@@ -99,13 +102,14 @@ impl Closings {
             return Err(Refused::Busy);
         }
         state.generation = state.generation.wrapping_add(1);
-        let floor = Arc::new(self.plan.with_closed(&places, &zones, state.generation));
+        let floor = Arc::new(self.plan.with_closed(&now, state.generation));
         state.floors.push(floor).map_err(|_| Refused::Busy)?;
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Closed {
-            places: places.iter().map(|p| self.plan.place_name(*p)).collect(),
-            zones: zones.iter().map(|z| self.plan.zone_name(*z).to_string()).collect(),
+            places: now.places.iter().map(|p| self.plan.place_name(*p)).collect(),
+            roads: now.roads.iter().map(|r| self.plan.road_name(*r)).collect(),
+            zones: now.zones.iter().map(|z| self.plan.zone_name(*z).to_string()).collect(),
         };
-        (state.places, state.zones) = (places, zones);
+        state.closed = now;
         Ok(())
     }
 

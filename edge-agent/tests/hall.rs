@@ -174,17 +174,21 @@ async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_pa
     let done = async |method: &str, what: &str| {
         eventually(Duration::from_secs(5), async || say(method, what).await == 202).await
     };
-    for unknown in ["places/nowhere", "zones/nowhere", "zones/robot-1.deck"] {
+    for unknown in
+        ["places/nowhere", "zones/nowhere", "zones/robot-1.deck", "roads/A", "roads/A..nowhere", "roads/A..F"]
+    {
         assert_eq!(say("PUT", unknown).await, 404, "{unknown}");
     }
-    for (method, what, places, zones) in [
-        ("PUT", "places/A", json!(["A"]), json!([])),
-        ("PUT", "zones/a1.tier-1", json!(["A"]), json!(["a1.tier-1"])),
-        ("DELETE", "places/A", json!([]), json!(["a1.tier-1"])),
-        ("DELETE", "zones/a1.tier-1", json!([]), json!([])),
+    for (method, what, places, roads, zones) in [
+        ("PUT", "places/A", json!(["A"]), json!([]), json!([])),
+        ("PUT", "zones/a1.tier-1", json!(["A"]), json!([]), json!(["a1.tier-1"])),
+        ("PUT", "roads/B..A", json!(["A"]), json!(["A..B"]), json!(["a1.tier-1"])),
+        ("DELETE", "places/A", json!([]), json!(["A..B"]), json!(["a1.tier-1"])),
+        ("DELETE", "roads/A..B", json!([]), json!([]), json!(["a1.tier-1"])),
+        ("DELETE", "zones/a1.tier-1", json!([]), json!([]), json!([])),
     ] {
         assert!(done(method, what).await, "{method} {what}: the control thread takes one change over after the other");
-        assert_eq!(get(at, "/api/v1/floor/closed").await, json!({ "places": places, "zones": zones }));
+        assert_eq!(get(at, "/api/v1/floor/closed").await, json!({ "places": places, "roads": roads, "zones": zones }));
     }
     agent.stop().await;
     let truth = sim.truth();

@@ -391,7 +391,7 @@ async fn a_tier_a_belt_and_a_place_are_closed_on_the_map_and_opened_again() {
         serde_json::from_str::<Value>(&text).unwrap_or_default()
     };
     let becomes = async |places: Value, zones: Value| {
-        let wanted = json!({ "places": places, "zones": zones });
+        let wanted = json!({ "places": places, "roads": [], "zones": zones });
         assert!(eventually(PATIENCE, async || closed().await == wanted).await, "{wanted}: {}", closed().await);
     };
     let heading = |name: &str| format!("return document.querySelector('#detail h2')?.textContent === '{name}'");
@@ -449,6 +449,13 @@ async fn a_tier_a_belt_and_a_place_are_closed_on_the_map_and_opened_again() {
     becomes(json!([]), json!([])).await;
     let nothing = "return document.getElementById('closed-list').textContent === 'Nothing is closed.'";
     browser.until("nothing is closed", nothing).await;
+    // A road is named by its ends, whichever comes first.
+    browser.fill("#floor input[name=closable]", "b..a\u{e007}").await;
+    browser.until("the road", &heading("A..B")).await;
+    for (word, then) in [("Close", json!(["A..B"])), ("Open", json!([]))] {
+        browser.click(&button(word, "A..B")).await;
+        assert!(eventually(PATIENCE, async || closed().await["roads"] == then).await, "{then}: {}", closed().await);
+    }
     // The control thread takes one change after the other; where it is slow the page asks again, and the browser notes that.
     let mut complaints = browser.complaints().await;
     complaints.retain(|c| !c.contains("503"));

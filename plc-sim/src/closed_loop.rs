@@ -22,7 +22,7 @@ use control_core::traffic::roads::Place;
 use control_core::units::{LoadId, MachineId, Millis, PosId, ZoneId};
 use control_core::{Controller, Event, Inputs, Settings};
 use device_drivers::block::{CommandBlock, Owner, decode_status, encode_command};
-use floor_plan::{Arena, FloorPlan, InputBuffer};
+use floor_plan::{Arena, Closed, FloorPlan, InputBuffer};
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -125,11 +125,19 @@ impl<'m> ClosedLoop<'m> {
         })
     }
 
-    /// Closes these places and zones, and opens all others.
+    /// Closes these places and zones, and opens all others, and all roads.
     pub fn close(&mut self, places: &[Place], zones: &[ZoneId]) {
+        self.close_all(&Closed {
+            places: places.iter().copied().collect(),
+            zones: zones.iter().copied().collect(),
+            ..Closed::default()
+        });
+    }
+
+    /// Closes all this, and opens all else.
+    pub fn close_all(&mut self, closed: &Closed) {
         self.closings += 1;
-        let (places, zones) = (places.iter().copied().collect(), zones.iter().copied().collect());
-        self.plan = Arc::new(self.plant.plan().with_closed(&places, &zones, self.closings));
+        self.plan = Arc::new(self.plant.plan().with_closed(closed, self.closings));
     }
 
     /// The floor.

@@ -208,6 +208,42 @@ fn nobody_drives_into_a_closed_place_and_the_others_go_around_until_it_is_opened
 }
 
 #[test]
+fn nobody_drives_along_a_closed_road_and_the_others_go_around_until_it_is_opened() {
+    let mut shift = Shift::new(12);
+    let robots: Vec<MachineId> = shift.floor.plan().view().robots().map(|(id, ..)| id).collect();
+    // The roads on which somebody is seen, ends in the order of their numbers, and how often.
+    let drive = |shift: &mut Shift, seconds: u32| {
+        let mut seen: BTreeMap<(u16, u16), u32> = BTreeMap::new();
+        for tenth in 0..seconds * 10 {
+            if tenth % 150 == 0 {
+                shift.bulk();
+            }
+            shift.floor.run(100);
+            for robot in robots.iter().filter_map(|id| shift.floor.plant.machine(*id)?.robot()) {
+                if let Some(to) = robot.towards().filter(|to| *to != robot.at()) {
+                    *seen.entry((robot.at().min(to), robot.at().max(to))).or_default() += 1;
+                }
+            }
+        }
+        seen
+    };
+    let before = drive(&mut shift, 300);
+    let (busiest, times) = before.iter().max_by_key(|(_, n)| **n).map(|(road, n)| (*road, *n)).unwrap();
+    shift.floor.close_all(&floor_plan::Closed { roads: [busiest].into(), ..floor_plan::Closed::default() });
+    shift.floor.run(20_000); // whoever had been told to drive along it has done so
+    let from = shift.floor.now().0;
+    let after = drive(&mut shift, 300);
+    assert!(
+        times > 50 && !after.contains_key(&busiest),
+        "{busiest:?} was used {times} times, now {:?}",
+        after.get(&busiest)
+    );
+    assert!(shift.done(from, u64::MAX) > 5, "the others go on: {}", shift.floor.situation());
+    shift.floor.close(&[], &[]);
+    shift.ends();
+}
+
+#[test]
 fn a_tier_that_is_closed_is_left_alone_and_the_others_do_its_work() {
     let mut shift = Shift::new(24);
     shift.work(2, 15, 0);

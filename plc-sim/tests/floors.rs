@@ -11,7 +11,7 @@ use control_core::floor::ZoneKind;
 use control_core::image::Mode;
 use control_core::order::{Stop, Stops};
 use control_core::units::{LoadId, MachineId};
-use floor_plan::Arena;
+use floor_plan::{Arena, Closed};
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
 use plc_sim::config::Faults;
 use plc_sim::{PlantConfig, halls};
@@ -113,8 +113,14 @@ impl<'m> Life<'m> {
                 let zones = plan.view().zone_ids().filter(|(_, z)| !matches!(z.kind, ZoneKind::Deck(_)));
                 let zone = self.rng.choice(zones.map(|(id, _)| id).collect::<Vec<_>>());
                 let place = self.rng.u16(0..plan.roads.places.max(1) as u16);
-                let places = if self.rng.bool() { vec![place] } else { Vec::new() };
-                self.floor.close(&places, &zone.into_iter().collect::<Vec<_>>());
+                let (one, road) = (self.rng.bool(), self.rng.bool());
+                // The way from that place to one beside it, rather than the place.
+                let beside = plan.roads.view().beside(place).first().filter(|_| road).copied();
+                self.floor.close_all(&Closed {
+                    places: (one && !road).then_some(place).into_iter().collect(),
+                    roads: beside.filter(|_| one).map(|b| (place.min(b), place.max(b))).into_iter().collect(),
+                    zones: zone.into_iter().collect(),
+                });
             }
             6 => self.floor.close(&[], &[]),
             _ => {}

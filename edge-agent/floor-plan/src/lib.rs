@@ -24,6 +24,6 @@ pub mod tables;
 
 pub use arena::Arena;
 pub use image::{InputBuffer, OutputBuffer};
-pub use plan::FloorPlan;
+pub use plan::{Closed, FloorPlan};
 pub use proof::Proof;
 pub use tables::RoadTables;

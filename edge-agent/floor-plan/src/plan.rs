@@ -56,6 +56,17 @@ pub struct AislePlan {
     pub rack: Option<RackId>,
 }
 
+/// What is closed while a floor runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Places, to mobile robots.
+    pub places: BTreeSet<Place>,
+    /// Roads between two places, in both directions, to mobile robots; the place with the lower number first.
+    pub roads: BTreeSet<(Place, Place)>,
+    /// Zones, to loads.
+    pub zones: BTreeSet<ZoneId>,
+}
+
 /// A belt, for those who draw it or live in it.
 #[derive(Clone, Debug)]
 pub struct BeltPlan {
@@ -169,14 +180,14 @@ impl FloorPlan {
         Floor::new(tables, roads, self.generation)
     }
 
-    /// This floor with some places and zones closed, whatever was closed before; `generation` tells the core that it is another one.
+    /// This floor with some places, roads and zones closed, whatever was closed before; `generation` tells the core that it is another one.
     /// Regions and their capacities stay as they were proven for the open floor.
-    pub fn with_closed(&self, closed: &BTreeSet<Place>, zones: &BTreeSet<ZoneId>, generation: u32) -> FloorPlan {
+    pub fn with_closed(&self, closed: &Closed, generation: u32) -> FloorPlan {
         let mut plan = FloorPlan { generation, ..self.clone() };
         for (id, zone) in (0..).map(ZoneId).zip(&mut plan.zones) {
-            zone.closed = zones.contains(&id);
+            zone.closed = closed.zones.contains(&id);
         }
-        plan.roads.close(closed);
+        plan.roads.close(&closed.places, &closed.roads);
         let count = plan.goal_of.iter().filter(|g| **g != control_core::traffic::roads::NO_GOAL).count();
         let mut rows = vec![Vec::new(); count];
         for (place, goal) in (0..).zip(&plan.goal_of) {
@@ -186,6 +197,20 @@ impl FloorPlan {
         }
         plan.roads.measure(&rows);
         plan
+    }
+
+    /// A road by the names or numbers of its ends, as `A..B`: the end with the lower number first.
+    pub fn road(&self, name: &str) -> Option<(Place, Place)> {
+        let (a, b) = name.split_once("..")?;
+        let (a, b) = (self.place(a)?, self.place(b)?);
+        let view = self.roads.view();
+        let is_road = |a: Place, b: Place| view.beside(a).contains(&b);
+        (is_road(a, b) || is_road(b, a)).then_some((a.min(b), a.max(b)))
+    }
+
+    /// The name of a road.
+    pub fn road_name(&self, (a, b): (Place, Place)) -> String {
+        format!("{}..{}", self.place_name(a), self.place_name(b))
     }
 
     /// A place by its name, or by its number.

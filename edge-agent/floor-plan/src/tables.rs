@@ -3,7 +3,7 @@
 use crate::map::Grid;
 use control_core::traffic::roads::{FAR, NO_POSE, Place, Pose, Roads, WAYS};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 /// The four headings of a grid: east, south, west, north; as (row, column).
 const HEADINGS: [(isize, isize); 4] = [(0, 1), (1, 0), (0, -1), (-1, 0)];
@@ -147,13 +147,16 @@ impl RoadTables {
         tables
     }
 
-    /// Closes places: nobody drives into them any more; who is there can drive out. Distances have to be measured again.
-    pub fn close(&mut self, closed: &std::collections::BTreeSet<Place>) {
+    /// Closes places, into which nobody drives any more, while who is there can drive out; and roads, each a pair of places, in both
+    /// directions. Distances have to be measured again.
+    pub fn close(&mut self, closed: &BTreeSet<Place>, roads: &BTreeSet<(Place, Place)>) {
         for pose in 0..self.next.len() {
-            let stays = closed.contains(&self.place[pose]);
+            let from = self.place[pose];
+            let stays = closed.contains(&from);
             for way in &mut self.next[pose] {
-                let into = self.place.get(*way as usize).is_some_and(|to| closed.contains(to));
-                if into && !stays {
+                let Some(to) = self.place.get(*way as usize).copied() else { continue };
+                let road = roads.contains(&(from, to)) || roads.contains(&(to, from));
+                if road || (closed.contains(&to) && !stays) {
                     *way = NO_POSE;
                 }
             }

@@ -53,7 +53,7 @@ pub(super) async fn vehicle(
     face.floor.as_ref().and_then(|f| f.vehicle(usize::try_from(index).ok()?)).map(Json).ok_or_else(missing)
 }
 
-/// What is closed: places to mobile robots, zones to loads.
+/// What is closed: places and roads to mobile robots, zones to loads.
 #[utoipa::path(get, path = "/api/v1/floor/closed", tag = "floor", responses((status = 200, body = Closed)))]
 pub(super) async fn closed(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Result<Json<Closed>, Problem> {
     Ok(Json(face.stages.closings.as_ref().ok_or_else(none)?.closed()))
@@ -81,6 +81,30 @@ pub(super) async fn open_place(
     name: Result<Named<String>, Problem>,
 ) -> Result<StatusCode, Problem> {
     set(&face, &who, What::Place, name, false).await
+}
+
+/// Closes a road between two places beside each other, in both directions: no mobile robot is sent along it any more.
+#[utoipa::path(put, path = "/api/v1/floor/roads/{name}/closed", tag = "floor",
+    params(("name" = String, Path, description = "The names or numbers of its ends: A..B")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn close_road(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    name: Result<Named<String>, Problem>,
+) -> Result<StatusCode, Problem> {
+    set(&face, &who, What::Road, name, true).await
+}
+
+/// Opens a road again.
+#[utoipa::path(delete, path = "/api/v1/floor/roads/{name}/closed", tag = "floor",
+    params(("name" = String, Path, description = "The names or numbers of its ends: A..B")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn open_road(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    name: Result<Named<String>, Problem>,
+) -> Result<StatusCode, Problem> {
+    set(&face, &who, What::Road, name, false).await
 }
 
 /// Closes a tier or a belt: nothing is brought there or taken from there; what is on its way is brought elsewhere, what is inside waits.
@@ -125,6 +149,9 @@ async fn set(
         Some(Err(Refused::Unknown)) => {
             let (title, known) = match what {
                 What::Place => ("no such place", "names are those of the floor file, numbers those of its places"),
+                What::Road => {
+                    ("no such road", "a road joins two places beside each other: A..B, by their names or numbers")
+                }
                 What::Zone => ("no such zone", "zones are belts by their names, and tiers: AISLE.tier-1 .."),
             };
             ("refused", Err(Problem::not_found(title, known)))

@@ -201,6 +201,7 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(floor::vehicle))
         .routes(routes!(floor::closed))
         .routes(routes!(floor::close_place, floor::open_place))
+        .routes(routes!(floor::close_road, floor::open_road))
         .routes(routes!(floor::close_zone, floor::open_zone))
         .routes(routes!(field::lines))
         .routes(routes!(field::tags))
