@@ -32,6 +32,8 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Takes room for so many bytes ahead, if the disk knows how to: appending is faster then. The length stays as it is.
     fn reserve(&self, _bytes: u64) {}
+    /// What is durable in this range is not asked for again soon: it need not be kept in memory.
+    fn let_go(&self, _range: std::ops::Range<u64>) {}
     /// Cuts the file, or fills it up with zeros that take room on the disk.
     fn set_len(&self, length: u64) -> io::Result<()>;
 }
@@ -39,6 +41,8 @@ pub trait DiskFile: Send + Sync {
 /// Written at once. Linux keeps what one call writes in pieces of memory as large as the call, and megabytes in one piece are four times
 /// slower to come by (ext4, Linux 6.x: 270 MiB/s in calls of 2 MiB, 1,100 MiB/s in calls of 256 KiB, each with the same fdatasync).
 const PIECE: usize = 256 << 10;
+/// Let go in multiples of this: no page of a machine that runs this is larger, bytes.
+const PAGE: u64 = 64 << 10;
 
 /// A folder on a real disk.
 #[derive(Debug)]
@@ -107,6 +111,14 @@ impl DiskFile for File {
 
     fn reserve(&self, bytes: u64) {
         let _ = rustix::fs::fallocate(self, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes);
+    }
+
+    fn let_go(&self, range: std::ops::Range<u64>) {
+        // The page that is not full yet is written on.
+        let (from, to) = (range.start / PAGE * PAGE, range.end / PAGE * PAGE);
+        if let Some(length) = std::num::NonZeroU64::new(to.saturating_sub(from)) {
+            let _ = rustix::fs::fadvise(self, from, Some(length), rustix::fs::Advice::DontNeed);
+        }
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

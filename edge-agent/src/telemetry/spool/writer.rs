@@ -174,6 +174,8 @@ impl LaneWriter {
             at += piece.len() as u64;
         }
         active.file.sync()?;
+        // The records are in memory for as long as the reader is near; a second copy would take room from all others.
+        active.file.let_go(active.segment.length..at);
         if std::mem::take(&mut active.is_new) {
             self.disk.sync().inspect_err(|_| active.is_new = true)?;
         }
@@ -329,6 +331,7 @@ fn read_segment(
             values += u64::from(record.values);
         }
     })?;
+    file.let_go(0..good);
     *last = behind;
     gaps.iter().for_each(|(from, to)| missing(&done, *from, *to, found));
     (found.waiting, found.values) = (waiting, values);
