@@ -300,7 +300,7 @@ impl Controller<'_> {
     /// Whether shuttles come to a tier and its lane from the lifts has no place for one more.
     fn lane_is_full(&self, floor: &Floor<'_>, tier: ZoneId, load: LoadId) -> bool {
         let rack = Controller::rack_of_tier(floor, tier);
-        let lane = rack.and_then(|rack| floor.tier(rack, Some(tier))).and_then(|t| floor.zone(t.lane_in));
+        let lane = rack.and_then(|rack| floor.tier(rack, tier)).and_then(|t| floor.zone(t.lane_in));
         lane.is_some_and(|lane| !self.stock.free_for(floor, lane.entry(), load))
     }
 
@@ -313,7 +313,10 @@ impl Controller<'_> {
     pub(crate) fn keeper(&self, floor: &Floor<'_>, tier: ZoneId) -> Option<MachineId> {
         floor.links(tier).iter().find_map(|link| match link.by {
             Mover::Machine(m) => Some(m),
-            Mover::Shuttles(rack) => floor.rack(rack)?.shuttles().find(|s| self.stock.tier(*s) == Some(tier)),
+            Mover::Shuttles(rack) => {
+                let there = |s: &MachineId| self.stock.tier(floor, *s).is_some_and(|t| t.bays == tier);
+                floor.rack(rack)?.shuttles().find(there)
+            }
             Mover::Robots => None,
         })
     }
@@ -323,7 +326,7 @@ impl Controller<'_> {
         let (id, zone) = floor.zone_of(pos)?;
         match zone.kind {
             ZoneKind::Deck(machine) => match Controller::kind(floor, machine)? {
-                MachineKind::Shuttle { rack: Some(_) } => self.stock.tier(machine),
+                MachineKind::Shuttle { rack: Some(_) } => self.stock.tier(floor, machine).map(|t| t.bays),
                 MachineKind::Shuttle { rack: None } => {
                     let is_tier = |z: &ZoneId| floor.zone(*z).is_some_and(|z| z.kind == ZoneKind::Bays);
                     floor.sources(machine).iter().copied().find(is_tier)

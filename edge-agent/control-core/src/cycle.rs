@@ -14,7 +14,7 @@ use crate::dispatch::Task;
 use crate::event::{EventKind, Events, RunState};
 use crate::fleet::Fleet;
 use crate::floor::{DomainInfo, Floor, MachineKind};
-use crate::image::{Command, InputImage, Mode, OutputImage, Stand};
+use crate::image::{Command, InputImage, Mode, OutputImage};
 use crate::interlock::{self, Hold};
 use crate::limits::Capacity;
 use crate::order::{OrderRequest, Orders};
@@ -137,11 +137,8 @@ pub(crate) struct Machine {
     pub(crate) idle_until: Millis,
     /// What it did last was to put a load into a bay.
     pub(crate) stored: bool,
-    /// Of a shuttle that changes tier: where it was seen to stand, and its change of tier.
-    pub(crate) stand: Stand,
+    /// Of a shuttle: its change of tier.
     pub(crate) ride: Option<Ride>,
-    /// Of a lift: the shuttle it is kept for.
-    pub(crate) rider: Option<MachineId>,
 }
 
 /// The controller of a floor. Its tables are those it was given memory for.
@@ -315,11 +312,11 @@ impl<'m> Controller<'m> {
     fn watch_machines(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
         for id in floor.machine_ids() {
             let seen = image.machine(id);
-            if let Some(status) = seen.fresh(now, self.settings.stale_ms) {
-                self.note_stand(floor, id, status);
-            }
             let mut machine = self.machine(id);
             if let Some(status) = seen.fresh(now, self.settings.stale_ms) {
+                if floor.rack_of(id).is_some() {
+                    self.stock.set_stand(id, status.stand);
+                }
                 let auto = status.mode == Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
                 machine.needs_acknowledge |= !auto;
                 machine.was_auto = auto;

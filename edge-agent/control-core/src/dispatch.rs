@@ -64,7 +64,7 @@ pub fn next_leg(floor: &Floor<'_>, stock: &Stock<'_>, load: LoadId, here: PosId,
     let from_here = floor.hops(id, goal_zone);
     // A shuttle that changes tier does so without a load: what is on it goes on from the tier it stands on.
     let tier = match zone.kind {
-        ZoneKind::Deck(machine) => floor.rack_of(machine).map(|rack| floor.tier(rack, stock.tier(machine))),
+        ZoneKind::Deck(machine) => floor.rack_of(machine).map(|_| stock.tier(floor, machine)),
         _ => None,
     };
     let on_tier = |to| tier.is_none_or(|tier| tier.is_some_and(|t| t.has(to)));

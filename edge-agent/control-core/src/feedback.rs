@@ -61,7 +61,7 @@ impl Controller<'_> {
         let deck = Self::deck(floor, id);
         if matches!(command.code, CommandCode::Drive | CommandCode::Move | CommandCode::Board | CommandCode::None) {
             if outcome != Outcome::Done {
-                self.ride_step_failed(id, now);
+                self.ride_step_failed(floor, id, now);
             }
             return self.fleet.drive_ended(id, outcome, now);
         }

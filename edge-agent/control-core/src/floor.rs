@@ -138,6 +138,8 @@ pub enum MachineKind {
     Lift {
         /// Its mast.
         mast: u16,
+        /// The rack whose shuttles change tier on it, if they do.
+        rack: Option<RackId>,
     },
     /// Robot cell.
     Station(StationId),
@@ -427,9 +429,17 @@ impl<'f> Floor<'f> {
     }
 
     /// The rack in which a shuttle changes tier.
-    pub fn rack_of(&self, machine: MachineId) -> Option<&'f Rack> {
-        match self.machine(machine)?.kind {
+    pub fn rack_of(&self, shuttle: MachineId) -> Option<&'f Rack> {
+        match self.machine(shuttle)?.kind {
             MachineKind::Shuttle { rack } => self.rack(rack?),
+            _ => None,
+        }
+    }
+
+    /// The rack whose shuttles change tier on a lift.
+    pub fn rack_of_lift(&self, lift: MachineId) -> Option<&'f Rack> {
+        match self.machine(lift)?.kind {
+            MachineKind::Lift { rack, .. } => self.rack(rack?),
             _ => None,
         }
     }
@@ -446,17 +456,16 @@ impl<'f> Floor<'f> {
     }
 
     /// The tier of a rack that has these bays.
-    pub fn tier(&self, rack: &Rack, bays: Option<ZoneId>) -> Option<&'f Tier> {
-        self.tiers(rack).iter().find(|tier| Some(tier.bays) == bays)
+    pub fn tier(&self, rack: &Rack, bays: ZoneId) -> Option<&'f Tier> {
+        self.tiers(rack).iter().find(|tier| tier.bays == bays)
     }
 
-    /// Whether a machine is one that moves loads along a link, on whichever tier it stands.
-    pub fn is_mover(&self, machine: MachineId, by: Mover) -> bool {
-        match (by, self.machine(machine).map(|m| m.kind)) {
-            (Mover::Machine(one), _) => one == machine,
-            (Mover::Robots, Some(MachineKind::Robot { .. })) => true,
-            (Mover::Shuttles(id), Some(MachineKind::Shuttle { rack })) => rack == Some(id),
-            _ => false,
+    /// As whom a machine moves loads along links, on whichever tier it stands.
+    pub fn mover(&self, id: MachineId) -> Mover {
+        match self.machine(id).map(|m| m.kind) {
+            Some(MachineKind::Robot { .. }) => Mover::Robots,
+            Some(MachineKind::Shuttle { rack: Some(rack) }) => Mover::Shuttles(rack),
+            _ => Mover::Machine(id),
         }
     }
 

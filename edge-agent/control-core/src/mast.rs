@@ -17,7 +17,7 @@ use crate::units::{MachineId, PosId};
 
 fn mast_of(floor: &Floor<'_>, id: MachineId) -> Option<u16> {
     match floor.machine(id)?.kind {
-        MachineKind::Lift { mast } => Some(mast),
+        MachineKind::Lift { mast, .. } => Some(mast),
         _ => None,
     }
 }

@@ -147,7 +147,7 @@ impl Controller<'_> {
     ) {
         for m in info.machines() {
             self.end_task(floor, m);
-            self.end_ride(m);
+            self.with(m, |m| m.ride = None);
         }
         self.stock.forget(floor, |_, zone| zone.domain == id);
         for pos in info.sensed() {

@@ -23,8 +23,8 @@
 use crate::cycle::Controller;
 use crate::dispatch::{Candidate, Task};
 use crate::event::{Events, RunState};
-use crate::floor::{Floor, MachineKind, Mover, Rack, Tier, ZoneKind};
-use crate::image::{Command, CommandCode, InputImage, MachineStatus, Stand};
+use crate::floor::{Floor, Mover, Rack, Tier, ZoneKind};
+use crate::image::{Command, CommandCode, InputImage, Stand};
 use crate::limits::SCAN;
 use crate::mast;
 use crate::order::{Goal, Order};
@@ -58,87 +58,67 @@ pub(crate) struct Ride {
 type Want = (u8, Millis);
 
 impl Controller<'_> {
-    /// Notes where a shuttle that changes tier says it stands.
-    pub(crate) fn note_stand(&mut self, floor: &Floor<'_>, id: MachineId, status: &MachineStatus) {
-        let Some(rack) = floor.rack_of(id) else { return };
-        let on = match status.stand {
-            Stand::Tier(n) | Stand::Between(n, _) => tier_at(floor, rack, n).map(|t| t.bays),
-            Stand::Lift(_) | Stand::Unknown => None,
-        };
-        self.stock.set_tier(id, on);
-        self.with(id, |m| m.stand = status.stand);
-    }
-
     /// Whether a machine may do a leg from where it stands now.
     pub(crate) fn can_do(&self, floor: &Floor<'_>, id: MachineId, by: Mover, task: &Task) -> bool {
         let Some(rack) = floor.rack_of(id) else { return by == Mover::Machine(id) };
-        let whole = matches!(self.machine(id).stand, Stand::Tier(_));
-        let own = floor.tier(rack, self.stock.tier(id));
-        floor.is_mover(id, by) && whole && own.is_some_and(|t| touches(floor, t, task)) && self.is_alone(rack, id)
+        let whole = matches!(self.stock.stand(id), Stand::Tier(_));
+        let reaches = self.stock.tier(floor, id).is_some_and(|t| touches(floor, t, task));
+        by == floor.mover(id) && whole && reaches && self.is_alone(floor, rack, id)
     }
 
     /// Where a machine takes loads from at present.
     pub(crate) fn sources_now<'f>(&self, floor: &Floor<'f>, id: MachineId) -> impl Iterator<Item = ZoneId> + use<'f> {
-        let own = floor.rack_of(id).map(|rack| floor.tier(rack, self.stock.tier(id)));
+        let own = floor.rack_of(id).map(|_| self.stock.tier(floor, id));
         floor.sources(id).iter().copied().filter(move |z| own.is_none_or(|tier| tier.is_some_and(|t| t.has(*z))))
     }
 
     /// Whether no other shuttle is on the tier of this one. Two that a person has put there are not told anything.
-    fn is_alone(&self, rack: &Rack, id: MachineId) -> bool {
-        let own = self.stock.tier(id);
-        rack.shuttles().all(|other| other == id || self.stock.tier(other) != own)
+    fn is_alone(&self, floor: &Floor<'_>, rack: &Rack, id: MachineId) -> bool {
+        let own = self.stock.tier(floor, id);
+        rack.shuttles().all(|other| other == id || self.stock.tier(floor, other) != own)
+    }
+
+    /// The shuttle a lift is kept for.
+    fn rider(&self, floor: &Floor<'_>, lift: MachineId) -> Option<MachineId> {
+        let comes = |shuttle: &MachineId| self.machine(*shuttle).ride.is_some_and(|ride| ride.lift == lift);
+        floor.rack_of_lift(lift)?.shuttles().find(comes)
     }
 
     /// Whether a lift is kept for a shuttle, or one stands on it.
-    pub(crate) fn is_ridden(&self, floor: &Floor<'_>, id: MachineId) -> Option<Ridden> {
-        let machine = self.machine(id);
-        if !matches!(Self::kind(floor, id), Some(MachineKind::Lift { .. })) {
-            return None;
-        }
-        let here = |rack: &Rack| {
-            let number = id.0.checked_sub(rack.lifts.0.0)?.checked_add(1).filter(|n| *n <= rack.lifts.1)?;
-            let on = |s: Stand| matches!(s, Stand::Lift(n) | Stand::Between(_, n) if u16::from(n) == number);
-            rack.shuttles().any(|shuttle| on(self.machine(shuttle).stand)).then_some(())
+    pub(crate) fn is_ridden(&self, floor: &Floor<'_>, lift: MachineId) -> Option<Ridden> {
+        let rack = floor.rack_of_lift(lift)?;
+        let on = |shuttle| match self.stock.stand(shuttle) {
+            Stand::Lift(n) | Stand::Between(_, n) => lift_at(rack, n) == Some(lift),
+            Stand::Tier(_) | Stand::Unknown => false,
         };
-        if floor.tables().racks.iter().any(|rack| here(rack).is_some()) {
+        if rack.shuttles().any(on) {
             return Some(Ridden::StandsOnIt);
         }
-        machine.rider.map(|_| Ridden::Kept)
+        self.rider(floor, lift).map(|_| Ridden::Kept)
     }
 
     /// Where a lift wants to go, or is told to: for its load, or for a shuttle.
     pub(crate) fn wanted(&self, floor: &Floor<'_>, image: &InputImage<'_>, id: MachineId) -> Option<PosId> {
-        let machine = self.machine(id);
-        if let Some(task) = machine.task {
+        if let Some(task) = self.machine(id).task {
             let carried = image.machine(id).value.load == Some(task.load);
             return Some(if carried { task.target } else { task.source });
         }
-        let rider = machine.rider?;
+        let rider = self.rider(floor, id)?;
         let ride = self.machine(rider).ride?;
         self.next_tier(floor, rider, &ride).map(|t| t.gate)
     }
 
     /// The tier at which the lift has to stand for the next step of a ride.
     fn next_tier<'f>(&self, floor: &Floor<'f>, rider: MachineId, ride: &Ride) -> Option<&'f Tier> {
-        let rack = floor.rack_of(rider)?;
-        match self.machine(rider).stand {
-            Stand::Tier(n) | Stand::Between(n, _) => tier_at(floor, rack, n),
-            Stand::Lift(_) => floor.tier(rack, Some(ride.to)),
-            Stand::Unknown => None,
+        match self.stock.stand(rider) {
+            Stand::Lift(_) => floor.tier(floor.rack_of(rider)?, ride.to),
+            _ => self.stock.tier(floor, rider),
         }
     }
 
-    /// Ends a ride, whatever became of it: the lift is free again.
-    pub(crate) fn end_ride(&mut self, id: MachineId) {
-        let mut ended = None;
-        self.with(id, |m| ended = m.ride.take());
-        let Some(ride) = ended else { return };
-        self.with(ride.lift, |m| m.rider = m.rider.filter(|r| *r != id));
-    }
-
     /// A step of a ride that failed is not tried again at once.
-    pub(crate) fn ride_step_failed(&mut self, id: MachineId, now: Millis) {
-        let rider = self.machine(id).rider.unwrap_or(id);
+    pub(crate) fn ride_step_failed(&mut self, floor: &Floor<'_>, id: MachineId, now: Millis) {
+        let rider = self.rider(floor, id).unwrap_or(id);
         self.with(rider, |m| {
             if let Some(ride) = &mut m.ride {
                 ride.retry_at = now.plus(RETRY_MS);
@@ -157,7 +137,8 @@ impl Controller<'_> {
     ) -> bool {
         let Some(rack) = floor.rack_of(id) else { return false };
         let me = self.machine(id);
-        let on_tier = matches!(me.stand, Stand::Tier(_));
+        let stand = self.stock.stand(id);
+        let on_tier = matches!(stand, Stand::Tier(_));
         if me.ride.is_none() && !on_tier {
             self.find_way_off(now, floor, image, rack, id);
         }
@@ -166,10 +147,10 @@ impl Controller<'_> {
             return true;
         }
         let held = me.hold.is_some() || self.hold(ride.lift).is_some();
-        let arrived = on_tier && self.stock.tier(id) == Some(ride.to);
+        let arrived = on_tier && self.stock.tier(floor, id).is_some_and(|t| t.bays == ride.to);
         let given_up = on_tier && (held || self.draining || floor.is_closed(ride.to));
         if arrived || given_up {
-            self.end_ride(id);
+            self.with(id, |m| m.ride = None);
             return false;
         }
         let (own, lift) = (image.machine(id).value, image.machine(ride.lift).value);
@@ -190,7 +171,7 @@ impl Controller<'_> {
                 plain(CommandCode::Move, tier.stop)
             };
             self.say(now, id, &own, asked, events);
-        } else if !matches!(me.stand, Stand::Between(..)) {
+        } else if !matches!(stand, Stand::Between(..)) {
             let flight = |m| self.machine(m).link.in_flight();
             let way = if mast::allows(floor, image, ride.lift, level, flight) {
                 Some(tier.gate)
@@ -208,26 +189,21 @@ impl Controller<'_> {
 
     /// A shuttle that is found on a lift, or half on it, with no ride: to the nearest tier without a shuttle, or back.
     fn find_way_off(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, rack: &Rack, id: MachineId) {
-        let (number, back) = match self.machine(id).stand {
-            Stand::Lift(n) => (n, None),
-            Stand::Between(tier, n) => (n, tier_at(floor, rack, tier)),
-            Stand::Tier(_) | Stand::Unknown => return,
-        };
-        let Some(lift) = rack.lifts().nth(usize::from(number).wrapping_sub(1)) else { return };
+        let (Stand::Lift(number) | Stand::Between(_, number)) = self.stock.stand(id) else { return };
+        let Some(lift) = lift_at(rack, number) else { return };
         let height = u32::from(image.machine(lift).value.at);
         let free = floor.tiers(rack).iter().filter(|t| {
-            let open = !floor.is_closed(t.bays) && !self.is_taken(rack, t.bays, id);
+            let open = !floor.is_closed(t.bays) && !self.is_taken(floor, rack, t.bays, id);
             open && serves(floor, lift, t)
         });
         let nearest = free.min_by_key(|t| floor.stop_mm(lift, t.gate).abs_diff(height));
-        let Some(to) = back.or(nearest).map(|t| t.bays) else { return };
+        let Some(to) = self.stock.tier(floor, id).or(nearest).map(|t| t.bays) else { return };
         self.with(id, |m| m.ride = Some(Ride { lift, to, retry_at: now }));
-        self.with(lift, |m| m.rider = Some(id));
     }
 
     /// Whether another shuttle is on a tier, or on its way to it.
-    fn is_taken(&self, rack: &Rack, bays: ZoneId, id: MachineId) -> bool {
-        let there = |other| self.stock.tier(other) == Some(bays);
+    fn is_taken(&self, floor: &Floor<'_>, rack: &Rack, bays: ZoneId, id: MachineId) -> bool {
+        let there = |other| self.stock.tier(floor, other).is_some_and(|t| t.bays == bays);
         let coming = |other: MachineId| self.machine(other).ride.is_some_and(|r| r.to == bays);
         rack.shuttles().filter(|other| *other != id).any(|other| there(other) || coming(other))
     }
@@ -242,36 +218,35 @@ impl Controller<'_> {
         here: &[Candidate],
     ) -> bool {
         let Some(rack) = floor.rack_of(id) else { return false };
-        let Some(from) = floor.tier(rack, self.stock.tier(id)) else { return false };
-        if !matches!(self.machine(id).stand, Stand::Tier(_)) || floor.is_closed(from.bays) || !self.is_alone(rack, id) {
+        let Some(from) = self.stock.tier(floor, id) else { return false };
+        let whole = matches!(self.stock.stand(id), Stand::Tier(_));
+        if !whole || floor.is_closed(from.bays) || !self.is_alone(floor, rack, id) {
             return false;
         }
-        let stays = here.iter().filter_map(|c| self.want(c)).chain(self.waits_for_lane(now, floor, id, from)).min();
-        let mut best: Option<(Want, ZoneId)> = None;
+        let mut best: Option<(Want, MachineId, ZoneId)> = None;
         for tier in floor.tiers(rack) {
-            if tier.bays == from.bays || floor.is_closed(tier.bays) || self.is_taken(rack, tier.bays, id) {
+            if tier.bays == from.bays || floor.is_closed(tier.bays) || self.is_taken(floor, rack, tier.bays, id) {
                 continue;
             }
+            let Some(lift) = self.free_lift(floor, rack, from, tier) else { continue };
             let mut found: heapless::Vec<Candidate, SCAN> = heapless::Vec::new();
             for zone in floor.sources(id).iter().filter(|z| tier.has(**z)) {
-                let fits = |c: &Candidate| floor.is_mover(id, c.by) && touches(floor, tier, &c.task);
+                let fits = |c: &Candidate| c.by == floor.mover(id) && touches(floor, tier, &c.task);
                 self.gather(now, floor, image, id, *zone, &fits, &mut found);
             }
             if let Some(want) = found.iter().filter_map(|c| self.want(c)).min()
-                && best.is_none_or(|(other, _)| want < other)
-                && self.free_lift(floor, rack, from, tier).is_some()
+                && best.is_none_or(|(other, ..)| want < other)
             {
-                best = Some((want, tier.bays));
+                best = Some((want, lift, tier.bays));
             }
         }
-        let Some((want, to)) = best else { return false };
-        let leaves =
-            stays.is_none_or(|(class, since)| want.0 < class || (want.0 == class && want.1.plus(BATCH_MS) < since));
-        let Some(tier) = floor.tier(rack, Some(to)).filter(|_| leaves) else { return false };
-        let Some(lift) = self.free_lift(floor, rack, from, tier) else { return false };
-        self.with(id, |m| m.ride = Some(Ride { lift, to, retry_at: now }));
-        self.with(lift, |m| m.rider = Some(id));
-        true
+        let Some(((class, since), lift, to)) = best else { return false };
+        let stays = here.iter().filter_map(|c| self.want(c)).chain(self.waits_for_lane(now, floor, id, from)).min();
+        let leaves = stays.is_none_or(|own| class < own.0 || (class == own.0 && since.plus(BATCH_MS) < own.1));
+        if leaves {
+            self.with(id, |m| m.ride = Some(Ride { lift, to, retry_at: now }));
+        }
+        leaves
     }
 
     /// What is to leave a tier and waits for room on its lane, as long as that moves on.
@@ -323,9 +298,9 @@ pub(crate) enum Ridden {
     StandsOnIt,
 }
 
-/// The n-th tier of a rack, 1 for the lowest.
-fn tier_at<'f>(floor: &Floor<'f>, rack: &Rack, n: u8) -> Option<&'f Tier> {
-    floor.tiers(rack).get(usize::from(n).checked_sub(1)?)
+/// The n-th lift of a rack, 1 for the lower one.
+fn lift_at(rack: &Rack, n: u8) -> Option<MachineId> {
+    rack.lifts().nth(usize::from(n).checked_sub(1)?)
 }
 
 /// Whether a leg begins or ends on a tier.

@@ -5,7 +5,8 @@
 //! why the floor cannot lock (see [`crate::dispatch`]). A bay is promised to one load; of a lane so many places are promised as
 //! loads are on their way into it.
 
-use crate::floor::{Floor, Mover, Zone, ZoneKind};
+use crate::floor::{Floor, Mover, Tier, Zone, ZoneKind};
+use crate::image::Stand;
 use crate::limits::Capacity;
 use crate::loads::Loads;
 use crate::storage::{Storage, at, put};
@@ -34,8 +35,8 @@ struct Count {
 /// One machine, as far as it decides where a load goes.
 #[derive(Clone, Copy, Debug, Default)]
 struct MachineAt {
-    /// The bays of the tier on which it stands, if it changes tier.
-    tier: Option<ZoneId>,
+    /// Where it was seen to stand, if it changes tier.
+    stand: Stand,
     /// It cannot be commanded.
     is_out: bool,
 }
@@ -88,15 +89,21 @@ impl<'m> Stock<'m> {
         self.loads.forget_positions(|pos| floor.zone_of(pos).is_some_and(|(id, zone)| which(id, zone)));
     }
 
-    /// The bays of the tier on which a shuttle that changes tier stands.
-    pub fn tier(&self, shuttle: MachineId) -> Option<ZoneId> {
-        at(self.machines, usize::from(shuttle.0)).tier
+    /// Where a shuttle that changes tier was seen to stand.
+    pub fn stand(&self, shuttle: MachineId) -> Stand {
+        at(self.machines, usize::from(shuttle.0)).stand
+    }
+
+    /// The tier on which it stands, or half stands.
+    pub fn tier<'f>(&self, floor: &Floor<'f>, shuttle: MachineId) -> Option<&'f Tier> {
+        let (Stand::Tier(n) | Stand::Between(n, _)) = self.stand(shuttle) else { return None };
+        floor.tiers(floor.rack_of(shuttle)?).get(usize::from(n).checked_sub(1)?)
     }
 
     /// It is seen to stand there now.
-    pub(crate) fn set_tier(&mut self, shuttle: MachineId, bays: Option<ZoneId>) {
+    pub(crate) fn set_stand(&mut self, shuttle: MachineId, stand: Stand) {
         if let Some(machine) = self.machines.get_mut(usize::from(shuttle.0)) {
-            machine.tier = bays;
+            machine.stand = stand;
         }
     }
 

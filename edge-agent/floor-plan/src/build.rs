@@ -205,7 +205,8 @@ impl Build {
         let lift_ids: Vec<MachineId> = (1..=lifts)
             .map(|n| {
                 let name = dotted(&if lifts == 1 { "lift".to_string() } else { format!("lift-{n}") });
-                let id = self.machine(name.clone(), MachineKind::Lift { mast }, aisle.lift.unwrap_or(LIFT), domain);
+                let id =
+                    self.machine(name.clone(), MachineKind::Lift { mast, rack }, aisle.lift.unwrap_or(LIFT), domain);
                 self.lifts.insert(name, id);
                 id
             })

@@ -361,11 +361,7 @@ impl FloorPlan {
     fn make_decks(&mut self) {
         for n in 0..self.machines.len() {
             let id = MachineId(n as u16);
-            let mover = match self.machines[n].kind {
-                MachineKind::Robot { .. } => Mover::Robots,
-                MachineKind::Shuttle { rack: Some(rack) } => Mover::Shuttles(rack),
-                _ => Mover::Machine(id),
-            };
+            let mover = self.view().mover(id);
             let mut to: Vec<ZoneId> =
                 self.links.iter().flatten().filter(|link| link.by == mover).map(|link| link.to).collect();
             to.sort_unstable();
@@ -384,14 +380,11 @@ impl FloorPlan {
         }
         self.source_start = vec![0];
         for n in 0..self.machines.len() as u16 {
+            let by = self.view().mover(MachineId(n));
             for (zone, links) in self.links.iter().enumerate() {
                 let is_deck = matches!(self.zones[zone].kind, control_core::floor::ZoneKind::Deck(_));
-                let id = MachineId(n);
-                let by_it = |by| match (by, self.machines[usize::from(n)].kind) {
-                    (Mover::Shuttles(one), MachineKind::Shuttle { rack }) => rack == Some(one),
-                    (by, _) => by == Mover::Machine(id),
-                };
-                if !is_deck && links.iter().any(|l| by_it(l.by)) {
+                // Those of the robots are one list for all of them.
+                if !is_deck && by != Mover::Robots && links.iter().any(|l| l.by == by) {
                     self.sources.push(ZoneId(zone as u16));
                 }
             }

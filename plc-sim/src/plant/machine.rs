@@ -212,7 +212,7 @@ impl Machine {
         if floor.rack_of(self.id).is_some_and(|rack| !on_tier(rack)) {
             return false;
         }
-        let by = |mover| floor.is_mover(self.id, mover);
+        let by = |mover| mover == floor.mover(self.id);
         let takes =
             || floor.links(zone).iter().any(|l| by(l.by)) && (info.kind == ZoneKind::Bays || pos == info.exit());
         let Some((deck, _)) = floor.zone_of(self.deck) else { return false };

@@ -36,7 +36,7 @@ impl Watch {
     pub(super) fn new(plan: &FloorPlan) -> Watch {
         let floor = plan.view();
         let mast = |id: MachineId| match floor.machine(id)?.kind {
-            MachineKind::Lift { mast } => Some(mast),
+            MachineKind::Lift { mast, .. } => Some(mast),
             _ => None,
         };
         let next = |id: MachineId| MachineId(id.0 + 1);
