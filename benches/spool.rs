@@ -8,7 +8,8 @@
 //! group of 256 KiB, on the thread that writes. The spool is used as the agent uses it: appends from one thread, commits from its own, where
 //! a group is whatever has come while the disk was busy with the one before, 256 KiB and more. So two rows more say what is due to that: redb
 //! again with groups as large as the spool's were in the same turn; and a bare file, the spool's bytes in groups of that size, writes
-//! of 256 KiB and one fdatasync each and nothing else. More than that row no group commit takes from this disk with one write at a time.
+//! of 256 KiB and one fdatasync each and nothing else. What the spool takes beyond that row comes from letting go of memory that holds
+//! what the disk has: the bare file's writes look for new pages all the time.
 //!
 //! Then what the spool holds is read back and acknowledged (drain), and opened anew (open).
 
