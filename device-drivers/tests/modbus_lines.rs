@@ -39,6 +39,7 @@ async fn a_serial_line_resynchronises_after_garbage_silence_and_foreign_replies(
     let running = Running::start(spec);
     running.until("values of both units", |s| s.good(1) >= 10 && s.good(2) >= 10).await;
     running.until("the silent one is demoted", |s| s.health.contains(&(2, Health::Demoted, Cause::NoAnswer))).await;
+    running.until("damaged replies are not believed", |s| s.counters.timeouts >= 2).await;
     let seen = running.seen();
     for unit in [1u32, 2] {
         let own = Value::Uint(u64::from(unit) * 100);
@@ -49,7 +50,6 @@ async fn a_serial_line_resynchronises_after_garbage_silence_and_foreign_replies(
         );
     }
     assert_eq!(seen.downs().len(), 0, "{:?}", seen.downs());
-    running.until("damaged replies are not believed", |s| s.counters.timeouts >= 2).await;
     assert!(log.lock().unwrap().len() >= 20);
 }
 
