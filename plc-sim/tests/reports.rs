@@ -2,12 +2,15 @@
 //! (rmf_ros2 #503), crossing streams at which each waits for the other (rmf #356), somebody who stands idle in the way
 //! (rmf_core #303), two who go to and fro before each other without end (rmf_core #145), a vehicle at rest that is given no order any
 //! more (openTCS #275), a vehicle that reports where nobody expects it while orders are given out (openTCS #257: there the two threads
-//! wait for each other's lock; here one thread reads and decides, and holds none).
+//! wait for each other's lock; here one thread reads and decides, and holds none), two in the lane of a shared dock (rmf #514), a lock
+//! that is asked for again after its place was left, since the plan changed on the way (rmf_ros2 #448). That of the lift that somebody
+//! else gets while its lane is still locked (rmf_ros2 #369) is among those of `change_of_tier.rs`: with us, shuttles ride on lifts.
 
 mod support;
 
 use control_core::order::Stops;
 use control_core::traffic::pool::TURNING;
+use control_core::traffic::roads::{OPEN, Roads};
 use control_core::traffic::{Settings, Size, Traffic};
 use control_core::units::{LoadId, Millis};
 use floor_plan::map::Grid;
@@ -16,10 +19,22 @@ use plc_sim::PlantConfig;
 use plc_sim::closed_loop::LinkFaults;
 
 /// A robot: where it begins, and the cells it is sent to one after the other, over and over; a letter of the map each.
-type Robot = (char, &'static str);
+type Robot<'a> = (char, &'a str);
 
 /// How often each robot has arrived after so many steps, and the longest any of them took.
-fn drive(rows: &[&str], robots: &[Robot], steps: u64) -> (Vec<usize>, u64) {
+fn drive(rows: &[&str], robots: &[Robot<'_>], steps: u64) -> (Vec<usize>, u64) {
+    drive_with(rows, robots, steps, Settings::default(), |_| None, |_, _, _| {})
+}
+
+/// The same, with somebody who sends a robot elsewhere for a step, and somebody who looks on after every step.
+fn drive_with(
+    rows: &[&str],
+    robots: &[Robot<'_>],
+    steps: u64,
+    settings: Settings,
+    mut elsewhere: impl FnMut(usize) -> Option<char>,
+    mut look: impl FnMut(&Roads<'_>, &Traffic<'_>, &[u16]),
+) -> (Vec<usize>, u64) {
     let grid = Grid::from_fn(rows.len(), rows[0].len(), |r, c| rows[r].as_bytes()[c] != b'@');
     let (mut tables, place_of) = RoadTables::of_grid(&grid, true);
     let letters = || rows.iter().flat_map(|r| r.chars());
@@ -39,7 +54,7 @@ fn drive(rows: &[&str], robots: &[Robot], steps: u64) -> (Vec<usize>, u64) {
         search_vehicles: robots.len(),
         search_nodes: 2_000,
     };
-    let mut traffic = Traffic::new(&&arena, &TURNING, size, Settings::default());
+    let mut traffic = Traffic::new(&&arena, &TURNING, size, settings);
     for (v, (start, _)) in (0u16..).zip(robots) {
         assert!(traffic.enter(&roads, v, roads.poses_of(place(*start)).start));
     }
@@ -51,9 +66,10 @@ fn drive(rows: &[&str], robots: &[Robot], steps: u64) -> (Vec<usize>, u64) {
             if let Some(next) = next {
                 assert!(traffic.reached(v, next));
             }
-            let to = tour.as_bytes()[arrived[n] % tour.len()] as char;
+            let due = tour.as_bytes()[arrived[n] % tour.len()] as char;
+            let to = elsewhere(n).unwrap_or(due);
             traffic.send(v, goal(to), 1);
-            if traffic.has_arrived(&roads, v) {
+            if to == due && traffic.has_arrived(&roads, v) {
                 longest = longest.max(step - since[n]);
                 (arrived[n], since[n]) = (arrived[n] + 1, step);
             }
@@ -65,6 +81,7 @@ fn drive(rows: &[&str], robots: &[Robot], steps: u64) -> (Vec<usize>, u64) {
         at.sort_unstable();
         at.dedup();
         assert_eq!(at.len(), robots.len(), "nobody stands where somebody else is");
+        look(&roads, &traffic, &capacities);
     }
     (arrived, longest)
 }
@@ -93,6 +110,100 @@ fn whoever_stands_idle_in_the_way_goes_aside_and_comes_back() {
     println!("tours {arrived:?}, the longest took {longest} steps");
     assert!(arrived[0] >= 40 && longest <= 60, "{arrived:?} {longest}");
     assert!(arrived[1] > 200, "it is at its place most of the time: {arrived:?}");
+}
+
+/// Looks whether passes are in order: whoever is in a region holds one, and there are no more than may be in it. A search may move
+/// more into a region than that; then whoever is outside holds none.
+fn passes_in_order() -> impl FnMut(&Roads<'_>, &Traffic<'_>, &[u16]) {
+    let (mut searched, mut quiet) = (false, 0);
+    move |roads, traffic, capacities| {
+        let vehicles = || 0..traffic.vehicles() as u16;
+        let moves = vehicles().any(|v| traffic.state(v).2);
+        (searched, quiet) = (searched || moves, if moves { 0 } else { quiet + 1 });
+        if quiet < 3 {
+            return; // passes follow in the step after a search
+        }
+        for (region, capacity) in (0u16..).zip(capacities) {
+            let holds = |v: &u16| traffic.state(*v).0.contains(&region);
+            let inside = |v: &u16| traffic.path(*v).any(|p| roads.region(p) == region);
+            assert!(vehicles().filter(inside).all(|v| holds(&v)), "somebody is in region {region} without a pass");
+            let (holders, outside) = (vehicles().filter(holds), vehicles().filter(|v| holds(v) && !inside(v)));
+            assert!(
+                holders.count() <= usize::from(*capacity) || (searched && outside.count() == 0),
+                "more passes of region {region} than {capacity}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_at_a_time_is_in_the_lane_of_a_dock_that_two_share() {
+    let rows = ["A......B", "........", "@@@.@@@@", "@@@.@@@@", "@@@D@@@@"];
+    let mut alone = 0;
+    let mut in_order = passes_in_order();
+    let look = |roads: &Roads<'_>, traffic: &Traffic<'_>, capacities: &[u16]| {
+        in_order(roads, traffic, capacities);
+        assert_eq!(capacities, [1], "the lane is one region for one robot");
+        alone += u32::from((0..2).any(|v| traffic.place(v).is_some_and(|p| roads.region(p) != OPEN)));
+    };
+    let (arrived, longest) = drive_with(&rows, &[('A', "DA"), ('B', "DB")], 2_000, Settings::default(), |_| None, look);
+    println!("tours {arrived:?}, the longest took {longest} steps; somebody was in the lane in {alone}");
+    assert!(arrived.iter().all(|n| *n >= 100) && longest <= 60 && alone > 1_000, "{arrived:?} {longest} {alone}");
+}
+
+/// Chargers and stations in bays along a lane that leads round.
+const LANE: [&str; 5] = ["@A@B@C@D@E@", "...........", ".@@@@@@@@@.", "...........", "@F@G@H@I@J@"];
+
+/// At any instant a robot on its way is sent back to its charger and then on again: in front of its bay, half out of it, long gone.
+/// Once more without anybody making way, so that a search has to: it moves whom it likes into a bay for which somebody else holds the
+/// pass.
+#[test]
+fn who_is_sent_back_and_on_again_leaves_no_lock_behind_and_waits_for_none_it_does_not_need() {
+    let robots = [('A', "FA"), ('B', "GB"), ('C', "HC"), ('D', "ID"), ('E', "JE")];
+    for (seed, insist_after, most) in support::seeds(0..20).into_iter().flat_map(|s| [(s, 10, 150), (s, u32::MAX, 400)])
+    {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut back = [0u32; 5];
+        let mut sent_back = 0;
+        let elsewhere = |n: usize| {
+            if back[n] == 0 && rng.u32(0..15) == 0 {
+                (back[n], sent_back) = (rng.u32(1..8), sent_back + 1);
+            }
+            back[n] = back[n].saturating_sub(1);
+            (back[n] > 0).then_some(robots[n].0)
+        };
+        let settings = Settings { insist_after, ..Settings::default() };
+        let (arrived, longest) = drive_with(&LANE, &robots, 2_000, settings, elsewhere, passes_in_order());
+        println!("seed {seed}: sent back {sent_back} times, tours {arrived:?}, the longest took {longest} steps");
+        assert!(
+            sent_back > 200 && arrived.iter().all(|n| *n >= 30) && longest <= most,
+            "LIGHTSOUT_SEED={seed}: {arrived:?} {longest}"
+        );
+    }
+}
+
+/// Head-on in a lane somebody has to turn before anybody can go on. Those in front make way for whoever comes first, one behind the
+/// other: nearly three times as many tours as with a search for each jam.
+#[test]
+fn in_a_lane_those_who_meet_head_on_turn_back_one_behind_the_other() {
+    let (mut with, mut without) = (0, 0);
+    for seed in support::seeds(0..5) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut letters: Vec<char> = ('A'..='J').collect();
+        rng.shuffle(&mut letters);
+        let tours: Vec<String> = (0..7).map(|_| (0..100).map(|_| letters[rng.usize(0..10)]).collect()).collect();
+        let robots: Vec<Robot<'_>> = letters.iter().copied().zip(tours.iter().map(String::as_str)).collect();
+        let drive = |insist_after| {
+            let settings = Settings { insist_after, ..Settings::default() };
+            let (arrived, longest) = drive_with(&LANE, &robots, 4_000, settings, |_| None, passes_in_order());
+            println!("seed {seed}: {insist_after}: tours {arrived:?}, the longest took {longest} steps");
+            (arrived.iter().sum::<usize>(), longest)
+        };
+        let ((make_way, longest), (search, _)) = (drive(Settings::default().insist_after), drive(u32::MAX));
+        assert!(longest <= 250, "LIGHTSOUT_SEED={seed}: {longest}");
+        (with, without) = (with + make_way, without + search);
+    }
+    assert!(with > 2 * without, "{with} tours, {without} without making way");
 }
 
 /// A robot that has nothing to do, or is on its way to its parking place or to a charger, gets the next order: each comes at another

@@ -9,9 +9,10 @@
 //! In a dead end or a tunnel nobody can be pushed out of the way. So one vehicle at a time is in it, or as many as fit that all
 //! come in at the same end. Who is inside goes before those outside, so the mouth is always cleared for it.
 
+use super::Traffic;
 use super::planner::PASSES;
 use super::roads::{FAR, Goal, NO_GOAL, NO_POSE, OPEN, Place, Pose, Region, Roads};
-use crate::storage::Storage;
+use crate::storage::{Storage, put};
 
 /// Poses that are looked along to find the next region.
 const LOOK_AHEAD: usize = 24;
@@ -61,6 +62,13 @@ impl<'m> Gates<'m> {
         if let Some(gate) = self.gates.get_mut(usize::from(region)) {
             gate.holders = gate.holders.saturating_sub(1);
         }
+    }
+
+    /// Whether more are in a region, or may go in, than there are passes: a search has moved somebody in. Who is outside still has to
+    /// wait its turn again.
+    pub(super) fn is_overfull(&self, roads: &Roads<'_>, region: Region) -> bool {
+        let capacity = roads.capacities().get(usize::from(region)).copied().unwrap_or(1);
+        self.gates.get(usize::from(region)).is_some_and(|gate| gate.holders > capacity)
     }
 
     pub(super) fn begin(&mut self) {
@@ -117,8 +125,74 @@ impl<'m> Gates<'m> {
     }
 }
 
+impl Traffic<'_> {
+    /// Whether any of a vehicle's path, or of what it does next, is in a region.
+    fn is_in(&self, roads: &Roads<'_>, vehicle: u16, region: Region) -> bool {
+        let track = self.planner.track(vehicle);
+        self.path(vehicle).chain(track).any(|p| roads.region(p) == region)
+    }
+
+    /// Whoever a search has moved into a region has a pass for it from then on.
+    fn admit_whom_a_search_has_moved(&mut self, roads: &Roads<'_>) {
+        for vehicle in 0..self.vehicles() as u16 {
+            let mut d = self.driver(vehicle);
+            let here = roads.region(roads.place(self.planner.pose(vehicle)));
+            if here != OPEN && !d.passes.contains(&here) {
+                let free = d.passes.iter().position(|p| *p == OPEN);
+                let spare = || d.passes.iter().position(|p| !self.is_in(roads, vehicle, *p));
+                let slot = free.or_else(spare).unwrap_or(0);
+                if let Some(pass) = d.passes.get_mut(slot) {
+                    self.gates.release(*pass);
+                    *pass = here;
+                    self.gates.admit(here);
+                }
+                put(self.drivers, usize::from(vehicle), d);
+            }
+        }
+    }
+
+    /// Passes that are not needed any more are given back; who needs one most gets it.
+    pub(super) fn give_passes(&mut self, roads: &Roads<'_>) {
+        if self.gates.is_empty() {
+            return;
+        }
+        self.gates.begin();
+        self.admit_whom_a_search_has_moved(roads);
+        for vehicle in 0..self.vehicles() as u16 {
+            let mut d = self.driver(vehicle);
+            let pose = self.planner.pose(vehicle);
+            if pose == NO_POSE {
+                continue;
+            }
+            let ahead = next_regions(roads, d.goal, pose);
+            for pass in d.passes.iter_mut().filter(|p| **p != OPEN) {
+                let inside = self.is_in(roads, vehicle, *pass);
+                let goes_in = ahead.iter().any(|(region, _)| region == pass) && !self.gates.is_overfull(roads, *pass);
+                if !inside && !goes_in {
+                    self.gates.release(*pass);
+                    *pass = OPEN;
+                }
+            }
+            put(self.drivers, usize::from(vehicle), d);
+            if let Some((region, entry)) = ahead.first().copied()
+                && !d.passes.contains(&region)
+            {
+                self.gates.ask(vehicle, region, entry, d.turn);
+            }
+        }
+        while let Some((vehicle, region)) = self.gates.grant(roads) {
+            let mut d = self.driver(vehicle);
+            match d.passes.iter_mut().find(|p| **p == OPEN) {
+                Some(slot) => *slot = region,
+                None => self.gates.release(region),
+            }
+            put(self.drivers, usize::from(vehicle), d);
+        }
+    }
+}
+
 /// The regions that a vehicle comes to next on its way, with the last place before each. Its own is left out.
-pub(super) fn next_regions(roads: &Roads<'_>, goal: Goal, pose: Pose) -> heapless::Vec<(Region, Place), PASSES> {
+fn next_regions(roads: &Roads<'_>, goal: Goal, pose: Pose) -> heapless::Vec<(Region, Place), PASSES> {
     let mut found = heapless::Vec::new();
     let distances = roads.distances(goal);
     let far = |p: Pose| distances.get(p as usize).copied().unwrap_or(FAR);

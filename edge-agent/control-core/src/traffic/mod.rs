@@ -4,17 +4,17 @@
 //!   wishes ──> [ gates ] ──> [ planner ] ──moves──> [ claims ] ──base──> vehicles
 //!              who may        one step of            in the order          reach places,
 //!              enter          all frontiers          of the plan           some late
-//!                 ^                                                           │
-//!                 └── nobody nearer for long? first in rank; then [ search ] ─┘
+//!     ^                                                                                            │
+//!     └── not nearer for long? those in front make way; then it is first in rank; then [ search ] ─┘
 //! ```
 //!
 //! Every vehicle has a path: places **allocated** to it, which are irrevocable, and places **claimed** beyond. The end of its claims
 //! is its **frontier**. All frontiers together are always a valid configuration ([`planner`]); the claims are carried out in
 //! their order, however late anybody is ([`claims`]). A vehicle that is late has its frontier stand still.
 //!
-//! What cannot be proven of pushing alone is kept from happening: narrow parts are entered with a pass only (`gates`). Whoever
-//! does not get nearer for long comes first; if that does not help either, a way out is searched ([`search`]); if there is none,
-//! it is told.
+//! What cannot be proven of pushing alone is kept from happening: narrow parts are entered with a pass only (`gates`). For whoever
+//! does not get nearer those in front make way, though it takes them some steps; after a while it comes first; if that does not help
+//! either, a way out is searched ([`search`]); if there is none, it is told.
 //!
 //! When somebody is silent, or is elsewhere than it should be, everybody's claims that are not allocated are taken back
 //! ([`Traffic::retract`]). That is always a valid configuration too: what is allocated belongs to one alone.
@@ -51,7 +51,9 @@ pub struct Settings {
     pub checks: u32,
     /// Checks for making a step better than it has to be, spread over the time it takes; 0 for none.
     pub improve: u32,
-    /// Steps without getting nearer after which a vehicle comes first.
+    /// Steps without getting nearer after which those in front of a vehicle make way.
+    pub insist_after: u32,
+    /// And after which it comes first.
     pub patience: u32,
     /// And after which a way out is searched.
     pub search_after: u32,
@@ -59,7 +61,16 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { lead: 3, ahead: 2, step_ms: 1_000, checks: 4_000, improve: 0, patience: 60, search_after: 200 }
+        Settings {
+            lead: 3,
+            ahead: 2,
+            step_ms: 1_000,
+            checks: 4_000,
+            improve: 0,
+            insist_after: 10,
+            patience: 60,
+            search_after: 200,
+        }
     }
 }
 
@@ -371,7 +382,7 @@ impl<'m> Traffic<'m> {
         self.step = self.step.wrapping_add(1);
         self.give_passes(roads);
         let (drivers, claims, lead, way_out) = (&*self.drivers, &self.claims, self.settings.lead, &self.way_out);
-        let (step, patience) = (self.step, self.settings.patience);
+        let (step, patience, insist_after) = (self.step, self.settings.patience, self.settings.insist_after);
         let planner = &mut self.planner;
         let gates = &self.gates;
         planner.begin(|vehicle, pose| {
@@ -390,6 +401,7 @@ impl<'m> Traffic<'m> {
                     () if d.goal == NO_GOAL => rank::IDLE,
                     () => rank::CLASS + d.class,
                 },
+                insists: d.goal != NO_GOAL && step.wrapping_sub(d.since) > insist_after,
                 keep_off: gates.keep_off(roads, &d.passes, d.goal, pose),
                 passes: d.passes,
             }
@@ -450,55 +462,6 @@ impl<'m> Traffic<'m> {
         }
         if let Some(vehicle) = self.way_out.failed() {
             self.with(vehicle, |d| d.jammed = true);
-        }
-    }
-
-    /// Passes that are not needed any more are given back; who needs one most gets it.
-    fn give_passes(&mut self, roads: &Roads<'_>) {
-        if self.gates.is_empty() {
-            return;
-        }
-        self.gates.begin();
-        for vehicle in 0..self.vehicles() as u16 {
-            let mut d = self.driver(vehicle);
-            let pose = self.planner.pose(vehicle);
-            if pose == NO_POSE {
-                continue;
-            }
-            // Whoever a search has moved into a region has a pass for it from then on.
-            let here = roads.region(roads.place(pose));
-            if here != OPEN && !d.passes.contains(&here) {
-                let slot = d.passes.iter().position(|p| *p == OPEN).unwrap_or(0);
-                if let Some(pass) = d.passes.get_mut(slot) {
-                    self.gates.release(*pass);
-                    *pass = here;
-                    self.gates.admit(here);
-                }
-            }
-            let ahead = gates::next_regions(roads, d.goal, pose);
-            for pass in d.passes.iter_mut().filter(|p| **p != OPEN) {
-                let inside = (0..=self.claims.lead(vehicle))
-                    .any(|n| self.claims.place(vehicle, n).is_some_and(|p| roads.region(p) == *pass))
-                    || self.planner.track(vehicle).iter().any(|p| roads.region(*p) == *pass);
-                if !inside && !ahead.iter().any(|(region, _)| region == pass) {
-                    self.gates.release(*pass);
-                    *pass = OPEN;
-                }
-            }
-            put(self.drivers, usize::from(vehicle), d);
-            if let Some((region, entry)) = ahead.first().copied()
-                && !d.passes.contains(&region)
-            {
-                self.gates.ask(vehicle, region, entry, d.turn);
-            }
-        }
-        while let Some((vehicle, region)) = self.gates.grant(roads) {
-            let mut d = self.driver(vehicle);
-            match d.passes.iter_mut().find(|p| **p == OPEN) {
-                Some(slot) => *slot = region,
-                None => self.gates.release(region),
-            }
-            put(self.drivers, usize::from(vehicle), d);
         }
     }
 }

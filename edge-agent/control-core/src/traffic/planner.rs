@@ -5,7 +5,8 @@
 //!   prepare   every vehicle: what is left of its last operation is what it has; what it could do instead, best first
 //!   order     by rank, then the one nearest to its goal first
 //!   solve     each vehicle in turn takes the best operation that meets nobody, or one vehicle that comes later in the order;
-//!             that one is pushed: it looks for an operation of its own, and may push another
+//!             that one is pushed: it looks for an operation of its own, and may push another; whoever insists and
+//!             does not get nearer all the same has those before it make way ([`make_way`])
 //!   improve   as long as there is time: somebody takes another operation, if the floor as a whole gains
 //!   commit    all frontiers move one step
 //! ```
@@ -16,6 +17,8 @@
 //! **How much it does.** A check looks whether one operation meets anybody. There are at most [`CHECKS_PER_CHAIN`] for each
 //! vehicle's turn, and as many as the caller grants in one call; what is not decided keeps its old operation.
 
+mod make_way;
+
 use super::pool::{DEPTH, OPERATIONS_MAX, Pool, STAY};
 use super::roads::{FAR, Goal, NO_GOAL, NO_POSE, OPEN, Place, Pose, Region, Roads};
 use super::tracks::{Meets, NOBODY, Track, Tracks};
@@ -25,6 +28,8 @@ use crate::storage::{Storage, at, put};
 const REVISITS: u8 = 10;
 /// Checks for one chain of pushes. The longest seen on a floor of 819 places with 800 vehicles were 6,000.
 pub const CHECKS_PER_CHAIN: u32 = 20_000;
+/// The part of a priority that is the distance left.
+const DISTANCE: u32 = 0x00FF_FFFF;
 /// What preparing one vehicle costs, in checks.
 const PREPARE_CHECKS: u64 = 8;
 /// Regions a vehicle may hold a pass for at once.
@@ -56,6 +61,8 @@ pub struct Wish {
     pub frozen: bool,
     /// Smaller comes first; vehicles of equal rank by distance.
     pub rank: u8,
+    /// Those in front of it make way, if it does not get nearer otherwise.
+    pub insists: bool,
     /// It keeps this far from its goal, because somebody else is there.
     pub keep_off: u16,
     /// Regions it may enter.
@@ -64,7 +71,7 @@ pub struct Wish {
 
 impl Default for Wish {
     fn default() -> Self {
-        Wish { goal: NO_GOAL, frozen: false, rank: 0, keep_off: 0, passes: [OPEN; PASSES] }
+        Wish { goal: NO_GOAL, frozen: false, rank: 0, insists: false, keep_off: 0, passes: [OPEN; PASSES] }
     }
 }
 
@@ -254,7 +261,11 @@ impl<'m> Planner<'m> {
                     let vehicle = at(self.order, usize::from(n));
                     let v = usize::from(vehicle);
                     if at(self.visited, v).0 != self.stamp {
-                        self.solve(roads, vehicle, Judge::Order { above: at(self.priority, v) });
+                        let end = self.checks + u64::from(CHECKS_PER_CHAIN);
+                        self.solve(roads, vehicle, Judge::Order { above: at(self.priority, v) }, end);
+                        if at(self.wish, v).insists {
+                            self.make_way(roads, vehicle, end);
+                        }
                     }
                     self.phase = Phase::Solve(n + 1);
                 }
@@ -273,7 +284,7 @@ impl<'m> Planner<'m> {
         while self.checks < end && count > 0 {
             self.stamp = self.stamp.wrapping_add(1).max(1);
             self.checks += 1;
-            self.solve(roads, next(count), Judge::Gain);
+            self.solve(roads, next(count), Judge::Gain, self.checks + u64::from(CHECKS_PER_CHAIN));
         }
     }
 
@@ -398,12 +409,11 @@ impl<'m> Planner<'m> {
         }
     }
 
-    /// One vehicle's turn, with the chain of those it pushes.
-    fn solve(&mut self, roads: &Roads<'_>, first: u16, judge: Judge) {
+    /// One vehicle's turn, with the chain of those it pushes, until so many checks have been made.
+    fn solve(&mut self, roads: &Roads<'_>, first: u16, judge: Judge, end: u64) {
         if at(self.choice_count, usize::from(first)) == 0 {
             return;
         }
-        let end = self.checks + u64::from(CHECKS_PER_CHAIN);
         self.tracks.withdraw(first, &at(self.now, usize::from(first)).track);
         self.push(0, first);
         let mut gain = 0i64;
