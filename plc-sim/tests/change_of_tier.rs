@@ -8,7 +8,7 @@ use control_core::command::Outcome;
 use control_core::cycle::Request;
 use control_core::image::{Command, CommandCode, Mode, Stand};
 use control_core::order::Stops;
-use control_core::units::{LoadId, MachineId};
+use control_core::units::{LoadId, MachineId, OrderId};
 use device_drivers::block::{Owner, decode_status, encode_command};
 use floor_plan::FloorPlan;
 use plc_sim::PlantConfig;
@@ -255,6 +255,36 @@ fn nobody_rides_into_a_closed_tier_or_out_of_one() {
     floor.close(&[], &[]);
     ends(&mut floor);
     assert!(when(&floor, 1).is_some() && changes(&floor) == 1);
+}
+
+/// What a shuttle wants the lift for is withdrawn, at any instant of its way there, while another shuttle wants the same lift for
+/// something else: nobody is left with half of what it needs (rmf_ros2 #369: the one had the lift's lane and the other the lift).
+#[test]
+fn a_ride_whose_reason_is_gone_leaves_the_lift_to_the_next() {
+    let mut rng = fastrand::Rng::with_seed(369);
+    let (mut rides, mut longest) = (0, 0);
+    for _ in 0..3 {
+        let mut floor = rack(2, 1);
+        for n in 0..16 {
+            let with_shuttle: Vec<Stand> = shuttles(&floor).iter().map(|id| stand(&floor, *id)).collect();
+            let mut tiers: Vec<u16> = (0..6).filter(|t| !with_shuttle.contains(&Stand::Tier(*t as u8 + 1))).collect();
+            rng.shuffle(&mut tiers);
+            let mut loads = tiers.iter().filter_map(|tier| loads_on(&floor, *tier).first().copied());
+            let (Some(first), Some(second)) = (loads.next(), loads.next()) else { panic!("{}", floor.situation()) };
+            let (withdrawn, stays) = (2 * n + 1, 2 * n + 2);
+            floor.order(order(withdrawn, first, Stops::RETRIEVE, 1, 0));
+            floor.order(order(stays, second, Stops::RETRIEVE, 2, 0));
+            floor.run(rng.u64(0..25_000));
+            let (id, from) = (OrderId(withdrawn), floor.now().0);
+            floor.request(if rng.bool() { Request::Withdraw(id) } else { Request::WithdrawNow(id) });
+            until(&mut floor, "the end of the other order", |f| when(f, stays).is_some());
+            longest = longest.max(floor.now().0 - from);
+            ends(&mut floor);
+        }
+        rides += changes(&floor);
+    }
+    println!("{rides} rides; the other order ended {:.0} s after the withdrawal at most", longest as f64 / 1e3);
+    assert!(rides > 48 && longest < 90_000, "{rides} {longest}");
 }
 
 /// The truth is looked at by who moves, not by who decides: a lift that is sent away under a shuttle is noticed.
