@@ -266,12 +266,13 @@ impl Desk {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let mut ended = Vec::new();
+            let (mut ended, mut noted) = (Vec::new(), Vec::new());
             while let Ok(event) = events.pop() {
                 ended.extend(lock(&self.books).note(&event));
                 board.note(&event, device_drivers::value::wall_clock_ms());
-                log(&event, &names);
+                noted.push(event);
             }
+            log(&noted, &names);
             if let Some(ledger) = self.ledger.as_ref().filter(|_| !ended.is_empty()) {
                 ledger.note(ended);
                 let desk = self.clone();

@@ -44,8 +44,48 @@ pub fn hold_text(hold: Hold) -> String {
     }
 }
 
-/// What people want to know of an event. Holds that pass by themselves at a start are no more than information.
-pub(super) fn log(event: &Event, names: &FloorNames) {
+/// Machines that one line of the log names all; of more it names two and gives the number of the others.
+const NAMED: usize = 3;
+
+/// What people want to know of events, in their order. What many machines have in common is said once, as at a start.
+pub(super) fn log(events: &[Event], names: &FloorNames) {
+    let alike = |a: &Event, b: &Event| match (a.kind, b.kind) {
+        (EventKind::MachineHeld(_, a), EventKind::MachineHeld(_, b)) => a == b,
+        (EventKind::MachineReleased(_), EventKind::MachineReleased(_)) => true,
+        _ => false,
+    };
+    for run in events.chunk_by(alike) {
+        let machines = || {
+            let name = |event: &Event| match event.kind {
+                EventKind::MachineHeld(id, _) | EventKind::MachineReleased(id) => Some(names.machine(id)),
+                _ => None,
+            };
+            list(&run.iter().filter_map(name).collect::<Vec<_>>())
+        };
+        match run.first().map(|event| event.kind) {
+            Some(EventKind::MachineHeld(_, Hold::NoHandshake)) | None => {}
+            Some(EventKind::MachineHeld(_, why)) => match why {
+                Hold::EmergencyStop | Hold::Fault(_) | Hold::NeedsAcknowledge | Hold::NotAuto => {
+                    tracing::warn!(machine = machines(), "not commanded: {}", hold_text(why));
+                }
+                // Passes by itself at a start.
+                _ => tracing::info!(machine = machines(), "not commanded: {}", hold_text(why)),
+            },
+            Some(EventKind::MachineReleased(_)) => tracing::info!(machine = machines(), "may be commanded"),
+            Some(_) => run.iter().for_each(|event| log_one(event, names)),
+        }
+    }
+}
+
+/// `a, b, c`, or `a, b and 40 more`.
+fn list(machines: &[String]) -> String {
+    match machines {
+        [first, second, rest @ ..] if machines.len() > NAMED => format!("{first}, {second} and {} more", rest.len()),
+        few => few.join(", "),
+    }
+}
+
+fn log_one(event: &Event, names: &FloorNames) {
     match event.kind {
         EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
         EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
@@ -59,17 +99,6 @@ pub(super) fn log(event: &Event, names: &FloorNames) {
         EventKind::OrderAdopted { load, .. } => {
             tracing::info!(load = load.get(), "a load without an order stands in the way; putting it away");
         }
-        EventKind::MachineHeld(id, why) => {
-            let machine = names.machine(id);
-            match why {
-                Hold::EmergencyStop | Hold::Fault(_) | Hold::NeedsAcknowledge | Hold::NotAuto => {
-                    tracing::warn!(machine, "machine is not commanded: {}", hold_text(why));
-                }
-                Hold::NoHandshake => {}
-                _ => tracing::info!(machine, "machine is not commanded: {}", hold_text(why)),
-            }
-        }
-        EventKind::MachineReleased(id) => tracing::info!(machine = names.machine(id), "machine may be commanded"),
         EventKind::MachineRebooted(id) => {
             tracing::info!(machine = names.machine(id), "the machine's controller has started anew; reading it again");
         }
@@ -102,5 +131,18 @@ pub(super) fn log(event: &Event, names: &FloorNames) {
             tracing::error!(load = load.get(), "two positions report this load, one of them {}", names.position(pos));
         }
         _ => tracing::debug!(?event, "event"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list;
+
+    #[test]
+    fn three_machines_are_named_and_of_more_two_and_the_rest_is_counted() {
+        let first = |n: usize| ["a", "b", "c", "d", "e"].iter().take(n).map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(list(&first(1)), "a");
+        assert_eq!(list(&first(3)), "a, b, c");
+        assert_eq!(list(&first(5)), "a, b and 3 more");
     }
 }
