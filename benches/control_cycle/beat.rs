@@ -2,6 +2,7 @@
 
 use crate::arguments::refuse;
 use crate::counting::counted;
+use control_core::limits::REQUESTS_PER_CYCLE;
 use control_core::order::{OrderRequest, Stops};
 use control_core::units::OrderId;
 use edge_agent::control::rt::{self, RealTime};
@@ -18,10 +19,13 @@ use std::time::{Duration, Instant};
 
 /// Tiers of an aisle.
 const TIERS: u16 = 20;
-/// Cycles before anything is counted: everything has been touched once.
+/// Cycles before anything is counted, once the orders are in: everything has been touched once.
 const WARM_UP: u64 = 600;
-/// Orders in the tables.
-const ORDERS: usize = 500;
+
+/// Orders in the tables: one for every other vehicle.
+fn orders(vehicles: u16) -> usize {
+    usize::from(vehicles / 2).max(1)
+}
 
 /// What one run came to.
 pub(crate) struct Run {
@@ -158,9 +162,10 @@ fn beat(vehicles: u16, period: Duration, length: Duration, fifo: bool) -> Run {
     let mut order = 0;
     let mut due = Instant::now() + period;
     let wanted = (length.as_micros() / period.as_micros().max(1)) as u64;
-    while cycles < wanted + WARM_UP {
+    let warm_up = WARM_UP + (orders(vehicles) / REQUESTS_PER_CYCLE) as u64;
+    while cycles < wanted + warm_up {
         if cycles.is_multiple_of(200) {
-            more_orders(&mut floor, &mut order);
+            more_orders(&mut floor, orders(vehicles), &mut order);
         }
         floor.run_for(plc_sim::closed_loop::PERIOD_MS, |cycle| {
             // What the plant has taken beside is not the beat's: the next cycle is due a period after it at the earliest.
@@ -173,7 +178,7 @@ fn beat(vehicles: u16, period: Duration, length: Duration, fifo: bool) -> Run {
             let begin = Instant::now();
             let ((), calls) = counted(&mut *cycle);
             let end = Instant::now();
-            if cycles >= WARM_UP {
+            if cycles >= warm_up {
                 faults += page_faults() - faults_before;
                 allocations += calls;
                 missed += u64::from(end > due + period);
@@ -188,10 +193,11 @@ fn beat(vehicles: u16, period: Duration, length: Duration, fifo: bool) -> Run {
     Run { vehicles, period, policy, exec, missed, allocations, page_faults: faults, refused, cyclictest }
 }
 
-/// Loads out, and others in: as many orders as there were.
-fn more_orders(floor: &mut ClosedLoop<'_>, next: &mut u32) {
-    let bays: Vec<_> = floor.plan().bays().filter_map(|b| floor.plant.loads().at(b)).collect();
-    for load in bays.into_iter().take(ORDERS.saturating_sub(floor.controller.orders().len())) {
+/// Loads out, and others in: as many orders as there were, all over the racks.
+fn more_orders(floor: &mut ClosedLoop<'_>, wanted: usize, next: &mut u32) {
+    let missing = wanted.saturating_sub(floor.controller.orders().len());
+    let loads: Vec<_> = floor.plan().bays().filter_map(|b| floor.plant.loads().at(b)).collect();
+    for load in loads.iter().copied().step_by((loads.len() / missing.max(1)).max(1)).take(missing) {
         *next += 1;
         floor.order(OrderRequest::new(OrderId(*next), load, Stops::RETRIEVE));
         if let Some(fresh) = control_core::units::LoadId::new(100_000 + *next) {

@@ -85,6 +85,11 @@ pub struct ClosedLoop<'m> {
     hash: DefaultHasher,
 }
 
+/// What the controller of a floor is made for: one order a machine, or [`ORDERS`].
+fn capacity(plan: &FloorPlan) -> Capacity {
+    Capacity::of(&plan.view(), ORDERS.max(plan.machine_count()))
+}
+
 impl<'m> ClosedLoop<'m> {
     /// A floor from a seed. The controller lives in `arena`.
     pub fn new(arena: &'m Arena, config: PlantConfig, seed: u64, faults: LinkFaults) -> Result<ClosedLoop<'m>, String> {
@@ -105,7 +110,7 @@ impl<'m> ClosedLoop<'m> {
         let plant = Plant::new(config, seed, 1)?;
         Ok(ClosedLoop {
             plant,
-            controller: Controller::new(&arena, &Capacity::of(&plan.view(), ORDERS), settings),
+            controller: Controller::new(&arena, &capacity(&plan), settings),
             settings,
             faults,
             trace: Vec::new(),
@@ -159,7 +164,7 @@ impl<'m> ClosedLoop<'m> {
     /// What the old one has sent is still on its way.
     pub fn restart_controller(&mut self) {
         let plan = self.plant.plan();
-        self.controller = Controller::new(&self.arena, &Capacity::of(&plan.view(), ORDERS), self.settings);
+        self.controller = Controller::new(&self.arena, &capacity(plan), self.settings);
         self.image = InputBuffer::new(plan.machine_count(), plan.position_count());
         self.events = Events::default();
         self.last_seq.fill(0);

@@ -6,7 +6,7 @@
 use crate::cycle::{Controller, Request};
 use crate::dispatch::{self, Leg};
 use crate::event::{EventKind, Events, OrderFault, RunState};
-use crate::floor::{Beyond, Floor, MachineKind, Mover, ZoneKind};
+use crate::floor::{Beyond, Floor, MachineKind, Mover, NEVER, ZoneKind};
 use crate::image::InputImage;
 use crate::limits::{REQUESTS_PER_CYCLE, SETTLE_PER_CYCLE};
 use crate::order::{ADOPTED, Goal, Order, OrderRequest, Stop, Stops};
@@ -158,9 +158,11 @@ impl Controller<'_> {
     /// Whether a load on a belt is nearer to the outside than to the rack; `None` where it is on none.
     fn goes_out(floor: &Floor<'_>, pos: PosId) -> Option<bool> {
         let (zone, info) = floor.zone_of(pos)?;
-        let inwards = floor.zone_ids().filter(|(_, z)| z.kind == ZoneKind::Bays).map(|(id, _)| floor.hops(zone, id));
-        let outwards = floor.tables().departures.iter().map(|id| floor.hops(zone, *id));
-        let shorter = outwards.min()? < inwards.min()?;
+        if floor.tables().exits.is_empty() {
+            return None;
+        }
+        let out = floor.exits(zone).first().map_or(NEVER, |exit| floor.hops(zone, *exit));
+        let shorter = out < floor.legs_to_bays(zone);
         (info.kind == ZoneKind::Lane && info.tier.is_none()).then_some(shorter)
     }
 

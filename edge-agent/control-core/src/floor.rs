@@ -285,8 +285,13 @@ pub struct Tables<'f> {
     pub area_caps: &'f [u16],
     /// All domains.
     pub domains: &'f [DomainInfo],
-    /// Zones from which loads leave for the outside.
-    pub departures: &'f [ZoneId],
+    /// Zones from which loads leave for the outside, those that can be reached from each zone, nearest first; from
+    /// `exit_start[zone]` on.
+    pub exits: &'f [ZoneId],
+    /// One more than there are zones.
+    pub exit_start: &'f [u32],
+    /// Legs from each zone to the nearest bays, or [`NEVER`].
+    pub inwards: &'f [u8],
     /// Racks whose shuttles change tier.
     pub racks: &'f [Rack],
     /// The tiers of these racks.
@@ -398,6 +403,16 @@ impl<'f> Floor<'f> {
             return NEVER;
         }
         self.tables.hops.get(usize::from(from.0) * self.tables.goals + column).copied().unwrap_or(NEVER)
+    }
+
+    /// Zones from which loads leave for the outside, seen from one: the nearest first, and none that cannot be reached.
+    pub fn exits(&self, from: ZoneId) -> &'f [ZoneId] {
+        slice(self.tables.exits, self.tables.exit_start, from.0)
+    }
+
+    /// Legs from one zone to the nearest bays, or [`NEVER`].
+    pub fn legs_to_bays(&self, from: ZoneId) -> u8 {
+        self.tables.inwards.get(usize::from(from.0)).copied().unwrap_or(NEVER)
     }
 
     /// Every domain.

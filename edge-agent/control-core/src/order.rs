@@ -14,7 +14,7 @@
 //! stays rush. Within a class the due-date index ATC (Vepsalainen and Morton, 1987): weight / time x exp(-slack / k mean time),
 //! here as its logarithm, which orders alike and needs no exponent.
 
-use crate::floor::{Floor, NEVER};
+use crate::floor::Floor;
 use crate::limits::{Capacity, STOPS_MAX};
 use crate::loads::Loads;
 use crate::stock::Stock;
@@ -400,13 +400,12 @@ impl<'m> Orders<'m> {
             Goal::Home(bay) => floor.zone_of(bay).map(|(id, _)| id),
             Goal::Station(station) => floor.station(station).map(|s| s.input),
             Goal::Outside => {
-                let departures = floor.tables().departures.iter().copied();
+                let exits = floor.exits(from);
                 let waits = |to: ZoneId| {
                     let legs = floor.hops(from, to);
                     !floor.links(from).iter().any(|l| floor.hops(l.to, to) < legs && !stock.is_mover_out(l.by))
                 };
-                let reached = departures.filter(|id| floor.hops(from, *id) < NEVER);
-                reached.min_by_key(|id| (waits(*id), floor.hops(from, *id), *id))
+                exits.iter().find(|id| !waits(**id)).or(exits.first()).copied()
             }
             Goal::Nowhere => None,
         }

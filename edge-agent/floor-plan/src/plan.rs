@@ -121,6 +121,9 @@ pub struct FloorPlan {
     pub(crate) racks: Vec<Rack>,
     pub(crate) tiers: Vec<Tier>,
     departures: Vec<ZoneId>,
+    exits: Vec<ZoneId>,
+    exit_start: Vec<u32>,
+    inwards: Vec<u8>,
     robot_sources: Vec<ZoneId>,
     pub(crate) goal_of: Vec<Goal>,
     pub(crate) chargers: Vec<Goal>,
@@ -167,7 +170,9 @@ impl FloorPlan {
             source_start: &self.source_start,
             stations: &self.stations,
             domains: &self.domains,
-            departures: &self.departures,
+            exits: &self.exits,
+            exit_start: &self.exit_start,
+            inwards: &self.inwards,
             racks: &self.racks,
             tiers: &self.tiers,
             robot_sources: &self.robot_sources,
@@ -327,6 +332,7 @@ impl FloorPlan {
         self.make_decks();
         self.flatten();
         self.count_hops();
+        self.sort_exits();
         self.measure(guidance);
         self.out_of_reach()
     }
@@ -436,6 +442,23 @@ impl FloorPlan {
                 }
             }
         }
+    }
+
+    /// From each zone the ways out, nearest first, and how far it is to a bay.
+    fn sort_exits(&mut self) {
+        let hops = |from: usize, to: usize| self.hops[from * self.goals + usize::from(self.columns[to])];
+        let bays: Vec<usize> =
+            (0..self.zones.len()).filter(|z| self.zones[*z].kind == control_core::floor::ZoneKind::Bays).collect();
+        let (mut exits, mut exit_start, mut inwards) = (Vec::new(), vec![0], Vec::new());
+        for zone in 0..self.zones.len() {
+            let reached = self.departures.iter().map(|d| (hops(zone, usize::from(d.0)), *d));
+            let mut near: Vec<(u8, ZoneId)> = reached.filter(|(hops, _)| *hops < NEVER).collect();
+            near.sort_unstable();
+            exits.extend(near.iter().map(|(_, id)| *id));
+            exit_start.push(exits.len() as u32);
+            inwards.push(bays.iter().map(|bay| hops(zone, *bay)).min().unwrap_or(NEVER));
+        }
+        (self.exits, self.exit_start, self.inwards) = (exits, exit_start, inwards);
     }
 
     /// Distances to every place a robot can be sent to.
