@@ -1,14 +1,19 @@
-//! A broker that writes down everything that is said on the wire, and says to its client what a test wants it to say.
+//! A broker that writes down everything that is said on the wire, and is as a test wants it: how much it takes, how long it takes, what it
+//! refuses and how, whether it keeps what is retained, which version it speaks. What it is like stands in [`Ways`]; without any it is kind.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5::{self, PublishProperties};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 /// A message as it stood on the wire.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +42,9 @@ pub enum Event {
     Publish(Said),
     /// Reason code; 0 for 3.1.1.
     Disconnect(u8),
+    Ping,
+    /// What the broker ended the connection with: a reason of CONNACK or DISCONNECT; 0 when it hung up without a word.
+    Ended(u8),
     Closed,
     /// What the test said to the client.
     Told(String),
@@ -60,8 +68,52 @@ pub fn now_ms() -> u64 {
 
 /// What a test can make it do.
 pub enum Order {
-    Publish { topic: String, payload: Vec<u8>, retain: bool },
+    Publish {
+        topic: String,
+        payload: Vec<u8>,
+        retain: bool,
+    },
     Cut,
+    /// Says these bytes, and hangs up.
+    Say(Vec<u8>),
+}
+
+/// Which messages a [`Rule`] is for.
+#[derive(Clone, Debug)]
+pub enum Which {
+    All,
+    /// Whose topic contains this; a topic stands in full, or not at all where an alias stands for it.
+    Topic(&'static str),
+    /// The so manieth that this broker was sent, from 1.
+    Nth(RangeInclusive<usize>),
+    /// Longer than so many bytes, as packets.
+    Larger(usize),
+}
+
+/// What it does with a message.
+#[derive(Clone, Debug)]
+pub enum Does {
+    /// Answers with this reason (5 only: 3.1.1 has no reasons, and takes the message).
+    PubAck(u8),
+    /// Says DISCONNECT with this reason and no properties, as mosquitto does; over 3.1.1 it hangs up.
+    Disconnect(u8),
+    /// Says these bytes, and hangs up.
+    Say(&'static [u8]),
+    HangUp,
+    /// Does not answer.
+    Silence,
+}
+
+/// How it treats some messages. The first rule that fits counts; a message without one is taken.
+#[derive(Clone, Debug)]
+pub struct Rule(pub Which, pub Does);
+
+/// What a broker of 3.1.1 alone does with a CONNECT of MQTT 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// Return code 1, unacceptable protocol version (MQTT 3.1.1, 3.1.2.2).
+    Says,
+    HangsUp,
 }
 
 /// What a broker is like.
@@ -71,6 +123,33 @@ pub struct Ways {
     pub retained: Vec<(String, Vec<u8>)>,
     /// So many topic aliases it takes, and says so (5 only).
     pub aliases: Option<u16>,
+    /// The largest packet it takes. It says so over 5, and ends the connection over a larger one.
+    pub packet_max: Option<u32>,
+    /// With `packet_max`: does not say so, over 5 either.
+    pub is_reserved: bool,
+    /// So many messages it takes without an acknowledgement; beyond, it says DISCONNECT 0x93.
+    pub receive_max: Option<u16>,
+    /// Its own keep-alive, seconds (5 only).
+    pub keep_alive_s: Option<u16>,
+    /// The highest QoS it takes; over 3.1.1 it hangs up over more.
+    pub qos_max: Option<u8>,
+    /// It keeps nothing: Retain Available 0, and it ends the connection over a retained message or will, with 0x9A over 5.
+    pub no_retain: bool,
+    /// It takes retained wills all the same.
+    pub takes_wills: bool,
+    /// It does not know MQTT 5.
+    pub old: Option<Old>,
+    /// What it answers CONNECT with; 0: it is taken.
+    pub connack: u8,
+    /// What it answers SUBSCRIBE with for each filter; none: the QoS that was asked for.
+    pub suback: Option<u8>,
+    pub connack_after: Duration,
+    pub puback_after: Duration,
+    pub pingresp_after: Duration,
+    pub rules: Vec<Rule>,
+    /// Of two clients with one id the newer is let in, and the older told so: DISCONNECT 0x8E, or hung up on over 3.1.1 (3.1.4-3). Without
+    /// it the next client waits until the one before has gone.
+    pub takes_over: bool,
 }
 
 /// A running broker.
@@ -92,14 +171,22 @@ impl WireBroker {
         let orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>> = Arc::default();
         let kept = orders.clone();
         tokio::spawn(async move {
-            let mut connection = 0;
+            let (mut connection, messages) = (0, Arc::new(AtomicUsize::new(0)));
             while let Ok((stream, _)) = listener.accept().await {
                 connection += 1;
                 let (put, take) = mpsc::unbounded_channel();
-                *kept.lock().unwrap() = Some(put);
+                let before = kept.lock().unwrap().replace(put);
                 let note = Note { broker: number, connection, trace: trace.clone() };
-                serve(stream, &note, take, &ways).await;
-                note.note(Event::Closed);
+                let (ways, messages) = (ways.clone(), messages.clone());
+                let takes_over = ways.takes_over;
+                let served = tokio::spawn(async move {
+                    let mut client = Client { version: 0, note, ways, messages, ..Client::default() };
+                    client.serve(stream, take, before).await;
+                    client.note.note(Event::Closed);
+                });
+                if !takes_over {
+                    let _ = served.await;
+                }
             }
         });
         WireBroker { port, orders }
@@ -111,6 +198,11 @@ impl WireBroker {
         let _ = self.orders.lock().unwrap().as_ref().expect("somebody is connected").send(order);
     }
 
+    /// Says these bytes, and hangs up.
+    pub fn say(&self, bytes: &[u8]) {
+        let _ = self.orders.lock().unwrap().as_ref().expect("somebody is connected").send(Order::Say(bytes.into()));
+    }
+
     /// Cuts the connection.
     pub fn cut(&self) {
         if let Some(orders) = &*self.orders.lock().unwrap() {
@@ -119,6 +211,7 @@ impl WireBroker {
     }
 }
 
+#[derive(Default)]
 struct Note {
     broker: usize,
     connection: usize,
@@ -132,28 +225,295 @@ impl Note {
     }
 }
 
-async fn serve(mut stream: TcpStream, note: &Note, mut orders: mpsc::UnboundedReceiver<Order>, ways: &Ways) {
-    let (mut inbox, mut version) = (BytesMut::new(), 0);
-    loop {
-        let out = tokio::select! {
-            n = stream.read_buf(&mut inbox) => {
-                if n.unwrap_or(0) == 0 {
-                    return;
+/// One connection.
+#[derive(Default)]
+struct Client {
+    version: u8,
+    note: Note,
+    ways: Ways,
+    /// Messages that this broker was sent.
+    messages: Arc<AtomicUsize>,
+    /// What is said, when. The number keeps the order of what is said at once.
+    answers: BTreeMap<(Instant, usize), Answer>,
+    said: usize,
+    /// Messages without an acknowledgement.
+    open: usize,
+}
+
+struct Answer {
+    bytes: Vec<u8>,
+    acknowledges: bool,
+    /// The reason, if the connection ends with it.
+    ends: Option<u8>,
+}
+
+impl Client {
+    async fn serve(
+        &mut self,
+        mut stream: TcpStream,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        before: Option<mpsc::UnboundedSender<Order>>,
+    ) {
+        let (mut inbox, mut before) = (BytesMut::new(), before.filter(|_| self.ways.takes_over));
+        loop {
+            let due = self.answers.first_key_value().map(|((at, _), _)| *at);
+            tokio::select! {
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let Some((_, answer)) = self.answers.pop_first() else { return };
+                    self.open -= usize::from(answer.acknowledges);
+                    let gone = stream.write_all(&answer.bytes).await.is_err();
+                    if let Some(reason) = answer.ends {
+                        self.note.note(Event::Ended(reason));
+                        // What is still on its way to us would turn our end into a reset, which may overtake the last words.
+                        let _ = stream.shutdown().await;
+                        let rest = async { while stream.read_buf(&mut inbox).await.is_ok_and(|n| n > 0) { inbox.clear() } };
+                        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+                    }
+                    if gone || answer.ends.is_some() {
+                        return;
+                    }
                 }
-                let Some(out) = packets(&mut inbox, &mut version, note, ways) else { return };
-                out
+                n = stream.read_buf(&mut inbox) => {
+                    if n.unwrap_or(0) == 0 || self.packets(&mut inbox).is_none() {
+                        return;
+                    }
+                    if self.version != 0 && let Some(before) = before.take() {
+                        let _ = before.send(Order::Say(if self.version == 5 { vec![0xE0, 1, 0x8E] } else { Vec::new() }));
+                    }
+                }
+                Some(order) = orders.recv() => match order {
+                    Order::Cut => return,
+                    Order::Say(bytes) => self.end(bytes.get(2).copied().unwrap_or(0), bytes),
+                    Order::Publish { topic, payload, retain } => {
+                        self.note.note(Event::Told(topic.clone()));
+                        self.say(publish(self.version, &topic, &payload, retain));
+                    }
+                },
             }
-            Some(order) = orders.recv() => match order {
-                Order::Cut => return,
-                Order::Publish { topic, payload, retain } => {
-                    note.note(Event::Told(topic.clone()));
-                    publish(version, &topic, &payload, retain)
-                }
-            },
-        };
-        if stream.write_all(&out).await.is_err() {
-            return;
         }
+    }
+
+    fn later(&mut self, after: Duration, answer: Answer) {
+        self.said += 1;
+        self.answers.insert((Instant::now() + after, self.said), answer);
+    }
+
+    fn say(&mut self, bytes: Vec<u8>) {
+        self.later(Duration::ZERO, Answer { bytes, acknowledges: false, ends: None });
+    }
+
+    /// Ends the connection with these bytes.
+    fn end(&mut self, reason: u8, bytes: Vec<u8>) {
+        self.later(Duration::ZERO, Answer { bytes, acknowledges: false, ends: Some(reason) });
+    }
+
+    /// Ends the connection as this version can.
+    fn disconnect(&mut self, reason: u8) {
+        match self.version {
+            5 => self.end(reason, vec![0xE0, 1, reason]),
+            _ => self.end(0, Vec::new()),
+        }
+    }
+
+    /// Reads what is there and answers; `None`: the connection ends.
+    fn packets(&mut self, inbox: &mut BytesMut) -> Option<()> {
+        loop {
+            if self.answers.values().any(|a| a.ends.is_some()) {
+                return Some(()); // it listens no more
+            }
+            if self.version == 0 {
+                // Byte 1 is the length, then "MQTT" with its own, then the version: one byte of length is enough for a test.
+                let Some(at) = inbox.iter().skip(1).position(|b| b & 0x80 == 0).map(|at| at + 2) else {
+                    return Some(());
+                };
+                let Some(version) = inbox.get(at + 6) else { return Some(()) };
+                self.version = *version;
+            }
+            let before = inbox.len();
+            if self.version == 5 {
+                // The library does not read a DISCONNECT that has a reason and no properties.
+                if let [0xE0, length, rest @ ..] = &inbox[..] {
+                    self.note.note(Event::Disconnect(if *length > 0 { *rest.first()? } else { 0 }));
+                    return None;
+                }
+                let Ok(packet) = v5::Packet::read(inbox, None) else { return Some(()) };
+                self.take_v5(packet, before - inbox.len());
+            } else {
+                let Ok(packet) = v4::Packet::read(inbox, 1 << 20) else { return Some(()) };
+                self.take_v311(packet, before - inbox.len())?;
+            }
+        }
+    }
+
+    fn take_v5(&mut self, packet: v5::Packet, size: usize) {
+        match packet {
+            v5::Packet::Connect(c, will, login) => {
+                let will = will.map(|w| Said {
+                    topic: w.topic.to_vec(),
+                    payload: w.message.to_vec(),
+                    qos: w.qos as u8,
+                    retain: w.retain,
+                    ..Said::default()
+                });
+                let will_retain = will.as_ref().is_some_and(|w| w.retain);
+                let will_qos = will.as_ref().map_or(0, |w| w.qos);
+                self.note.note(Event::Connect {
+                    version: 5,
+                    client_id: c.client_id,
+                    clean: c.clean_start,
+                    expiry: c.properties.and_then(|p| p.session_expiry_interval),
+                    will,
+                    login: login.map(|l| (l.username, l.password)),
+                });
+                match self.ways.old {
+                    Some(Old::Says) => return self.end(1, vec![0x20, 2, 0, 1]),
+                    Some(Old::HangsUp) => return self.end(0, Vec::new()),
+                    None => {}
+                }
+                let mut code = self.ways.connack;
+                if self.ways.no_retain && will_retain && !self.ways.takes_wills {
+                    code = 0x9A;
+                } else if self.ways.qos_max.is_some_and(|max| will_qos > max) {
+                    code = 0x9B;
+                }
+                let properties = self.properties();
+                let length = properties.len() as u8;
+                let bytes = [&[0x20, 3 + length, 0, code, length][..], &properties].concat();
+                let ends = (code != 0).then_some(code);
+                self.later(self.ways.connack_after, Answer { bytes, acknowledges: false, ends });
+            }
+            v5::Packet::Publish(p) => {
+                let said = Said {
+                    topic: p.topic.to_vec(),
+                    payload: p.payload.to_vec(),
+                    qos: p.qos as u8,
+                    retain: p.retain,
+                    properties: p.properties.unwrap_or_default(),
+                };
+                self.take_message(said, p.pkid, size);
+            }
+            v5::Packet::Subscribe(s) => {
+                let filters: Vec<_> = s.filters.iter().map(|f| (f.path.clone(), f.qos as u8)).collect();
+                self.subscribed(s.pkid, filters);
+            }
+            v5::Packet::PingReq(_) => self.pinged(),
+            _ => {}
+        }
+    }
+
+    /// What CONNACK says of it (MQTT 5, 3.2.2.3).
+    fn properties(&self) -> Vec<u8> {
+        let ways = &self.ways;
+        let two = |id: u8, n: u16| [&[id][..], &n.to_be_bytes()].concat();
+        let mut all = Vec::new();
+        all.extend(ways.receive_max.map(|n| two(0x21, n)));
+        all.extend(ways.qos_max.map(|n| vec![0x24, n]));
+        all.extend(ways.no_retain.then(|| vec![0x25, 0]));
+        all.extend(ways.packet_max.filter(|_| !ways.is_reserved).map(|n| [&[0x27][..], &n.to_be_bytes()].concat()));
+        all.extend(ways.aliases.map(|n| two(0x22, n)));
+        all.extend(ways.keep_alive_s.map(|n| two(0x13, n)));
+        all.concat()
+    }
+
+    /// `None`: the connection ends.
+    fn take_v311(&mut self, packet: v4::Packet, size: usize) -> Option<()> {
+        match packet {
+            v4::Packet::Connect(c) => {
+                let will = c.last_will.map(|w| Said {
+                    topic: w.topic.into_bytes(),
+                    payload: w.message.to_vec(),
+                    qos: w.qos as u8,
+                    retain: w.retain,
+                    ..Said::default()
+                });
+                let will_retain = will.as_ref().is_some_and(|w| w.retain);
+                self.note.note(Event::Connect {
+                    version: 4,
+                    client_id: c.client_id,
+                    clean: c.clean_session,
+                    expiry: None,
+                    will,
+                    login: c.login.map(|l| (l.username, l.password)),
+                });
+                if self.ways.no_retain && will_retain && !self.ways.takes_wills {
+                    self.end(0, Vec::new());
+                    return Some(());
+                }
+                let code = self.ways.connack;
+                let answer =
+                    Answer { bytes: vec![0x20, 2, 0, code], acknowledges: false, ends: (code != 0).then_some(code) };
+                self.later(self.ways.connack_after, answer);
+            }
+            v4::Packet::Publish(p) => {
+                let (topic, payload) = (p.topic.into_bytes(), p.payload.to_vec());
+                let said = Said { topic, payload, qos: p.qos as u8, retain: p.retain, ..Said::default() };
+                self.take_message(said, p.pkid, size);
+            }
+            v4::Packet::Subscribe(s) => {
+                let filters: Vec<_> = s.filters.iter().map(|f| (f.path.clone(), f.qos as u8)).collect();
+                self.subscribed(s.pkid, filters);
+            }
+            v4::Packet::PingReq => self.pinged(),
+            v4::Packet::Disconnect => {
+                self.note.note(Event::Disconnect(0));
+                return None;
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn take_message(&mut self, said: Said, id: u16, size: usize) {
+        let nth = self.messages.fetch_add(1, Relaxed) + 1;
+        let topic = String::from_utf8_lossy(&said.topic).into_owned();
+        let (retain, qos) = (said.retain, said.qos);
+        self.note.note(Event::Publish(said));
+        self.open += usize::from(id != 0);
+        let is_meant = |which: &Which| match which {
+            Which::All => true,
+            Which::Topic(part) => topic.contains(part),
+            Which::Nth(which) => which.contains(&nth),
+            Which::Larger(most) => size > *most,
+        };
+        let rule = self.ways.rules.iter().find(|rule| is_meant(&rule.0)).map(|rule| rule.1.clone());
+        let is_over = |limit: Option<u64>, n: u64| limit.is_some_and(|most| n > most);
+        match rule {
+            _ if is_over(self.ways.packet_max.map(u64::from), size as u64) => self.disconnect(0x95),
+            _ if is_over(self.ways.receive_max.map(u64::from), self.open as u64) => self.disconnect(0x93),
+            _ if is_over(self.ways.qos_max.map(u64::from), u64::from(qos)) => self.disconnect(0x9B),
+            _ if self.ways.no_retain && retain => self.disconnect(0x9A),
+            Some(Does::Disconnect(reason)) => self.disconnect(reason),
+            Some(Does::Say(bytes)) => self.end(bytes.get(2).copied().unwrap_or(0), bytes.to_vec()),
+            Some(Does::HangUp) => self.end(0, Vec::new()),
+            Some(Does::Silence) => {}
+            _ if id == 0 => {}
+            rule => {
+                let [high, low] = id.to_be_bytes();
+                let bytes = match rule {
+                    Some(Does::PubAck(reason)) if self.version == 5 => vec![0x40, 3, high, low, reason],
+                    _ => vec![0x40, 2, high, low],
+                };
+                self.later(self.ways.puback_after, Answer { bytes, acknowledges: true, ends: None });
+            }
+        }
+    }
+
+    fn subscribed(&mut self, id: u16, filters: Vec<(String, u8)>) {
+        let [high, low] = id.to_be_bytes();
+        // MQTT 5 has a length of properties there.
+        let none: &[u8] = if self.version == 5 { &[0] } else { &[] };
+        let mut bytes = [&[0x90, (2 + none.len() + filters.len()) as u8, high, low][..], none].concat();
+        bytes.extend(filters.iter().map(|(_, qos)| self.ways.suback.unwrap_or(*qos)));
+        self.note.note(Event::Subscribe(filters));
+        self.say(bytes);
+        for (topic, payload) in self.ways.retained.clone() {
+            self.say(publish(self.version, &topic, &payload, true));
+        }
+    }
+
+    fn pinged(&mut self) {
+        self.note.note(Event::Ping);
+        self.later(self.ways.pingresp_after, Answer { bytes: vec![0xD0, 0], acknowledges: false, ends: None });
     }
 }
 
@@ -169,118 +529,4 @@ fn publish(version: u8, topic: &str, payload: &[u8], retain: bool) -> Vec<u8> {
         p.write(&mut out).unwrap();
     }
     out.to_vec()
-}
-
-/// Reads what is there and gives the answers; `None`: the connection ends.
-fn packets(inbox: &mut BytesMut, version: &mut u8, note: &Note, ways: &Ways) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    loop {
-        if *version == 0 {
-            // Byte 1 is the length, then "MQTT" with its own, then the version: one byte of length is enough for a test.
-            let at = inbox.iter().skip(1).position(|b| b & 0x80 == 0)? + 2;
-            *version = *inbox.get(at + 6)?;
-        }
-        if *version == 5 {
-            // The library does not read a DISCONNECT that has a reason and no properties.
-            if let [0xE0, length, rest @ ..] = &inbox[..] {
-                note.note(Event::Disconnect(if *length > 0 { *rest.first()? } else { 0 }));
-                return None;
-            }
-            let Ok(packet) = v5::Packet::read(inbox, None) else { return Some(out) };
-            match packet {
-                v5::Packet::Connect(c, will, login) => {
-                    let will = will.map(|w| Said {
-                        topic: w.topic.to_vec(),
-                        payload: w.message.to_vec(),
-                        qos: w.qos as u8,
-                        retain: w.retain,
-                        ..Said::default()
-                    });
-                    let expiry = c.properties.and_then(|p| p.session_expiry_interval);
-                    note.note(Event::Connect {
-                        version: 5,
-                        client_id: c.client_id,
-                        clean: c.clean_start,
-                        expiry,
-                        will,
-                        login: login.map(|l| (l.username, l.password)),
-                    });
-                    match ways.aliases.map(u16::to_be_bytes) {
-                        // Topic Alias Maximum (MQTT 5, 3.2.2.3.8)
-                        Some([high, low]) => out.extend([0x20, 6, 0, 0, 3, 0x22, high, low]),
-                        None => out.extend([0x20, 3, 0, 0, 0]),
-                    }
-                }
-                v5::Packet::Publish(p) => {
-                    if p.pkid != 0 {
-                        out.extend([0x40, 2, (p.pkid >> 8) as u8, p.pkid as u8]);
-                    }
-                    note.note(Event::Publish(Said {
-                        topic: p.topic.to_vec(),
-                        payload: p.payload.to_vec(),
-                        qos: p.qos as u8,
-                        retain: p.retain,
-                        properties: p.properties.unwrap_or_default(),
-                    }));
-                }
-                v5::Packet::Subscribe(s) => {
-                    let filters: Vec<_> = s.filters.iter().map(|f| (f.path.clone(), f.qos as u8)).collect();
-                    out.extend([0x90, 3 + filters.len() as u8, (s.pkid >> 8) as u8, s.pkid as u8, 0]);
-                    out.extend(filters.iter().map(|(_, qos)| *qos));
-                    note.note(Event::Subscribe(filters));
-                    ways.retained.iter().for_each(|(topic, payload)| out.extend(publish(5, topic, payload, true)));
-                }
-                v5::Packet::PingReq(_) => out.extend([0xD0, 0]),
-                _ => {}
-            }
-        } else {
-            // rumqttc's reader does not show the order of a DISCONNECT in 3.1.1 otherwise than as a packet.
-            let Ok(packet) = v4::Packet::read(inbox, 1 << 20) else { return Some(out) };
-            match packet {
-                v4::Packet::Connect(c) => {
-                    let will = c.last_will.map(|w| Said {
-                        topic: w.topic.into_bytes(),
-                        payload: w.message.to_vec(),
-                        qos: w.qos as u8,
-                        retain: w.retain,
-                        ..Said::default()
-                    });
-                    note.note(Event::Connect {
-                        version: 4,
-                        client_id: c.client_id,
-                        clean: c.clean_session,
-                        expiry: None,
-                        will,
-                        login: c.login.map(|l| (l.username, l.password)),
-                    });
-                    out.extend([0x20, 2, 0, 0]);
-                }
-                v4::Packet::Publish(p) => {
-                    if p.pkid != 0 {
-                        out.extend([0x40, 2, (p.pkid >> 8) as u8, p.pkid as u8]);
-                    }
-                    note.note(Event::Publish(Said {
-                        topic: p.topic.into_bytes(),
-                        payload: p.payload.to_vec(),
-                        qos: p.qos as u8,
-                        retain: p.retain,
-                        ..Said::default()
-                    }));
-                }
-                v4::Packet::Subscribe(s) => {
-                    let filters: Vec<_> = s.filters.iter().map(|f| (f.path.clone(), f.qos as u8)).collect();
-                    out.extend([0x90, 2 + filters.len() as u8, (s.pkid >> 8) as u8, s.pkid as u8]);
-                    out.extend(filters.iter().map(|(_, qos)| *qos));
-                    note.note(Event::Subscribe(filters));
-                    ways.retained.iter().for_each(|(topic, payload)| out.extend(publish(4, topic, payload, true)));
-                }
-                v4::Packet::PingReq => out.extend([0xD0, 0]),
-                v4::Packet::Disconnect => {
-                    note.note(Event::Disconnect(0));
-                    return None;
-                }
-                _ => {}
-            }
-        }
-    }
 }
