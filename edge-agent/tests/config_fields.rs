@@ -201,7 +201,14 @@ fn what_is_wrong_with_them_is_told() {
             "t.csv",
             "name,address,type\na,holding:0,u16\n\n# again\na,holding:1,u16\n".into(),
         ),
-        ("a table with a wrong type", table, "t.csv", "name,address,type\na, holding:0 ,int16\n".into()),
+        ("a table with a wrong type", table.clone(), "t.csv", "name,address,type\na, holding:0 ,int16\n".into()),
+        ("a range the wrong way round", plain.clone(), "p.toml", tag("low = 16\nhigh = 0")),
+        ("a range of a text", plain.clone(), "p.toml", tag("low = 0.0").replace("\"u16\"", "\"text[4]\"")),
+        ("a range that never ends", plain.clone(), "p.toml", tag("high = inf")),
+        ("a unit that is an essay", plain.clone(), "p.toml", tag(&format!("unit = \"{}\"", "bar ".repeat(20)))),
+        ("a unit of nothing", plain.clone(), "p.toml", tag("unit = \" \"")),
+        ("a description of two lines", plain.clone(), "p.toml", tag("description = \"oil\\npressure\"")),
+        ("a table with a range that is none", table, "t.csv", "name,address,type,low\na,holding:0,u16,none\n".into()),
     ];
     let mut all = String::new();
     for (name, agent, file, text) in rows {
@@ -310,6 +317,28 @@ fn the_readme_s_example_is_a_valid_configuration() {
     ]);
     let plan = load(&path);
     assert_eq!(plan.lines.iter().map(|l| l.points.len()).collect::<Vec<_>>(), [5, 1]);
+}
+
+#[test]
+fn a_tag_says_what_it_is_to_people_in_profile_and_table_and_all_devices_of_a_profile_share_it() {
+    let second = DEVICE.replace("\"d\"", "\"e\"").replace("unit = 3", "unit = 4");
+    let agent = line("10.0.0.1:502", &format!("{DEVICE}tags = \"t.csv\"\n{second}"));
+    let profile = "[[tag]]\nname = \"oil\"\naddress = \"holding:0\"\ntype = \"f32\"\nunit = \"°C\"\nlow = -40\nhigh = 120.5\n\
+                   description = \"Oil of the gear, at its return\"\ndeadband_percent = 10\n\
+                   [[tag]]\nname = \"plain\"\naddress = \"holding:2\"\ntype = \"u16\"\n";
+    let table = "name;address;type;unit;description;low;high\nflow;holding:4;f32;m³/h;;0;2,5\n";
+    let (_dir, path) = folder(&[("agent.toml", &agent), ("p.toml", profile), ("t.csv", table)]);
+    let plan = load(&path);
+    let points = &plan.lines[0].points;
+    let oil = points[0].meaning.as_ref().expect("it says a lot");
+    let text = |s: &str| Some(s.to_string());
+    assert_eq!((&oil.unit, oil.low, oil.high), (&text("°C"), Some(-40.0), Some(120.5)));
+    assert_eq!(oil.description, text("Oil of the gear, at its return"));
+    assert_eq!(points[0].deadband, 16.05, "percent are those of the range that is shown");
+    assert_eq!(points[1].meaning, None);
+    let flow = points[2].meaning.as_ref().expect("the table says something");
+    assert_eq!((&flow.unit, &flow.description, flow.low, flow.high), (&text("m³/h"), &None, Some(0.0), Some(2.5)));
+    assert!(std::sync::Arc::ptr_eq(oil, points[3].meaning.as_ref().unwrap()), "one for both devices");
 }
 
 #[test]

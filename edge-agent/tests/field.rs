@@ -26,6 +26,7 @@ async fn agent(bank: &Bank, units: u8, broker: u16) -> (tempfile::TempDir, Agent
     }
     let tags: String =
         (0..10).map(|n| format!("[[tag]]\nname = \"v{n}\"\naddress = \"input:{}\"\ntype = \"f32\"\n", n * 2)).collect();
+    let tags = tags + "unit = \"kW\"\ndescription = \"Power of the last phase\"\nlow = 0\nhigh = 16.5\n";
     let setpoint = "[[tag]]\nname = \"setpoint\"\naddress = \"holding:100\"\ntype = \"f32\"\nwrite = { min = 0.0, max = 50.0 }\n\
                     [[tag]]\nname = \"rare\"\naddress = \"holding:110\"\ntype = \"u16\"\nwrite = { every = \"1h\" }\n\
                     [[tag]]\nname = \"pump\"\naddress = \"holding:120.3\"\ntype = \"bool\"\nwrite = { }\n\
@@ -77,6 +78,23 @@ async fn a_gateway_without_a_floor_gathers_and_forwards_by_device_and_loses_noth
     let last = &received.last["lightsout/hall/c/meter-2"];
     let first = &last["readings"][0];
     assert!(first["source_time"].is_string() && first["values"].is_object(), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_is_shown_with_its_unit_its_range_and_what_it_is() {
+    let bank = Bank::start(BankConfig { units: 1, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (_dir, agent) = agent(&bank, 1, support::free_port()).await;
+    let tag = async |name: &str| -> Value {
+        let (_, body) = http(agent.http, "GET", &format!("/api/v1/tags?q=meter-1/{name}"), "").await.unwrap();
+        serde_json::from_str::<Value>(&body).unwrap()["tags"][0].take()
+    };
+    assert!(eventually(Duration::from_secs(20), async || tag("v9").await["quality"] == "good").await);
+    let v9 = tag("v9").await;
+    let told = json!([v9["unit"], v9["description"], v9["low"], v9["high"]]);
+    assert_eq!(told, json!(["kW", "Power of the last phase", 0.0, 16.5]), "{v9}");
+    let v8 = tag("v8").await;
+    assert!(["unit", "description", "low", "high"].iter().all(|key| v8.get(key).is_none()), "{v8}");
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

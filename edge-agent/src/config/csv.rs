@@ -15,7 +15,7 @@ use super::values::{Spanned, Time};
 use std::ops::Range;
 use std::time::Duration;
 
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 26] = [
     "name",
     "address",
     "type",
@@ -38,6 +38,10 @@ const COLUMNS: [&str; 22] = [
     "write_priority",
     "write_verify",
     "write_read_modify_write",
+    "unit",
+    "description",
+    "low",
+    "high",
 ];
 
 /// Reads all rows; every problem of the table is in the report.
@@ -209,6 +213,10 @@ impl Row<'_> {
             queue: self.parsed("queue", "a whole number", |t| t.parse().ok()),
             poll: None,
             priority: self.text("priority"),
+            unit: self.text("unit"),
+            description: self.text("description"),
+            low: self.number("low"),
+            high: self.number("high"),
         }
     }
 }

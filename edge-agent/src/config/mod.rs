@@ -12,6 +12,7 @@ mod floor;
 mod gateway;
 mod lines;
 mod machines;
+mod meaning;
 mod modbus;
 mod mqtt;
 pub mod opcua;
@@ -23,7 +24,8 @@ mod topics;
 pub mod values;
 
 pub use floor::FloorSetup;
-pub use plan::{DevicePlan, DriverPlan, LinePlan, Payload, Plan, PointPlan, Role, WriteRule};
+pub use meaning::{DESCRIPTION_MAX, UNIT_MAX};
+pub use plan::{DevicePlan, DriverPlan, LinePlan, Meaning, Payload, Plan, PointPlan, Role, WriteRule};
 pub use report::{Files, Problem, Report};
 
 use std::io;

@@ -513,6 +513,18 @@ pub struct Tag {
     /// The stream of its messages: `"high"`, `"normal"` or `"low"`.
     #[serde(default)]
     pub priority: Option<Spanned<String>>,
+    /// Unit of the value, for people: `"bar"`, `"°C"`.
+    #[serde(default)]
+    pub unit: Option<Spanned<String>>,
+    /// The tag in words.
+    #[serde(default)]
+    pub description: Option<Spanned<String>>,
+    /// Lower end of the range that displays show; says nothing of what is good.
+    #[serde(default)]
+    pub low: Option<Spanned<f64>>,
+    /// Upper end of that range.
+    #[serde(default)]
+    pub high: Option<Spanned<f64>>,
 }
 
 /// `tag.write`: without it nobody outside may write the tag.

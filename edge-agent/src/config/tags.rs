@@ -1,5 +1,6 @@
 //! From a device and its profile to points: tags, status blocks and load sensors, each with a number and a role.
 
+use super::meaning::Meanings;
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
 use super::values::Spanned;
@@ -51,7 +52,7 @@ pub(super) struct Bound {
 
 /// One name for a tag that a hundred devices have.
 #[derive(Default)]
-pub(super) struct Names(HashSet<Arc<str>>);
+pub(super) struct Names(HashSet<Arc<str>>, pub(super) Meanings);
 
 impl Names {
     pub(super) fn get(&mut self, name: &str) -> Arc<str> {
@@ -226,6 +227,7 @@ impl DeviceReader<'_> {
             write: None,
             stream: Stream::Normal,
             deadband: 0.0,
+            meaning: None,
         });
         id
     }
@@ -342,6 +344,7 @@ impl DeviceReader<'_> {
         let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
         self.push_node(id, node, mode);
         self.reporting(raw);
+        self.meaning(raw);
         self.write_rule(raw);
     }
 
@@ -374,6 +377,8 @@ impl DeviceReader<'_> {
         let writable = raw.write.is_some();
         self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
         self.reporting(raw);
+        self.range_is_a_number_s(raw, kind);
+        self.meaning(raw);
         self.write_rule(raw);
     }
 
@@ -484,10 +489,10 @@ impl DeviceReader<'_> {
         if raw.deadband.is_some() {
             return *given.get_ref();
         }
-        match (&raw.min, &raw.max) {
-            (Some(min), Some(max)) => (max.get_ref() - min.get_ref()) * given.get_ref() / 100.0,
-            _ => {
-                let help = "add `min` and `max`, or say `deadband` in the unit of the value".to_string();
+        match raw.low.as_ref().zip(raw.high.as_ref()).or(raw.min.as_ref().zip(raw.max.as_ref())) {
+            Some((from, to)) => (to.get_ref() - from.get_ref()) * given.get_ref() / 100.0,
+            None => {
+                let help = "add `low` and `high`, or say `deadband` in the unit of the value".to_string();
                 self.problem_help(given.span(), "percent of what?", "this tag has no range".into(), help);
                 0.0
             }

@@ -152,6 +152,7 @@ mod tests {
             write: None,
             stream,
             deadband: 0.0,
+            meaning: None,
         }
     }
 

@@ -26,6 +26,7 @@ fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, O
         write: None,
         stream: Stream::Normal,
         deadband,
+        meaning: None,
     };
     let (endpoint, connect_timeout) = (Endpoint::Tcp("127.0.0.1:1".into()), Duration::from_secs(1));
     let (timeout, pause, devices) = (connect_timeout, Duration::ZERO, Vec::new());

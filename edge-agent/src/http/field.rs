@@ -4,7 +4,7 @@ use super::Face;
 use super::guard::{As, VIEWER};
 use super::problem::{Asked, Problem};
 use crate::board::stamp;
-use crate::config::{DevicePlan, LinePlan, PointPlan};
+use crate::config::{DevicePlan, LinePlan, Meaning, PointPlan};
 use crate::field::view::{Look, LookSender, PointSeen};
 use crate::live::frames::{self, LineView};
 use crate::telemetry::payload::{json_value, quality_name};
@@ -85,6 +85,34 @@ pub(super) struct TagView {
     /// Whether it may be written, and from what to what.
     #[serde(skip_serializing_if = "Option::is_none")]
     write: Option<WriteRange>,
+    /// What it is to people.
+    #[serde(flatten)]
+    meaning: MeaningView,
+}
+
+/// What a tag is to people, as its profile or table says it.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct MeaningView {
+    /// Unit of the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    /// The tag in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    /// Lower end of the range that displays show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    low: Option<f64>,
+    /// Upper end of that range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    high: Option<f64>,
+}
+
+impl MeaningView {
+    fn of(point: Option<&PointPlan>) -> MeaningView {
+        let meaning = point.and_then(|p| p.meaning.as_deref()).cloned().unwrap_or_default();
+        let Meaning { unit, description, low, high } = meaning;
+        MeaningView { unit, description, low, high }
+    }
 }
 
 /// What may be written.
@@ -168,13 +196,14 @@ impl IndexedLine {
     }
 
     fn view(&self, point: u32, seen: Option<&PointSeen>) -> TagView {
-        let rule = self.points.get(point as usize).and_then(|p| p.write.as_ref());
+        let plan = self.points.get(point as usize);
+        let rule = plan.and_then(|p| p.write.as_ref());
         let write = rule.map(|r| WriteRange { min: r.min, max: r.max });
-        let (line, tag) = (self.name.to_string(), self.tag(point));
+        let (line, tag, meaning) = (self.name.to_string(), self.tag(point), MeaningView::of(plan));
         let Some(seen) = seen else {
             let cause = Some("the line does not answer right now".into());
             let (value, source_time) = (serde_json::Value::Null, stamp(0));
-            return TagView { line, tag, value, quality: "bad", cause, source_time, age_s: 0.0, write };
+            return TagView { line, tag, value, quality: "bad", cause, source_time, age_s: 0.0, write, meaning };
         };
         let mut text = Vec::new();
         json_value(&mut text, seen.value.as_ref());
@@ -187,6 +216,7 @@ impl IndexedLine {
             source_time: stamp(seen.source_ms),
             age_s: wall_clock_ms().saturating_sub(seen.source_ms) as f64 / 1000.0,
             write,
+            meaning,
         }
     }
 }

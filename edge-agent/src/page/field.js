@@ -71,18 +71,24 @@ function shownValue(v) {
 }
 function row(t) {
   const write = t.write && may("operator") ? h("button", { class: "do small", "data-tag": t.tag, "aria-label": `Write ${t.tag}`, onclick: () => writeTag(t) }, "Write") : null;
-  return h("tr", {}, h("td", {}, t.tag), h("td", { class: "num" }, h("strong", {}, shownValue(t.value))), h("td", {}, spark(history.get(t.tag))),
+  return h("tr", {}, h("td", {}, t.tag, t.description ? h("div", { class: "faint" }, t.description) : null), h("td", { class: "num", title: range(t) }, h("strong", {}, shownValue(t.value)), t.unit && t.value !== null ? h("span", { class: "soft" }, ` ${t.unit}`) : null), h("td", {}, spark(history.get(t.tag), t.low, t.high)),
     h("td", {}, h("span", { class: `mark ${QUALITY[t.quality]}` }, t.quality), t.cause ? h("div", { class: "faint" }, t.cause) : null), h("td", {}, t.value === null ? "" : age(t.age_s)), h("td", {}, write));
 }
-function spark(values) {
+// What a tag is shown over, where its profile says so: "0 to 16 bar".
+function range(t) {
+  if (t.low === undefined && t.high === undefined) return undefined;
+  return `${t.low ?? "any"} to ${t.high ?? "any"}${t.unit ? ` ${t.unit}` : ""}`;
+}
+// Over the tag's own range where it has one, so that a valve that trembles does not look like one that opens.
+function spark(values, from, to) {
   if (!values || values.length < 3) return "";
-  const low = Math.min(...values), span = Math.max(...values) - low || 1;
+  const low = Math.min(from ?? Infinity, ...values), span = Math.max(to ?? -Infinity, ...values) - low || 1;
   const points = values.map((v, n) => `${((n * 118) / (values.length - 1) + 1).toFixed(1)},${(25 - ((v - low) / span) * 22).toFixed(1)}`).join(" ");
   return s("svg", { class: "spark", viewBox: "0 0 120 28", "aria-hidden": "true" }, s("polyline", { class: "trace", points }));
 }
 function writeTag(t) {
-  const w = t.write, range = w.min !== undefined || w.max !== undefined ? `${w.min ?? "any"} to ${w.max ?? "any"}` : "any value";
-  ask(`Write ${t.tag}`, [{ text: `Now ${shownValue(t.value)}. May be ${range}.` }, { name: "value", label: "New value", value: shownValue(t.value) }], "Write", async (f) => {
+  const w = t.write, allowed = w.min !== undefined || w.max !== undefined ? `${w.min ?? "any"} to ${w.max ?? "any"}` : "any value";
+  ask(`Write ${t.tag}`, [...(t.description ? [{ text: t.description }] : []), { text: `Now ${shownValue(t.value)}${t.unit ? ` ${t.unit}` : ""}. May be ${allowed}.` }, { name: "value", label: "New value", value: shownValue(t.value) }], "Write", async (f) => {
     const text = f.value.trim();
     const value = text === "true" ? true : text === "false" ? false : text !== "" && !Number.isNaN(Number(text)) ? Number(text) : text;
     await request("POST", "/api/v1/writes", { tag: t.tag, value });

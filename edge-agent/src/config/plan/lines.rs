@@ -111,6 +111,21 @@ pub struct PointPlan {
     pub stream: Stream,
     /// A number that has changed by less is not reported; 0: every change is.
     pub deadband: f64,
+    /// What it is to people, if anybody has said so; shared by all devices of a profile.
+    pub meaning: Option<Arc<Meaning>>,
+}
+
+/// What a tag is to people. Nothing is decided by it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meaning {
+    /// Unit of the value.
+    pub unit: Option<String>,
+    /// The tag in words.
+    pub description: Option<String>,
+    /// Lower end of the range that displays show.
+    pub low: Option<f64>,
+    /// Upper end of that range.
+    pub high: Option<f64>,
 }
 
 /// What may be written to a tag.

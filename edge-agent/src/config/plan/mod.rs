@@ -15,7 +15,7 @@ mod lines;
 mod mqtt;
 mod names;
 
-pub use lines::{DevicePlan, DriverPlan, LinePlan, PointPlan, Role, WriteRule};
+pub use lines::{DevicePlan, DriverPlan, LinePlan, Meaning, PointPlan, Role, WriteRule};
 pub use mqtt::{Broker, Login, MqttPlan, Payload, Secret, SpoolPlan};
 pub use names::FloorNames;
 

@@ -9,10 +9,9 @@
 //!
 //! A record holds names, not aliases: it may be sent by a later run, with another configuration.
 
-use super::payload::{DataType, Metric, MetricValue, metric_value, quality, quality_property};
+use super::payload::{DataType, Metric, MetricValue, birth_properties, metric_value, quality};
 use super::templates::{Instance, Member, Profile};
-use crate::config::LinePlan;
-use crate::config::plan::{DriverPlan, PointPlan, Role};
+use crate::config::plan::{DriverPlan, LinePlan, Meaning, PointPlan, Role};
 use crate::telemetry::payload::{Said, json_of};
 use control_core::image::Quality;
 use device_drivers::Value;
@@ -42,6 +41,7 @@ pub struct Tag {
     member: Option<usize>,
     /// Whether a host may write it.
     pub writable: bool,
+    meaning: Option<Arc<Meaning>>,
 }
 
 impl Tag {
@@ -95,7 +95,7 @@ impl Device {
             timestamp: Some(tag.source_ms),
             datatype: Some(tag.datatype as u32),
             is_null: tag.value.is_none().then_some(true),
-            properties: Some(quality_property(tag.quality)),
+            properties: Some(birth_properties(tag.quality, tag.meaning.as_deref())),
             value: tag.value.as_ref().map(metric_value),
             ..Metric::default()
         };
@@ -236,6 +236,7 @@ impl Known {
                 born: None,
                 member: is_member(p).then(|| members.next()).flatten(),
                 writable: p.write.is_some(),
+                meaning: p.meaning.clone(),
             })
             .collect();
         let index = tags.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();

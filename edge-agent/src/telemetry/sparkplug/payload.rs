@@ -1,6 +1,7 @@
 //! The Sparkplug B payload (Sparkplug 3.0.0, 6.4), wire-compatible: the fields of the specification by number and kind, written by hand so that
 //! no protoc is needed.
 
+use crate::config::Meaning;
 use crate::telemetry::payload::json_of;
 use device_drivers::Value;
 
@@ -236,6 +237,12 @@ pub struct PropertyValue {
     /// The value, if it is an integer of up to 32 bits.
     #[prost(uint32, optional, tag = "3")]
     pub int_value: Option<u32>,
+    /// The value, if it is a number of double precision.
+    #[prost(double, optional, tag = "6")]
+    pub double_value: Option<f64>,
+    /// The value, if it is a text.
+    #[prost(string, optional, tag = "8")]
+    pub string_value: Option<String>,
 }
 
 /// Types of values (6.4.16): those that are used here.
@@ -312,8 +319,30 @@ pub fn wanted(value: &MetricValue, datatype: DataType) -> Option<serde_json::Val
 
 /// A quality as a property.
 pub fn quality_property(quality: u32) -> PropertySet {
-    let value = PropertyValue { kind: Some(DataType::Int32 as u32), is_null: None, int_value: Some(quality) };
+    let kind = Some(DataType::Int32 as u32);
+    let value = PropertyValue { kind, int_value: Some(quality), ..PropertyValue::default() };
     PropertySet { keys: vec!["Quality".into()], values: vec![value] }
+}
+
+/// What a tag is to people, beside its quality: the names that hosts know (`engUnit`, `engLow`, `engHigh`, `documentation`).
+pub fn birth_properties(quality: u32, meaning: Option<&Meaning>) -> PropertySet {
+    let mut set = quality_property(quality);
+    let Some(meaning) = meaning else { return set };
+    let (text, double) = (Some(DataType::Text as u32), Some(DataType::Double as u32));
+    let of_text = |s: &String| PropertyValue { kind: text, string_value: Some(s.clone()), ..PropertyValue::default() };
+    let of_end = |n: &f64| PropertyValue { kind: double, double_value: Some(*n), ..PropertyValue::default() };
+    let all = [
+        ("engUnit", meaning.unit.as_ref().map(of_text)),
+        ("engLow", meaning.low.as_ref().map(of_end)),
+        ("engHigh", meaning.high.as_ref().map(of_end)),
+        ("documentation", meaning.description.as_ref().map(of_text)),
+    ];
+    for (key, value) in all {
+        let Some(value) = value else { continue };
+        set.keys.push(key.into());
+        set.values.push(value);
+    }
+    set
 }
 
 #[cfg(test)]
@@ -380,6 +409,26 @@ mod tests {
             0x22, 1, b't', 0x28, 0, // template_ref; is_definition, present although false
         ];
         assert_eq!(metric.encode_to_vec(), want);
+    }
+
+    /// Property set by hand: keys, and values with type and value, the texts in field 8, the numbers in field 6.
+    #[test]
+    fn a_birth_says_unit_range_and_description_beside_the_quality() {
+        let meaning =
+            Meaning { unit: Some("V".into()), description: Some("d".into()), low: Some(0.0), high: Some(1.0) };
+        let set = birth_properties(quality::GOOD, Some(&meaning));
+        assert_eq!(set.keys, ["Quality", "engUnit", "engLow", "engHigh", "documentation"]);
+        let values: Vec<Vec<u8>> = set.values.iter().map(Message::encode_to_vec).collect();
+        let double = |last: [u8; 2]| [vec![0x08, 10, 0x31, 0, 0, 0, 0, 0, 0], last.to_vec()].concat();
+        let want = [
+            vec![0x08, 3, 0x18, 0xC0, 0x01],
+            vec![0x08, 12, 0x42, 1, b'V'],
+            double([0, 0]),
+            double([0xF0, 0x3F]),
+            vec![0x08, 12, 0x42, 1, b'd'],
+        ];
+        assert_eq!(values, want);
+        assert_eq!(birth_properties(quality::BAD, None), quality_property(quality::BAD));
     }
 
     /// The example of 6.4.16: [30, 52360].
