@@ -11,11 +11,13 @@
 //! | [`value`] | what a reading is |
 //! | [`block`] | the register map of command and status blocks, and their codec |
 //! | [`driver`] | the trait every protocol implements, and which errors end a link |
+//! | [`mod@dial`] | the way to a host that may have several addresses |
 //! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
 //! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 
 pub mod block;
+pub mod dial;
 pub mod driver;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,6 +26,7 @@ pub mod modbus;
 pub mod opcua;
 pub mod value;
 
+pub use dial::dial;
 pub use driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
 pub use line::{LineCounters, LineSink, LinkState, run_line};
 pub use value::{Cause, PointId, Reading, Value};

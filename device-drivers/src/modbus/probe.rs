@@ -2,8 +2,8 @@
 //!
 //! Here tokio-modbus's client is what is wanted: one connection, one request, and both are thrown away.
 
+use crate::dial;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_modbus::client::{Reader, tcp};
 use tokio_modbus::slave::Slave;
@@ -12,7 +12,7 @@ use tokio_modbus::slave::Slave;
 /// The text says what came of it.
 pub async fn probe(at: &str, unit: u8, limit: Duration) -> Result<String, String> {
     let asking = async {
-        let stream = TcpStream::connect(at).await.map_err(|e| e.to_string())?;
+        let stream = dial(at, limit).await.map_err(|e| e.to_string())?;
         let mut client = tcp::attach_slave(stream, Slave(unit));
         client.read_holding_registers(0, 1).await.map_err(|e| e.to_string())
     };

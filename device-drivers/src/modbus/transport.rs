@@ -1,5 +1,6 @@
 //! Where a line is: TCP, TLS, a serial port, or serial frames through TCP; and how it is opened.
 
+use crate::dial;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -143,18 +144,13 @@ impl fmt::Display for Endpoint {
 }
 
 async fn tcp(at: &str, limit: Duration) -> Result<TcpStream, String> {
-    let stream = match timeout(limit, TcpStream::connect(at)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
-            return Err(
-                "the host answers, but nothing listens on this port; is Modbus TCP switched on in the device?".into()
-            );
+    dial(at, limit).await.map_err(|e| match e.kind() {
+        ErrorKind::ConnectionRefused => {
+            "the host answers, but nothing listens on this port; is Modbus TCP switched on in the device?".into()
         }
-        Ok(Err(e)) => return Err(format!("{e}; check the address, the cable and the switch")),
-        Err(_) => return Err(format!("no answer within {limit:?}; is the device powered and on this network?")),
-    };
-    stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    Ok(stream)
+        ErrorKind::TimedOut => format!("{e}; is the device powered and on this network?"),
+        _ => format!("{e}; check the address, the cable and the switch"),
+    })
 }
 
 impl Tls {

@@ -11,6 +11,7 @@
 //! by the settings of the client.
 
 use super::opening::{Keys, Opening};
+use crate::dial;
 use opcua::client::ConnectionSource;
 use opcua::client::transport::{
     Connector, RequestRecv, SecureChannelState, StreamConnection, StreamConnector, StreamTransport,
@@ -22,8 +23,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::FramedRead;
 
@@ -55,11 +56,13 @@ pub(super) struct Door {
     keys: Option<Arc<Keys>>,
     opening: Opening,
     note: Arc<OnceLock<Note>>,
+    limit: Duration,
 }
 
 impl Door {
-    pub(super) fn new(url: &str, keys: Option<Arc<Keys>>) -> Door {
-        Door { url: url.to_string(), keys, opening: Opening::PLAIN, note: Arc::default() }
+    /// `limit` is for the connection alone: what is said over it has limits of its own.
+    pub(super) fn new(url: &str, keys: Option<Arc<Keys>>, limit: Duration) -> Door {
+        Door { url: url.to_string(), keys, opening: Opening::PLAIN, note: Arc::default(), limit }
     }
 
     /// Why the connection failed, if it did so here.
@@ -85,8 +88,8 @@ impl Connector for Door {
         outgoing: RequestRecv,
         config: opcua::client::transport::TransportConfiguration,
     ) -> Result<Self::Transport, Error> {
-        let (note, opening) = (self.note.clone(), self.opening.clone());
-        let open = move |url, options| open(url, options, opening.clone(), note.clone());
+        let (note, opening, limit) = (self.note.clone(), self.opening.clone(), self.limit);
+        let open = move |url, options| open(url, options, opening.clone(), note.clone(), limit);
         StreamConnector::new(open, self.url.clone()).connect(channel, outgoing, config).await
     }
 
@@ -102,11 +105,12 @@ async fn open(
     options: DecodingOptions,
     opening: Opening,
     note: Arc<OnceLock<Note>>,
+    limit: Duration,
 ) -> Result<Connection, Error> {
     let (host, port) =
         hostname_port_from_url(&url, PORT).map_err(|e| Error::new(e, format!("{url} is no OPC UA endpoint")))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
-    let stream = match TcpStream::connect((host, port)).await {
+    let stream = match dial((host, port), limit).await {
         Ok(stream) => stream,
         Err(e) => {
             let why = advice(&e);
@@ -115,7 +119,6 @@ async fn open(
             return Err(error);
         }
     };
-    let _ = stream.set_nodelay(true); // a delay is no reason to have no connection
     let (read, write) = stream.into_split();
     let guard = Guard { inner: read, inbox: Vec::new(), start: 0, judged: 0, left: 0, opening, note };
     Ok(StreamConnection::new(FramedRead::new(guard, TcpCodec::new(options)), write, url))

@@ -81,7 +81,7 @@ pub(super) async fn prepare(spec: &OpcUaSpec) -> Result<Prepared, LinkError> {
     let (own, keys) = own.unzip();
     let uri = own.as_ref().and_then(|c| c.application_uri.clone()).unwrap_or_else(|| APPLICATION_URI.into());
     let client = client(spec, &uri)?;
-    let door = Door::new(&spec.endpoint, keys);
+    let door = Door::new(&spec.endpoint, keys, spec.timeout);
 
     let asked = timeout(spec.timeout, client.get_server_endpoints_from_url(door.clone())).await;
     let offers = match asked {

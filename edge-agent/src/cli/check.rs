@@ -5,10 +5,11 @@ use super::proof;
 use super::{Done, Failure};
 use crate::config::{self, DriverPlan, LinePlan, Plan};
 use crate::forecast::forecast;
+use device_drivers::dial;
 use device_drivers::modbus::{Endpoint, LineSpec, Modbus, probe};
 use serde_json::json;
 use std::fmt::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -176,9 +177,11 @@ fn reach_line(line: &LinePlan, out: &mut String) -> bool {
 /// Tries to connect, and says what came of it.
 fn reach(name: &str, peer: &str, out: &mut String) -> bool {
     let limit = Duration::from_secs(2);
-    let result = resolves(peer).and_then(|found| {
-        let address = found.first().ok_or_else(|| format!("{peer} has no address"))?;
-        std::net::TcpStream::connect_timeout(address, limit).map_err(|e| match e.kind() {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return true;
+    };
+    let result = resolves(peer).and_then(|()| {
+        runtime.block_on(dial(peer, limit)).map_err(|e| match e.kind() {
             std::io::ErrorKind::ConnectionRefused => {
                 format!("{peer} answers, but nothing listens on this port; is the server switched on there?")
             }
@@ -196,9 +199,9 @@ fn reach(name: &str, peer: &str, out: &mut String) -> bool {
 }
 
 /// Whether a host name can be looked up right now; the text says why not.
-fn resolves(peer: &str) -> Result<Vec<SocketAddr>, String> {
+fn resolves(peer: &str) -> Result<(), String> {
     match peer.to_socket_addrs() {
-        Ok(found) => Ok(found.collect()),
+        Ok(_) => Ok(()),
         Err(e) => Err(format!("the name in {peer} cannot be looked up: {e}")),
     }
 }

@@ -23,6 +23,7 @@ pub use session::Out;
 use crate::config::plan::{Broker, MqttPlan, Secret};
 use crate::telemetry::Spool;
 use crate::telemetry::spool::{Outlet, Ticket};
+use device_drivers::dial;
 use device_drivers::line::Backoff;
 use face::Face;
 use plain::Plain;
@@ -30,7 +31,6 @@ use session::{Ended, Session};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use wire::{Hello, Io, Message, Wire};
 
@@ -242,8 +242,7 @@ async fn connect(plan: &MqttPlan, broker: &Broker, will: &Message) -> Result<Wir
     let limit = CONNECT_LIMIT;
     let opening = async {
         let (host, port) = (broker.host.as_str(), broker.port);
-        let stream = TcpStream::connect((host, port)).await.map_err(|e| e.to_string())?;
-        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        let stream = dial((host, port), limit).await.map_err(|e| e.to_string())?;
         let io: Box<dyn Io> = match broker.tls.then_some(plan.tls.as_ref()).flatten() {
             None if broker.tls => return Err("no certificates are configured".into()),
             None => Box::new(stream),
