@@ -28,7 +28,7 @@ const CHUNK: usize = 256 << 10;
 const BURST: f64 = 0.1;
 
 /// So long less important streams wait for a piece that is being read.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How what waited is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
