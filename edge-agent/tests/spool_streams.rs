@@ -60,7 +60,16 @@ impl Sender {
     fn new(spool: &Arc<Spool>, replay: Replay, seed: u64) -> Sender {
         let outlet = Outlet::new(spool.clone(), replay, None);
         let (rng, now) = (fastrand::Rng::with_seed(seed), Instant::now());
-        Sender { outlet, loads: Vec::new(), flying: VecDeque::new(), came: Vec::new(), rng, now, one_slot: false }
+        Sender {
+            outlet,
+            loads: Vec::new(),
+            flying: VecDeque::new(),
+            came: Vec::new(),
+            rng,
+            now,
+            one_slot: false,
+            turns: 0,
+        }
     }
 
     /// One turn: what goes now goes, one piece comes back, some is acknowledged; false when nothing has happened.

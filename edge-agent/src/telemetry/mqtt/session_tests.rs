@@ -79,7 +79,8 @@ async fn broker(pipe: DuplexStream, version: Version, ways: Ways, seen: Arc<Mute
         while let Some((at, bytes)) = said.recv().await {
             sleep_until(at).await;
             if bytes[0] == 0x40 {
-                counted.lock().unwrap().unacknowledged -= 1;
+                let mut counted = counted.lock().unwrap();
+                counted.unacknowledged = counted.unacknowledged.saturating_sub(1);
             }
             if to.write_all(&bytes).await.is_err() {
                 return;
