@@ -98,7 +98,7 @@ fn ours(dir: &Path, length: Duration) -> Ours {
     }
     spool.commit().expect("the disk takes it");
     let seconds = start.elapsed().as_secs_f64();
-    assert_eq!(spool.stats.lost.load(Relaxed), 0);
+    assert_eq!(spool.stats.lost.values(), 0);
     assert_eq!(spool.durable(Stream::Normal), n + 1);
     let (commits, bytes) = (spool.stats.commits.load(Relaxed), spool.stats.written_bytes.load(Relaxed));
     handle.stop();

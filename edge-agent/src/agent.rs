@@ -303,8 +303,8 @@ impl Agent {
     }
 
     /// Stops in order: what moves is brought to its end, authority is withdrawn as the last thing every controller
-    /// hears, samples are delivered, and the retained status says offline.
-    pub async fn stop(self) {
+    /// hears, samples are delivered, and the retained status says offline. Says what is given up of telemetry, if something is.
+    pub async fn stop(self) -> Option<String> {
         if self.stages.has_floor {
             self.bring_machines_to_rest().await;
         }
@@ -322,8 +322,16 @@ impl Agent {
             task.abort();
         }
         let spool = self.spool;
-        let _ = tokio::task::spawn_blocking(move || spool.stop()).await;
+        let ending = tokio::task::spawn_blocking(move || spool.stop());
+        let given_up = match tokio::time::timeout(PART_LIMIT, ending).await {
+            Ok(said) => said.unwrap_or_default(),
+            Err(_) => Some("given up, for the disk does not answer: what was not on it".into()),
+        };
+        if let Some(said) = &given_up {
+            tracing::warn!("{said}");
+        }
         tracing::info!("stopped");
+        given_up
     }
 }
 

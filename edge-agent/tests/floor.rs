@@ -20,8 +20,10 @@ fn completed(agent: &Agent) -> u64 {
 
 async fn metric(at: SocketAddr, name: &str) -> f64 {
     let (_, page) = http(at, "GET", "/metrics", "").await.expect("HTTP works");
-    let line = page.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no metric {name}"));
-    line.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a number")
+    let lines = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    let values: Vec<f64> = lines.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
+    assert!(!values.is_empty(), "no metric {name}");
+    values.iter().sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
         spool.commit().unwrap();
         spool.tend();
     }
-    let lost = spool.stats.lost.load(Relaxed);
+    let lost = spool.stats.lost.values();
     assert!(lost > 100 && lost < 1900, "{lost}");
     let (port, seen) = start(NO_CUTS).await;
     let (stop, stopped) = watch::channel(false);
@@ -79,7 +79,7 @@ async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
     assert_eq!(seen.order, (lost + 1..=2000).collect::<Vec<_>>(), "the oldest are lost, and nothing else");
     let told: u64 = seen.losses.iter().map(|l| l["lost"].as_u64().unwrap()).sum();
     assert_eq!(told, lost, "every loss is told: {:?}", seen.losses);
-    assert!(seen.losses.iter().all(|l| l["reason"] == "full" && l["stream"] == "normal"));
+    assert!(seen.losses.iter().all(|l| l["reason"] == "full" && l["lost_stream"] == "normal" && l["stream"] == "high"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

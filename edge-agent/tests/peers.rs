@@ -104,8 +104,9 @@ impl Floor {
 
     async fn metric(&self, name: &str) -> f64 {
         let Ok((_, page)) = http(self.at, "GET", "/metrics", "").await else { return f64::NAN };
-        let line = page.lines().find(|l| l.starts_with(name) && !l.starts_with('#'));
-        line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(f64::NAN)
+        let lines = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let values: Vec<f64> = lines.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
+        if values.is_empty() { f64::NAN } else { values.iter().sum() }
     }
 
     /// The next message of a topic, as mosquitto_sub prints it.

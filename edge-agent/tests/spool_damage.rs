@@ -9,7 +9,7 @@ mod support {
 
 use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::spool::{
-    Disk, DiskFile, Folder, Journal, Kind, Next, Outlet, Records, Replay, STREAMS, SpoolOptions, Stream,
+    Disk, DiskFile, Folder, Journal, Kind, Next, Outlet, Reason, Records, Replay, STREAMS, SpoolOptions, Stream,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
@@ -41,7 +41,7 @@ fn drain(spool: &Arc<Spool>) -> (Vec<(u64, String)>, BTreeSet<u64>) {
         outlet.acknowledge(&ticket);
         if kind == Kind::Loss {
             let json: serde_json::Value = serde_json::from_str(&payload.replace(":}", ":0}")).unwrap();
-            if json["lost"] != 0 && json["stream"] == "normal" {
+            if json["lost"] != 0 && json["lost_stream"] == "normal" {
                 told.extend(json["from_sequence"].as_u64().unwrap()..=json["to_sequence"].as_u64().unwrap());
             }
         } else if stream == Stream::Normal {
@@ -119,8 +119,10 @@ fn no_damaged_record_is_delivered_and_what_is_missing_is_counted_and_told() {
         let missing: BTreeSet<u64> =
             (1..=COUNT).filter(|n| came.binary_search_by_key(n, |(sequence, _)| *sequence).is_err()).collect();
         assert_eq!(missing, told, "what is missing is told, and nothing else (late: {late})");
-        assert!(spool.stats.damaged.load(Relaxed) >= missing.len() as u64);
+        assert!(spool.stats.lost.of(Reason::Damaged).0 == missing.len() as u64);
         assert!(spool.is_empty());
+        let accounts = spool.accounts();
+        assert!(accounts.balance() && accounts.waiting == 0, "{accounts:?}");
     });
 }
 
@@ -319,7 +321,7 @@ fn full_disk(disk: impl Fn(&str) -> Arc<dyn Disk>) {
         spool.commit().unwrap();
         journal.append(&n.to_le_bytes()).unwrap_or_else(|e| panic!("order {n}: {e}"));
     }
-    let (lost, waiting) = (spool.stats.lost.load(Relaxed), spool.stats.waiting.load(Relaxed));
+    let (lost, waiting) = (spool.stats.lost.values(), spool.stats.waiting.load(Relaxed));
     assert!(lost > 1000, "the disk was full: {lost} lost, {waiting} wait");
     let (came, told) = drain(&spool);
     let told: BTreeSet<u64> = told.into_iter().chain(drain(&spool).1).collect();

@@ -26,6 +26,9 @@ struct Shelf {
     reason: String,
 }
 
+/// Ways to lose a message.
+const REASONS: usize = crate::telemetry::spool::Reason::NAMES.len();
+
 #[derive(Clone, Debug)]
 struct Alarm {
     active: bool,
@@ -46,7 +49,7 @@ struct Inner {
     alarms: BTreeMap<Key, Alarm>,
     book: Book,
     orders_failed: Since,
-    samples_lost: Since,
+    lost: [Since; REASONS],
 }
 
 /// The alarm desk.
@@ -82,8 +85,11 @@ impl AlarmDesk {
         let mut inner = self.lock();
         let failed = stages.control.counters.get(3).map_or(0, |c| c.load(Relaxed));
         let orders_failed = inner.orders_failed.look(failed, now);
-        let samples_lost = inner.samples_lost.look(stages.spool.stats.lost.load(Relaxed), now);
-        Lately { orders_failed, samples_lost }
+        let mut lost = Vec::new();
+        for ((reason, messages, _), since) in stages.spool.stats.lost.by_reason().into_iter().zip(&mut inner.lost) {
+            lost.extend(since.look_from(0, messages, now).map(|count| (reason, count)));
+        }
+        Lately { orders_failed, lost }
     }
 
     /// Looks at every row.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::access::Role;
 use crate::field::Refusal;
+use crate::telemetry::watchdog;
 
 /// How soon somebody has to act (ISA-18.2, annex B; at most a twentieth of all rows should be critical when they are raised).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
@@ -342,12 +343,29 @@ pub const TABLE: &[Row] = &[
         Medium,
         0,
         (
-            "The spool was full and samples were dropped in the last five minutes; the stream says which.",
-            "Bring the broker back, or give the spool more room; the gap is announced on the topic `../lost`.",
+            "Messages were lost in the last five minutes; the alarm says for which reasons, the topic `../lost` which messages.",
+            "full, age, thinned: bring the broker back, or give the spool more room. damaged, disk: look at the disk. too large, refused: at the broker's limits and access list.",
         ),
         |w, raise| {
-            if let Some(count) = w.lately.samples_lost {
-                raise("spool", format!("{count} values dropped"));
+            if !w.lately.lost.is_empty() {
+                let reasons: Vec<String> = w.lately.lost.iter().map(|(why, count)| format!("{count} {why}")).collect();
+                raise("spool", format!("messages lost: {}", reasons.join(", ")));
+            }
+        },
+    ),
+    row(
+        "delivery-stalled",
+        High,
+        0,
+        (
+            "The broker is connected and messages wait, but none has gone for ten seconds.",
+            "Look at the broker: is it overloaded, at its quota, out of disk? If it is well, restart the gateway, and report this with its log.",
+        ),
+        |w, raise| {
+            let stalled = Duration::from_millis(w.stages.mqtt.stalled_ms.load(Relaxed));
+            if w.publishes && stalled >= watchdog::LIMIT {
+                let waiting = w.stages.spool.stats.waiting.load(Relaxed);
+                raise("broker", format!("{waiting} messages wait, none has gone for {} s", stalled.as_secs()));
             }
         },
     ),

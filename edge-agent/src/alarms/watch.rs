@@ -4,6 +4,7 @@ use super::desk::AlarmDesk;
 use crate::access::AccessPlan;
 use crate::board::Board;
 use crate::metrics::{RobotSeen, Stages};
+use crate::telemetry::watchdog::Watchdog;
 use control_core::interlock::Hold;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,10 +35,11 @@ pub struct Watch<'a> {
 }
 
 /// What has happened in the last five minutes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Lately {
     pub(crate) orders_failed: Option<u64>,
-    pub(crate) samples_lost: Option<u64>,
+    /// Messages lost, for each reason there was.
+    pub(crate) lost: Vec<(&'static str, u64)>,
 }
 
 /// A counter and when it last rose.
@@ -50,7 +52,12 @@ pub(super) struct Since {
 
 impl Since {
     pub(super) fn look(&mut self, value: u64, now: Instant) -> Option<u64> {
-        let known = *self.known.get_or_insert(value);
+        self.look_from(value, value, now)
+    }
+
+    /// The same of a counter that was `first` when the gateway started: what has happened before the first look counts too.
+    pub(super) fn look_from(&mut self, first: u64, value: u64, now: Instant) -> Option<u64> {
+        let known = *self.known.get_or_insert(first);
         if value > known {
             if self.rose.is_none() {
                 self.before = known;
@@ -87,11 +94,13 @@ impl AlarmWatcher {
     /// Looks at the rows for as long as it lives.
     pub async fn run(self, alive: impl Fn() -> bool) {
         let start = Instant::now();
+        let mut delivery = Watchdog::default();
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
             let now = Instant::now();
+            delivery.look(&self.stages.spool.stats, &self.stages.mqtt, now);
             let watch = Watch {
                 stages: &self.stages,
                 access: &self.access,
@@ -123,5 +132,6 @@ mod tests {
         assert_eq!(since.look(9, t0), Some(2));
         assert_eq!(since.look(10, t0 + LATELY / 2), Some(3));
         assert_eq!(since.look(10, t0 + LATELY * 2), None);
+        assert_eq!(Since::default().look_from(0, 3, t0), Some(3), "what was found damaged at the start is lately");
     }
 }

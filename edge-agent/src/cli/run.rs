@@ -11,6 +11,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How long threads that are still at work are waited for at the end.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What to run.
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -48,8 +51,16 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
     };
     config::opcua::warn_insecure(&plan);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let served = runtime.map_err(|e| e.to_string()).and_then(|r| r.block_on(serve(plan, refused)));
-    served.map(|()| Done::new(String::new(), serde_json::Value::Null)).map_err(|why| {
+    let served = runtime.map_err(|e| e.to_string()).and_then(|runtime| {
+        let served = runtime.block_on(serve(plan, refused));
+        runtime.shutdown_timeout(LINGER); // a disk or peer that does not answer keeps nobody here
+        served
+    });
+    let done = |given_up: Option<String>| {
+        let json = serde_json::json!({ "given_up": given_up });
+        Done::new(given_up.map_or_else(String::new, |said| format!("stopped; {said}\n")), json)
+    };
+    served.map(done).map_err(|why| {
         tracing::error!("{why}");
         Failure::new(1, String::new())
     })
@@ -64,7 +75,8 @@ fn fall_back(file: &std::path::Path, report: &config::Report) -> Result<Plan, Fa
     Ok(plan)
 }
 
-async fn serve(plan: Plan, refused: Option<String>) -> Result<(), String> {
+/// Serves until it is told to end; what of telemetry is given up then.
+async fn serve(plan: Plan, refused: Option<String>) -> Result<Option<String>, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
@@ -91,9 +103,9 @@ async fn serve(plan: Plan, refused: Option<String>) -> Result<(), String> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let stages = agent.stages.clone();
     let shown = tokio::spawn(async move { show_drain(&stages).await });
-    agent.stop().await;
+    let given_up = agent.stop().await;
     shown.abort();
-    Ok(())
+    Ok(given_up)
 }
 
 /// What still waits for the broker, while a person at a terminal waits for the end.

@@ -133,8 +133,6 @@ pub struct SpoolView {
     pub delivered: u64,
     /// Values dropped.
     pub lost: u64,
-    /// Values the broker refused.
-    pub refused: u64,
     /// Connections lost, and tries that failed.
     pub failures: u64,
 }
@@ -175,8 +173,7 @@ pub fn beat(s: &Stages, alive: bool) -> Beat {
             failing: spool.is_failing,
             produced: load(&s.spool.stats.produced),
             delivered: load(&s.spool.stats.delivered),
-            lost: load(&s.spool.stats.lost),
-            refused: load(&s.spool.stats.refused),
+            lost: s.spool.stats.lost.values(),
             failures: load(&s.mqtt.failures),
         },
         clients: s.live.clients.load(Relaxed) as u64,

@@ -342,14 +342,21 @@ pub const TABLE: &[Figure] = &[
     }),
     figure(
         "lightsout_samples_lost_total",
-        "Values dropped: the spool was full, or they too old.",
+        "Values lost, by reason; produced are delivered, waiting or lost.",
         Counter,
         |s, put| {
-            number(put, s.spool.stats.lost.load(Relaxed));
+            for (reason, _, values) in s.spool.stats.lost.by_reason() {
+                put(Some(("reason", reason)), Reading::Number(values as f64));
+            }
         },
     ),
-    figure("lightsout_samples_refused_total", "Values the broker refused.", Counter, |s, put| {
-        number(put, s.spool.stats.refused.load(Relaxed));
+    figure("lightsout_messages_lost_total", "Messages lost, by reason.", Counter, |s, put| {
+        for (reason, messages, _) in s.spool.stats.lost.by_reason() {
+            put(Some(("reason", reason)), Reading::Number(messages as f64));
+        }
+    }),
+    figure("lightsout_samples_waiting", "Values waiting for the broker.", Gauge, |s, put| {
+        number(put, s.spool.stats.waiting_values.load(Relaxed));
     }),
     figure("lightsout_spool_samples", "Messages waiting for the broker.", Gauge, |s, put| {
         number(put, s.spool.stats.waiting.load(Relaxed));
@@ -392,9 +399,6 @@ pub const TABLE: &[Figure] = &[
             put(None, Reading::Number(s.spool.status().drained_in_s.unwrap_or(f64::INFINITY)));
         },
     ),
-    figure("lightsout_spool_damaged_total", "Records that the disk gave back damaged.", Counter, |s, put| {
-        number(put, s.spool.stats.damaged.load(Relaxed));
-    }),
     figure("lightsout_spool_disk_faults_total", "Writes to the spool's disk that failed.", Counter, |s, put| {
         number(put, s.spool.stats.disk_faults.load(Relaxed));
     }),
@@ -429,6 +433,12 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_mqtt_broker", "Which broker is connected, by preference: 0 is the first.", Gauge, |s, put| {
         number(put, s.mqtt.broker.load(Relaxed));
     }),
+    figure(
+        "lightsout_delivery_stalled_seconds",
+        "How long messages have waited for a connected broker without any having gone.",
+        Gauge,
+        |s, put| put(None, Reading::Number(s.mqtt.stalled_ms.load(Relaxed) as f64 / 1000.0)),
+    ),
     figure("lightsout_mqtt_published_total", "Messages published, those sent again included.", Counter, |s, put| {
         number(put, s.mqtt.published.load(Relaxed));
     }),

@@ -12,10 +12,12 @@
 //! | [`payload`] | how values look on the wire |
 //! | [`sparkplug`] | a Sparkplug B edge node, in place of our own messages |
 //! | [`mqtt`] | brings it to a broker, over connections that may break at any time |
+//! | [`watchdog`] | sees that it goes |
 
 pub mod mqtt;
 pub mod payload;
 pub mod sparkplug;
 pub mod spool;
+pub mod watchdog;
 
 pub use spool::Spool;

@@ -9,25 +9,29 @@
 //! | file | in one line |
 //! |---|---|
 //! | [`wire`] | MQTT 3.1.1 and 5 as one face |
-//! | `session` | one connection: window, acknowledgements, keep-alive, stop |
+//! | `session` | one connection: acknowledgements, keep-alive, stop |
+//! | `flights` | what is on its way over it, within its window |
 //! | [`face`] | what is said over it |
 //! | [`plain`] | our own messages |
 
 pub mod face;
+mod flights;
 pub mod plain;
 mod session;
+#[cfg(test)]
+mod session_tests;
 pub mod wire;
 
 pub use session::Out;
 
 use crate::config::plan::{Broker, MqttPlan, Secret};
 use crate::telemetry::Spool;
-use crate::telemetry::spool::{Outlet, Ticket};
+use crate::telemetry::spool::{Outlet, Reason, Ticket};
 use device_drivers::dial;
 use device_drivers::line::Backoff;
 use face::Face;
 use plain::Plain;
-use session::{Ended, Session};
+use session::{Answers, Ended, Session};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -54,6 +58,10 @@ pub struct MqttStats {
     pub failures: AtomicU64,
     /// Messages published, those sent again included.
     pub published: AtomicU64,
+    /// What waits is not to be sent now: a primary host is not there.
+    pub held_back: AtomicBool,
+    /// So long something has waited for the connected broker without anything being drained, milliseconds.
+    pub stalled_ms: AtomicU64,
 }
 
 /// What one edge's sessions share.
@@ -80,7 +88,7 @@ pub struct Mqtt {
     plan: MqttPlan,
     shared: Shared,
     face: Box<dyn Face>,
-    answers: mpsc::Receiver<Message>,
+    answers: Answers,
     backoff: Backoff,
     last_error: String,
     poison: Poison,
@@ -151,7 +159,15 @@ impl Mqtt {
             with_will: AtomicBool::new(false),
             refused: AtomicBool::new(false),
         };
-        Mqtt { plan, shared, face, answers, backoff, last_error: String::new(), poison: Poison::default() }
+        Mqtt {
+            plan,
+            shared,
+            face,
+            answers: Answers::new(answers),
+            backoff,
+            last_error: String::new(),
+            poison: Poison::default(),
+        }
     }
 
     /// Delivers until `stop` turns true, then what is left, as far as the broker takes it in a few seconds.
@@ -222,7 +238,7 @@ impl Mqtt {
             // Not before: a broker that takes connections and nothing else is asked ever less often.
             self.backoff.reset();
         }
-        let (delivered, alone) = (session.delivered, session.alone());
+        let (delivered, alone) = (session.delivered, session.alone);
         if !matches!(ended, Ended::Lost(_)) {
             session.disconnect();
             session.close().await;
@@ -231,7 +247,7 @@ impl Mqtt {
             tracing::warn!(
                 "a message of {bytes} bytes is lost: the broker hangs up over it; sequence {sequence} of the stream {stream}"
             );
-            outlet.too_large(&ticket);
+            outlet.give_up(&ticket, Reason::TooLarge);
         }
         ended
     }

@@ -2,49 +2,45 @@
 //!
 //! ```text
 //!   outlet ──fill──> in flight (<= window) ──> wire ──> broker
-//!      ^                │  packet id, or the ping that follows   │
-//!      └─ acknowledge ──┴──────────── PUBACK / PINGRESP ─────────┘
+//!    ^   ^              │  packet id, or the ping that follows   │
+//!    │   └ acknowledge ─┴──────────── PUBACK / PINGRESP ─────────┘
+//!    └ loads: pieces of segments, one of each track at most
 //!
 //!   Serving ──stop──> Draining ──nothing in flight──> Farewell ──taken──> DISCONNECT
 //! ```
 //!
 //! The spool is the only copy that counts. When the connection is lost, whatever was in flight is sent again from there: duplicates per
 //! connection are the window at most. Acknowledgements are passed on in the order of sending.
+//!
+//! **Alive.** A broker that has not been heard for a keep-alive is asked with a ping, and has a keep-alive from then to be heard again: it is
+//! not blamed for having had nothing to say. One that is heard and acknowledges nothing is left after [`SILENCE_LIMIT`].
+//!
+//! **Bounded.** Nothing here goes round without a limit between two awaits: a stop is heard whatever broker and spool do.
 
 use super::face::{Face, Sending};
+use super::flights::{Flights, How, SUBSCRIBE_ID, Verdict, What};
 use super::wire::{Incoming, Message, OUT_MAX, Wire};
 use super::{MqttStats, Shared};
-use crate::telemetry::spool::{Load, Next, Outlet, Ticket};
+use crate::telemetry::spool::{Load, Next, Outlet, Reason, Ticket};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 /// How long a stop waits for the last acknowledgements.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// A broker that acknowledges nothing for so long although something is in flight is left.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// Unspecified error (MQTT 5, 3.4.2.1).
+const REFUSED: u8 = 0x80;
+/// Answers wait in their channel while so many messages of our own wait for room.
+const QUEUED_MAX: usize = 64;
+/// Records taken from the outlet before others have their turn.
+const FILL_MAX: usize = 4096;
 /// How often the face may look.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    /// A PUBACK with this packet id.
-    PubAck(u16),
-    /// The answer to this ping.
-    Ping(u64),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    /// `None`: a message of our own, which the spool does not hold.
-    ticket: Option<Ticket>,
-    by: By,
-    is_done: bool,
-    is_refused: bool,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -67,69 +63,40 @@ pub struct Out<'a> {
 impl Out<'_> {
     /// Sends a message of our own, QoS 1.
     pub fn say(&mut self, message: Message) {
-        self.flights.own(self.wire, message, true);
-        self.stats.published.fetch_add(1, Relaxed);
+        self.send(message, How::Said);
     }
 
     /// Sends a message of our own, QoS 0.
     pub fn mention(&mut self, message: Message) {
-        self.flights.own(self.wire, message, false);
-        self.stats.published.fetch_add(1, Relaxed);
+        self.send(message, How::Mentioned);
+    }
+
+    fn send(&mut self, message: Message, how: How) {
+        let gone = self.flights.own(self.wire, message, how);
+        self.stats.published.fetch_add(gone, Relaxed);
     }
 }
 
-/// What is on its way.
-#[derive(Default)]
-struct Flights {
-    all: VecDeque<InFlight>,
-    last_id: u16,
-    pings_sent: u64,
-    pings_answered: u64,
+/// Answers on their way to a connection, and those that the last one did not live to deliver.
+pub(super) struct Answers {
+    coming: mpsc::Receiver<Message>,
+    kept: VecDeque<Message>,
 }
 
-impl Flights {
-    fn next_id(&mut self) -> u16 {
-        loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            let taken = |f: &InFlight| f.by == By::PubAck(self.last_id);
-            // Ids come round after 65,535: only a broker that never answers could still hold one.
-            if !self.all.iter().any(taken) {
-                return self.last_id;
-            }
-        }
+impl Answers {
+    pub(super) fn new(coming: mpsc::Receiver<Message>) -> Answers {
+        Answers { coming, kept: VecDeque::new() }
     }
 
-    fn add(&mut self, ticket: Option<Ticket>, by: By) {
-        self.all.push_back(InFlight { ticket, by, is_done: false, is_refused: false });
+    /// None has to be said.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.coming.is_empty()
     }
 
-    fn own(&mut self, wire: &mut Wire, message: Message, acknowledged: bool) {
-        let id = acknowledged.then(|| self.next_id());
-        // A message of our own that is too large is none of the promised ones.
-        if wire.publish(message, id).is_ok()
-            && let Some(id) = id
-        {
-            self.add(None, By::PubAck(id));
-        }
-    }
-
-    /// Marks what an acknowledgement is for; false when it is for nothing.
-    fn acknowledged(&mut self, id: u16, refused: bool) -> bool {
-        let found = self.all.iter_mut().find(|f| f.by == By::PubAck(id) && !f.is_done);
-        found.map(|f| (f.is_done, f.is_refused) = (true, refused)).is_some()
-    }
-
-    fn pinged(&mut self) {
-        self.pings_answered += 1;
-        let upto = self.pings_answered;
-        let answered = |f: &&mut InFlight| matches!(f.by, By::Ping(n) if n <= upto);
-        self.all.iter_mut().filter(answered).for_each(|f| f.is_done = true);
-    }
-
-    /// Whether something waits for a ping that has not been sent.
-    fn wants_ping(&self) -> bool {
-        let next = self.pings_sent + 1;
-        self.pings_sent == self.pings_answered && self.all.iter().any(|f| f.by == By::Ping(next))
+    /// The next one that has come.
+    async fn next(&mut self) -> Option<Message> {
+        self.coming.recv().await
     }
 }
 
@@ -149,19 +116,27 @@ pub(super) struct Session<'a> {
     face: &'a mut dyn Face,
     outlet: &'a mut Outlet,
     shared: &'a Shared,
-    answers: &'a mut mpsc::Receiver<Message>,
+    answers: &'a mut Answers,
     flights: Flights,
-    window: usize,
-    load: Option<JoinHandle<Load>>,
+    /// Pieces of segments that are being read. The outlet asks for one of each track at most, and each is handed back: a track whose piece was
+    /// forgotten would wait for it for ever.
+    loads: JoinSet<Load>,
     /// The backlog goes on then.
     resume: Option<Instant>,
     heard_at: Instant,
+    /// When the last ping went out.
+    pinged_at: Instant,
+    /// When something was last acknowledged, or nothing was in flight.
+    acknowledged_at: Instant,
     looked_at: Instant,
     leaving: Option<String>,
     /// Something of the spool was acknowledged: the broker is good.
     pub(super) delivered: bool,
     /// A message of our own was acknowledged.
     took_ours: bool,
+    /// When it ended: the message of the spool that was on its way, if it was the only one, and the broker had acknowledged our birth: so it
+    /// does take messages.
+    pub(super) alone: Option<Ticket>,
 }
 
 impl<'a> Session<'a> {
@@ -170,10 +145,10 @@ impl<'a> Session<'a> {
         face: &'a mut dyn Face,
         outlet: &'a mut Outlet,
         shared: &'a Shared,
-        answers: &'a mut mpsc::Receiver<Message>,
+        answers: &'a mut Answers,
         window: u16,
     ) -> Session<'a> {
-        let window = usize::from(window.min(wire.receive_max));
+        let window = window.min(wire.receive_max);
         let now = Instant::now();
         Session {
             wire,
@@ -181,20 +156,29 @@ impl<'a> Session<'a> {
             outlet,
             shared,
             answers,
-            flights: Flights::default(),
-            window,
-            load: None,
+            flights: Flights::new(window),
+            loads: JoinSet::new(),
             resume: None,
             heard_at: now,
+            pinged_at: now,
+            acknowledged_at: now,
             looked_at: now,
             leaving: None,
             delivered: false,
             took_ours: false,
+            alone: None,
         }
     }
 
-    /// Serves until the connection ends.
+    /// Serves until the connection ends. Answers that did not get through are kept for the next one.
     pub(super) async fn run(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
+        let ended = self.serve(stop).await;
+        self.alone = self.flights.alone().filter(|_| self.took_ours);
+        self.answers.kept.extend(self.flights.unanswered());
+        ended
+    }
+
+    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
         let mut phase = Phase::Serving;
         let mut deadline = Instant::now();
         if let Err(why) = self.begin() {
@@ -223,13 +207,12 @@ impl<'a> Session<'a> {
                     self.look();
                     None
                 }
-                load = loaded(&mut self.load) => {
-                    self.load = None;
-                    load.into_iter().for_each(|load| self.outlet.loaded(load));
+                Some(load) = self.loads.join_next() => {
+                    self.loaded(load);
                     None
                 }
-                Some(answer) = self.answers.recv(), if phase != Phase::Farewell => {
-                    self.out(|_, out| out.say(answer));
+                Some(answer) = self.answers.next(), if phase != Phase::Farewell && self.flights.queued() < QUEUED_MAX => {
+                    self.out(|_, out| out.send(answer, How::Answered));
                     None
                 }
                 _ = stop.wait_for(|s| *s), if phase == Phase::Serving => {
@@ -265,16 +248,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The message of the spool that is on its way, if it is the only one, and the broker has acknowledged our birth: so it does take
-    /// messages.
-    pub(super) fn alone(&self) -> Option<Ticket> {
-        if !self.took_ours {
-            return None;
-        }
-        let mut tickets = self.flights.all.iter().filter_map(|f| f.ticket);
-        tickets.next().filter(|_| tickets.next().is_none())
-    }
-
     /// Ends the connection in good order.
     pub(super) async fn close(self) {
         let _ = tokio::time::timeout(FLUSH_LIMIT, self.wire.close()).await;
@@ -283,10 +256,12 @@ impl<'a> Session<'a> {
     fn begin(&mut self) -> Result<(), String> {
         let (filters, with_retained) = self.face.subscriptions();
         if !filters.is_empty() {
-            let id = self.flights.next_id();
-            self.wire.subscribe(&filters, with_retained, id)?;
+            self.wire.subscribe(&filters, with_retained, SUBSCRIBE_ID)?;
         }
         self.out(|face, out| face.connected(out));
+        for answer in std::mem::take(&mut self.answers.kept) {
+            self.out(|_, out| out.send(answer, How::Answered));
+        }
         Ok(())
     }
 
@@ -299,7 +274,7 @@ impl<'a> Session<'a> {
         self.leaving = leave.or(self.leaving.take());
         if restart {
             // What is in flight stays so, and its tickets stay good: it may be sent twice.
-            self.load = None;
+            self.loads = JoinSet::new();
             self.outlet.restart();
         }
     }
@@ -310,42 +285,65 @@ impl<'a> Session<'a> {
     }
 
     fn wake_at(&self, phase: Phase, deadline: Instant) -> Instant {
-        let ping = self.wire.sent_at + self.wire.keep_alive;
         let look = if phase == Phase::Serving { self.looked_at + self.shared.look_every } else { deadline };
-        let mut wake = ping.min(look).min(self.heard_at + self.silence());
-        if let Some(resume) = self.resume.filter(|_| phase == Phase::Serving) {
+        let mut wake = look.min(self.ping_at()).min(self.silent_at());
+        if let Some(resume) = self.resume.filter(|_| phase != Phase::Farewell) {
             wake = wake.min(resume);
         }
         if phase == Phase::Serving { wake } else { wake.min(deadline) }
     }
 
-    /// How long nothing may be heard while something is expected.
-    fn silence(&self) -> Duration {
-        let is_waiting = self.flights.pings_sent > self.flights.pings_answered;
-        if is_waiting { self.wire.keep_alive } else { SILENCE_LIMIT.max(self.wire.keep_alive * 3) }
+    /// When the broker has to be asked whether it is alive: it has not heard of us for a keep-alive, or we not of it.
+    fn ping_at(&self) -> Instant {
+        let heard = self.heard_at.max(self.pinged_at);
+        self.wire.sent_at.min(heard) + self.wire.keep_alive
+    }
+
+    /// When the broker is taken for dead: counted from the ping, not from what was heard before it.
+    fn silent_at(&self) -> Instant {
+        let acknowledged = self.acknowledged_at + SILENCE_LIMIT.max(self.wire.keep_alive * 3);
+        match self.flights.awaits_ping() {
+            true => acknowledged.min(self.heard_at.max(self.pinged_at) + self.wire.keep_alive),
+            false => acknowledged,
+        }
     }
 
     fn keep_alive(&mut self, now: Instant) -> Result<(), String> {
-        if now >= self.heard_at + self.silence() {
+        if self.flights.is_empty() {
+            self.acknowledged_at = now;
+        }
+        if now >= self.silent_at() {
             return Err("the broker is silent".into());
         }
-        if now >= self.wire.sent_at + self.wire.keep_alive || self.flights.wants_ping() {
-            self.flights.pings_sent += 1;
+        if now >= self.ping_at() || self.flights.wants_ping() {
+            self.flights.pinging();
+            self.pinged_at = now;
             self.wire.ping()?;
         }
         Ok(())
     }
 
-    /// Sends from the outlet until the window is full.
+    /// Sends what of our own waits, then from the outlet until the window is full, or others want their turn.
     fn fill(&mut self) {
         self.resume = None;
         let now = std::time::Instant::now();
-        while self.flights.all.len() < self.window && self.wire.pending() < OUT_MAX {
+        let gone = self.flights.pump(&mut self.wire);
+        self.shared.stats.published.fetch_add(gone, Relaxed);
+        let mut held_back = false;
+        for _ in 0..FILL_MAX {
+            if !self.flights.has_room() || self.flights.queued() > 0 || self.wire.pending() >= OUT_MAX {
+                return;
+            }
             let face = &mut *self.face;
-            let next = self.outlet.next(now, |stream, record| face.sending(stream, record));
+            let next = self.outlet.next(now, |stream, record| {
+                let sending = face.sending(stream, record);
+                held_back |= sending.is_none();
+                sending
+            });
+            self.shared.stats.held_back.store(held_back, Relaxed);
             match next {
                 Next::Record(ticket, sending) => self.send(ticket, sending),
-                Next::Load(load) => self.load = Some(tokio::task::spawn_blocking(move || load.run())),
+                Next::Load(load) => drop(self.loads.spawn_blocking(move || load.run())),
                 Next::Wait(until) => {
                     self.resume = Some(until.into());
                     return;
@@ -353,29 +351,35 @@ impl<'a> Session<'a> {
                 Next::Empty => return,
             }
         }
+        self.resume = Some(Instant::now());
+    }
+
+    fn loaded(&mut self, load: Result<Load, JoinError>) {
+        match load {
+            Ok(load) => self.outlet.loaded(load),
+            Err(e) => {
+                // What it was for would be waited for: everything that is not done is asked for anew.
+                tracing::error!("a piece of the spool was not read: {e}");
+                self.loads = JoinSet::new();
+                self.outlet.restart();
+            }
+        }
     }
 
     fn send(&mut self, ticket: Ticket, sending: Sending) {
-        let (message, by) = match sending {
-            Sending::Acknowledged(message) => (message, By::PubAck(self.flights.next_id())),
-            Sending::Pinged(message) => (message, By::Ping(self.flights.pings_sent + 1)),
+        let (message, id) = match sending {
+            Sending::Acknowledged(message) => (message, self.flights.next_id()),
+            Sending::Pinged(message) => (message, None),
             Sending::Nothing => return self.outlet.acknowledge(&ticket),
         };
-        let id = if let By::PubAck(id) = by { Some(id) } else { None };
         match self.wire.publish(message, id) {
             Ok(()) => {
-                self.flights.add(Some(ticket), by);
+                self.flights.add(What::Record(ticket), id);
                 self.shared.stats.published.fetch_add(1, Relaxed);
             }
             Err(e) => {
-                tracing::warn!(
-                    "a message of {} bytes is lost: the broker takes {} at most; sequence {} of the stream {}",
-                    e.size,
-                    e.max,
-                    ticket.sequence,
-                    ticket.stream.name()
-                );
-                self.outlet.too_large(&ticket);
+                tracing::debug!("a message is {} bytes long, and the broker takes {} at most", e.size, e.max);
+                self.outlet.give_up(&ticket, Reason::TooLarge);
             }
         }
     }
@@ -388,16 +392,16 @@ impl<'a> Session<'a> {
                     if let Some(reason) = &refused {
                         self.shared.tell_refusal(reason);
                     }
-                    if !self.flights.acknowledged(id, refused.is_some()) {
+                    let verdict = refused.map_or(Verdict::Taken, |_| Verdict::Refused(Reason::Refused(REFUSED)));
+                    if !self.flights.acknowledged(id, verdict) {
                         return Err("the broker acknowledges what was not sent".into());
                     }
                     self.pass_on();
                 }
                 Incoming::PingResp => {
-                    if self.flights.pings_answered >= self.flights.pings_sent {
+                    if !self.flights.pinged() {
                         return Err("the broker answers a ping that was not sent".into());
                     }
-                    self.flights.pinged();
                     self.pass_on();
                 }
                 Incoming::SubAck(true) => {
@@ -415,16 +419,16 @@ impl<'a> Session<'a> {
 
     /// Passes acknowledgements on to the spool, in the order of sending.
     fn pass_on(&mut self) {
-        while self.flights.all.front().is_some_and(|f| f.is_done) {
-            let Some(flight) = self.flights.all.pop_front() else { return };
-            let InFlight { ticket: Some(ticket), is_refused, .. } = flight else {
+        while let Some((what, verdict)) = self.flights.pop() {
+            self.acknowledged_at = Instant::now();
+            let What::Record(ticket) = what else {
                 self.took_ours = true;
                 continue;
             };
             self.delivered = true;
-            match is_refused {
-                false => self.outlet.acknowledge(&ticket),
-                true => self.outlet.refuse(&ticket),
+            match verdict {
+                Verdict::Taken => self.outlet.acknowledge(&ticket),
+                Verdict::Refused(reason) => self.outlet.give_up(&ticket, reason),
             }
         }
     }
@@ -434,11 +438,14 @@ impl<'a> Session<'a> {
         match phase {
             Phase::Draining => {
                 self.fill();
-                let is_idle = self.flights.all.is_empty() && self.load.is_none() && self.resume.is_none();
-                Some(if is_idle { self.say_goodbye() } else { Phase::Draining })
+                let is_idle = self.flights.is_empty() && self.flights.queued() == 0 && self.loads.is_empty();
+                Some(if is_idle && self.resume.is_none() { self.say_goodbye() } else { Phase::Draining })
             }
-            Phase::Farewell if self.flights.all.iter().all(|f| f.ticket.is_some() || f.is_done) => None,
-            other => Some(other),
+            other => {
+                let gone = self.flights.pump(&mut self.wire);
+                self.shared.stats.published.fetch_add(gone, Relaxed);
+                (!self.flights.own_is_done()).then_some(other)
+            }
         }
     }
 
@@ -454,13 +461,5 @@ impl<'a> Session<'a> {
     /// Says DISCONNECT.
     pub(super) fn disconnect(&mut self) {
         self.wire.disconnect(self.shared.with_will.load(Relaxed));
-    }
-}
-
-/// The piece of a segment that is being read, when it is there.
-async fn loaded(load: &mut Option<JoinHandle<Load>>) -> Option<Load> {
-    match load {
-        Some(handle) => handle.await.ok(),
-        None => std::future::pending().await,
     }
 }

@@ -27,7 +27,6 @@ use prost::Message as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -164,7 +163,7 @@ impl Node {
     /// The node's own figures: devices online, values lost.
     fn own(&self) -> (u64, u64) {
         let online = self.told.iter().filter(|t| t.is_born).count() as u64;
-        (online, self.spool.stats.lost.load(Relaxed))
+        (online, self.spool.stats.lost.values())
     }
 
     /// Those figures as metrics: all of them, or those that have changed.

@@ -31,14 +31,14 @@ impl Spool {
 
     fn commit_stream(&self, stream: Stream, writer: &mut LaneWriter) -> io::Result<()> {
         loop {
-            let (batch, done, next) = {
+            let (batch, mark) = {
                 let mut state = lock(&self.state);
-                let lane = state.lane_mut(stream);
-                (lane.take_batch(), lane.done.clone(), lane.next)
+                (state.lane_mut(stream).take_batch(), state.mark(stream))
             };
+            let done = mark.done.clone();
             // Sequences that somebody may see are reserved before long.
-            if writer.reserved < next.saturating_add(writer::RESERVE / 2) {
-                let _ = writer.save_cursor(done.clone(), next, false, false);
+            if writer.reserved < mark.next.saturating_add(writer::RESERVE / 2) {
+                let _ = writer.save_cursor(mark, false, false);
             }
             if batch.parts.is_empty() {
                 return Ok(());

@@ -20,6 +20,8 @@ pub(super) struct Cursor {
     pub reserved: u64,
     /// Written by a stop: `next` is exact.
     pub clean: bool,
+    /// Above this, numbers were left out after a run that was not stopped, and nobody has been told yet; 0: no such.
+    pub untold: u64,
 }
 
 /// The file.
@@ -34,7 +36,9 @@ impl Cursor {
     fn encode(&self, turn: u64) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         let islands = &self.done.islands[..self.done.islands.len().min(ISLANDS_MAX)];
-        let numbers = [turn, self.done.first, self.next, self.reserved, u64::from(self.clean), islands.len() as u64];
+        // A version that knows nothing of what is untold takes such a cursor for that of a run that was not stopped.
+        let ended = u64::from(self.clean) | self.untold << 1;
+        let numbers = [turn, self.done.first, self.next, self.reserved, ended, islands.len() as u64];
         let pairs = islands.iter().flat_map(|(from, to)| [*from, *to]);
         numbers.into_iter().chain(pairs).for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
@@ -44,13 +48,14 @@ impl Cursor {
     fn decode(bytes: &[u8]) -> Option<(u64, Cursor)> {
         let mut numbers = bytes.strip_prefix(&MAGIC[..])?.chunks_exact(8).map_while(|c| c.try_into().ok());
         let mut number = || numbers.next().map(u64::from_le_bytes);
-        let (turn, first, next, reserved, clean) = (number()?, number()?, number()?, number()?, number()? == 1);
+        let (turn, first, next, reserved, ended) = (number()?, number()?, number()?, number()?, number()?);
         let count = usize::try_from(number()?).ok().filter(|n| *n <= ISLANDS_MAX)?;
         let islands = (0..count).map(|_| Some((number()?, number()?))).collect::<Option<Vec<_>>>()?;
         let length = MAGIC.len() + (6 + 2 * count) * 8;
         let sum = bytes.get(length..length + 4)?.try_into().ok().map(u32::from_le_bytes)?;
         let sound = crc32c::crc32c(bytes.get(..length)?) == sum;
-        sound.then_some((turn, Cursor { done: Done { first, islands }, next, reserved, clean }))
+        let (clean, untold) = (ended & 1 == 1, ended >> 1);
+        sound.then_some((turn, Cursor { done: Done { first, islands }, next, reserved, clean, untold }))
     }
 }
 
@@ -101,6 +106,7 @@ mod tests {
             next: 90,
             reserved: 99,
             clean: false,
+            untold: first - 1,
         };
         for first in 1..=5 {
             file.write(&at(first), true).unwrap();

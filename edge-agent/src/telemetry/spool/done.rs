@@ -54,6 +54,18 @@ impl Done {
         }
     }
 
+    /// The stretches between two sequences, both ends included, that are not done.
+    pub fn gaps(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let mut at = self.open_from(from);
+        std::iter::from_fn(move || {
+            let begin = (at <= to).then_some(at)?;
+            let near = self.islands.partition_point(|(island, _)| *island <= begin);
+            let end = self.islands.get(near).map_or(to, |(island, _)| to.min(island - 1));
+            at = self.open_from(end + 1);
+            Some((begin, end))
+        })
+    }
+
     /// Whether a sequence is done.
     pub fn has(&self, sequence: u64) -> bool {
         self.open_from(sequence) != sequence
@@ -87,6 +99,8 @@ mod tests {
                 for n in 1..80 {
                     prop_assert_eq!(done.has(n), all.contains(&n), "{} in {:?}", n, done);
                 }
+                let gaps: Vec<u64> = done.gaps(10, 50).flat_map(|(from, to)| from..=to).collect();
+                prop_assert_eq!(gaps, (10..=50).filter(|n| !all.contains(n)).collect::<Vec<_>>());
                 prop_assert_eq!(done.is_open(20, 30), (20..=30).all(|n| !all.contains(&n)));
                 prop_assert!(done.islands.windows(2).all(|w| w[0].1 + 1 < w[1].0), "{:?}", done);
                 prop_assert!(done.islands.iter().all(|i| i.0 > done.first), "{:?}", done);

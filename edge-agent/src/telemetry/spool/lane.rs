@@ -50,19 +50,48 @@ impl Batch {
 pub(super) struct Waiting {
     pub(super) records: u64,
     pub(super) bytes: u64,
+    pub(super) values: u64,
 }
 
 impl Waiting {
-    pub(super) fn add(&mut self, records: u64, bytes: u64) {
-        self.records += records;
-        self.bytes += bytes;
+    pub(super) fn add(&mut self, more: Waiting) {
+        self.records += more.records;
+        self.bytes += more.bytes;
+        self.values += more.values;
     }
 
-    pub(super) fn take(&mut self, records: u64, bytes: u64) {
-        self.records = self.records.saturating_sub(records);
-        // What damage took told nobody its length: at the latest when nothing waits this is right again.
-        self.bytes = if self.records == 0 { 0 } else { self.bytes.saturating_sub(bytes) };
+    /// Some are done. Gives the values that nobody will ever account for: what damage took told nobody its length and its values, and at the
+    /// latest when nothing waits this is right again.
+    pub(super) fn take(&mut self, went: Waiting) -> u64 {
+        self.records = self.records.saturating_sub(went.records);
+        self.bytes = self.bytes.saturating_sub(went.bytes);
+        self.values = self.values.saturating_sub(went.values);
+        if self.records > 0 {
+            return 0;
+        }
+        self.bytes = 0;
+        std::mem::take(&mut self.values)
     }
+}
+
+/// Numbers that a run that was not stopped had reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Jump {
+    /// Up to here all was promised or done.
+    pub(super) promised_to: u64,
+    /// The first number after them.
+    pub(super) continues_at: u64,
+    /// The notice about it, in the stream `high`.
+    pub(super) told_at: Option<u64>,
+}
+
+/// What the cursor of a stream is to say.
+#[derive(Debug)]
+pub(super) struct Mark {
+    pub(super) done: Done,
+    pub(super) next: u64,
+    /// See [`super::cursor::Cursor::untold`].
+    pub(super) untold: u64,
 }
 
 /// Where a reader stands in memory: block and offset, to go on from there.
@@ -90,35 +119,65 @@ pub(super) struct Lane {
     spare: Vec<u8>,
     /// Where the reader of what is new stands: blocks before it need not be kept.
     pub(super) read_to: u64,
+    /// What the outlet has handed out of each of its two tracks on this connection: from, and up to but without.
+    pub(super) handed: [(u64, u64); 2],
+    /// Numbers were left out, which has to be told before the next record.
+    pub(super) jump: Option<Jump>,
 }
 
 impl Lane {
     pub(super) fn new(next: u64, done: Done, segments: VecDeque<Segment>, waiting: Waiting) -> Lane {
-        let (open, spare, blocks) = (Vec::new(), Vec::new(), VecDeque::new());
-        Lane { next, done, durable_next: next, open, open_first: next, blocks, segments, waiting, spare, read_to: next }
+        Lane {
+            next,
+            done,
+            durable_next: next,
+            open: Vec::new(),
+            open_first: next,
+            blocks: VecDeque::new(),
+            segments,
+            waiting,
+            spare: Vec::new(),
+            read_to: next,
+            handed: Default::default(),
+            jump: None,
+        }
     }
 
     /// Takes encoded records over and numbers them; how many there were.
     pub(super) fn append(&mut self, records: &[u8]) -> u64 {
         let (start, before) = (self.open.len(), self.next);
         self.open.extend_from_slice(records);
-        let mut at = start;
+        let (mut at, mut values) = (start, 0);
         while let Some(record) = self.open.get_mut(at..).filter(|r| !r.is_empty()) {
             record::number(record, self.next);
             let length = record::length(record);
             if length == 0 {
                 break;
             }
+            values += u64::from(record::values(record));
             at += length;
             self.next += 1;
         }
-        self.waiting.add(self.next - before, (at - start) as u64);
+        self.waiting.add(Waiting { records: self.next - before, bytes: (at - start) as u64, values });
         self.next - before
     }
 
     /// Bytes that no disk holds yet.
     pub(super) fn volatile(&self) -> usize {
         self.open.len() + self.blocks.iter().filter(|b| !b.durable).map(|b| b.bytes.len()).sum::<usize>()
+    }
+
+    /// What waits and is on no disk.
+    pub(super) fn waiting_volatile(&self) -> Waiting {
+        let blocks = self.blocks.iter().filter(|b| !b.durable).map(|b| b.bytes.as_slice());
+        let mut waiting = Waiting::default();
+        for (range, record) in blocks.chain([self.open.as_slice()]).flat_map(record::walk) {
+            if !self.done.has(record.sequence) {
+                let (bytes, values) = (range.len() as u64, u64::from(record.values));
+                waiting.add(Waiting { records: 1, bytes, values });
+            }
+        }
+        waiting
     }
 
     pub(super) fn open_bytes(&self) -> usize {
@@ -223,10 +282,28 @@ impl Lane {
         self.segments.iter().find(|s| s.last >= sequence && s.last > 0).copied()
     }
 
-    /// Marks a stretch as done, of which so many records with so many bytes were waiting.
-    pub(super) fn finish(&mut self, (from, to): (u64, u64), records: u64, bytes: u64) {
+    /// A track has come to this sequence.
+    pub(super) fn hand_out(&mut self, track: usize, next: u64) {
+        self.handed.get_mut(track).into_iter().for_each(|handed| handed.1 = next);
+    }
+
+    /// Whether some of a segment has been handed out and may be acknowledged at any time.
+    pub(super) fn is_handed_out(&self, segment: &Segment) -> bool {
+        self.handed.iter().any(|(from, to)| segment.first < *to && segment.last >= *from)
+    }
+
+    /// What is on disk up to and with this sequence is not what is in memory any more: it is read from there.
+    pub(super) fn forget(&mut self, last: u64) {
+        while self.blocks.front().is_some_and(|b| b.durable && b.first <= last) {
+            self.blocks.pop_front();
+        }
+    }
+
+    /// Marks a stretch as done, of which so much was waiting; gives the values that damage took, if that is known now.
+    #[must_use = "they are lost, and have to be counted"]
+    pub(super) fn finish(&mut self, (from, to): (u64, u64), went: Waiting) -> u64 {
         self.done.add(from, to);
-        self.waiting.take(records, bytes);
+        self.waiting.take(went)
     }
 
     /// Blocks that are not durable, the oldest first.

@@ -16,8 +16,8 @@
 //! acknowledged before its commit is due is never written at all. A gateway with a broker that answers wears no flash.
 //!
 //! **Numbers.** A stream counts its records 1, 2, 3 .. without gaps. A number is never used twice, not even for what was sent and then
-//! lost with the power: blocks of numbers are reserved in the cursor, and a run that was not stopped jumps to the end of its block
-//! and says so in the stream.
+//! lost with the power: blocks of numbers are reserved in the cursor, and after a run that was not stopped a stream jumps to the end of its
+//! block, and says so before its next record.
 //!
 //! **Commit.** One thread writes for all streams: one write and one fsync each, 100 ms after the first record, at 256 KiB, or at once
 //! for the stream `high`. Nobody who appends waits for a disk. A new file is made durable together with its folder (`commit`,
@@ -44,9 +44,11 @@ mod options;
 mod outlet;
 pub mod record;
 mod retention;
+mod saying;
 mod segment;
 mod status;
 mod stream;
+mod tally;
 mod worker;
 mod writer;
 
@@ -59,9 +61,11 @@ pub use record::Kind;
 pub use retention::Retention;
 pub use status::{SpoolStats, SpoolStatus};
 pub use stream::{Records, STREAMS, Stream};
+pub use tally::{Accounts, Lost};
 pub use worker::SpoolHandle;
 
-use lane::Lane;
+use lane::{Jump, Lane, Mark};
+use saying::Saying;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -82,9 +86,18 @@ struct State {
     due: Option<Instant>,
     urgent: bool,
     stop: bool,
+    saying: Saying,
 }
 
 impl State {
+    /// What the cursor of a stream is to say now. A jump is told when the notice about it is on disk, or done.
+    fn mark(&self, stream: Stream) -> Mark {
+        let (lane, high) = (self.lane(stream), self.lane(Stream::High));
+        let is_told = |jump: &Jump| jump.told_at.is_some_and(|at| at < high.durable_next || high.done.has(at));
+        let untold = lane.jump.filter(|jump| !is_told(jump)).map_or(0, |jump| jump.promised_to + 1);
+        Mark { done: lane.done.clone(), next: lane.next, untold }
+    }
+
     fn lane(&self, stream: Stream) -> &Lane {
         let [high, normal, low] = &self.lanes;
         match stream {
@@ -140,22 +153,19 @@ impl Spool {
         let stats = SpoolStats::default();
         let mut losses = Vec::new();
         let mut found = |(writer, found): (LaneWriter, writer::Found), stream: Stream| {
-            stats.produced.fetch_add(found.values, Relaxed);
-            stats.damaged.fetch_add(found.torn, Relaxed);
+            stats.produced.fetch_add(found.waiting.values, Relaxed);
             let mut done = found.done;
             for (from, to) in found.damaged {
-                let records = to + 1 - from;
-                stats.damaged.fetch_add(records, Relaxed);
                 done.add(from, to);
-                losses.push(Loss { stream, from, to, records, values: 0, bytes: 0, reason: Reason::Damaged });
+                losses.push(Loss::of_damage(stream, from, to));
             }
-            if let Some((from, to)) = found.unused {
-                losses.push(Loss { stream, from, to, records: 0, values: 0, bytes: 0, reason: Reason::Restart });
-            }
-            (writer, Lane::new(found.next, done, found.segments, found.waiting))
+            let mut lane = Lane::new(found.next, done, found.segments, found.waiting);
+            lane.jump = found.jump;
+            (writer, lane)
         };
         let (high, normal, low) = (found(high, Stream::High), found(normal, Stream::Normal), found(low, Stream::Low));
-        let state = State { lanes: [high.1, normal.1, low.1], due: None, urgent: false, stop: false };
+        let lanes = [high.1, normal.1, low.1];
+        let state = State { lanes, due: None, urgent: false, stop: false, saying: Saying::default() };
         let spool = Spool {
             state: Mutex::new(state),
             writers: Mutex::new([high.0, normal.0, low.0]),
@@ -168,7 +178,8 @@ impl Spool {
         };
         {
             let mut state = lock(&spool.state);
-            losses.iter().for_each(|loss| spool.tell(&mut state, loss));
+            // None of them is among those that wait.
+            losses.iter().for_each(|loss| spool.note(&mut state, loss));
             spool.show(&state);
         }
         Ok(Arc::new(spool))
@@ -192,6 +203,7 @@ impl Spool {
             let Some(bytes) = records.bytes.get(stream.index()).filter(|b| !b.is_empty()) else { continue };
             appended += bytes.len();
             state.lane_mut(stream).append(bytes);
+            self.tell_jump(&mut state, stream);
             state.urgent |= stream == Stream::High;
         }
         self.stats.produced.fetch_add(records.values, Relaxed);
@@ -215,6 +227,7 @@ impl Spool {
     fn show_waiting(&self, state: &State) {
         self.stats.waiting.store(state.lanes.iter().map(|l| l.waiting.records).sum(), Relaxed);
         self.stats.waiting_bytes.store(state.lanes.iter().map(|l| l.waiting.bytes).sum(), Relaxed);
+        self.stats.waiting_values.store(state.lanes.iter().map(|l| l.waiting.values).sum(), Relaxed);
     }
 
     fn show(&self, state: &State) {
@@ -230,6 +243,33 @@ impl Spool {
             Stream::Normal => normal.clone(),
             Stream::Low => low.clone(),
         }
+    }
+
+    /// Where all values are at this instant.
+    pub fn accounts(&self) -> Accounts {
+        let state = lock(&self.state); // whoever counts holds it
+        let waiting = state.lanes.iter().map(|l| l.waiting.values).sum();
+        let (produced, delivered) = (self.stats.produced.load(Relaxed), self.stats.delivered.load(Relaxed));
+        Accounts { produced, delivered, waiting, lost: self.stats.lost.values() }
+    }
+
+    /// Messages and values that wait, stream by stream.
+    pub fn waiting(&self) -> [(Stream, u64, u64); 3] {
+        let state = lock(&self.state);
+        STREAMS.map(|stream| (stream, state.lane(stream).waiting.records, state.lane(stream).waiting.values))
+    }
+
+    /// Messages and values that wait and are not on a disk, stream by stream; without one (`is_kept` is false) that is all.
+    fn waiting_in_memory(&self, is_kept: bool) -> [(Stream, u64, u64); 3] {
+        let all = self.waiting();
+        let state = lock(&self.state);
+        all.map(|(stream, messages, values)| match is_kept {
+            true => {
+                let waiting = state.lane(stream).waiting_volatile();
+                (stream, waiting.records, waiting.values)
+            }
+            false => (stream, messages, values),
+        })
     }
 
     /// Nothing waits.

@@ -8,11 +8,12 @@
 //!   order:  live of high, normal, low; then the backlog of high, normal, low, no faster than its rate
 //! ```
 //!
-//! With replay in order there is one track: it begins at the first record that is not done. The outlet holds no lock between calls, and
+//! While a track is read from disk, less important ones of its kind wait for it, for [`PATIENCE`]: alarms are before what waited beside them
+//! in memory. With replay in order there is one track: it begins at the first record that is not done. The outlet holds no lock between calls, and
 //! reads no disk itself: it asks for a [`Load`], which blocks and can be run elsewhere.
 
 use super::disk::{Disk, read_up_to};
-use super::lane::Hint;
+use super::lane::{Hint, Waiting};
 use super::record::{self, Found, Kind, Record};
 use super::segment::{SEGMENT_HEADER, Segment};
 use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant};
 const CHUNK: usize = 256 << 10;
 /// The rate of a backlog may run ahead by so much of a second.
 const BURST: f64 = 0.1;
+
+/// So long less important streams wait for a piece that is being read.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How what waited is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct Ticket {
     pub bytes: u32,
     /// Whether it waited.
     pub is_backlog: bool,
+    /// It is a notice about a loss.
+    pub is_notice: bool,
 }
 
 /// What comes next.
@@ -133,7 +139,8 @@ struct Track {
     end: Option<u64>,
     hint: Hint,
     chunk: Option<Chunk>,
-    is_loading: bool,
+    /// A piece is being read, since then.
+    loading: Option<Instant>,
     /// Something between `next` and what comes is damaged.
     is_damaged: bool,
 }
@@ -174,6 +181,7 @@ impl Outlet {
             *live = Track { next: split, ..Track::default() };
             *backlog = Track { next: lane.done.first, end: Some(split), ..Track::default() };
             lane.read_to = split;
+            lane.handed = [(split, split), (lane.done.first, lane.done.first)];
         }
         self.turn += 1;
         self.credit = 0.0;
@@ -189,7 +197,7 @@ impl Outlet {
     /// The next record, given to `make` under the spool's lock; what `make` does not take yet stays next in its stream. Does not
     /// block on a disk.
     pub fn next<T>(&mut self, now: Instant, mut make: impl FnMut(Stream, &Record<'_>) -> Option<T>) -> Next<T> {
-        let mut waits = None;
+        let (mut waits, mut reads) = (None, None);
         for track in [LIVE, BACKLOG] {
             for stream in STREAMS {
                 let limited = track == BACKLOG && self.rate.is_some();
@@ -197,8 +205,13 @@ impl Outlet {
                     waits = Some(until);
                     continue;
                 }
-                match self.fetch(stream, track, &mut make) {
-                    Next::Empty | Next::Wait(_) => {}
+                match self.fetch((stream, track), now, &mut make) {
+                    Next::Empty => {}
+                    Next::Wait(until) if now < until => {
+                        reads = Some(reads.map_or(until, |other: Instant| other.min(until)));
+                        break;
+                    }
+                    Next::Wait(_) => {}
                     found => {
                         if limited && matches!(found, Next::Record(..)) {
                             self.credit -= 1.0;
@@ -208,10 +221,8 @@ impl Outlet {
                 }
             }
         }
-        match waits.filter(|_| self.has_backlog()) {
-            Some(until) => Next::Wait(until),
-            None => Next::Empty,
-        }
+        let waits = waits.filter(|_| self.has_backlog());
+        waits.into_iter().chain(reads).min().map_or(Next::Empty, Next::Wait)
     }
 
     fn has_backlog(&self) -> bool {
@@ -227,10 +238,11 @@ impl Outlet {
         (self.credit < 1.0).then(|| now + Duration::from_secs_f64((1.0 - self.credit) / rate.max(0.001)))
     }
 
+    /// What comes next of one track; it waits while a piece of it is being read.
     fn fetch<T>(
         &mut self,
-        stream: Stream,
-        track: usize,
+        (stream, track): (Stream, usize),
+        now: Instant,
         make: &mut impl FnMut(Stream, &Record<'_>) -> Option<T>,
     ) -> Next<T> {
         let (spool, turn) = (self.spool.clone(), self.turn);
@@ -262,6 +274,7 @@ impl Outlet {
                 if track == LIVE {
                     lane.read_to = own.next;
                 }
+                lane.hand_out(track, own.next);
                 return Next::Record(ticket, made);
             }
             let segment = lane.segment_for(want);
@@ -272,10 +285,10 @@ impl Outlet {
             };
             let done = &lane.done;
             let Some(chunk) = own.chunk.as_mut().filter(|c| c.segment == (segment.id, segment.level)) else {
-                if own.is_loading {
-                    return Next::Empty;
+                if let Some(since) = own.loading {
+                    return Next::Wait(since + PATIENCE);
                 }
-                own.is_loading = true;
+                own.loading = Some(now);
                 return Next::Load(load(&spool, (stream, track, turn), segment, SEGMENT_HEADER, Vec::new()));
             };
             let rest = chunk.bytes.get(chunk.used..).unwrap_or_default();
@@ -297,10 +310,10 @@ impl Outlet {
                         return Next::Empty;
                     }
                     if std::mem::take(&mut own.is_damaged) && record.sequence > want {
-                        let (from, to, reason) = (want, record.sequence - 1, Reason::Damaged);
-                        let loss = Loss { stream, from, to, records: to + 1 - from, values: 0, bytes: 0, reason };
                         chunk.used -= length; // it is looked at again
-                        spool.lose(&mut state, &[loss]);
+                        let gaps = done.gaps(want, record.sequence - 1);
+                        let losses: Vec<Loss> = gaps.map(|(from, to)| Loss::of_damage(stream, from, to)).collect();
+                        spool.lose(&mut state, &losses);
                         continue;
                     }
                     let Some(made) = make(stream, &record) else {
@@ -309,13 +322,16 @@ impl Outlet {
                     };
                     let ticket = ticket(stream, before, &record, length, track);
                     own.next = record.sequence + 1;
+                    lane.hand_out(track, own.next);
                     return Next::Record(ticket, made);
                 }
-                _ if own.is_loading => return Next::Empty,
-                Found::Part(_) if more_on_disk => return more(&spool, (stream, track, turn), segment, own),
+                _ if own.loading.is_some() => {
+                    return own.loading.map_or(Next::Empty, |since| Next::Wait(since + PATIENCE));
+                }
+                Found::Part(_) if more_on_disk => return more(&spool, (stream, track, turn), segment, own, now),
                 // The last bytes of what was read may be the beginning of a record.
                 Found::Damage if more_on_disk && rest.len() < record::HEAD => {
-                    return more(&spool, (stream, track, turn), segment, own);
+                    return more(&spool, (stream, track, turn), segment, own, now);
                 }
                 Found::Damage if !rest.is_empty() => {
                     own.is_damaged = true;
@@ -332,10 +348,10 @@ impl Outlet {
                     let (from, to) = (want, segment.last.min(own.end.map_or(u64::MAX, |end| end - 1)));
                     own.chunk = None;
                     own.next = to + 1;
-                    if std::mem::take(&mut own.is_damaged) && to >= from {
-                        let records = to + 1 - from;
-                        let loss = Loss { stream, from, to, records, values: 0, bytes: 0, reason: Reason::Damaged };
-                        spool.lose(&mut state, &[loss]);
+                    if std::mem::take(&mut own.is_damaged) {
+                        let gaps = done.gaps(from, to);
+                        let losses: Vec<Loss> = gaps.map(|(from, to)| Loss::of_damage(stream, from, to)).collect();
+                        spool.lose(&mut state, &losses);
                     }
                 }
             }
@@ -348,7 +364,7 @@ impl Outlet {
             return;
         }
         let Some(track) = self.tracks.get_mut(load.stream).and_then(|t| t.get_mut(load.track)) else { return };
-        track.is_loading = false;
+        track.loading = None;
         match load.result {
             Some(Ok(())) => {
                 let segment = (load.segment.id, load.segment.level);
@@ -381,41 +397,40 @@ impl Outlet {
 
     /// The broker has acknowledged it.
     pub fn acknowledge(&self, ticket: &Ticket) {
-        self.finish(ticket);
-        self.spool.stats.delivered.fetch_add(u64::from(ticket.values), Relaxed);
+        let (spool, stats) = (&self.spool, &self.spool.stats);
+        let mut state = lock(&spool.state);
+        let lane = state.lane_mut(ticket.stream);
+        // What was dropped while it was on its way is told as lost, and stays so.
+        if !lane.done.has(ticket.sequence) {
+            let went = Waiting { records: 1, bytes: u64::from(ticket.bytes), values: u64::from(ticket.values) };
+            let unknown = lane.finish((ticket.from.min(ticket.sequence), ticket.sequence), went);
+            stats.lost.damaged_values(unknown);
+            stats.delivered.fetch_add(u64::from(ticket.values), Relaxed);
+            stats.drained.fetch_add(1, Relaxed);
+        }
+        stats.rates.went(u64::from(ticket.bytes));
+        spool.show_waiting(&state);
     }
 
-    /// The broker has refused it, and it is not sent again.
-    pub fn refuse(&self, ticket: &Ticket) {
-        self.finish(ticket);
-        self.spool.stats.refused.fetch_add(u64::from(ticket.values), Relaxed);
-    }
-
-    /// The broker takes no message of this size: it is lost, and told.
-    pub fn too_large(&self, ticket: &Ticket) {
+    /// The broker does not take it, now or ever: it is lost, and told.
+    pub fn give_up(&self, ticket: &Ticket, reason: Reason) {
+        let Ticket { stream, sequence, is_notice, .. } = *ticket;
         let mut state = lock(&self.spool.state);
-        let (stream, from, to) = (ticket.stream, ticket.sequence, ticket.sequence);
-        let (values, bytes) = (u64::from(ticket.values), u64::from(ticket.bytes));
-        let loss = Loss { stream, from, to, records: 1, values, bytes, reason: Reason::TooLarge };
-        self.spool.lose(&mut state, &[loss]);
+        if !state.lane(stream).done.has(sequence) {
+            let (values, bytes) = (u64::from(ticket.values), u64::from(ticket.bytes));
+            let (from, to) = (sequence, sequence);
+            self.spool.lose(&mut state, &[Loss { stream, from, to, records: 1, values, bytes, reason, is_notice }]);
+        }
+        self.spool.show_waiting(&state);
         drop(state);
         self.spool.wake.notify_one();
-    }
-
-    fn finish(&self, ticket: &Ticket) {
-        let mut state = lock(&self.spool.state);
-        let lane = state.lane_mut(ticket.stream);
-        if !lane.done.has(ticket.sequence) {
-            lane.finish((ticket.from.min(ticket.sequence), ticket.sequence), 1, u64::from(ticket.bytes));
-        }
-        self.spool.stats.rates.went(u64::from(ticket.bytes));
-        self.spool.show_waiting(&state);
     }
 }
 
 fn ticket(stream: Stream, from: u64, record: &Record<'_>, length: usize, track: usize) -> Ticket {
     let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-    Ticket { stream, from, sequence: record.sequence, values: record.values, bytes, is_backlog: track == BACKLOG }
+    let (is_backlog, is_notice) = (track == BACKLOG, record.kind == Kind::Loss);
+    Ticket { stream, from, sequence: record.sequence, values: record.values, bytes, is_backlog, is_notice }
 }
 
 fn load(spool: &Spool, (stream, track, turn): (Stream, usize, u64), segment: Segment, at: u64, bytes: Vec<u8>) -> Load {
@@ -424,8 +439,8 @@ fn load(spool: &Spool, (stream, track, turn): (Stream, usize, u64), segment: Seg
 }
 
 /// The piece that follows what was read.
-fn more<T>(spool: &Spool, whose: (Stream, usize, u64), segment: Segment, own: &mut Track) -> Next<T> {
+fn more<T>(spool: &Spool, whose: (Stream, usize, u64), segment: Segment, own: &mut Track, now: Instant) -> Next<T> {
     let Some(chunk) = &mut own.chunk else { return Next::Empty };
-    own.is_loading = true;
+    own.loading = Some(now);
     Next::Load(load(spool, whose, segment, chunk.at + chunk.used as u64, std::mem::take(&mut chunk.bytes)))
 }

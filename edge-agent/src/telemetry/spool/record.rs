@@ -144,6 +144,11 @@ pub fn sequence(bytes: &[u8]) -> u64 {
     u64_at(bytes, 12)
 }
 
+/// Values in the record at the beginning of bytes that this process wrote.
+pub fn values(bytes: &[u8]) -> u32 {
+    u32_at(bytes, 36)
+}
+
 /// When the record at the beginning of bytes that this process wrote was promised.
 pub fn at_ms(bytes: &[u8]) -> u64 {
     u64_at(bytes, 24)

@@ -6,16 +6,15 @@
 //! | `drop-low-priority` | the oldest segment of `low`, then of `normal`, then of `high` |
 //! | `thin` | of the oldest segments of `low`, then of `normal`, all but every n-th record of each series, up to three times; then as above |
 //!
-//! A loss record is not lost with the segment it lies in: it is told again.
+//! A notice about a loss is not lost with the segment it lies in: it moves on to the newest.
 
 use super::done::Done;
-use super::lane::Lane;
+use super::lane::{Lane, Waiting};
 use super::record::{self, Kind};
 use super::segment::{self, Segment};
 use super::writer::LaneWriter;
 use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// How often a segment is thinned before it is dropped.
 const LEVEL_MAX: u32 = 3;
@@ -34,8 +33,23 @@ pub enum Retention {
 /// Losses in some bytes that this process wrote or has checked: every stretch that is not done, apart from others.
 pub(super) fn losses_of(bytes: &[u8], stream: Stream, done: &Done, reason: Reason) -> Vec<Loss> {
     let mut stretches = Stretches::new(stream, reason);
-    record::walk(bytes).for_each(|(range, r)| stretches.take(&r, range.len(), done));
+    record::walk(bytes).for_each(|(range, r)| stretches.take(&Seen::of(&r, range.len()), done));
     stretches.losses
+}
+
+/// A record that was seen in a segment.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    sequence: u64,
+    values: u32,
+    bytes: usize,
+    kind: Kind,
+}
+
+impl Seen {
+    fn of(record: &record::Record<'_>, bytes: usize) -> Seen {
+        Seen { sequence: record.sequence, values: record.values, bytes, kind: record.kind }
+    }
 }
 
 /// Puts lost records together to stretches. Records between which something was delivered are apart.
@@ -50,14 +64,16 @@ impl Stretches {
         Stretches { stream, reason, losses: Vec::new() }
     }
 
-    fn take(&mut self, record: &record::Record<'_>, length: usize, done: &Done) {
-        let sequence = record.sequence;
-        if record.kind == Kind::Skip || done.has(sequence) {
+    fn take(&mut self, seen: &Seen, done: &Done) {
+        let Seen { sequence, kind, .. } = *seen;
+        if kind == Kind::Skip || done.has(sequence) {
             return;
         }
-        let (values, bytes) = (u64::from(record.values), length as u64);
+        let (values, bytes, is_notice) = (u64::from(seen.values), seen.bytes as u64, kind == Kind::Loss);
         // Sequences that are not there and were not delivered have been thinned out, and told then.
-        let joined = |loss: &&mut Loss| done.islands.iter().all(|(from, to)| *to <= loss.to || *from >= sequence);
+        let joined = |loss: &&mut Loss| {
+            loss.is_notice == is_notice && done.islands.iter().all(|(from, to)| *to <= loss.to || *from >= sequence)
+        };
         match self.losses.last_mut().filter(joined) {
             Some(loss) => {
                 (loss.to, loss.records) = (sequence, loss.records + 1);
@@ -65,10 +81,23 @@ impl Stretches {
             }
             None => {
                 let (stream, reason) = (self.stream, self.reason);
-                self.losses.push(Loss { stream, from: sequence, to: sequence, records: 1, values, bytes, reason });
+                let (from, to) = (sequence, sequence);
+                self.losses.push(Loss { stream, from, to, records: 1, values, bytes, reason, is_notice });
             }
         }
     }
+}
+
+/// Stretches of a segment that are neither there nor done nor left out on purpose.
+fn damaged<'a>(seen: &'a [Seen], segment: &Segment, done: &'a Done) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let (mut behind, last) = (segment.first.saturating_sub(1), segment.last);
+    let end = Seen { sequence: last + 1, values: 0, bytes: 0, kind: Kind::Json };
+    seen.iter().copied().chain([end]).flat_map(move |s| {
+        let gap = (behind + 1, s.sequence.saturating_sub(1).min(last));
+        let is_gap = s.kind != Kind::Skip && gap.0 <= gap.1;
+        behind = behind.max(s.sequence);
+        is_gap.then(|| done.gaps(gap.0, gap.1)).into_iter().flatten()
+    })
 }
 
 /// What is to be done to make room.
@@ -91,7 +120,9 @@ impl Spool {
                 self.drop_segment(writer, stream, old, Reason::Age);
             }
         }
-        loop {
+        // Notices move on, and take room again: what is there now is looked at once.
+        let segments: usize = lock(&self.state).lanes.iter().map(|l| l.segments.len()).sum();
+        for _ in 0..=segments * (1 + LEVEL_MAX as usize) {
             let step = {
                 let state = lock(&self.state);
                 let used: u64 = state.lanes.iter().map(Lane::disk_bytes).sum();
@@ -137,9 +168,8 @@ impl Spool {
                     streams().rev().filter(|(stream, _)| *stream != Stream::High).find_map(|(stream, lane)| {
                         // The newest is still being written.
                         let closed = lane.segments.len().saturating_sub(1);
-                        let least =
-                            lane.segments.iter().take(closed).map(|s| s.level).min().filter(|l| *l < LEVEL_MAX)?;
-                        let segment = lane.segments.iter().find(|s| s.level == least)?;
+                        let may = |s: &&Segment| s.level < LEVEL_MAX && !lane.is_handed_out(s);
+                        let segment = lane.segments.iter().take(closed).filter(may).min_by_key(|s| s.level)?;
                         Some(Step::Thin(stream, *segment, keep))
                     });
                 thinner.or_else(least)
@@ -152,31 +182,37 @@ impl Spool {
         if writer.active_id() == Some(segment.id) {
             writer.rotate();
         }
-        let done = lock(&self.state).lane(stream).done.clone();
-        let (mut stretches, mut told) = (Stretches::new(stream, reason), Vec::new());
+        let (mut seen, mut notices) = (Vec::new(), Vec::new());
         if let Ok(file) = writer.disk.open(&segment.name()) {
             let _ = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
-                if record.kind == Kind::Loss && !done.has(record.sequence) {
-                    told.extend_from_slice(bytes);
-                } else {
-                    stretches.take(&record, bytes.len(), &done);
+                seen.push(Seen::of(&record, bytes.len()));
+                if record.kind == Kind::Loss {
+                    notices.extend_from_slice(bytes);
                 }
             });
         }
         let mut state = lock(&self.state);
-        let repeated = record::walk(&told).count() as u64;
-        if repeated > 0 {
-            state.lane_mut(Stream::High).append(&told);
-        }
         let lane = state.lane_mut(stream);
         lane.segments.retain(|s| s.id != segment.id);
-        lane.waiting.take(repeated, told.len() as u64);
-        self.lose(&mut state, &stretches.losses);
-        state.lane_mut(stream).finish((segment.first, segment.last), 0, 0);
-        let (done, next) = (state.lane(stream).done.clone(), state.lane(stream).next);
+        let done = lane.done.clone(); // as it is now: some may have been acknowledged while the segment was read
+        let mut losses: Vec<Loss> =
+            damaged(&seen, &segment, &done).map(|(a, b)| Loss::of_damage(stream, a, b)).collect();
+        let mut stretches = Stretches::new(stream, reason);
+        seen.iter().filter(|s| s.kind != Kind::Loss).for_each(|s| stretches.take(s, &done));
+        for (range, record) in record::walk(&notices).filter(|(_, r)| !done.has(r.sequence)) {
+            let went = Waiting { records: 1, bytes: range.len() as u64, values: u64::from(record.values) };
+            let unknown = state.lane_mut(stream).finish((record.sequence, record.sequence), went);
+            self.stats.lost.damaged_values(unknown);
+            state.lane_mut(Stream::High).append(notices.get(range).unwrap_or_default());
+        }
+        losses.append(&mut stretches.losses);
+        self.lose(&mut state, &losses);
+        let unknown = state.lane_mut(stream).finish((segment.first, segment.last), Waiting::default());
+        self.stats.lost.damaged_values(unknown);
+        let mark = state.mark(stream);
         self.show(&state);
         drop(state);
-        let _ = writer.save_cursor(done, next, true, false);
+        let _ = writer.save_cursor(mark, true, false);
         writer.disk.remove(&segment.name()).is_ok()
     }
 
@@ -195,6 +231,7 @@ impl Spool {
             values: 0,
             bytes: 0,
             reason: Reason::Thinned(keep),
+            is_notice: false,
         };
         let read = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
             if record.kind == Kind::Skip || done.has(record.sequence) {
@@ -235,10 +272,17 @@ impl Spool {
         }
         let mut state = lock(&self.state);
         let lane = state.lane_mut(stream);
+        if lane.is_handed_out(&segment) {
+            // Meanwhile: what is left out may be delivered all the same, and would be both.
+            let _ = writer.disk.remove(&thinned.name());
+            return false;
+        }
         lane.segments.iter_mut().filter(|s| s.id == segment.id).for_each(|s| *s = thinned);
-        lane.waiting.take(loss.records, loss.bytes);
-        self.stats.lost.fetch_add(loss.values, Relaxed);
-        self.tell(&mut state, &loss);
+        lane.forget(segment.last);
+        let went = Waiting { records: loss.records, bytes: loss.bytes, values: loss.values };
+        let unknown = lane.waiting.take(went);
+        self.stats.lost.damaged_values(unknown);
+        self.note(&mut state, &loss);
         drop(state);
         let _ = writer.disk.remove(&segment.name());
         true

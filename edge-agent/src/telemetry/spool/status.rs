@@ -1,6 +1,8 @@
 //! What the spool counts, and what follows from it: how full it is, how long it lasts, when it will be empty. For metrics and
 //! `edge-agent status`.
 
+use super::Reason;
+use super::tally::Lost;
 use crate::metrics::histogram::Histogram;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,16 +18,16 @@ pub struct SpoolStats {
     pub produced: AtomicU64,
     /// Values acknowledged by the broker.
     pub delivered: AtomicU64,
-    /// Values dropped: the spool was full or they were too old.
-    pub lost: AtomicU64,
-    /// Values the broker refused.
-    pub refused: AtomicU64,
+    /// What was lost, by reason.
+    pub lost: Lost,
+    /// Values waiting.
+    pub waiting_values: AtomicU64,
+    /// Messages delivered or lost since the start: while something waits for a broker that is there, this rises.
+    pub drained: AtomicU64,
     /// Messages waiting.
     pub waiting: AtomicU64,
     /// Bytes of them.
     pub waiting_bytes: AtomicU64,
-    /// Records that damage took.
-    pub damaged: AtomicU64,
     /// Bytes on disk, of what is done too: a segment goes when all in it is.
     pub disk_bytes: AtomicU64,
     /// Bytes that no disk holds yet.
@@ -137,8 +139,8 @@ impl SpoolStatus {
             full_in_s: if waiting <= AFLOAT { None } else { after(room, in_bytes_per_s - out_bytes_per_s) },
             drained_in_s: drained.or_else(|| after(waiting_bytes as f64, out_bytes_per_s - in_bytes_per_s)),
             lasts_s: after(room, in_bytes_per_s),
-            lost: stats.lost.load(Relaxed),
-            damaged: stats.damaged.load(Relaxed),
+            lost: stats.lost.values(),
+            damaged: stats.lost.of(Reason::Damaged).0,
             is_failing: stats.is_failing.load(Relaxed),
         }
     }

@@ -48,30 +48,30 @@ impl Spool {
         self.remove_done(&mut writers);
         self.keep_to_limits(&mut writers);
         for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
-            let (done, next) = {
-                let state = lock(&self.state);
-                (state.lane(stream).done.clone(), state.lane(stream).next)
-            };
-            let _ = writer.save_cursor(done, next, false, false);
+            let mark = lock(&self.state).mark(stream);
+            let _ = writer.save_cursor(mark, false, false);
         }
         drop(writers);
-        self.show(&lock(&self.state));
+        let mut state = lock(&self.state);
+        state.saying.look(Instant::now());
+        self.show(&state);
+        drop(state);
         self.stats.rates.look(Instant::now());
     }
 
     /// Removes segments of which every record is done. The cursor says so first, durably.
     fn remove_done(&self, writers: &mut [LaneWriter; 3]) {
         for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
-            let (gone, done, next) = {
+            let (gone, mark) = {
                 let mut state = lock(&self.state);
                 let lane = state.lane_mut(stream);
                 lane.tidy();
                 let active = writer.active_id();
                 let is_gone = |s: &segment::Segment| Some(s.id) != active && lane.done.open_from(s.first) > s.last;
                 let gone: Vec<_> = lane.segments.iter().filter(|s| is_gone(s)).copied().collect();
-                (gone, lane.done.clone(), lane.next)
+                (gone, state.mark(stream))
             };
-            if gone.is_empty() || writer.save_cursor(done, next, true, false).is_err() {
+            if gone.is_empty() || writer.save_cursor(mark, true, false).is_err() {
                 continue;
             }
             lock(&self.state).lane_mut(stream).segments.retain(|s| !gone.iter().any(|g| g.id == s.id));
@@ -128,11 +128,8 @@ impl Spool {
         let mut writers = lock(&self.writers);
         self.remove_done(&mut writers);
         for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
-            let (done, next) = {
-                let state = lock(&self.state);
-                (state.lane(stream).done.clone(), state.lane(stream).next)
-            };
-            let _ = writer.save_cursor(done, next, true, committed);
+            let mark = lock(&self.state).mark(stream);
+            let _ = writer.save_cursor(mark, true, committed);
         }
     }
 }
@@ -158,9 +155,19 @@ pub struct SpoolHandle {
 }
 
 impl SpoolHandle {
-    /// Commits what is left, and ends the thread. Blocks.
-    pub fn stop(mut self) {
+    /// Commits what is left, and ends the thread. Blocks. Says what is given up: what waits in memory, if there is no disk or it takes
+    /// nothing.
+    pub fn stop(mut self) -> Option<String> {
         self.end();
+        let is_kept = self._held.is_some();
+        let rows = self.spool.waiting_in_memory(is_kept);
+        let rows = rows.into_iter().filter(|(_, messages, _)| *messages > 0);
+        let said: Vec<String> = rows
+            .map(|(stream, messages, values)| format!("{} {messages} messages ({values} values)", stream.name()))
+            .collect();
+        let why =
+            if is_kept { "given up, for the disk takes nothing" } else { "given up with the memory they waited in" };
+        (!said.is_empty()).then(|| format!("{why}: {}", said.join(", ")))
     }
 
     fn end(&mut self) {

@@ -6,7 +6,7 @@
 use super::cursor::{Cursor, CursorFile};
 use super::disk::{Disk, DiskFile};
 use super::done::Done;
-use super::lane::{Batch, Waiting};
+use super::lane::{Batch, Jump, Mark, Waiting};
 use super::record;
 use super::segment::{self, Scan, Segment};
 use std::borrow::Cow;
@@ -58,14 +58,10 @@ pub(super) struct Found {
     pub(super) next: u64,
     /// Records that are not done, and the values in them.
     pub(super) waiting: Waiting,
-    /// Values in them.
-    pub(super) values: u64,
     /// Stretches that damage has taken, both ends included.
     pub(super) damaged: Vec<(u64, u64)>,
-    /// Damage with nothing behind it that would say how much is missing.
-    pub(super) torn: u64,
-    /// Sequences that were reserved by a run that was not stopped.
-    pub(super) unused: Option<(u64, u64)>,
+    /// The numbers go on above those that a run that was not stopped had reserved.
+    pub(super) jump: Option<Jump>,
 }
 
 impl LaneWriter {
@@ -79,15 +75,15 @@ impl LaneWriter {
             done: known.done.clone(),
             next: known.next.max(1),
             waiting: Waiting::default(),
-            values: 0,
             damaged: Vec::new(),
-            torn: 0,
-            unused: None,
+            jump: None,
         };
         let mut last = 0;
         for (n, (id, level)) in names.iter().enumerate() {
             let segment = Segment { level: *level, ..Segment::empty(*id) };
-            read_segment(&*disk, segment, n + 1 == names.len(), &mut last, &mut found)?;
+            // Before the first record on disk nothing is missing that the cursor does not know of.
+            let base = if cursor.is_some() { known.done.first - 1 } else { u64::MAX };
+            read_segment(&*disk, segment, n + 1 == names.len(), (&mut last, base), &mut found)?;
         }
         // Without a cursor nobody knows which sequences were used after the last one on disk.
         let lost_cursor = cursor.is_none() && last > 0;
@@ -98,14 +94,19 @@ impl LaneWriter {
             // Whatever is between was done before the stop, or damage took it from the end.
             missing(&found.done.clone(), last.max(found.done.first.saturating_sub(1)) + 1, found.next - 1, &mut found);
         }
+        let mut jump_from = 0;
         if !clean && known_reserved > last + 1 {
             let from = found.done.open_from(last + 1).min(known_reserved);
-            found.unused = (from < known_reserved).then_some((from, known_reserved - 1));
+            jump_from = if from < known_reserved { from } else { 0 };
             found.next = found.next.max(known_reserved);
             found.done.add(last + 1, known_reserved - 1);
         }
+        // Nobody has been told of an earlier one: it begins there.
+        let untold = if known.untold > 0 { known.untold } else { jump_from };
+        let jump = Jump { promised_to: untold.saturating_sub(1), continues_at: found.next, told_at: None };
+        found.jump = (untold > 0).then_some(jump);
         let reserved = found.next + RESERVE;
-        let cursor = Cursor { done: found.done.clone(), next: found.next, reserved, clean: false };
+        let cursor = Cursor { done: found.done.clone(), next: found.next, reserved, clean: false, untold };
         cursor_file.write(&cursor, true)?;
         let next_id = names.last().map_or(1, |(id, _)| id + 1);
         let writer = LaneWriter {
@@ -222,15 +223,16 @@ impl LaneWriter {
     }
 
     /// Writes the cursor if it has changed. Waits for the disk when sequences have to be reserved, or when it is asked to.
-    pub(super) fn save_cursor(&mut self, done: Done, next: u64, durably: bool, clean: bool) -> io::Result<()> {
+    pub(super) fn save_cursor(&mut self, mark: Mark, durably: bool, clean: bool) -> io::Result<()> {
+        let Mark { done, next, untold } = mark;
         let reserve = self.reserved < next.saturating_add(RESERVE / 2);
         let reserved = if reserve { next + RESERVE } else { self.reserved };
-        let cursor = Cursor { done, next, reserved, clean };
+        let cursor = Cursor { done, next, reserved, clean, untold };
         if cursor == self.last_cursor && !durably {
             return Ok(());
         }
         // A cursor without news but the next sequence need not be written.
-        if !durably && !reserve && cursor.done == self.last_cursor.done {
+        if !durably && !reserve && (&cursor.done, untold) == (&self.last_cursor.done, self.last_cursor.untold) {
             return Ok(());
         }
         self.cursor.write(&cursor, durably || reserve || clean)?;
@@ -292,26 +294,20 @@ impl<'a> Pieces<'a> {
 
 /// Sequences from..=to of which nothing was found.
 fn missing(done: &Done, from: u64, to: u64, found: &mut Found) {
-    let mut at = done.open_from(from);
-    while at <= to {
-        let island = done.islands.iter().find(|(begin, _)| *begin > at).map_or(u64::MAX, |(begin, _)| *begin);
-        let end = to.min(island - 1);
-        found.damaged.push((at, end));
-        at = done.open_from(end + 1);
-    }
+    found.damaged.extend(done.gaps(from, to));
 }
 
 fn read_segment(
     disk: &dyn Disk,
     mut segment: Segment,
     is_newest: bool,
-    last: &mut u64,
+    (last, base): (&mut u64, u64),
     found: &mut Found,
 ) -> io::Result<()> {
     let file = disk.open(&segment.name())?;
     let done = found.done.clone();
     let mut gaps: Vec<(u64, u64)> = Vec::new();
-    let (mut waiting, mut values, mut end, mut behind) = (found.waiting, found.values, 0, *last);
+    let (mut waiting, mut end, mut behind) = (found.waiting, 0, *last);
     let Scan { damaged, end: good } = segment::scan(&*file, (0, u64::MAX), |record, bytes, _| {
         if record.kind == record::Kind::Skip {
             behind = behind.max(record.sequence);
@@ -320,27 +316,26 @@ fn read_segment(
         if record.sequence <= behind {
             return; // written anew after an error, and both are there
         }
-        if behind > 0 && record.sequence > behind + 1 {
-            gaps.push((behind + 1, record.sequence - 1));
+        let before = if behind > 0 { behind } else { base };
+        if record.sequence > before.saturating_add(1) {
+            gaps.push((before + 1, record.sequence - 1));
         }
         behind = record.sequence;
         end = record.sequence;
         segment.note(&record);
         if !done.has(record.sequence) {
-            waiting.add(1, bytes.len() as u64);
-            values += u64::from(record.values);
+            waiting.add(Waiting { records: 1, bytes: bytes.len() as u64, values: u64::from(record.values) });
         }
     })?;
     file.let_go(0..good);
     *last = behind;
     gaps.iter().for_each(|(from, to)| missing(&done, *from, *to, found));
-    (found.waiting, found.values) = (waiting, values);
+    found.waiting = waiting;
     segment.length = good;
     if is_newest && damaged > 0 {
         // A tail that was torn by a crash is cut, so that nothing is taken for a record later.
         file.set_len(good)?;
         file.sync()?;
-        found.torn += u64::from(gaps.is_empty());
     }
     if end > 0 {
         found.segments.push_back(segment);
