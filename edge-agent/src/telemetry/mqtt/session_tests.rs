@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::face::Face;
+use super::poison::Care;
 use super::session::{Answers, Ended, Session};
 use super::wire::{Hello, Message, Version, Wire};
 use crate::alarms::AlarmDesk;
@@ -126,6 +127,8 @@ fn plan(version: Version) -> MqttPlan {
         brokers: vec![Broker::plain("127.0.0.1", 1)],
         tls: None,
         version,
+        falls_back: false,
+        retain: true,
         client_id: "gw".into(),
         status_topic: "t/status".into(),
         loss_topic: "t/lost".into(),
@@ -177,7 +180,7 @@ impl Bench {
             nudge: face.nudge(),
             look_every: face.look_every(),
             with_will: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            told: Default::default(),
         };
         let outlet = Outlet::new(spool.clone(), Replay::LiveFirst, None);
         Bench { spool, shared, outlet, face, answers: Answers::new(answers), answering, version }
@@ -188,10 +191,12 @@ impl Bench {
         let (ours, theirs) = duplex(1 << 20);
         tokio::spawn(broker(theirs, self.version, ways, seen.clone()));
         let will = self.face.will();
-        let hello = Hello { version: self.version, client_id: "gw", keep_alive: KEEP_ALIVE, login: None, will: &will };
+        let (version, client_id) = (self.version, "gw");
+        let hello = Hello { version, client_id, keep_alive: KEEP_ALIVE, login: None, will: &will, keeps: true };
         let wire = Wire::open(Box::new(ours), hello).await.unwrap();
         self.outlet.restart();
-        let mut session = Session::new(wire, &mut *self.face, &mut self.outlet, &self.shared, &mut self.answers, 64);
+        let mut session =
+            Session::new(wire, &mut *self.face, &mut self.outlet, &self.shared, &mut self.answers, 64, Care::default());
         session.run(stop).await
     }
 
@@ -233,7 +238,7 @@ async fn a_broker_that_does_not_answer_a_ping_is_left_a_keep_alive_after_it() {
         let ways = Ways { ping_after: Duration::from_secs(3600), ..Ways::default() };
         let began = Instant::now();
         let Ended::Lost(why) = bench.connect(ways, &seen, &mut stopped).await else { panic!() };
-        assert_eq!((why.as_str(), began.elapsed().as_secs()), ("the broker is silent", 10));
+        assert_eq!((why.to_string().as_str(), began.elapsed().as_secs()), ("the broker is silent", 10));
     }
 }
 
@@ -246,7 +251,7 @@ async fn a_broker_that_acknowledges_nothing_is_left_although_it_answers_pings() 
     let ways = Ways { ack_after: Duration::from_secs(3600), ..Ways::default() };
     let began = Instant::now();
     let Ended::Lost(why) = bench.connect(ways, &seen, &mut stopped).await else { panic!() };
-    assert_eq!((why.as_str(), began.elapsed().as_secs()), ("the broker is silent", 60));
+    assert_eq!((why.to_string().as_str(), began.elapsed().as_secs()), ("the broker is silent", 60));
 }
 
 /// MQTT 5, 4.9: PUBLISH packets of QoS 1 without an acknowledgement are never more than the Receive Maximum, whoever said them.
