@@ -94,7 +94,7 @@ impl Agent {
             tracing::warn!("{} orders were under way when the gateway ended: they have failed", interrupted.len());
         }
         let desk = Desk::with(request_tx, names.groups(), ledger, known);
-        let mqtt_stats = Arc::new(MqttStats::default());
+        let mqtt_stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
         let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());

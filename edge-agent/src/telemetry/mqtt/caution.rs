@@ -143,6 +143,6 @@ impl Caution {
     /// What this connection has shown: so many messages are open, this one alone.
     pub(super) fn evidence(&mut self, open: usize, alone: Option<Ticket>) -> Evidence {
         let alone = self.alone.take().filter(|s| alone.is_some_and(|ticket| key(&s.ticket) == key(&ticket)));
-        Evidence { open, alone, taken: self.taken, cleared: std::mem::take(&mut self.cleared) }
+        Evidence { open, alone, taken: self.taken, cleared: std::mem::take(&mut self.cleared), was_born: false }
     }
 }

@@ -21,7 +21,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// The same where another client has our name: each of us ends the other's connection.
 const RIVAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// A connection that has held for so long was a good one: longer than any wait before it.
-const HELD: Duration = Duration::from_secs(10);
+pub(super) const HELD: Duration = Duration::from_secs(10);
 /// Then nobody else uses our name any more.
 const RIVAL_HELD: Duration = Duration::from_secs(120);
 /// After so many connections in a row that were hung up on at once there may be somebody who does; 3.1.1 has no way to say so.

@@ -39,7 +39,7 @@ use crate::telemetry::Spool;
 use crate::telemetry::spool::Outlet;
 use device_drivers::dial;
 use face::Face;
-use manners::{Manners, Past, Step, Waits};
+use manners::{HELD, Manners, Past, Step, Waits};
 use plain::Plain;
 use reason::{Code, Failure, Verdict};
 use session::{Answers, Ended, Session};
@@ -88,6 +88,20 @@ pub struct MqttStats {
     pub message_max: Arc<AtomicU64>,
 }
 
+/// Topic and payload that fit a packet of this size, however large its properties are.
+fn room(plan: &MqttPlan, packet_max: u32) -> u64 {
+    let user = plan.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>();
+    let overhead = PACKET_OVERHEAD.saturating_add(u32::try_from(user).unwrap_or(u32::MAX));
+    u64::from(packet_max.saturating_sub(overhead).max(1))
+}
+
+impl MqttStats {
+    /// Before the first connection: messages that are made now fit what most brokers take.
+    pub fn new(plan: &MqttPlan) -> MqttStats {
+        MqttStats { message_max: Arc::new(room(plan, FIRST_PACKET_MAX).into()), ..MqttStats::default() }
+    }
+}
+
 /// What one edge's sessions share.
 struct Shared {
     spool: Arc<Spool>,
@@ -123,6 +137,8 @@ pub struct Mqtt {
     answers: Answers,
     waits: Waits,
     last_error: String,
+    /// After that error it was said that there is a connection.
+    said_connected: bool,
     /// What is known of each broker.
     manners: Vec<Manners>,
 }
@@ -152,16 +168,8 @@ impl Mqtt {
             told: Default::default(),
         };
         let answers = Answers::new(answers);
-        let mqtt = Mqtt { plan, shared, face, answers, waits: Waits::new(seed), last_error: String::new(), manners };
-        mqtt.shared.stats.message_max.store(mqtt.room(FIRST_PACKET_MAX), Relaxed);
-        mqtt
-    }
-
-    /// Topic and payload that fit a packet of this size, however large its properties are.
-    fn room(&self, packet_max: u32) -> u64 {
-        let user = self.plan.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>();
-        let overhead = PACKET_OVERHEAD.saturating_add(u32::try_from(user).unwrap_or(u32::MAX));
-        u64::from(packet_max.saturating_sub(overhead).max(1))
+        let waits = Waits::new(seed);
+        Mqtt { plan, shared, face, answers, waits, last_error: String::new(), said_connected: false, manners }
     }
 
     /// Delivers until `stop` turns true, then what is left, as far as the broker takes it in a few seconds.
@@ -194,10 +202,14 @@ impl Mqtt {
                 Step::Waits if past.is_some() && !goes_on => brokers.len(),
                 Step::Waits => next + 1,
             };
+            // A connection that comes and goes is told once.
+            if past.is_some_and(|past| past.held >= HELD) {
+                self.last_error.clear();
+            }
             let why = format!("{broker}: {why}");
             if step == Step::Waits && why != self.last_error {
                 tracing::warn!("no MQTT: {why}; messages wait in the spool, trying again");
-                self.last_error = why;
+                (self.last_error, self.said_connected) = (why, false);
             }
         }
     }
@@ -225,13 +237,12 @@ impl Mqtt {
         manners.connected(&wire, broker);
         let care = manners.poison.care(began);
         let learned = manners.poison.fits().map(u64::from);
-        let room = wire.packet_max.map(|most| self.room(most)).into_iter().chain(learned).min();
+        let room = wire.packet_max.map(|most| room(&self.plan, most)).into_iter().chain(learned).min();
         let stats = self.shared.stats.clone();
         stats.message_max.store(room.unwrap_or(0), Relaxed);
-        if !self.last_error.is_empty() {
+        if !self.last_error.is_empty() && !std::mem::replace(&mut self.said_connected, true) {
             let waiting = self.shared.spool.stats.waiting.load(Relaxed);
             tracing::info!("connected to the MQTT broker {broker}; {waiting} messages waited");
-            self.last_error.clear();
         }
         stats.is_v5.store(version == Version::V5, Relaxed);
         stats.connected.store(true, Relaxed);
@@ -240,12 +251,13 @@ impl Mqtt {
         outlet.restart();
         let window = self.plan.window;
         let mut session = Session::new(wire, &mut *self.face, outlet, &self.shared, &mut self.answers, window, care);
-        let ended = session.run(stop).await;
+        let mut ended = session.run(stop).await;
         let mut past = Past { held: began.elapsed(), was_idle: false };
         match &ended {
             Ended::Lost(why) => {
                 let seen = std::mem::take(&mut session.evidence);
-                past.was_idle = seen.open == 0;
+                let was_born = seen.was_born;
+                past.was_idle = was_born && seen.open == 0;
                 let manners = self.manners.get_mut(nth);
                 if let Some((it, reason)) = manners.and_then(|m| m.poison.ended(seen, why, Instant::now())) {
                     let (bytes, sequence, stream) = (it.ticket.bytes, it.ticket.sequence, it.ticket.stream.name());
@@ -255,6 +267,9 @@ impl Mqtt {
                         it.topic
                     );
                     outlet.give_up(&it.ticket, reason);
+                }
+                if matches!(why, Failure::HungUp(_)) && version == Version::V311 && keeps && !was_born {
+                    ended = Ended::Lost(Failure::HungUpOverBirth);
                 }
             }
             _ => {

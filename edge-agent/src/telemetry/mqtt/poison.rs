@@ -54,6 +54,8 @@ pub(super) struct Evidence {
     pub(super) taken: u32,
     /// What was in doubt and was acknowledged.
     pub(super) cleared: Vec<Suspect>,
+    /// Our birth was acknowledged, or another message of our own.
+    pub(super) was_born: bool,
 }
 
 /// Messages to a topic, from a size on.
@@ -117,7 +119,9 @@ impl Poison {
 
     /// A size that the broker surely takes, and something near the largest that it may.
     pub(super) fn fits(&self) -> Option<u32> {
-        let (size, _) = self.too_large?;
+        // Where it may have been the size, smaller messages are worth trying.
+        let doubtful = self.dead.iter().map(|(like, ..)| like.from).filter(|from| *from > 0);
+        let size = doubtful.chain(self.too_large.map(|(size, _)| size)).min()?;
         Some((size / 2).max(self.taken.saturating_sub(HEADER as u32).min(size.saturating_sub(1))))
     }
 
@@ -221,7 +225,7 @@ mod tests {
     }
 
     fn alone(s: Suspect, taken: u32) -> Evidence {
-        Evidence { open: 1, alone: Some(s), taken, cleared: Vec::new() }
+        Evidence { open: 1, alone: Some(s), taken, was_born: true, ..Evidence::default() }
     }
 
     #[tokio::test]
@@ -239,6 +243,7 @@ mod tests {
         let (given_up, reason) = poison.ended(alone(suspect(7, "t/big", 2999, now), 200), &hung_up(), now).unwrap();
         assert_eq!((given_up.ticket.sequence, reason), (7, Reason::TooLarge));
         let care = poison.care(now);
+        assert!((1400..2800).contains(&poison.fits().unwrap()), "messages are made smaller");
         assert!(care.dead[0].0.is("t/big", 2900) && !care.dead[0].0.is("t/big", 1500) && care.doubts.is_empty());
 
         // Another device's, as large: then it is the size.

@@ -130,6 +130,8 @@ pub enum Failure {
     Ended(Code, Option<String>),
     /// It hung up without a word, or the network did.
     HungUp(String),
+    /// The same, over our birth, which is to be retained. 3.1.1 has no way to say that nothing is.
+    HungUpOverBirth,
     /// Something else.
     Other(String),
 }
@@ -147,6 +149,9 @@ impl fmt::Display for Failure {
                 write!(f, "the broker ends the connection: {code}{}; {}", says(said), code.hint())
             }
             Failure::HungUp(why) | Failure::Other(why) => f.write_str(why),
+            Failure::HungUpOverBirth => f.write_str(
+                "the broker hung up over our birth; does it keep no retained messages? Then set `retain = false`",
+            ),
         }
     }
 }

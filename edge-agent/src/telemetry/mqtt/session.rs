@@ -179,6 +179,7 @@ impl<'a> Session<'a> {
         let (open, alone) = self.flights.open();
         // The broker has acknowledged our birth: so it does take messages.
         self.evidence = self.caution.evidence(open, alone.filter(|_| self.took_ours));
+        self.evidence.was_born = self.took_ours;
         self.answers.kept.extend(self.flights.unanswered());
         ended
     }
