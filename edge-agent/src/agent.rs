@@ -94,7 +94,8 @@ impl Agent {
             tracing::warn!("{} orders were under way when the gateway ended: they have failed", interrupted.len());
         }
         let desk = Desk::with(request_tx, names.groups(), ledger, known);
-        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines)?;
+        let mqtt_stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
+        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());
         let sizes = floor_plan
@@ -161,7 +162,6 @@ impl Agent {
         room.show();
         let (line_list, index) = (room.list.clone(), room.index.clone());
 
-        let mqtt_stats = Arc::new(MqttStats::default());
         let (mqtt_stop, mqtt_stopped) = watch::channel(false);
         let (answering, answers) = mpsc::channel(ANSWERS);
         let orders = has_floor.then(|| desk.clone());
@@ -395,7 +395,11 @@ fn numbered(out: &mut Vec<u8>, what: &impl Serialize) -> usize {
 }
 
 /// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.
-fn start_spool(mqtt: Option<&MqttPlan>, lines: &[LinePlan]) -> Result<(SpoolHandle, Option<Publish>), String> {
+fn start_spool(
+    mqtt: Option<&MqttPlan>,
+    lines: &[LinePlan],
+    stats: &MqttStats,
+) -> Result<(SpoolHandle, Option<Publish>), String> {
     let Some(plan) = mqtt else {
         return Ok((Spool::start(None, SpoolOptions::new(0, ""))?, None));
     };
@@ -408,7 +412,8 @@ fn start_spool(mqtt: Option<&MqttPlan>, lines: &[LinePlan]) -> Result<(SpoolHand
     let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
     let (payload, encoding) = (plan.payload, plan.encoding);
     let hub = plan.sparkplug.as_ref().map(|s| Hub::new(lines, FIRST_DEVICE_ALIAS, s.templates));
-    let publish = Publish { spool: handle.spool.clone(), payload, encoding, hub };
+    let message_max = stats.message_max.clone();
+    let publish = Publish { spool: handle.spool.clone(), payload, encoding, hub, message_max };
     Ok((handle, Some(publish)))
 }
 

@@ -111,6 +111,66 @@ fn what_is_wrong_with_it_is_told() {
     expect_file!["snapshots/config_mqtt.txt"].assert_eq(&all);
 }
 
+/// A table that went through Windows-1252 and Latin-1 has U+0096 where a dash was. mosquitto ends the connection over such a topic.
+#[test]
+fn a_control_character_is_refused_wherever_it_would_become_part_of_a_topic() {
+    let agent = format!(
+        "{HEAD}site = \"s\"\n[mqtt]\nbroker = \"b:1883\"\ntopic = \"{{site}}/{{device}}/{{tag}}\"\nstatus_topic = \"own/status\"\n\
+         properties = {{ plant = \"north\" }}\ncommands = {{ topic = \"{{gateway}}/cmd\" }}\n{LINE}"
+    );
+    let table = agent.replace("profile = \"p.toml\"", "tags = \"t.csv\"");
+    let sparkplug = format!(
+        "{HEAD}[mqtt]\nbroker = \"b:1883\"\nsparkplug = {{ group = \"grp\", node = \"nod\", primary_host = \"hos\" }}\n{LINE}"
+    );
+    for (agent, profile) in [(&agent, TAG), (&table, TAG), (&sparkplug, TAG)] {
+        let dir = folder(agent, profile);
+        std::fs::write(dir.path().join("t.csv"), "name,address,type\ntable,holding:0,u16\n").unwrap();
+        load(dir.path());
+    }
+    let places = [
+        (&agent, "\"gw\""),
+        (&agent, "\"hall\""),
+        (&agent, "line = \"a\""),
+        (&agent, "\"s\""),
+        (&agent, "name = \"d\""),
+        (&agent, "\"c\""),
+        (&agent, "\"{site}/"),
+        (&agent, "\"own/"),
+        (&agent, "\"north\""),
+        (&agent, "\"{gateway}/"),
+        (&sparkplug, "\"grp\""),
+        (&sparkplug, "\"nod\""),
+        (&sparkplug, "\"hos\""),
+    ];
+    let profile = "name = \"t\"";
+    for control in ["\\u0096", "\\u0007", "\\u007F"] {
+        let spoiled = |text: &str, place: &str| {
+            let (before, after) = place.split_once('"').unwrap();
+            let spoiled = text.replacen(place, &format!("{before}\"x{control}{after}"), 1);
+            assert_ne!(spoiled, text, "{place}");
+            spoiled
+        };
+        let mut rows: Vec<(String, String)> =
+            places.iter().map(|(agent, place)| (spoiled(agent, place), TAG.to_string())).collect();
+        rows.push((agent.clone(), spoiled(TAG, profile)));
+        for (agent, profile) in rows {
+            let dir = folder(&agent, &profile);
+            let report = config::load(&dir.path().join("agent.toml")).expect_err(&agent).render(false);
+            let name = control.replace("\\u", "U+");
+            assert!(report.contains(&format!("found {name}, a control character")), "{agent}{profile}{report}");
+        }
+    }
+    // In a table it stands as it is.
+    let dir = folder(&table, TAG);
+    std::fs::write(dir.path().join("t.csv"), "name,address,type\nDruck\u{96}ist,holding:0,u16\n").unwrap();
+    let report = config::load(&dir.path().join("agent.toml")).expect_err("a table").render(false);
+    assert!(report.contains("found U+0096, a control character: was the file Windows-1252"), "{report}");
+    // And a name that no topic has room for is a mistake.
+    let dir = folder(&agent, &TAG.replace("\"t\"", &format!("\"{}\"", "x".repeat(70_000))));
+    let report = config::load(&dir.path().join("agent.toml")).expect_err("a long name").render(false);
+    assert!(report.contains("it has 70000 bytes"), "{}", &report[..report.len().min(400)]);
+}
+
 #[test]
 fn templates_are_named_after_files_and_two_of_one_name_are_told_apart() {
     let agent = |templates: bool| {

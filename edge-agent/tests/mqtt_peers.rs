@@ -1,94 +1,29 @@
 //! mosquitto in all the ways a plant runs it: plain, TLS, mutual TLS, with an access list; 3.1.1 and 5. And a Sparkplug host application by a
 //! library that is not ours. Where a peer is not installed the test says so; with `LIGHTSOUT_PEERS=require` it fails instead.
 
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
 #[path = "support/sending.rs"]
 mod sending;
 mod support;
 
-use device_drivers::modbus::Tls;
 use edge_agent::Agent;
 use edge_agent::config::plan::{Login, MqttPlan, Secret};
 use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::mqtt::wire::Version;
 use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
 use edge_agent::telemetry::spool::Stream;
+use mosquitto::{Broker, certificates};
 use plc_sim::bank::{Bank, BankConfig};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sending::{append, plan};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use support::{eventually, free_port, installed};
 use tokio::sync::watch;
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A CA, and certificates for the broker and the gateway, as PEM files in a folder.
-fn certificates(dir: &Path) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    std::fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
-    for (name, host) in [("broker", "localhost"), ("gateway", "gateway-1")] {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![host.to_string()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, host);
-        let certificate = params.signed_by(&key, &ca).unwrap();
-        std::fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
-
-struct Broker {
-    dir: tempfile::TempDir,
-    port: u16,
-    _process: Process,
-}
-
-impl Broker {
-    async fn start(mosquitto: &Path, more: impl Fn(&Path) -> String) -> Broker {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        certificates(dir.path());
-        // mosquitto gives up its rights when it is started by root: what it reads must be readable.
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let text = format!("listener {port} 127.0.0.1\npersistence false\n{}\n", more(dir.path()));
-        std::fs::write(dir.path().join("mosquitto.conf"), text).unwrap();
-        let mut command = Command::new(mosquitto);
-        command.arg("-c").arg(dir.path().join("mosquitto.conf"));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mosquitto starts");
-        let up = eventually(Duration::from_secs(10), async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-        });
-        assert!(up.await, "{}", std::fs::read_to_string(dir.path().join("log")).unwrap_or_default());
-        Broker { dir, port, _process: Process(process) }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A plan for this broker over TLS.
-    fn tls_plan(&self, own: bool) -> MqttPlan {
-        let mut plan = plan(self.port);
-        plan.brokers[0].host = "localhost".into();
-        plan.brokers[0].tls = true;
-        let own = own.then(|| (self.file("gateway.pem"), self.file("gateway.key")));
-        plan.tls = Some(Tls { ca: self.file("ca.pem"), own, name: None });
-        plan
-    }
-}
 
 /// Sends records until they are delivered; spool and stats as they are then.
 async fn deliver(plan: MqttPlan, count: u64, limit: u64) -> (Arc<Spool>, Arc<MqttStats>) {

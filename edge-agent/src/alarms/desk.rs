@@ -50,6 +50,7 @@ struct Inner {
     book: Book,
     orders_failed: Since,
     lost: [Since; REASONS],
+    taken_over: Since,
 }
 
 /// The alarm desk.
@@ -89,7 +90,8 @@ impl AlarmDesk {
         for ((reason, messages, _), since) in stages.spool.stats.lost.by_reason().into_iter().zip(&mut inner.lost) {
             lost.extend(since.look_from(0, messages, now).map(|count| (reason, count)));
         }
-        Lately { orders_failed, lost }
+        let taken_over = inner.taken_over.look(stages.mqtt.taken_over.load(Relaxed), now);
+        Lately { orders_failed, lost, taken_over }
     }
 
     /// Looks at every row.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::access::Role;
 use crate::field::Refusal;
+use crate::telemetry::mqtt::CUT_SHORT;
 use crate::telemetry::watchdog;
 
 /// How soon somebody has to act (ISA-18.2, annex B; at most a twentieth of all rows should be critical when they are raised).
@@ -384,6 +385,23 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "name-taken",
+        High,
+        0,
+        (
+            "Another client uses this gateway's name at the broker: each of the two ends the other's connection.",
+            "Find the other one (a copied image, a test program) in the broker's log, and give one of them another `gateway.name`.",
+        ),
+        |w, raise| {
+            let cut = w.stages.mqtt.cut_short.load(Relaxed);
+            if let Some(count) = w.lately.taken_over.filter(|count| *count >= TAKEN_OVER) {
+                raise("broker", format!("the broker says so: {count} connections were taken over"));
+            } else if cut >= CUT_SHORT {
+                raise("broker", format!("it may be so: {cut} connections in a row were hung up on after a moment"));
+            }
+        },
+    ),
+    row(
         "spool-failing",
         High,
         5,
@@ -493,6 +511,8 @@ pub const TABLE: &[Row] = &[
     ),
 ];
 
+/// Once may be somebody who tries something.
+const TAKEN_OVER: u64 = 2;
 /// Below this a robot does nothing but drive to a charger, as the core's settings say.
 const CHARGE_CRITICAL: f64 = 0.15;
 /// What has just started has not failed yet.

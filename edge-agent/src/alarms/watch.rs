@@ -40,6 +40,8 @@ pub struct Lately {
     pub(crate) orders_failed: Option<u64>,
     /// Messages lost, for each reason there was.
     pub(crate) lost: Vec<(&'static str, u64)>,
+    /// Connections to the broker that another client of our name has ended.
+    pub(crate) taken_over: Option<u64>,
 }
 
 /// A counter and when it last rose.

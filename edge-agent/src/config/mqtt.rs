@@ -3,7 +3,7 @@
 use super::plan::{Broker, Login, MqttPlan, Payload, Secret, SpoolPlan};
 use super::raw;
 use super::report::{Problem, Source};
-use super::topics::{STATUS_TOPIC, check_template, expand, levels, topic_level};
+use super::topics::{STATUS_TOPIC, check_template, expand, levels, topic_level, unfit};
 use super::values::{Size, Spanned, host_port, within};
 use crate::commands::CommandPlan;
 use crate::telemetry::mqtt::wire::Version;
@@ -80,6 +80,11 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
         }
     }
     topics(source, m, &raw.gateway, payload, problems);
+    for (name, value) in &m.properties {
+        if let Some(label) = unfit(name).or_else(|| unfit(value.get_ref())) {
+            problems.push(source.problem(value.span(), "this property cannot be sent", label));
+        }
+    }
     let status_template = m.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
     let status_topic = expand(status_template, &levels(raw, "", "", ""));
     let loss_topic = format!("{}/lost", status_topic.trim_end_matches("/status"));
@@ -89,6 +94,9 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
         tls: files,
         brokers,
         version,
+        // What MQTT 5 alone has is wanted: then it is better to say that the broker does not have it.
+        falls_back: m.version.is_none() && m.expiry.is_none() && m.properties.is_empty(),
+        retain: m.retain.unwrap_or(true),
         client_id: raw.gateway.name.get_ref().clone(),
         status_topic,
         loss_topic,

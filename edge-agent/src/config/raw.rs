@@ -115,9 +115,12 @@ pub struct Mqtt {
     /// Several, the preferred one first.
     #[serde(default)]
     pub brokers: Vec<Spanned<String>>,
-    /// `"5"` or `"3.1.1"`.
+    /// `"5"` or `"3.1.1"`; when nothing is said 5, and 3.1.1 with a broker that knows no other.
     #[serde(default)]
     pub version: Option<Spanned<String>>,
+    /// Whether birth and last will are retained; `false` for a broker that keeps nothing and cannot say so (3.1.1).
+    #[serde(default)]
+    pub retain: Option<bool>,
     /// Certificates for `mqtts://`.
     #[serde(default)]
     pub tls: Option<Spanned<Tls>>,

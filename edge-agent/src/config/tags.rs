@@ -4,7 +4,7 @@ use super::meaning::Meanings;
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
 use super::values::Spanned;
-use super::{opcua, raw};
+use super::{opcua, raw, topics};
 use crate::telemetry::spool::Stream;
 use control_core::units::{MachineId, PosId};
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
@@ -301,7 +301,9 @@ impl DeviceReader<'_> {
     fn tag(&mut self, raw: &raw::Tag) {
         let interval = self.interval(raw.interval.as_ref(), self.interval);
         let name = raw.name.get_ref();
-        if name.is_empty() || name.contains(['/', '+', '#', '\0']) || name.chars().any(char::is_whitespace) {
+        if let Some(label) = topics::unfit(name) {
+            self.problem(raw.name.span(), "this name cannot be part of a topic", label);
+        } else if name.is_empty() || name.contains(['/', '+', '#']) || name.chars().any(char::is_whitespace) {
             self.problem(raw.name.span(), "this name cannot be part of a topic", "no blanks, no `/`, `+` or `#`");
         }
         if name.starts_with("load.") {

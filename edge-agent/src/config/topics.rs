@@ -10,16 +10,35 @@ use super::report::{Problem, Source};
 use super::values::Spanned;
 use std::sync::Arc;
 
+/// Bytes of a name or a template: eight of them are still a topic (MQTT 5, 1.5.4: 65,535 bytes), and one of this length is a mistake.
+const PART_MAX: usize = 4096;
 const TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}/{tag}";
 const DEVICE_TOPIC: &str = "lightsout/{area}/{line}/{cell}/{device}";
 pub(super) const STATUS_TOPIC: &str = "lightsout/{area}/{line}/{gateway}/status";
 
 pub(super) fn topic_level(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) {
     let level = text.get_ref();
-    if level.is_empty() || level.contains(['/', '+', '#', '\0']) || level.chars().any(char::is_whitespace) {
+    if let Some(label) = unfit(level) {
+        problems.push(source.problem(text.span(), "this name cannot be a level of a topic", label));
+    } else if level.is_empty() || level.contains(['/', '+', '#']) || level.chars().any(char::is_whitespace) {
         let label = "a level has no blanks, no `/`, `+` or `#`, and is not empty";
         problems.push(source.problem(text.span(), "this name cannot be a level of a topic", label));
     }
+}
+
+/// What makes a text unfit for any part of a topic. Over a control character a broker may end the connection (MQTT 5, 1.5.4), and nobody
+/// sees it: text that went through another code page has them.
+pub(super) fn unfit(text: &str) -> Option<String> {
+    if text.len() > PART_MAX {
+        return Some(format!("it has {} bytes, a topic has room for {PART_MAX} of them", text.len()));
+    }
+    let control = u32::from(text.chars().find(|c| c.is_control())?);
+    Some(match control {
+        0x80..0xA0 => format!(
+            "found U+{control:04X}, a control character: was the file Windows-1252, read as Latin-1? Write it anew"
+        ),
+        _ => format!("found U+{control:04X}, a control character: over such a broker may end the connection"),
+    })
 }
 
 /// The topic of a device, before and after the tag's name.
@@ -79,7 +98,9 @@ pub(super) fn check_template(
             });
         }
     }
-    if template.is_empty() || template.contains(['+', '#']) {
+    if let Some(label) = unfit(template) {
+        problems.push(source.problem(text.span(), "this is not a topic", label));
+    } else if template.is_empty() || template.contains(['+', '#']) {
         let label = "a topic to publish to has no wildcards and is not empty";
         problems.push(source.problem(text.span(), "this is not a topic", label));
     }

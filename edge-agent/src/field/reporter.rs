@@ -9,9 +9,12 @@ use crate::telemetry::sparkplug::hub::push_reading;
 use crate::telemetry::spool::{Kind, Records, STREAMS};
 use device_drivers::value::wall_clock_ms;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Longest text of one message, bytes; more goes into the next one. Brokers take a quarter of a megabyte and more.
+/// Longest text of one message, bytes, where the broker has no say; more goes into the next one. Many brokers take a quarter of a megabyte.
 const MESSAGE_MAX: usize = 128 * 1024;
+/// A reading of a Sparkplug record becomes at most so much larger as a metric.
+const METRIC_GROWTH: usize = 2;
 
 /// Where records go, and what a message holds.
 #[derive(Clone, Debug)]
@@ -24,6 +27,18 @@ pub struct Publish {
     pub encoding: Encoding,
     /// A Sparkplug edge node is told instead.
     pub hub: Option<Arc<Hub>>,
+    /// Topic and payload that the broker takes, bytes; 0: as much as one likes.
+    pub message_max: Arc<AtomicU64>,
+}
+
+impl Publish {
+    /// The longest topic and text together that are worth making.
+    fn room(&self) -> usize {
+        match usize::try_from(self.message_max.load(Relaxed)) {
+            Ok(0) | Err(_) => MESSAGE_MAX,
+            Ok(most) => MESSAGE_MAX.min(most),
+        }
+    }
 }
 
 /// Puts records together for one line.
@@ -54,7 +69,7 @@ impl Reporter {
     /// Says something of a point.
     pub(super) fn report(&mut self, point: &PointPlan, said: Said<'_>) {
         let Some(publish) = self.publish.as_ref().filter(|_| point.publish) else { return };
-        let (encoding, stream) = (publish.encoding, point.stream);
+        let (encoding, stream, room) = (publish.encoding, point.stream, publish.room());
         if let Some(hub) = publish.hub.clone() {
             return self.tell_hub(&hub, point, &said);
         }
@@ -71,10 +86,13 @@ impl Reporter {
                     self.close();
                     self.device = point.device;
                 }
+                let Some(device) = self.devices.get(point.device as usize) else { return };
+                let room = room.saturating_sub(device.topic.0.len() + device.topic.1.len());
                 let Some(message) = self.messages.get_mut(stream as usize) else { return };
-                message.say(encoding, stream, &point.tag, &said);
-                if message.len() > MESSAGE_MAX {
+                if !message.say_within(encoding, stream, &point.tag, &said, room) {
                     self.close();
+                    let Some(message) = self.messages.get_mut(stream as usize) else { return };
+                    message.say(encoding, stream, &point.tag, &said);
                 }
             }
         }
@@ -87,12 +105,19 @@ impl Reporter {
         }
         let number = self.in_hub.get(point.device as usize).copied().unwrap_or(usize::MAX);
         hub.say(number, &point.tag, said);
+        let room = self.publish.as_ref().map_or(MESSAGE_MAX, |p| p.room() / METRIC_GROWTH);
+        let Some((readings, count)) = self.readings.get_mut(point.stream as usize) else { return };
+        let before = readings.len();
+        push_reading(readings, &point.tag, said);
+        if readings.len() <= room || before == 0 {
+            *count += 1;
+            return;
+        }
+        readings.truncate(before);
+        self.close();
         if let Some((readings, count)) = self.readings.get_mut(point.stream as usize) {
             push_reading(readings, &point.tag, said);
             *count += 1;
-            if readings.len() > MESSAGE_MAX {
-                self.close();
-            }
         }
     }
 
@@ -156,17 +181,67 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_changed_in_a_poll_is_one_message_a_device_and_stream() {
-        let device = |name: &str| DevicePlan {
+    fn device(name: &str) -> DevicePlan {
+        DevicePlan {
             name: name.into(),
             unit: 1,
             cell: "c".into(),
             profile: "p".into(),
             topic: (format!("plant/{name}").into(), "".into()),
-        };
+        }
+    }
+
+    /// A broker with a limit of 2 KB and a device of 200 tags (zigbee2mqtt#13030): no message is larger, and no value is missing.
+    #[test]
+    fn messages_of_a_device_are_cut_to_what_the_broker_takes() {
+        for (encoding, most) in
+            [(Encoding::Json, 300), (Encoding::Cbor, 300), (Encoding::Json, 2048), (Encoding::Json, 1)]
+        {
+            let spool = Spool::in_memory(1 << 20);
+            let message_max = Arc::new(AtomicU64::new(most));
+            let publish = Publish { spool: spool.clone(), payload: Payload::Device, encoding, hub: None, message_max };
+            let mut reporter = Reporter::new(Some(publish), vec![device("a")].into());
+            for n in 0..200u32 {
+                let value = Value::Uint(n.into());
+                let (quality, cause) =
+                    if n % 7 == 0 { (Quality::Bad, Cause::Stale) } else { (Quality::Good, Cause::None) };
+                let said = Said { value: Some(&value), quality, cause, source_ms: 1000 + u64::from(n % 3) };
+                reporter.report(&point(0, &format!("a-tag-of-some-length-{n}")), said);
+            }
+            reporter.deliver();
+            let mut outlet = Outlet::new(spool, Replay::InOrder, None);
+            let (mut tags, mut messages) = (0, 0);
+            let take = |_, r: &crate::telemetry::spool::record::Record<'_>| {
+                let mut whole = Vec::new();
+                payload::with_sequence(&mut whole, r.kind, r.payload, r.hole, u64::MAX);
+                Some((r.topic.len(), whole, r.values))
+            };
+            while let Next::Record(_, (topic, whole, values)) = outlet.next(Instant::now(), take) {
+                let fits = topic + whole.len() <= most as usize;
+                assert!(fits || values == 1, "{} bytes of {most}, {values} values", topic + whole.len());
+                if encoding == Encoding::Json {
+                    let json: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+                    let readings = json["readings"].as_array().unwrap();
+                    let said: usize = readings.iter().map(|r| r["values"].as_object().unwrap().len()).sum();
+                    assert_eq!(said, values as usize);
+                }
+                (tags, messages) = (tags + values, messages + 1);
+            }
+            assert_eq!(tags, 200, "no value is missing");
+            assert!(messages > 1 && (most > 1 || messages == 200), "{messages}");
+        }
+    }
+
+    #[test]
+    fn what_changed_in_a_poll_is_one_message_a_device_and_stream() {
         let spool = Spool::in_memory(1 << 20);
-        let publish = Publish { spool: spool.clone(), payload: Payload::Device, encoding: Encoding::Json, hub: None };
+        let publish = Publish {
+            spool: spool.clone(),
+            payload: Payload::Device,
+            encoding: Encoding::Json,
+            hub: None,
+            message_max: Arc::default(),
+        };
         let mut reporter = Reporter::new(Some(publish), vec![device("a"), device("b")].into());
         let one = Value::Single(21.5);
         let good = Said { value: Some(&one), quality: Quality::Good, cause: Cause::None, source_ms: 1000 };

@@ -443,6 +443,41 @@ pub const TABLE: &[Figure] = &[
         number(put, s.mqtt.published.load(Relaxed));
     }),
     figure(
+        "lightsout_mqtt_postponed_total",
+        "Messages the broker did not take for now; they are sent again.",
+        Counter,
+        |s, put| {
+            number(put, s.mqtt.postponed.load(Relaxed));
+        },
+    ),
+    figure(
+        "lightsout_mqtt_taken_over_total",
+        "Connections that ended because another client came with our name.",
+        Counter,
+        |s, put| {
+            number(put, s.mqtt.taken_over.load(Relaxed));
+        },
+    ),
+    figure(
+        "lightsout_mqtt_version",
+        "1 for the version of MQTT that is spoken; 0 for the other, and for both without a connection.",
+        Gauge,
+        |s, put| {
+            let (is_there, is_v5) = (s.mqtt.connected.load(Relaxed), s.mqtt.is_v5.load(Relaxed));
+            for (version, spoken) in [("5", is_v5), ("3.1.1", !is_v5)] {
+                put(Some(("version", version)), Reading::Number(f64::from(u8::from(is_there && spoken))));
+            }
+        },
+    ),
+    figure(
+        "lightsout_mqtt_message_max_bytes",
+        "Topic and payload of a message that is worth making for this broker, bytes; 0: it sets no limit.",
+        Gauge,
+        |s, put| {
+            number(put, s.mqtt.message_max.load(Relaxed));
+        },
+    ),
+    figure(
         "lightsout_alarms_active",
         "Alarms that are raised and not shelved, by row of the table.",
         Gauge,

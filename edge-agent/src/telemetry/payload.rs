@@ -183,6 +183,9 @@ fn cbor_stream(cbor: &mut Cbor<'_>, stream: Stream) {
     }
 }
 
+/// What closing a message of a device adds at most, its sequence included, bytes.
+const CLOSING: usize = 32;
+
 /// The message of a device while it is being written: readings with one source time, quality and cause stand together.
 #[derive(Debug, Default)]
 pub struct DeviceMessage {
@@ -194,14 +197,21 @@ pub struct DeviceMessage {
 }
 
 impl DeviceMessage {
-    /// Its length so far, bytes.
-    pub fn len(&self) -> usize {
-        self.text.len()
-    }
-
     /// Nothing in it.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Says something of a tag, if the message is no longer than `most` bytes with it; false: it is as it was. A first word is always said.
+    pub fn say_within(&mut self, encoding: Encoding, stream: Stream, tag: &str, said: &Said<'_>, most: usize) -> bool {
+        let before = (self.text.len(), self.open, self.hole, self.count);
+        self.say(encoding, stream, tag, said);
+        let fits = self.text.len() + CLOSING <= most || before.3 == 0;
+        if !fits {
+            self.text.truncate(before.0);
+            (self.open, self.hole, self.count) = (before.1, before.2, before.3);
+        }
+        fits
     }
 
     /// Says something of a tag.

@@ -17,6 +17,8 @@ pub fn plan(port: u16) -> MqttPlan {
         brokers: vec![Broker::plain("127.0.0.1", port)],
         tls: None,
         version: Default::default(),
+        falls_back: true,
+        retain: true,
         client_id: "outbox".into(),
         status_topic: "t/status".into(),
         loss_topic: "t/lost".into(),

@@ -18,6 +18,10 @@ pub struct MqttPlan {
     pub tls: Option<Tls>,
     /// Version of the protocol.
     pub version: Version,
+    /// 3.1.1 is spoken with a broker that knows no other.
+    pub falls_back: bool,
+    /// Birth and last will are retained.
+    pub retain: bool,
     /// Client id.
     pub client_id: String,
     /// Topic of birth and last will.

@@ -35,6 +35,8 @@ pub trait Face: Send {
     fn received(&mut self, message: Received, out: &mut Out<'_>);
     /// Something happened elsewhere, or time has passed: once in 50 ms at most.
     fn look(&mut self, out: &mut Out<'_>);
+    /// A message that it has made is not sent: the broker does not take it.
+    fn dropped(&mut self) {}
     /// Rings when [`Face::look`] is wanted at once.
     fn nudge(&self) -> Arc<Notify> {
         Arc::default()

@@ -9,8 +9,9 @@
 //!
 //! An acknowledgement is found by its packet id in one step: ids are places in a table, and one that is free goes to the end of the row.
 
+use super::reason::Code;
 use super::wire::{Message, Wire};
-use crate::telemetry::spool::{Reason, Ticket};
+use crate::telemetry::spool::Ticket;
 use std::collections::VecDeque;
 
 /// The packet id of the subscription: none of those that messages get.
@@ -59,7 +60,7 @@ pub(super) enum Verdict {
     /// It has taken it.
     Taken,
     /// It has not, and for this reason.
-    Refused(Reason),
+    Refused(Code),
 }
 
 #[derive(Debug)]
@@ -224,11 +225,25 @@ impl Flights {
         Some((self.all.pop_front()?.what, verdict))
     }
 
-    /// The record of the spool that is on its way, if it is the only one.
-    pub(super) fn alone(&self) -> Option<Ticket> {
-        let mut tickets =
-            self.all.iter().filter_map(|f| if let What::Record(ticket) = &f.what { Some(*ticket) } else { None });
-        tickets.next().filter(|_| tickets.next().is_none())
+    /// So many messages are on their way.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The records of the spool that are on their way.
+    pub(super) fn records(&self) -> impl Iterator<Item = Ticket> + '_ {
+        self.all.iter().filter_map(|f| if let What::Record(ticket) = &f.what { Some(*ticket) } else { None })
+    }
+
+    /// Records of the spool of which the broker has said nothing: how many; and the only one, if nothing else is open.
+    pub(super) fn open(&self) -> (usize, Option<Ticket>) {
+        let mut open = self.all.iter().filter(|f| f.verdict.is_none());
+        let count = open.clone().filter(|f| matches!(f.what, What::Record(_))).count();
+        let alone = match (open.next().map(|f| &f.what), open.next()) {
+            (Some(What::Record(ticket)), None) => Some(*ticket),
+            _ => None,
+        };
+        (count, alone)
     }
 
     /// The connection has ended: messages of our own that have to be said again, in order.

@@ -8,40 +8,54 @@
 //!
 //! | file | in one line |
 //! |---|---|
-//! | [`wire`] | MQTT 3.1.1 and 5 as one face |
+//! | [`wire`], `frame` | MQTT 3.1.1 and 5 as one face |
+//! | [`reason`] | what a broker says when it does not want something |
 //! | `session` | one connection: acknowledgements, keep-alive, stop |
 //! | `flights` | what is on its way over it, within its window |
+//! | `caution`, `later`, `poison` | what is sent again, what goes alone, what does not go at all |
+//! | `manners` | what is remembered of a broker: version, retained messages, taste |
 //! | [`face`] | what is said over it |
 //! | [`plain`] | our own messages |
 
+mod caution;
 pub mod face;
 mod flights;
+mod frame;
+mod later;
+mod manners;
 pub mod plain;
+mod poison;
+pub mod reason;
 mod session;
 #[cfg(test)]
 mod session_tests;
 pub mod wire;
 
+pub use manners::CUT_SHORT;
 pub use session::Out;
 
 use crate::config::plan::{Broker, MqttPlan, Secret};
 use crate::telemetry::Spool;
-use crate::telemetry::spool::{Outlet, Reason, Ticket};
+use crate::telemetry::spool::Outlet;
 use device_drivers::dial;
-use device_drivers::line::Backoff;
 use face::Face;
+use manners::{HELD, Manners, Past, Step, Waits};
 use plain::Plain;
+use reason::{Code, Failure, Verdict};
 use session::{Answers, Ended, Session};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use wire::{Hello, Io, Message, Wire};
+use tokio::time::Instant;
+use wire::{Hello, Io, Message, Version, Wire};
 
 /// Time for TCP, TLS and CONNACK.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// First and longest wait after every broker was asked.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Before any broker was there messages are made no larger than this: as small as brokers are set to in the field.
+const FIRST_PACKET_MAX: u32 = 2048;
+/// What a packet takes beside topic, payload and user properties: fixed header, id, alias, content type, expiry, lengths, the sequence.
+const PACKET_OVERHEAD: u32 = 96;
 /// Answers that may wait for the connection.
 pub const ANSWERS: usize = 64;
 
@@ -62,6 +76,30 @@ pub struct MqttStats {
     pub held_back: AtomicBool,
     /// So long something has waited for the connected broker without anything being drained, milliseconds.
     pub stalled_ms: AtomicU64,
+    /// Messages that the broker did not take for now: they are sent again.
+    pub postponed: AtomicU64,
+    /// Connections that the broker has ended because another client came with our id.
+    pub taken_over: AtomicU64,
+    /// Connections in a row that were hung up on before they had held for a while.
+    pub cut_short: AtomicU64,
+    /// The connection speaks MQTT 5.
+    pub is_v5: AtomicBool,
+    /// Topic and payload of a message that is worth making, bytes at most; 0: as large as one likes.
+    pub message_max: Arc<AtomicU64>,
+}
+
+/// Topic and payload that fit a packet of this size, however large its properties are.
+fn room(plan: &MqttPlan, packet_max: u32) -> u64 {
+    let user = plan.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>();
+    let overhead = PACKET_OVERHEAD.saturating_add(u32::try_from(user).unwrap_or(u32::MAX));
+    u64::from(packet_max.saturating_sub(overhead).max(1))
+}
+
+impl MqttStats {
+    /// Before the first connection: messages that are made now fit what most brokers take.
+    pub fn new(plan: &MqttPlan) -> MqttStats {
+        MqttStats { message_max: Arc::new(room(plan, FIRST_PACKET_MAX).into()), ..MqttStats::default() }
+    }
 }
 
 /// What one edge's sessions share.
@@ -72,14 +110,22 @@ struct Shared {
     nudge: Arc<Notify>,
     look_every: Duration,
     with_will: AtomicBool,
-    refused: AtomicBool,
+    /// Reasons of refusals that were logged: 0x80 and up, one bit each.
+    told: [AtomicU64; 2],
 }
 
 impl Shared {
-    fn tell_refusal(&self, reason: &str) {
-        if !self.refused.swap(true, Relaxed) {
-            tracing::warn!("the broker refuses messages: {reason}; they are counted as refused, not sent again");
+    /// Says in the log that messages are refused, once for each reason.
+    fn tell_refusal(&self, code: Code) {
+        let (bit, word) = (1 << (code.0 % 64), usize::from(code.0 >> 6 & 1));
+        if self.told.get(word).is_none_or(|word| word.fetch_or(bit, Relaxed) & bit != 0) {
+            return;
         }
+        let (hint, follows) = match code.verdict() {
+            Verdict::Later => (code.hint(), "they are sent again later, none is lost"),
+            Verdict::Never => (code.hint(), "they are lost, and told"),
+        };
+        tracing::warn!("the broker refuses messages: {code}; {hint}; {follows}");
     }
 }
 
@@ -89,50 +135,12 @@ pub struct Mqtt {
     shared: Shared,
     face: Box<dyn Face>,
     answers: Answers,
-    backoff: Backoff,
+    waits: Waits,
     last_error: String,
-    poison: Poison,
-}
-
-/// A broker that cannot say what it does not take (3.1.1) hangs up over it, again and again. After [`SUSPICIOUS`] connections that ended
-/// without one acknowledgement of a promised message they go out one at a time; one that ends [`PROVEN`] connections all alone, after our birth was
-/// acknowledged, is the one.
-#[derive(Debug, Default)]
-struct Poison {
-    /// Connections in a row that ended so.
-    in_a_row: u32,
-    /// The message that was alone on its way, and how many connections it has ended.
-    suspect: Option<(Ticket, u32)>,
-}
-
-const SUSPICIOUS: u32 = 3;
-const PROVEN: u32 = 3;
-/// Smaller messages no broker hangs up over: then it is something else.
-const POISON_MIN: u32 = 4 * 1024;
-
-impl Poison {
-    fn window(&self, window: u16) -> u16 {
-        if self.in_a_row >= SUSPICIOUS { 1 } else { window }
-    }
-
-    /// A connection has ended; gives the message that is given up.
-    fn ended(&mut self, delivered: bool, alone: Option<Ticket>) -> Option<Ticket> {
-        if delivered {
-            *self = Poison::default();
-            return None;
-        }
-        self.in_a_row += 1;
-        let alone = alone.filter(|t| self.in_a_row > SUSPICIOUS && t.bytes >= POISON_MIN)?;
-        let times = match self.suspect {
-            Some((before, times)) if (before.stream, before.sequence) == (alone.stream, alone.sequence) => times + 1,
-            _ => 1,
-        };
-        self.suspect = Some((alone, times));
-        (times >= PROVEN).then(|| {
-            *self = Poison::default();
-            alone
-        })
-    }
+    /// After that error it was said that there is a connection.
+    said_connected: bool,
+    /// What is known of each broker.
+    manners: Vec<Manners>,
 }
 
 impl Mqtt {
@@ -150,24 +158,18 @@ impl Mqtt {
         seed: u64,
         (face, answers): (Box<dyn Face>, mpsc::Receiver<Message>),
     ) -> Mqtt {
-        let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, seed);
+        let manners = plan.brokers.iter().map(|_| Manners::new(&plan)).collect();
         let shared = Shared {
             spool,
             stats,
             nudge: face.nudge(),
             look_every: face.look_every(),
             with_will: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            told: Default::default(),
         };
-        Mqtt {
-            plan,
-            shared,
-            face,
-            answers: Answers::new(answers),
-            backoff,
-            last_error: String::new(),
-            poison: Poison::default(),
-        }
+        let answers = Answers::new(answers);
+        let waits = Waits::new(seed);
+        Mqtt { plan, shared, face, answers, waits, last_error: String::new(), said_connected: false, manners }
     }
 
     /// Delivers until `stop` turns true, then what is left, as far as the broker takes it in a few seconds.
@@ -180,87 +182,118 @@ impl Mqtt {
                 next = 0;
                 tokio::select! {
                     _ = stop.wait_for(|s| *s) => {}
-                    () = tokio::time::sleep(self.backoff.wait()) => {}
+                    () = tokio::time::sleep(self.waits.next()) => {}
                 }
                 continue;
             };
-            let before = self.shared.stats.connects.load(Relaxed);
-            let ended = self.connection(broker, next, &mut outlet, &mut stop).await;
-            let worked = self.shared.stats.connects.load(Relaxed) > before;
+            let (ended, past) = self.connection(broker, next, &mut outlet, &mut stop).await;
             self.shared.stats.connected.store(false, Relaxed);
             let (why, goes_on) = match ended {
                 Ended::Stopped => return,
                 Ended::Lost(why) => (why, false),
-                Ended::Left(why) => (why, true),
+                Ended::Left(why) => (why.into(), true),
             };
             self.shared.stats.failures.fetch_add(1, Relaxed);
-            let why = format!("{broker}: {why}");
-            if why != self.last_error {
-                tracing::warn!("no MQTT: {why}; messages wait in the spool, trying again");
-                self.last_error = why;
+            self.waits.ended(&why, past, &self.shared.stats);
+            let step = self.manners.get_mut(next).map_or(Step::Waits, |m| m.ended(&why, broker));
+            next = match step {
+                Step::AtOnce => next,
+                // After a connection that did work the first broker is asked again; a host that left sends us to the next.
+                Step::Waits if past.is_some() && !goes_on => brokers.len(),
+                Step::Waits => next + 1,
+            };
+            // A connection that comes and goes is told once.
+            if past.is_some_and(|past| past.held >= HELD) {
+                self.last_error.clear();
             }
-            // After a connection that did work the first broker is asked again; a host that left sends us to the next.
-            next = if worked && !goes_on { brokers.len() } else { next + 1 };
+            let why = format!("{broker}: {why}");
+            if step == Step::Waits && why != self.last_error {
+                tracing::warn!("no MQTT: {why}; messages wait in the spool, trying again");
+                (self.last_error, self.said_connected) = (why, false);
+            }
         }
     }
 
-    /// One connection, from CONNECT to its end.
+    /// One connection, from CONNECT to its end, and what it was like; `None`: it was not made.
     async fn connection(
         &mut self,
         broker: &Broker,
         nth: usize,
         outlet: &mut Outlet,
         stop: &mut watch::Receiver<bool>,
-    ) -> Ended {
+    ) -> (Ended, Option<Past>) {
         let will = self.face.will();
+        let Some(manners) = self.manners.get_mut(nth) else { return (Ended::Stopped, None) };
+        let (version, keeps) = manners.hello();
         let wire = tokio::select! {
-            wire = connect(&self.plan, broker, &will) => wire,
-            _ = stop.wait_for(|s| *s) => return Ended::Stopped,
+            wire = connect(&self.plan, broker, (&will, keeps), version) => wire,
+            _ = stop.wait_for(|s| *s) => return (Ended::Stopped, None),
         };
         let wire = match wire {
             Ok(wire) => wire,
-            Err(why) => return Ended::Lost(why),
+            Err(why) => return (Ended::Lost(why), None),
         };
+        let began = Instant::now();
+        manners.connected(&wire, broker);
+        let care = manners.poison.care(began);
+        let learned = manners.poison.fits().map(u64::from);
+        let room = wire.packet_max.map(|most| room(&self.plan, most)).into_iter().chain(learned).min();
         let stats = self.shared.stats.clone();
-        if !self.last_error.is_empty() {
+        stats.message_max.store(room.unwrap_or(0), Relaxed);
+        if !self.last_error.is_empty() && !std::mem::replace(&mut self.said_connected, true) {
             let waiting = self.shared.spool.stats.waiting.load(Relaxed);
             tracing::info!("connected to the MQTT broker {broker}; {waiting} messages waited");
-            self.last_error.clear();
         }
+        stats.is_v5.store(version == Version::V5, Relaxed);
         stats.connected.store(true, Relaxed);
         stats.broker.store(nth as u64, Relaxed);
         stats.connects.fetch_add(1, Relaxed);
         outlet.restart();
-        let window = self.poison.window(self.plan.window);
-        let mut session = Session::new(wire, &mut *self.face, outlet, &self.shared, &mut self.answers, window);
-        let ended = session.run(stop).await;
-        if session.delivered {
-            // Not before: a broker that takes connections and nothing else is asked ever less often.
-            self.backoff.reset();
+        let window = self.plan.window;
+        let mut session = Session::new(wire, &mut *self.face, outlet, &self.shared, &mut self.answers, window, care);
+        let mut ended = session.run(stop).await;
+        let mut past = Past { held: began.elapsed(), was_idle: false };
+        match &ended {
+            Ended::Lost(why) => {
+                let seen = std::mem::take(&mut session.evidence);
+                let was_born = seen.was_born;
+                past.was_idle = was_born && seen.open == 0;
+                let manners = self.manners.get_mut(nth);
+                if let Some((it, reason)) = manners.and_then(|m| m.poison.ended(seen, why, Instant::now())) {
+                    let (bytes, sequence, stream) = (it.ticket.bytes, it.ticket.sequence, it.ticket.stream.name());
+                    tracing::warn!(
+                        "a message is given up, because the broker ends connections over it: {bytes} bytes on {}, sequence {sequence} of the \
+                         stream {stream}; {why}",
+                        it.topic
+                    );
+                    outlet.give_up(&it.ticket, reason);
+                }
+                if matches!(why, Failure::HungUp(_)) && version == Version::V311 && keeps && !was_born {
+                    ended = Ended::Lost(Failure::HungUpOverBirth);
+                }
+            }
+            _ => {
+                session.disconnect();
+                session.close().await;
+            }
         }
-        let (delivered, alone) = (session.delivered, session.alone);
-        if !matches!(ended, Ended::Lost(_)) {
-            session.disconnect();
-            session.close().await;
-        } else if let Some(ticket) = self.poison.ended(delivered, alone) {
-            let (bytes, sequence, stream) = (ticket.bytes, ticket.sequence, ticket.stream.name());
-            tracing::warn!(
-                "a message of {bytes} bytes is lost: the broker hangs up over it; sequence {sequence} of the stream {stream}"
-            );
-            outlet.give_up(&ticket, Reason::TooLarge);
-        }
-        ended
+        (ended, Some(past))
     }
 }
 
 /// TCP, TLS where it is wanted, and CONNECT.
-async fn connect(plan: &MqttPlan, broker: &Broker, will: &Message) -> Result<Wire, String> {
+async fn connect(
+    plan: &MqttPlan,
+    broker: &Broker,
+    (will, keeps): (&Message, bool),
+    version: Version,
+) -> Result<Wire, Failure> {
     let limit = CONNECT_LIMIT;
     let opening = async {
         let (host, port) = (broker.host.as_str(), broker.port);
         let stream = dial((host, port), limit).await.map_err(|e| e.to_string())?;
         let io: Box<dyn Io> = match broker.tls.then_some(plan.tls.as_ref()).flatten() {
-            None if broker.tls => return Err("no certificates are configured".into()),
+            None if broker.tls => return Err(String::from("no certificates are configured").into()),
             None => Box::new(stream),
             Some(files) => Box::new(files.connect(host, stream, limit).await?),
         };
@@ -269,13 +302,14 @@ async fn connect(plan: &MqttPlan, broker: &Broker, will: &Message) -> Result<Wir
             password.map(|password| (login.user.clone(), password))
         });
         let hello = Hello {
-            version: plan.version,
+            version,
             client_id: &plan.client_id,
             keep_alive: plan.keep_alive,
             login: login.transpose()?,
             will,
+            keeps,
         };
         Wire::open(io, hello).await
     };
-    tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+    tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}").into()))
 }

@@ -1,4 +1,14 @@
 //! The gateway's own messages: JSON or CBOR on topics of its own, a retained birth and last will.
+//!
+//! ```text
+//!   birth     {"state":"online","reason":"connected","version":"..","time":"A"}                   A: when the connection was asked for
+//!   farewell  {"state":"offline","reason":"stopped","version":"..","time":"B"}
+//!   will      {"state":"offline","reason":"connection lost","version":"..","connect_time":"A"}    no time: the broker says it when nobody
+//!                                                                                                 here knows
+//! ```
+//!
+//! A will with the time of its making would be older than the birth, and who orders by time would keep "online" of a gateway that is dead.
+//! It ends the connection whose birth has the time that it names; when, is when it comes.
 
 use super::face::{Face, Sending};
 use super::session::Out;
@@ -18,6 +28,8 @@ pub struct Plain {
     expiry: Option<Duration>,
     properties: Vec<(String, String)>,
     commands: Option<Arc<Commands>>,
+    /// When the connection was asked for, milliseconds since 1970 UTC.
+    connect_ms: u64,
 }
 
 impl Plain {
@@ -28,13 +40,16 @@ impl Plain {
             expiry: plan.expiry,
             properties: plan.properties.clone(),
             commands,
+            connect_ms: 0,
         }
     }
 
-    fn status(&self, state: &str, reason: &str) -> Message {
-        let (version, time) = (env!("CARGO_PKG_VERSION"), rfc3339(wall_clock_ms()));
-        let text =
-            format!("{{\"state\":\"{state}\",\"reason\":\"{reason}\",\"version\":\"{version}\",\"time\":\"{time}\"}}");
+    /// `at`: which time it is, and when.
+    fn status(&self, state: &str, reason: &str, at: (&str, u64)) -> Message {
+        let (version, name, time) = (env!("CARGO_PKG_VERSION"), at.0, rfc3339(at.1));
+        let text = format!(
+            "{{\"state\":\"{state}\",\"reason\":\"{reason}\",\"version\":\"{version}\",\"{name}\":\"{time}\"}}"
+        );
         let properties = Properties { content_type: Some("application/json"), ..Properties::default() };
         Message { topic: self.status_topic.clone(), payload: text.into_bytes(), retain: true, properties }
     }
@@ -42,7 +57,8 @@ impl Plain {
 
 impl Face for Plain {
     fn will(&mut self) -> Message {
-        self.status("offline", "connection lost")
+        self.connect_ms = wall_clock_ms();
+        self.status("offline", "connection lost", ("connect_time", self.connect_ms))
     }
 
     fn subscriptions(&self) -> (Vec<String>, bool) {
@@ -50,7 +66,7 @@ impl Face for Plain {
     }
 
     fn connected(&mut self, out: &mut Out<'_>) {
-        out.say(self.status("online", "connected"));
+        out.say(self.status("online", "connected", ("time", self.connect_ms)));
     }
 
     fn sending(&mut self, _stream: Stream, record: &Record<'_>) -> Option<Sending> {
@@ -80,6 +96,6 @@ impl Face for Plain {
     fn look(&mut self, _out: &mut Out<'_>) {}
 
     fn farewell(&mut self) -> (Option<Message>, bool) {
-        (Some(self.status("offline", "stopped")), false)
+        (Some(self.status("offline", "stopped", ("time", wall_clock_ms()))), false)
     }
 }

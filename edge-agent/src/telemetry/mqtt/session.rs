@@ -17,8 +17,11 @@
 //!
 //! **Bounded.** Nothing here goes round without a limit between two awaits: a stop is heard whatever broker and spool do.
 
+use super::caution::{Caution, Pass};
 use super::face::{Face, Sending};
 use super::flights::{Flights, How, SUBSCRIBE_ID, Verdict, What};
+use super::poison::{Care, Evidence};
+use super::reason::{self, Failure};
 use super::wire::{Incoming, Message, OUT_MAX, Wire};
 use super::{MqttStats, Shared};
 use crate::telemetry::spool::{Load, Next, Outlet, Reason, Ticket};
@@ -33,8 +36,6 @@ use tokio::time::{Instant, sleep_until};
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 /// A broker that acknowledges nothing for so long although something is in flight is left.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// Unspecified error (MQTT 5, 3.4.2.1).
-const REFUSED: u8 = 0x80;
 /// Answers wait in their channel while so many messages of our own wait for room.
 const QUEUED_MAX: usize = 64;
 /// Records taken from the outlet before others have their turn.
@@ -105,7 +106,7 @@ pub(super) enum Ended {
     /// We were stopped.
     Stopped,
     /// It broke, or we left; and why.
-    Lost(String),
+    Lost(Failure),
     /// The face wanted to leave: the next broker is asked.
     Left(String),
 }
@@ -130,13 +131,13 @@ pub(super) struct Session<'a> {
     acknowledged_at: Instant,
     looked_at: Instant,
     leaving: Option<String>,
-    /// Something of the spool was acknowledged: the broker is good.
-    pub(super) delivered: bool,
+    caution: Caution,
+    /// There is nothing to be sent but what has to wait.
+    is_dry: bool,
     /// A message of our own was acknowledged.
     took_ours: bool,
-    /// When it ended: the message of the spool that was on its way, if it was the only one, and the broker had acknowledged our birth: so it
-    /// does take messages.
-    pub(super) alone: Option<Ticket>,
+    /// When it has ended: what it has shown of what the broker takes.
+    pub(super) evidence: Evidence,
 }
 
 impl<'a> Session<'a> {
@@ -147,6 +148,7 @@ impl<'a> Session<'a> {
         shared: &'a Shared,
         answers: &'a mut Answers,
         window: u16,
+        care: Care,
     ) -> Session<'a> {
         let window = window.min(wire.receive_max);
         let now = Instant::now();
@@ -164,16 +166,20 @@ impl<'a> Session<'a> {
             acknowledged_at: now,
             looked_at: now,
             leaving: None,
-            delivered: false,
+            caution: Caution::new(care, window, now),
+            is_dry: false,
             took_ours: false,
-            alone: None,
+            evidence: Evidence::default(),
         }
     }
 
     /// Serves until the connection ends. Answers that did not get through are kept for the next one.
     pub(super) async fn run(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
         let ended = self.serve(stop).await;
-        self.alone = self.flights.alone().filter(|_| self.took_ours);
+        let (open, alone) = self.flights.open();
+        // The broker has acknowledged our birth: so it does take messages.
+        self.evidence = self.caution.evidence(open, alone.filter(|_| self.took_ours));
+        self.evidence.was_born = self.took_ours;
         self.answers.kept.extend(self.flights.unanswered());
         ended
     }
@@ -182,10 +188,11 @@ impl<'a> Session<'a> {
         let mut phase = Phase::Serving;
         let mut deadline = Instant::now();
         if let Err(why) = self.begin() {
-            return Ended::Lost(why);
+            return Ended::Lost(why.into());
         }
         loop {
             if phase == Phase::Serving {
+                self.send_again();
                 self.fill();
                 if self.leaving.is_some() {
                     // No time is lost on what waits: it is delivered elsewhere.
@@ -201,7 +208,7 @@ impl<'a> Session<'a> {
             let wake = self.wake_at(phase, deadline);
             let bell = self.shared.spool.bell.notified();
             let event = tokio::select! {
-                done = self.wire.turn() => Some(done.map_err(|e| e.to_string())),
+                done = self.wire.turn() => Some(done.map_err(Failure::from)),
                 () = bell, if phase != Phase::Farewell => None,
                 () = self.shared.nudge.notified(), if phase == Phase::Serving => {
                     self.look();
@@ -236,7 +243,7 @@ impl<'a> Session<'a> {
                 break;
             }
             if let Err(why) = self.keep_alive(now) {
-                return Ended::Lost(why);
+                return Ended::Lost(why.into());
             }
             if phase == Phase::Serving && now >= self.looked_at + LOOK_EVERY {
                 self.look();
@@ -287,8 +294,9 @@ impl<'a> Session<'a> {
     fn wake_at(&self, phase: Phase, deadline: Instant) -> Instant {
         let look = if phase == Phase::Serving { self.looked_at + self.shared.look_every } else { deadline };
         let mut wake = look.min(self.ping_at()).min(self.silent_at());
-        if let Some(resume) = self.resume.filter(|_| phase != Phase::Farewell) {
-            wake = wake.min(resume);
+        if phase != Phase::Farewell {
+            let again = self.caution.wake(Instant::now(), self.is_dry);
+            wake = [self.resume, again].into_iter().flatten().fold(wake, Instant::min);
         }
         if phase == Phase::Serving { wake } else { wake.min(deadline) }
     }
@@ -323,6 +331,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Begins the outlet anew when something is due that was refused, or had to wait: it has passed that already.
+    fn send_again(&mut self) {
+        let now = Instant::now();
+        if self.caution.is_due(now, self.is_dry) {
+            self.caution.begins_anew(self.flights.records(), now);
+            self.loads = JoinSet::new();
+            self.outlet.restart();
+            self.is_dry = false;
+        }
+    }
+
     /// Sends what of our own waits, then from the outlet until the window is full, or others want their turn.
     fn fill(&mut self) {
         self.resume = None;
@@ -331,6 +350,9 @@ impl<'a> Session<'a> {
         self.shared.stats.published.fetch_add(gone, Relaxed);
         let mut held_back = false;
         for _ in 0..FILL_MAX {
+            if self.flights.len() >= self.caution.window(now.into()) {
+                return;
+            }
             if !self.flights.has_room() || self.flights.queued() > 0 || self.wire.pending() >= OUT_MAX {
                 return;
             }
@@ -348,8 +370,12 @@ impl<'a> Session<'a> {
                     self.resume = Some(until.into());
                     return;
                 }
-                Next::Empty => return,
+                Next::Empty => {
+                    self.is_dry = self.loads.is_empty();
+                    return;
+                }
             }
+            self.is_dry = false;
         }
         self.resume = Some(Instant::now());
     }
@@ -372,6 +398,14 @@ impl<'a> Session<'a> {
             Sending::Pinged(message) => (message, None),
             Sending::Nothing => return self.outlet.acknowledge(&ticket),
         };
+        let now = Instant::now();
+        // A message whose place in the order counts, as in Sparkplug, cannot wait.
+        match self.caution.judge(&ticket, &message.topic, id.is_some(), now) {
+            Pass::Goes => {}
+            Pass::Waits => return,
+            Pass::Never(reason) => return self.give_up(&ticket, reason),
+        }
+        self.caution.sends(&ticket, &message.topic, self.flights.is_empty(), now);
         match self.wire.publish(message, id) {
             Ok(()) => {
                 self.flights.add(What::Record(ticket), id);
@@ -379,28 +413,33 @@ impl<'a> Session<'a> {
             }
             Err(e) => {
                 tracing::debug!("a message is {} bytes long, and the broker takes {} at most", e.size, e.max);
-                self.outlet.give_up(&ticket, Reason::TooLarge);
+                self.give_up(&ticket, Reason::TooLarge);
             }
         }
     }
 
-    fn take_all(&mut self) -> Result<(), String> {
+    /// It is lost, and told. What the face has counted is not sent: it may have to begin anew.
+    fn give_up(&mut self, ticket: &Ticket, reason: Reason) {
+        self.outlet.give_up(ticket, reason);
+        self.face.dropped();
+    }
+
+    fn take_all(&mut self) -> Result<(), Failure> {
         while let Some(incoming) = self.wire.take()? {
             self.heard_at = Instant::now();
             match incoming {
                 Incoming::PubAck(id, refused) => {
-                    if let Some(reason) = &refused {
-                        self.shared.tell_refusal(reason);
+                    if let Some(code) = refused {
+                        self.shared.tell_refusal(code);
                     }
-                    let verdict = refused.map_or(Verdict::Taken, |_| Verdict::Refused(Reason::Refused(REFUSED)));
-                    if !self.flights.acknowledged(id, verdict) {
-                        return Err("the broker acknowledges what was not sent".into());
+                    if !self.flights.acknowledged(id, refused.map_or(Verdict::Taken, Verdict::Refused)) {
+                        return Err(String::from("the broker acknowledges what was not sent").into());
                     }
                     self.pass_on();
                 }
                 Incoming::PingResp => {
                     if !self.flights.pinged() {
-                        return Err("the broker answers a ping that was not sent".into());
+                        return Err(String::from("the broker answers a ping that was not sent").into());
                     }
                     self.pass_on();
                 }
@@ -425,10 +464,18 @@ impl<'a> Session<'a> {
                 self.took_ours = true;
                 continue;
             };
-            self.delivered = true;
             match verdict {
-                Verdict::Taken => self.outlet.acknowledge(&ticket),
-                Verdict::Refused(reason) => self.outlet.give_up(&ticket, reason),
+                Verdict::Taken => {
+                    self.caution.taken(&ticket);
+                    self.outlet.acknowledge(&ticket);
+                }
+                Verdict::Refused(code) => match code.verdict() {
+                    reason::Verdict::Later => {
+                        self.shared.stats.postponed.fetch_add(1, Relaxed);
+                        self.caution.refused(&ticket, Instant::now());
+                    }
+                    reason::Verdict::Never => self.give_up(&ticket, Reason::Refused(code.0)),
+                },
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::face::Face;
+use super::poison::Care;
 use super::session::{Answers, Ended, Session};
 use super::wire::{Hello, Message, Version, Wire};
 use crate::alarms::AlarmDesk;
@@ -129,6 +130,8 @@ fn plan(version: Version) -> MqttPlan {
         brokers: vec![Broker::plain("127.0.0.1", 1)],
         tls: None,
         version,
+        falls_back: false,
+        retain: true,
         client_id: "gw".into(),
         status_topic: "t/status".into(),
         loss_topic: "t/lost".into(),
@@ -180,7 +183,7 @@ impl Bench {
             nudge: face.nudge(),
             look_every: face.look_every(),
             with_will: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            told: Default::default(),
         };
         let outlet = Outlet::new(spool.clone(), Replay::LiveFirst, None);
         Bench { spool, shared, outlet, face, answers: Answers::new(answers), answering, version }
@@ -191,10 +194,12 @@ impl Bench {
         let (ours, theirs) = duplex(1 << 20);
         tokio::spawn(broker(theirs, self.version, ways, seen.clone()));
         let will = self.face.will();
-        let hello = Hello { version: self.version, client_id: "gw", keep_alive: KEEP_ALIVE, login: None, will: &will };
+        let (version, client_id) = (self.version, "gw");
+        let hello = Hello { version, client_id, keep_alive: KEEP_ALIVE, login: None, will: &will, keeps: true };
         let wire = Wire::open(Box::new(ours), hello).await.unwrap();
         self.outlet.restart();
-        let mut session = Session::new(wire, &mut *self.face, &mut self.outlet, &self.shared, &mut self.answers, 64);
+        let mut session =
+            Session::new(wire, &mut *self.face, &mut self.outlet, &self.shared, &mut self.answers, 64, Care::default());
         session.run(stop).await
     }
 
@@ -240,7 +245,7 @@ async fn a_broker_that_does_not_answer_a_ping_is_left_a_keep_alive_after_it() {
     let ways = Ways { ping_after: Duration::from_secs(3600), ..Ways::default() };
     let began = Instant::now();
     let Ended::Lost(why) = bench.connect(ways, &seen, &mut stopped).await else { panic!() };
-    assert_eq!(why, "the broker is silent");
+    assert_eq!(why.to_string(), "the broker is silent");
     assert!(began.elapsed() >= KEEP_ALIVE * 2, "{:?}: it had a keep-alive for its answer", began.elapsed());
 }
 

@@ -2,9 +2,12 @@
 //!
 //! rumqttc's packets are used; its client and event loop are not, because they accept what they may lose, hold a copy that counts for
 //! nothing, flush after every message, end the connection over one message that is too large, and cannot say DISCONNECT with a reason.
-//! What is left to do here is little: read, write, remember when something was last heard.
+//! What is left to do here is little: read, write, remember when something was last heard. What the library does not read as brokers send it
+//! is read in `frame`.
 
-use bytes::{Bytes, BytesMut};
+use super::frame::{self, Own, Terms};
+use super::reason::{Code, Failure};
+use bytes::{Buf, Bytes, BytesMut};
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 use rumqttc::v5::mqttbytes::{Error as Error5, QoS as QoS5};
@@ -18,6 +21,8 @@ use tokio::time::Instant;
 pub const INCOMING_MAX: u32 = 256 * 1024;
 /// Bytes on their way out; more are not made before these have gone.
 pub const OUT_MAX: usize = 1 << 20;
+/// How long is waited for the last words of a broker that takes nothing any more.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Topic aliases used at most: each is a topic that the broker has to remember.
 const ALIASES_MAX: u16 = 1000;
 
@@ -83,16 +88,16 @@ pub struct Received {
 /// What comes from the broker.
 #[derive(Debug)]
 pub enum Incoming {
-    /// It has taken a message; a reason when it does not want it.
-    PubAck(u16, Option<String>),
+    /// It has taken a message; the reason when it has not.
+    PubAck(u16, Option<Code>),
     /// A message, acknowledged already.
     Publish(Box<Received>),
     /// The answer to a subscription: whether it is refused.
     SubAck(bool),
     /// It is alive.
     PingResp,
-    /// It wants to end the connection.
-    Disconnect(String),
+    /// It ends the connection.
+    Disconnect(Failure),
     /// Nothing that concerns us.
     Other,
 }
@@ -110,6 +115,8 @@ pub struct Hello<'a> {
     pub login: Option<(String, String)>,
     /// Last will: QoS 1.
     pub will: &'a Message,
+    /// Whether the broker keeps messages: without it nothing is sent to be retained.
+    pub keeps: bool,
 }
 
 /// A message that does not fit.
@@ -129,7 +136,10 @@ pub struct Wire {
     outbox: BytesMut,
     /// TLS holds bytes back until it is told to flush.
     is_held: bool,
-    packet_max: Option<u32>,
+    /// The largest packet it takes.
+    pub packet_max: Option<u32>,
+    /// It keeps what is to be retained.
+    pub keeps: bool,
     aliases: std::collections::HashMap<String, u16>,
     aliases_max: u16,
     /// Messages the broker takes without an acknowledgement.
@@ -142,7 +152,7 @@ pub struct Wire {
 
 impl Wire {
     /// Says hello and waits for the answer.
-    pub async fn open(io: Box<dyn Io>, hello: Hello<'_>) -> Result<Wire, String> {
+    pub async fn open(io: Box<dyn Io>, hello: Hello<'_>) -> Result<Wire, Failure> {
         let mut wire = Wire {
             io,
             version: hello.version,
@@ -150,6 +160,7 @@ impl Wire {
             outbox: BytesMut::with_capacity(8 * 1024),
             is_held: false,
             packet_max: None,
+            keeps: hello.keeps,
             aliases: std::collections::HashMap::new(),
             aliases_max: 0,
             receive_max: u16::MAX,
@@ -157,15 +168,17 @@ impl Wire {
             sent_at: Instant::now(),
         };
         wire.put_connect(hello)?;
-        wire.flush().await.map_err(|e| e.to_string())?;
+        wire.flush().await?;
         loop {
             match wire.conn_ack()? {
                 Some(()) => return Ok(wire),
                 None => {
-                    let n = wire.io.read_buf(&mut wire.inbox).await.map_err(|e| e.to_string())?;
-                    if n == 0 {
-                        return Err("the broker hung up instead of answering; is this its MQTT port?".into());
-                    }
+                    // A reset is how a broker looks that hangs up before it has read everything.
+                    let n = wire.io.read_buf(&mut wire.inbox).await.map_err(Failure::from);
+                    match n {
+                        Ok(0) | Err(Failure::HungUp(_)) => return Err(Failure::Unanswered),
+                        n => n?,
+                    };
                 }
             }
         }
@@ -174,7 +187,7 @@ impl Wire {
     fn put_connect(&mut self, hello: Hello<'_>) -> Result<(), String> {
         let keep_alive = u16::try_from(hello.keep_alive.as_secs()).unwrap_or(u16::MAX);
         let (topic, payload) = (Bytes::from(hello.will.topic.clone()), Bytes::from(hello.will.payload.clone()));
-        let retain = hello.will.retain;
+        let retain = hello.will.retain && hello.keeps;
         let packet = match self.version {
             Version::V5 => {
                 let properties =
@@ -206,38 +219,41 @@ impl Wire {
     }
 
     /// The answer to CONNECT, once it is there.
-    fn conn_ack(&mut self) -> Result<Option<()>, String> {
+    fn conn_ack(&mut self) -> Result<Option<()>, Failure> {
         match self.packet()? {
             None => Ok(None),
-            Some(Packet::V5(v5::Packet::ConnAck(ack))) => {
-                if ack.code != v5::ConnectReturnCode::Success {
-                    return Err(refusal(&format!("{:?}", ack.code)));
-                }
-                if let Some(properties) = ack.properties {
-                    self.packet_max = properties.max_packet_size;
-                    self.aliases_max = properties.topic_alias_max.unwrap_or(0).min(ALIASES_MAX);
-                    self.receive_max = properties.receive_max.unwrap_or(u16::MAX).max(1);
-                    let own = self.keep_alive;
-                    let told = properties.server_keep_alive.map(|s| Duration::from_secs(u64::from(s.max(1))));
-                    self.keep_alive = told.map_or(own, |told| own.min(told));
-                    if properties.max_qos == Some(0) {
-                        return Err("the broker takes no message that it has to acknowledge (maximum QoS 0)".into());
-                    }
-                }
-                Ok(Some(()))
-            }
-            Some(Packet::V311(v4::Packet::ConnAck(ack))) => match ack.code {
-                v4::ConnectReturnCode::Success => Ok(Some(())),
-                code => Err(refusal(&format!("{code:?}"))),
-            },
-            Some(_) => Err("the broker answered CONNECT with something else".into()),
+            Some(Packet::Own(Own::ConnAck(Code::SUCCESS, terms))) => self.agree(&terms).map(Some),
+            Some(Packet::Own(Own::ConnAck(code, terms))) => Err(Failure::Refused(code, terms.said)),
+            Some(Packet::Own(Own::Disconnect(code, said))) => Err(Failure::Ended(code, said)),
+            Some(_) => Err(Failure::Other("the broker answered CONNECT with something else".into())),
+        }
+    }
+
+    fn agree(&mut self, terms: &Terms) -> Result<(), Failure> {
+        self.packet_max = terms.packet_max;
+        self.aliases_max = terms.aliases_max.unwrap_or(0).min(ALIASES_MAX);
+        self.receive_max = terms.receive_max.unwrap_or(u16::MAX).max(1);
+        self.keeps &= terms.keeps.unwrap_or(true);
+        let told = terms.keep_alive_s.map(|s| Duration::from_secs(u64::from(s.max(1))));
+        self.keep_alive = told.map_or(self.keep_alive, |told| self.keep_alive.min(told));
+        match terms.qos_max {
+            Some(0) => Err(Failure::Refused(Code::NO_QOS, None)),
+            _ => Ok(()),
         }
     }
 
     fn packet(&mut self) -> Result<Option<Packet>, String> {
-        let before = self.inbox.len();
         // Asking for more after taking bytes away is a length inside a packet that does not fit the packet.
         let malformed = |e: String| format!("the broker sent what is no MQTT packet: {e}");
+        let is_v5 = self.version == Version::V5;
+        if frame::begins_own(&self.inbox, is_v5) {
+            let found = frame::own(&self.inbox, is_v5, INCOMING_MAX as usize).map_err(malformed)?;
+            return Ok(found.map(|(packet, length)| {
+                self.inbox.advance(length);
+                Packet::Own(packet)
+            }));
+        }
+        let before = self.inbox.len();
         match self.version {
             Version::V5 => match v5::Packet::read(&mut self.inbox, Some(INCOMING_MAX)) {
                 Ok(packet) => Ok(Some(Packet::V5(packet))),
@@ -257,6 +273,7 @@ impl Wire {
         match packet {
             Packet::V5(packet) => packet.write(&mut self.outbox, None).map(drop).map_err(|e| e.to_string()),
             Packet::V311(packet) => packet.write(&mut self.outbox, usize::MAX).map(drop).map_err(|e| e.to_string()),
+            Packet::Own(_) => Ok(()), // those only come
         }
     }
 
@@ -264,6 +281,9 @@ impl Wire {
     pub fn take(&mut self) -> Result<Option<Incoming>, String> {
         let Some(packet) = self.packet()? else { return Ok(None) };
         Ok(Some(match packet {
+            Packet::Own(Own::PubAck(id, code)) => Incoming::PubAck(id, (code.0 >= 0x80).then_some(code)),
+            Packet::Own(Own::Disconnect(code, said)) => Incoming::Disconnect(Failure::Ended(code, said)),
+            Packet::Own(Own::ConnAck(..)) => Incoming::Other,
             Packet::V5(packet) => self.incoming_v5(packet)?,
             Packet::V311(packet) => self.incoming_v311(packet)?,
         }))
@@ -271,10 +291,6 @@ impl Wire {
 
     fn incoming_v5(&mut self, packet: v5::Packet) -> Result<Incoming, String> {
         Ok(match packet {
-            v5::Packet::PubAck(ack) => {
-                let taken = matches!(ack.reason, v5::PubAckReason::Success | v5::PubAckReason::NoMatchingSubscribers);
-                Incoming::PubAck(ack.pkid, (!taken).then(|| format!("{:?}", ack.reason)))
-            }
             v5::Packet::Publish(publish) => {
                 if publish.qos == QoS5::AtLeastOnce {
                     self.put(&Packet::V5(v5::Packet::PubAck(v5::PubAck::new(publish.pkid, None))))?;
@@ -296,10 +312,6 @@ impl Wire {
                 Incoming::SubAck(!ack.return_codes.iter().all(taken))
             }
             v5::Packet::PingResp(_) => Incoming::PingResp,
-            v5::Packet::Disconnect(end) => {
-                let why = end.properties.and_then(|p| p.reason_string).map_or(String::new(), |why| format!(": {why}"));
-                Incoming::Disconnect(format!("the broker ends the connection, {:?}{why}", end.reason_code))
-            }
             _ => Incoming::Other,
         })
     }
@@ -326,6 +338,7 @@ impl Wire {
     /// Puts a message on its way; `id` for QoS 1, none for QoS 0.
     pub fn publish(&mut self, message: Message, id: Option<u16>) -> Result<(), TooLarge> {
         let pkid = id.unwrap_or(0);
+        let retain = message.retain && self.keeps;
         self.sent_at = Instant::now();
         match self.version {
             Version::V5 => {
@@ -337,13 +350,13 @@ impl Wire {
                     user_properties: properties.user.clone(),
                     ..v5::PublishProperties::default()
                 };
-                let (alias, known) = if message.retain { (None, false) } else { self.alias(&message.topic) };
+                let (alias, known) = if retain { (None, false) } else { self.alias(&message.topic) };
                 wanted.topic_alias = alias;
                 let plain = wanted == v5::PublishProperties::default();
                 let mut publish = v5::Publish {
                     dup: false,
                     qos: if id.is_some() { QoS5::AtLeastOnce } else { QoS5::AtMostOnce },
-                    retain: message.retain,
+                    retain,
                     topic: if known { Bytes::new() } else { Bytes::copy_from_slice(message.topic.as_bytes()) },
                     pkid,
                     payload: Bytes::from(message.payload),
@@ -362,7 +375,7 @@ impl Wire {
                 let publish = v4::Publish {
                     dup: false,
                     qos: if id.is_some() { QoS4::AtLeastOnce } else { QoS4::AtMostOnce },
-                    retain: message.retain,
+                    retain,
                     topic: message.topic,
                     pkid,
                     payload: Bytes::from(message.payload),
@@ -445,12 +458,20 @@ impl Wire {
             }
             Ok(())
         };
-        tokio::select! {
+        let done = tokio::select! {
             done = put, if is_writing => done,
             n = read.read_buf(inbox), if may_read => match n? {
                 0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker hung up")),
                 _ => Ok(()),
             },
+        };
+        match done {
+            // Its last words may still lie there: why it takes nothing any more.
+            Err(e) => match tokio::time::timeout(LAST_WORDS, read.read_buf(inbox)).await {
+                Ok(Ok(n)) if n > 0 => Ok(()),
+                _ => Err(e),
+            },
+            done => done,
         }
     }
 
@@ -472,12 +493,9 @@ impl Wire {
 
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for a moment")]
 enum Packet {
+    Own(Own),
     V5(v5::Packet),
     V311(v4::Packet),
-}
-
-fn refusal(code: &str) -> String {
-    format!("the broker does not let us in: {code}; are user, password and client id right?")
 }
 
 #[cfg(test)]

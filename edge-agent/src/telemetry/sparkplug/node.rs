@@ -154,9 +154,11 @@ impl Node {
         }
     }
 
-    fn death(&self) -> Message {
-        let metrics = vec![self.bd_seq_metric(None)];
-        let payload = Payload { timestamp: Some(wall_clock_ms()), metrics, ..Payload::default() };
+    /// NDEATH; `at_ms` when it is said now. A will is said by the broker, nobody here knows when: with the time of its making it would be
+    /// older than the birth, and who orders by time would keep the node alive. It belongs to the birth with the same bdSeq.
+    fn death(&self, at_ms: Option<u64>) -> Message {
+        let metrics = vec![Metric { timestamp: at_ms, ..self.bd_seq_metric(None) }];
+        let payload = Payload { timestamp: at_ms, metrics, ..Payload::default() };
         Message { topic: self.topic("NDEATH", None), payload: payload.encode_to_vec(), ..Message::default() }
     }
 
@@ -387,7 +389,7 @@ impl Face for Node {
         self.next_bd_seq = (self.bd_seq + 1) % 256;
         self.remember();
         (self.state, self.host_time, self.rebirth) = (State::Waiting, None, false);
-        self.death()
+        self.death(None)
     }
 
     fn subscriptions(&self) -> (Vec<String>, bool) {
@@ -446,6 +448,11 @@ impl Face for Node {
         }
     }
 
+    /// A number of `seq` is missing now: a host would ask for a rebirth anyway.
+    fn dropped(&mut self) {
+        self.rebirth |= self.state == State::Born;
+    }
+
     fn nudge(&self) -> Arc<Notify> {
         self.hub.nudge.clone()
     }
@@ -455,7 +462,7 @@ impl Face for Node {
     }
 
     fn farewell(&mut self) -> (Option<Message>, bool) {
-        let death = (self.state == State::Born).then(|| self.death());
+        let death = (self.state == State::Born).then(|| self.death(Some(wall_clock_ms())));
         self.state = State::Waiting;
         (death, self.version == Version::V5)
     }
