@@ -12,12 +12,15 @@
 //! | `session` | one connection: window, acknowledgements, keep-alive, stop |
 //! | [`face`] | what is said over it |
 //! | [`plain`] | our own messages |
+//! | `probe` | a connection made to see whether it can be made |
 
 pub mod face;
 pub mod plain;
+mod probe;
 mod session;
 pub mod wire;
 
+pub use probe::probe;
 pub use session::Out;
 
 use crate::config::plan::{Broker, MqttPlan, Secret};
