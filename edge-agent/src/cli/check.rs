@@ -105,6 +105,7 @@ fn shown(file: &Path, plan: &Plan) -> String {
     if plan.notes.len() > NOTES_MAX {
         say!(out, "  address  and {} more that were typed in another form", plan.notes.len() - NOTES_MAX);
     }
+    out += &door(plan);
     match &plan.mqtt {
         Some(mqtt) => {
             let brokers: Vec<String> = mqtt.brokers.iter().map(ToString::to_string).collect();
@@ -119,6 +120,34 @@ fn shown(file: &Path, plan: &Plan) -> String {
             }
         }
         None => say!(out, "  broker   none: nothing is published"),
+    }
+    out
+}
+
+/// Where the page is, when it is not where it always is, and by which certificate.
+fn door(plan: &Plan) -> String {
+    let (mut out, at) = (String::new(), plan.listen);
+    match &plan.http.tls {
+        Some(files) => match crate::http::tls_files(files) {
+            Ok(identity) => {
+                let (file, until) = (files.certificate.display(), &identity.says.until);
+                say!(out, "  page     https://{at}, certificate {file}, valid until {until}");
+                say!(out, "           SHA-256 {}", identity.thumbprint);
+            }
+            Err(_) if files.is_self_signed => {
+                say!(
+                    out,
+                    "  page     https://{at}, certificate {} is made at the first start",
+                    files.certificate.display()
+                );
+            }
+            Err(why) => say!(out, "  page     https://{at}: {}", styled(BAD, &why)),
+        },
+        None if plan.http.is_unencrypted => {
+            let said = styled(WARN, "without encryption: passwords and tokens can be read on the way");
+            say!(out, "  page     http://{at}, {said}");
+        }
+        None => {}
     }
     out
 }
