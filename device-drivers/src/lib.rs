@@ -14,6 +14,7 @@
 //! | [`mod@dial`] | the way to a host that may have several addresses |
 //! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
+//! | [`mod@tls`] | TLS to a peer: whom to trust, and every refusal in words |
 //! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 
 pub mod block;
@@ -24,6 +25,7 @@ pub mod fuzzing;
 pub mod line;
 pub mod modbus;
 pub mod opcua;
+pub mod tls;
 pub mod value;
 
 pub use dial::dial;

@@ -8,6 +8,7 @@
 use crate::access::Access;
 use crate::alarms::{AlarmDesk, AlarmNews, AlarmWatcher};
 use crate::board::Board;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::closings::{self, Closings};
 use crate::commands::{Audit, Commands, WriteDesk};
@@ -16,7 +17,7 @@ use crate::config::plan::{LinePlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Shown, ShownDesk, Wires};
 use crate::desk::{Desk, OrderView};
 use crate::field::{ImageStage, Publish};
-use crate::http::{self, Face, FaceParts};
+use crate::http::{self, Face, FaceParts, HttpStats};
 use crate::ledger::Ledger;
 use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
@@ -79,10 +80,12 @@ impl Agent {
         let listener =
             TcpListener::bind(plan.listen).await.map_err(|e| format!("cannot listen on {}: {e}", plan.listen))?;
         let http_at = listener.local_addr().map_err(|e| e.to_string())?;
+        let tls = plan.http.tls.as_ref().map(|t| http::Door::open(t, http_at, &plan.http.names)).transpose()?;
 
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
         let names = plan.names();
+        let certificates = Certificates::of(&plan);
         let (has_floor, kept) = (plan.floor.is_some(), plan.floor.is_some() && plan.is_kept);
         let reserve = plan.mqtt.as_ref().map_or(0, |m| m.spool.reserve);
         let (ledger, known) = match kept {
@@ -156,6 +159,7 @@ impl Agent {
         let rest = lines::rest(&plan);
         let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
         let mut room = LineRoom::new(LineWires { clock, stage, publish, resend, seed }, writes.clone());
+        room.certificates = certificates.clone();
         for (line, output) in plan.lines.into_iter().zip(line_outputs) {
             room.start(line, output);
         }
@@ -202,6 +206,8 @@ impl Agent {
             traffic: traffic_stats,
             alarms,
             live: Arc::new(LiveStats::default()),
+            certificates: certificates.clone(),
+            http: Arc::new(HttpStats { is_unencrypted: plan.http.is_unencrypted, ..HttpStats::default() }),
         });
         let reloader = Arc::new(Reloader::new(
             room,
@@ -231,22 +237,29 @@ impl Agent {
             gateway: plan.gateway,
             pki_dir: plan.state_dir.join("pki"),
             reloader: reloader.clone(),
+            door: plan.http,
         });
         let beat = face.clone();
         let mut others = vec![
             tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
             tokio::spawn(watcher.run(move || beat.alive())),
             tokio::spawn(face.clone().make_frames()),
-            tokio::spawn(http::serve(face.clone(), listener)),
+            tokio::spawn(http::serve(face.clone(), listener, tls.clone())),
             tokio::spawn(face.clone().watch_beat()),
+            tokio::spawn(certificates.keep_looking()),
         ];
         others.extend(telling);
         others.extend(traffic.map(tokio::spawn));
         others.extend(alarming.map(tokio::spawn));
-        tracing::info!("serving http://{http_at}/");
+        others.extend(tls.clone().map(|door| tokio::spawn(door.keep_fresh())));
+        let at = format!("{}://{http_at}/", if tls.is_some() { "https" } else { "http" });
+        tracing::info!("serving {at}");
+        if let Some(door) = &tls {
+            tracing::info!("its certificate, to be compared with what a browser shows: SHA-256 {}", door.thumbprint());
+        }
         if let Some(token) = first {
             tracing::info!(
-                "nobody can sign in yet. The one-time token {token} makes the first admin: open http://{http_at}/#setup={token}"
+                "nobody can sign in yet. The one-time token {token} makes the first admin: open {at}#setup={token}"
             );
         }
         Ok(Agent {

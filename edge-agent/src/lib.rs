@@ -21,6 +21,7 @@
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
 //! | [`metrics`] | the one table of figures |
 //! | [`alarms`] | what wants a person, and what to do about it |
+//! | [`certificates`] | which certificates run out, and when |
 //! | [`board`] | what the core's events add up to, for people |
 //! | [`scene`] | what the floor looks like |
 //! | [`traffic`] | where every mobile robot was, and when |
@@ -37,6 +38,7 @@ pub mod agent;
 pub mod alarms;
 pub mod board;
 pub mod browse;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod closings;

@@ -13,6 +13,7 @@
 
 use crate::access::replace;
 use crate::alarms::AlarmDesk;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::commands::{QUEUE, Target, WriteDesk, targets};
 use crate::config::{self, DriverPlan, Files, LinePlan, Plan, Role};
@@ -92,12 +93,15 @@ pub struct LineRoom {
     pub index: Arc<FieldIndex>,
     /// The door for writes.
     pub writes: Arc<WriteDesk>,
+    /// Who has to know which certificates the lines need.
+    pub certificates: Arc<Certificates>,
 }
 
 impl LineRoom {
     /// A room without lines.
     pub fn new(wires: LineWires, writes: Arc<WriteDesk>) -> LineRoom {
-        LineRoom { wires, running: Vec::new(), list: Arc::default(), index: Arc::default(), writes }
+        let (list, index, certificates) = Default::default();
+        LineRoom { wires, running: Vec::new(), list, index, writes, certificates }
     }
 
     /// Starts a line; `output` is what the control thread wants of it.
@@ -195,6 +199,7 @@ impl LineRoom {
 
     /// Gets from the lines that run to those of a plan.
     async fn apply(&mut self, plan: Plan, what: &Reloaded) {
+        self.certificates.watch(&plan);
         self.stop_those(|name| what.stopped.iter().chain(&what.changed).any(|n| n == name)).await;
         let order: Vec<Arc<str>> = plan.lines.iter().map(|l| l.name.clone()).collect();
         for line in plan.lines {
@@ -393,7 +398,7 @@ pub fn rest(plan: &Plan) -> Vec<(&'static str, u64)> {
     vec![
         ("[gateway]", hash(&(&plan.gateway, plan.listen, &plan.state_dir, plan.drain))),
         ("[control]", hash(&plan.control)),
-        ("[http]", hash(&plan.access)),
+        ("[http]", hash(&(&plan.access, &plan.http))),
         ("[mqtt] or [spool]", hash(&plan.mqtt)),
         ("[floor]", hash(&plan.floor)),
     ]

@@ -10,11 +10,11 @@
 //!   transport          sockets, TLS, serial ports
 //!   writes             what goes first, and what goes together
 //!   client             the task that joins them
+//!   probe              one question to each unit, before anything runs
 //! ```
 //!
 //! The link layer is our own: tokio-modbus drops late replies by ending the connection, knows no pipelining, no silence on a serial line,
-//! and believes lengths and echoes. It is used where a connection serves one request and is thrown away: [`probe`], for
-//! `edge-agent check --connect`.
+//! and believes lengths and echoes.
 
 mod address;
 mod bus;
@@ -32,14 +32,15 @@ mod transport;
 mod types;
 mod writes;
 
+pub use crate::tls::Tls;
 pub use address::{Address, AddressError, Bits, Table, Written};
 pub use client::Modbus;
 pub use coverage::{Coverage, Quarantine, Refusal};
 pub use pdu::{WRITE_COILS_MAX, WRITE_REGISTERS_MAX};
 pub use plan::{Limits, Request, Span, plan};
-pub use probe::probe;
+pub use probe::{Fault, Probe};
 pub use spec::{DeviceSpec, LineSpec, PointSpec};
-pub use transport::{Endpoint, Serial, Tls};
+pub use transport::{Endpoint, Serial};
 pub use types::{DataType, Format, Order, Packing, Scale, TEXT_MAX};
 
 /// Name of an exception code (Modbus Application Protocol V1.1b3, 7).

@@ -1,17 +1,12 @@
 //! Where a line is: TCP, TLS, a serial port, or serial frames through TCP; and how it is opened.
 
 use crate::dial;
+use crate::tls::Tls;
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_serial::{DataBits, Parity, SerialPortBuilderExt, StopBits};
 
 /// A serial port's settings.
@@ -42,17 +37,6 @@ impl Serial {
     pub fn takes(&self, bytes: usize) -> Duration {
         Duration::from_secs_f64(bytes as f64 * 11.0 / f64::from(self.baud.max(1)))
     }
-}
-
-/// TLS files, PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates that may sign the device's.
-    pub ca: PathBuf,
-    /// Our own certificate (with its chain) and key: mutual TLS.
-    pub own: Option<(PathBuf, PathBuf)>,
-    /// The name the device's certificate is made out to, if it is not the host of the address.
-    pub name: Option<String>,
 }
 
 /// Where a line is.
@@ -151,57 +135,6 @@ async fn tcp(at: &str, limit: Duration) -> Result<TcpStream, String> {
         ErrorKind::TimedOut => format!("{e}; is the device powered and on this network?"),
         _ => format!("{e}; check the address, the cable and the switch"),
     })
-}
-
-impl Tls {
-    /// Shakes hands with `host` over a connection that is there; the text says what a technician can look at.
-    pub async fn connect(
-        &self,
-        host: &str,
-        stream: TcpStream,
-        limit: Duration,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
-        let config = self.client_config()?;
-        let name = self.name.as_deref().unwrap_or(host).to_string();
-        let name = ServerName::try_from(name).map_err(|e| format!("no name to check the certificate by: {e}"))?;
-        match timeout(limit, tokio_rustls::TlsConnector::from(config).connect(name, stream)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(e)) => Err(format!("TLS was refused: {e}; do certificate, CA and name fit together?")),
-            Err(_) => Err(format!("no TLS within {limit:?}; does the peer speak TLS on this port?")),
-        }
-    }
-
-    /// TLS 1.2 or 1.3, the peer's certificate checked against `ca` (Modbus/TCP Security V3.6, 8). Read anew for every
-    /// connection, so that a renewed certificate needs no restart.
-    fn client_config(&self) -> Result<Arc<rustls::ClientConfig>, String> {
-        let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, String> {
-            let fail =
-                |e: rustls::pki_types::pem::Error| format!("cannot read certificates from {}: {e}", path.display());
-            let all =
-                CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
-            if all.is_empty() { Err(format!("{} holds no certificate in PEM form", path.display())) } else { Ok(all) }
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in certificates(&self.ca)? {
-            roots.add(certificate).map_err(|e| format!("{}: {e}", self.ca.display()))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(roots);
-        let config = match &self.own {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let fail = |e: rustls::pki_types::pem::Error| format!("cannot read a key from {}: {e}", key.display());
-                let secret = PrivateKeyDer::from_pem_file(key).map_err(fail)?;
-                builder
-                    .with_client_auth_cert(certificates(chain)?, secret)
-                    .map_err(|e| format!("own certificate: {e}"))?
-            }
-        };
-        Ok(Arc::new(config))
-    }
 }
 
 #[cfg(test)]

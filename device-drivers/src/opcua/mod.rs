@@ -32,6 +32,7 @@ pub mod limits;
 mod node;
 mod opening;
 pub mod pki;
+mod probe;
 mod security;
 mod session;
 pub mod spec;
@@ -40,6 +41,7 @@ mod work;
 mod write;
 
 pub use node::NodeName;
+pub use probe::probe;
 pub use spec::{Deadband, Identity, MessageMode, Mode, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 
 use crate::block::CommandBlock;

@@ -42,6 +42,12 @@ pub(super) struct Prepared {
     pub(super) own: Option<String>,
 }
 
+/// `host:port` of an endpoint.
+fn peer_of(endpoint: &str) -> String {
+    let rest = endpoint.strip_prefix("opc.tcp://").unwrap_or(endpoint);
+    rest.split('/').next().unwrap_or(rest).to_string()
+}
+
 fn policy_of(policy: Policy) -> SecurityPolicy {
     match policy {
         Policy::None => SecurityPolicy::None,
@@ -104,7 +110,9 @@ pub(super) async fn prepare(spec: &OpcUaSpec) -> Result<Prepared, LinkError> {
             host: host.as_deref().filter(|_| spec.security.check_host),
             application_uri: endpoint.server.application_uri.as_ref(),
         };
-        let judged = pki.judge(pki::bytes_of(&endpoint.server_certificate), &wanted);
+        let der = pki::bytes_of(&endpoint.server_certificate);
+        crate::tls::shown::note(&peer_of(&spec.endpoint), [der]);
+        let judged = pki.judge(der, &wanted);
         judged.map_err(|doubt| LinkError::Untrusted {
             peer: spec.endpoint.clone(),
             what: doubt.what,

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// A server is given so long to take leave of; nobody waits for it.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the event loop leaves behind for whoever works the link.
 #[derive(Debug, Default)]

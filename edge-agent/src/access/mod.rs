@@ -13,12 +13,18 @@
 //! 256 random bits. Without a state folder everything is forgotten at the end of the process.
 
 pub mod audit;
+mod misses;
+mod neighbour;
+mod password;
 mod store;
 
 pub use audit::{Audit, Entry};
+pub(crate) use neighbour::Neighbour;
 pub(crate) use store::replace;
 pub use store::{Store, StoreError, User};
 
+use misses::Misses;
+use password::{Turn, Work};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -26,18 +32,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
 /// Sessions at once; the oldest goes first.
 const SESSIONS_MAX: usize = 1000;
-/// Wrong passwords for one name before it has to wait.
-const MISSES_MAX: u32 = 5;
-/// And for how long.
-const MISSES_PAUSE: Duration = Duration::from_secs(30);
-/// Names whose misses are remembered; a stranger who tries ever new names gains nothing by it.
-const MISSES_NAMES: usize = 1000;
-/// Password checks under way: each takes some megabytes and tens of milliseconds on purpose.
-const CHECKS_AT_ONCE: usize = 1;
+/// How long somebody who signs in waits for the turn of their password.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What somebody may do; each may do what those before it may.
 #[derive(
@@ -108,10 +107,10 @@ pub struct Shown<'a> {
     pub bearer: Option<&'a str>,
     /// The session cookie.
     pub cookie: Option<&'a str>,
-    /// Where the connection comes from.
+    /// Where they are.
     pub from: IpAddr,
-    /// A proxy has passed it on: it is not from this machine, whatever the connection says.
-    pub proxied: bool,
+    /// Whether that is this machine beyond doubt.
+    pub is_here: bool,
 }
 
 /// Why somebody is not let in.
@@ -139,8 +138,8 @@ pub struct Access {
     plan: AccessPlan,
     store: Mutex<Store>,
     sessions: Mutex<HashMap<[u8; 32], Session>>,
-    misses: Mutex<HashMap<String, (u32, Instant)>>,
-    checks: Semaphore,
+    misses: Mutex<Misses>,
+    work: Work,
     first: Mutex<Option<[u8; 32]>>,
     /// What was changed, by whom.
     pub audit: Audit,
@@ -173,7 +172,7 @@ impl Access {
             store: Mutex::new(store),
             sessions: Mutex::default(),
             misses: Mutex::default(),
-            checks: Semaphore::new(CHECKS_AT_ONCE),
+            work: Work::default(),
             first: Mutex::new(first.as_deref().map(digest)),
             audit,
         };
@@ -195,8 +194,7 @@ impl Access {
         if let Some((name, role)) = shown.cookie.and_then(|token| self.session(token)) {
             return Ok(Who { name, role: Some(role), signed_in: true, from: shown.from });
         }
-        let here = shown.from.to_canonical().is_loopback() && !shown.proxied;
-        let role = if here { self.plan.loopback } else { self.plan.remote };
+        let role = if shown.is_here { self.plan.loopback } else { self.plan.remote };
         Ok(Who { name: "anonymous".into(), role, signed_in: false, from: shown.from })
     }
 
@@ -216,22 +214,27 @@ impl Access {
         Some((name, role))
     }
 
-    /// Checks a password; the answer is a session token.
-    pub async fn login(&self, name: &str, password: String) -> Result<(String, Role), Denied> {
-        self.not_too_often(name)?;
-        let Ok(Ok(_turn)) = tokio::time::timeout(Duration::from_secs(5), self.checks.acquire()).await else {
-            return Err(Denied::Busy);
-        };
+    /// Checks a password; the answer is a session token. Waits for its turn, and for some tens of milliseconds of work.
+    pub async fn login(&self, from: IpAddr, name: &str, password: String) -> Result<(String, Role), Denied> {
+        let place = Neighbour::from(from);
+        if lock(&self.misses).must_wait(place, name, Instant::now()) {
+            return Err(Denied::Wait);
+        }
+        let turn = self.turn_soon(place).await?;
         let known = lock(&self.store).fresh().user(name).map(|u| (u.hash.clone(), u.role));
         let (hash, role) = known.map_or((None, None), |(hash, role)| (Some(hash), Some(role)));
         // Somebody who does not exist is checked as long as somebody who does.
-        let right = tokio::task::spawn_blocking(move || store::verify(hash.as_deref(), &password)).await;
+        let right = turn.run(move |memory| memory.verify(hash.as_deref(), &password)).await;
         let (Ok(true), Some(role)) = (right, role) else {
-            self.missed(name);
+            lock(&self.misses).missed(place, name, Instant::now());
             return Err(Denied::BadPassword);
         };
-        lock(&self.misses).remove(name);
+        lock(&self.misses).forget(place, name);
         self.enter(name.into(), role).ok_or(Denied::Busy)
+    }
+
+    async fn turn_soon(&self, place: Neighbour) -> Result<Turn, Denied> {
+        tokio::time::timeout(TURN_LIMIT, self.work.turn(Some(place))).await.unwrap_or(Err(Denied::Busy))
     }
 
     fn enter(&self, name: Arc<str>, role: Role) -> Option<(String, Role)> {
@@ -246,37 +249,26 @@ impl Access {
         Some((token, role))
     }
 
-    fn not_too_often(&self, name: &str) -> Result<(), Denied> {
-        match lock(&self.misses).get(name) {
-            Some((count, last)) if *count >= MISSES_MAX && last.elapsed() < MISSES_PAUSE => Err(Denied::Wait),
-            _ => Ok(()),
-        }
-    }
-
-    fn missed(&self, name: &str) {
-        let mut misses = lock(&self.misses);
-        if misses.len() >= MISSES_NAMES {
-            misses.retain(|_, (_, last)| last.elapsed() < MISSES_PAUSE);
-            if misses.len() >= MISSES_NAMES {
-                misses.clear();
-            }
-        }
-        let entry = misses.entry(name.chars().take(64).collect()).or_insert((0, Instant::now()));
-        *entry = (entry.0 + 1, Instant::now());
-    }
-
     /// Forgets a session.
     pub fn logout(&self, token: &str) {
         lock(&self.sessions).remove(&digest(token));
     }
 
-    /// Makes the first admin, once, against the token from the log.
-    pub async fn setup(&self, token: &str, name: &str, password: String) -> Result<String, SetupError> {
+    /// Makes the first admin, once, against the token from the log: of many who come with it at the same time, one.
+    pub async fn setup(&self, from: IpAddr, token: &str, name: &str, password: String) -> Result<String, SetupError> {
+        let bad = || SetupError::Denied(Denied::BadFirst);
         if *lock(&self.first) != Some(digest(token)) {
-            return Err(SetupError::Denied(Denied::BadFirst));
+            return Err(bad());
         }
-        self.add_user(name, Role::Admin, password).await.map_err(SetupError::Store)?;
-        *lock(&self.first) = None;
+        let turn = self.turn_soon(from.into()).await.map_err(SetupError::Denied)?;
+        let hash = hashed(turn, password).await.map_err(SetupError::Store)?;
+        let mut first = lock(&self.first);
+        if *first != Some(digest(token)) {
+            return Err(bad()); // somebody was quicker
+        }
+        lock(&self.store).fresh().add(name, Role::Admin, hash).map_err(SetupError::Store)?;
+        *first = None;
+        drop(first);
         self.enter(name.into(), Role::Admin).map(|(token, _)| token).ok_or(SetupError::Denied(Denied::Busy))
     }
 
@@ -287,8 +279,8 @@ impl Access {
 
     /// Makes a user.
     pub async fn add_user(&self, name: &str, role: Role, password: String) -> Result<(), StoreError> {
-        let hash = tokio::task::spawn_blocking(move || store::hash(&password));
-        let hash = hash.await.map_err(|e| StoreError::Other(e.to_string()))??;
+        let turn = self.work.turn(None).await.map_err(|_| StoreError::Other("no password can be hashed".into()))?;
+        let hash = hashed(turn, password).await?;
         lock(&self.store).fresh().add(name, role, hash)
     }
 
@@ -312,6 +304,10 @@ impl Access {
     }
 }
 
+async fn hashed(turn: Turn, password: String) -> Result<String, StoreError> {
+    turn.run(move |memory| memory.hash(&password)).await.map_err(StoreError::Other)?
+}
+
 /// Why there is no first admin.
 #[derive(Debug)]
 pub enum SetupError {
@@ -325,22 +321,25 @@ pub enum SetupError {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 7));
+
     fn plan(dir: Option<PathBuf>) -> AccessPlan {
         AccessPlan { loopback: Some(Role::Viewer), remote: None, session: Duration::from_secs(3600), dir }
     }
 
     fn shown<'a>(bearer: Option<&'a str>, cookie: Option<&'a str>, from: &str) -> Shown<'a> {
-        Shown { bearer, cookie, from: from.parse().unwrap(), proxied: false }
+        Shown { bearer, cookie, from: from.parse().unwrap(), is_here: false }
     }
 
     #[tokio::test]
     async fn the_first_admin_needs_the_token_and_the_token_works_once() {
         let (access, first) = Access::open(plan(None)).unwrap();
         let first = first.expect("nobody is in it yet");
-        let wrong = access.setup("0000", "ada", "correct horse".into()).await;
+        let wrong = access.setup(HERE, "0000", "ada", "correct horse".into()).await;
         assert!(matches!(wrong, Err(SetupError::Denied(Denied::BadFirst))));
-        let session = access.setup(&first, "ada", "correct horse".into()).await.unwrap();
-        let again = access.setup(&first, "eve", "correct horse".into()).await;
+        let session = access.setup(HERE, &first, "ada", "correct horse".into()).await.unwrap();
+        let again = access.setup(HERE, &first, "eve", "correct horse".into()).await;
         assert!(matches!(again, Err(SetupError::Denied(Denied::BadFirst))));
         let who = access.who(shown(Some(&session), None, "10.0.0.9")).unwrap();
         assert_eq!((&*who.name, who.role), ("ada", Some(Role::Admin)));
@@ -349,26 +348,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_locked_for_a_while_after_five_wrong_passwords_and_strangers_learn_nothing() {
+    async fn five_wrong_passwords_lock_the_stranger_out_and_not_the_owner_who_is_somewhere_else() {
         let (access, _) = Access::open(plan(None)).unwrap();
         access.add_user("ada", Role::Operator, "correct horse".into()).await.unwrap();
         for name in ["ada", "nobody"] {
-            for _ in 0..MISSES_MAX {
-                assert_eq!(access.login(name, "wrong".into()).await, Err(Denied::BadPassword));
+            for _ in 0..misses::NAME_MISSES_MAX {
+                assert_eq!(access.login(THERE, name, "wrong".into()).await, Err(Denied::BadPassword));
             }
-            assert_eq!(access.login(name, "correct horse".into()).await, Err(Denied::Wait));
+            assert_eq!(access.login(THERE, name, "correct horse".into()).await, Err(Denied::Wait));
         }
+        assert!(access.login(HERE, "ada", "correct horse".into()).await.is_ok());
+        assert_eq!(access.login(THERE, "ada", "correct horse".into()).await, Err(Denied::Wait));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_one_time_token_used_six_times_at_once_makes_one_admin_and_a_mistake_does_not_use_it_up() {
+        let (access, first) = Access::open(plan(None)).unwrap();
+        let first = first.expect("nobody is in it yet");
+        let short = access.setup(HERE, &first, "ada", "short".into()).await;
+        assert!(matches!(short, Err(SetupError::Store(StoreError::Invalid(_)))), "{short:?}");
+        let at_once = (1..=6u8).map(|n| {
+            let (access, first) = (access.clone(), first.clone());
+            let from = IpAddr::from([10, 0, 0, n]);
+            tokio::spawn(async move { access.setup(from, &first, &format!("admin-{n}"), "correct horse".into()).await })
+        });
+        let mut made = 0;
+        for one in at_once.collect::<Vec<_>>() {
+            match one.await.unwrap() {
+                Ok(_) => made += 1,
+                Err(why) => assert!(matches!(why, SetupError::Denied(Denied::BadFirst)), "{why:?}"),
+            }
+        }
+        assert_eq!((made, access.list().len()), (1, 1));
     }
 
     #[test]
     fn who_has_not_signed_in_gets_what_the_configuration_gives_to_where_they_are() {
         let (access, _) = Access::open(plan(None)).unwrap();
         let role =
-            |from: &str, proxied| access.who(Shown { proxied, ..shown(None, Some("stale"), from) }).unwrap().role;
-        assert_eq!(role("127.0.0.1", false), Some(Role::Viewer));
-        assert_eq!(role("::ffff:127.0.0.1", false), Some(Role::Viewer));
+            |from: &str, is_here| access.who(Shown { is_here, ..shown(None, Some("stale"), from) }).unwrap().role;
+        assert_eq!(role("127.0.0.1", true), Some(Role::Viewer));
         assert_eq!(role("192.168.1.7", false), None);
-        assert_eq!(role("127.0.0.1", true), None, "what a proxy passes on is not from here");
+        assert_eq!(role("127.0.0.1", false), None, "what a proxy passes on is not from here");
     }
 
     #[tokio::test]
@@ -383,7 +404,7 @@ mod tests {
         assert_eq!(first, None, "there is somebody: no one-time token");
         let who = access.who(shown(Some(&token), None, "10.0.0.9")).unwrap();
         assert_eq!((&*who.name, who.role), ("prometheus", Some(Role::Viewer)));
-        let (session, role) = access.login("ada", "correct horse".into()).await.unwrap();
+        let (session, role) = access.login(HERE, "ada", "correct horse".into()).await.unwrap();
         assert_eq!(role, Role::Engineer);
         assert!(access.who(shown(None, Some(&session), "10.0.0.9")).unwrap().signed_in);
         access.remove_user("ada").unwrap();

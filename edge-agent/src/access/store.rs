@@ -1,14 +1,11 @@
 //! Users and API tokens in one small file, replaced whole.
 
-use super::{Role, digest, lock};
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use super::{Role, digest};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The file, in the state folder.
@@ -17,8 +14,6 @@ pub(super) const FILE: &str = "users.json";
 const ENTRIES_MAX: usize = 500;
 /// Longest name.
 const NAME_MAX: usize = 64;
-/// Shortest and longest password (NIST SP 800-63B: at least 8, and nothing about special characters).
-const PASSWORD: std::ops::RangeInclusive<usize> = 8..=256;
 
 /// Somebody with a password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -229,38 +224,13 @@ fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
-/// Argon2id with 7 MiB and five passes: as hard as 19 MiB and two (OWASP Password Storage), and a gateway has less memory than time.
-fn hasher() -> Argon2<'static> {
-    let params = Params::new(7 * 1024, 5, 1, None).unwrap_or(Params::DEFAULT);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-}
-
-/// Hashes a password. Takes some megabytes and tens of milliseconds: not on a task that others wait for.
-pub(super) fn hash(password: &str) -> Result<String, StoreError> {
-    if !PASSWORD.contains(&password.chars().count()) {
-        let text = format!("a password has {} to {} characters", PASSWORD.start(), PASSWORD.end());
-        return Err(StoreError::Invalid(text));
-    }
-    let hashed = hasher().hash_password(password.as_bytes()).map_err(|e| StoreError::Other(e.to_string()))?;
-    Ok(hashed.to_string())
-}
-
-/// Whether a password is the one of a hash. Without a hash the answer is no, and takes as long.
-pub(super) fn verify(hash: Option<&str>, password: &str) -> bool {
-    static NOBODY: OnceLock<Mutex<Option<String>>> = OnceLock::new();
-    let dummy = || {
-        let kept = NOBODY.get_or_init(Mutex::default);
-        lock(kept).get_or_insert_with(|| self::hash("nobody has this password").unwrap_or_default()).clone()
-    };
-    let (text, known) = hash.map_or_else(|| (dummy(), false), |h| (h.to_string(), true));
-    let Ok(parsed) = PasswordHash::new(&text) else { return false };
-    let password = if password.chars().count() > *PASSWORD.end() { "" } else { password };
-    hasher().verify_password(password.as_bytes(), &parsed).is_ok() && known
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn hash(password: &str) -> Result<String, StoreError> {
+        crate::access::password::Memory::default().hash(password)
+    }
 
     #[test]
     fn a_file_that_others_may_read_is_refused_and_says_what_to_do() {

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::access::Role;
+use crate::certificates::{SOON_DAYS, URGENT_DAYS};
 use crate::field::Refusal;
 use crate::telemetry::mqtt::CUT_SHORT;
 use crate::telemetry::watchdog;
@@ -80,6 +81,12 @@ fn held(w: &Watch<'_>, raise: Raise<'_>, which: fn(Hold) -> bool) {
 
 fn running(w: &Watch<'_>) -> bool {
     w.stages.has_floor && matches!(w.stages.control.run_state(), RunState::Running | RunState::Degraded)
+}
+
+fn certificates(w: &Watch<'_>, raise: Raise<'_>, days: std::ops::Range<f64>) {
+    for certificate in w.stages.certificates.all().iter().filter(|c| days.contains(&c.days_left)) {
+        raise(&certificate.name, format!("{}, {:.1} days from now", certificate.said, certificate.days_left));
+    }
 }
 
 use Priority::{Critical, High, Low, Medium};
@@ -489,6 +496,40 @@ pub const TABLE: &[Row] = &[
                 if line.is_insecure {
                     raise(name, "security = \"none\"".into());
                 }
+            }
+        },
+    ),
+    row(
+        "certificate-ends-soon",
+        High,
+        0,
+        (
+            "A certificate runs out within a week, or has: whoever trusts it stops on that day.",
+            "Renew it now: a file of ours is read again by itself; a peer's is renewed there; edge-agent pki list shows those of OPC UA.",
+        ),
+        |w, raise| certificates(w, raise, f64::NEG_INFINITY..URGENT_DAYS),
+    ),
+    row(
+        "certificate-ends",
+        Low,
+        0,
+        (
+            "A certificate runs out within a month.",
+            "Plan its renewal: a file of ours is read again by itself; a peer's is renewed there; edge-agent pki list shows those of OPC UA.",
+        ),
+        |w, raise| certificates(w, raise, URGENT_DAYS..SOON_DAYS),
+    ),
+    row(
+        "page-unencrypted",
+        Low,
+        0,
+        (
+            "The page and the API are served without TLS beyond this machine: passwords and tokens can be read on the way.",
+            "Give [http] a `tls` table, or listen on 127.0.0.1 behind a proxy that has TLS.",
+        ),
+        |w, raise| {
+            if w.stages.http.is_unencrypted {
+                raise("http", "unencrypted = true".into());
             }
         },
     ),

@@ -1,15 +1,13 @@
 //! `edge-agent check FILE` and `edge-agent plan FILE`: what is wrong with a configuration, and what it will cost.
 
 use super::look::{BAD, GOOD, WARN, styled};
-use super::proof;
 use super::{Done, Failure};
-use crate::config::{self, DriverPlan, LinePlan, Plan};
+use super::{proof, reach};
+use crate::config::{self, DriverPlan, Plan};
 use crate::forecast::forecast;
-use device_drivers::dial;
-use device_drivers::modbus::{Endpoint, LineSpec, Modbus, probe};
+use device_drivers::modbus::Modbus;
 use serde_json::json;
 use std::fmt::Write;
-use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,15 +34,13 @@ pub(super) fn check(file: &Path, connect: bool, json: bool) -> Result<Done, Fail
             let _ = std::io::Write::write_all(&mut anstream::stdout(), out.as_bytes()); // reaching takes a while
             out.clear();
         }
-        for line in &plan.lines {
-            reached.push((format!("line {}", line.name), reach_line(line, &mut out)));
-        }
-        for broker in plan.mqtt.iter().flat_map(|m| &m.brokers) {
-            let at = format!("{}:{}", broker.host, broker.port);
-            reached.push((format!("broker {at}"), reach("broker", &at, &mut out)));
+        reached = reach::all(&plan)?;
+        for tried in &reached {
+            let word = if tried.is_reached { styled(GOOD, "reached") } else { styled(BAD, "NOT reached") };
+            say!(out, "  {word}  {}: {}", tried.peer, tried.said);
         }
     }
-    let all = reached.iter().all(|(_, ok)| *ok);
+    let all = reached.iter().all(|tried| tried.is_reached);
     let lines =
         plan.lines.iter().map(|l| json!({ "name": &*l.name, "peer": l.driver.peer(), "points": l.points.len() }));
     let json = json!({
@@ -53,7 +49,7 @@ pub(super) fn check(file: &Path, connect: bool, json: bool) -> Result<Done, Fail
         "lines": lines.collect::<Vec<_>>(),
         "floor": plan.floor.as_ref().map(proof::json),
         "notes": plan.notes,
-        "reached": reached.iter().map(|(name, ok)| json!({ "peer": name, "reached": ok })).collect::<Vec<_>>(),
+        "reached": reached,
     });
     Ok(Done { text: out, json, code: u8::from(!all) })
 }
@@ -109,6 +105,7 @@ fn shown(file: &Path, plan: &Plan) -> String {
     if plan.notes.len() > NOTES_MAX {
         say!(out, "  address  and {} more that were typed in another form", plan.notes.len() - NOTES_MAX);
     }
+    out += &door(plan);
     match &plan.mqtt {
         Some(mqtt) => {
             let brokers: Vec<String> = mqtt.brokers.iter().map(ToString::to_string).collect();
@@ -127,81 +124,35 @@ fn shown(file: &Path, plan: &Plan) -> String {
     out
 }
 
+/// Where the page is, when it is not where it always is, and by which certificate.
+fn door(plan: &Plan) -> String {
+    let (mut out, at) = (String::new(), plan.listen);
+    match &plan.http.tls {
+        Some(files) => match crate::http::tls_files(files) {
+            Ok(identity) => {
+                let (file, until) = (files.certificate.display(), &identity.says.until);
+                say!(out, "  page     https://{at}, certificate {file}, valid until {until}");
+                say!(out, "           SHA-256 {}", identity.thumbprint);
+            }
+            Err(_) if files.is_self_signed => {
+                say!(
+                    out,
+                    "  page     https://{at}, certificate {} is made at the first start",
+                    files.certificate.display()
+                );
+            }
+            Err(why) => say!(out, "  page     https://{at}: {}", styled(BAD, &why)),
+        },
+        None if plan.http.is_unencrypted => {
+            let said = styled(WARN, "without encryption: passwords and tokens can be read on the way");
+            say!(out, "  page     http://{at}, {said}");
+        }
+        None => {}
+    }
+    out
+}
+
 fn shortened(names: &[String], most: usize) -> String {
     let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > most { format!("{shown}, and {} more", names.len() - most) } else { shown }
-}
-
-/// Tries the port, and on Modbus TCP one question to every unit.
-fn reach_line(line: &LinePlan, out: &mut String) -> bool {
-    let name = format!("line {}", line.name);
-    match &line.driver {
-        DriverPlan::Modbus(LineSpec { endpoint: Endpoint::Rtu(serial), .. }) => match std::fs::metadata(&serial.path) {
-            Ok(_) => {
-                say!(
-                    out,
-                    "  {}  {name} at {} (the port is there; the devices were not asked)",
-                    styled(GOOD, "reached"),
-                    serial.path
-                );
-                true
-            }
-            Err(e) => {
-                say!(out, "  {}  {name}: {}: {e}; is the adapter plugged in?", styled(BAD, "NOT reached"), serial.path);
-                false
-            }
-        },
-        DriverPlan::Modbus(LineSpec { endpoint: Endpoint::Tcp(at), .. }) => {
-            reach(&name, at, out) && {
-                let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-                    return true;
-                };
-                let ask = |unit| runtime.block_on(probe(at, unit, Duration::from_secs(2)));
-                let silent = line.devices.iter().filter(|device| match ask(device.unit) {
-                    Ok(what) => {
-                        say!(out, "  {}    {}: {what}", styled(GOOD, "asked"), device.name);
-                        false
-                    }
-                    Err(why) => {
-                        say!(out, "  {}  {}: {why}", styled(BAD, "NO ANSWER"), device.name);
-                        true
-                    }
-                });
-                silent.count() == 0
-            }
-        }
-        other => reach(&name, &other.peer(), out),
-    }
-}
-
-/// Tries to connect, and says what came of it.
-fn reach(name: &str, peer: &str, out: &mut String) -> bool {
-    let limit = Duration::from_secs(2);
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return true;
-    };
-    let result = resolves(peer).and_then(|()| {
-        runtime.block_on(dial(peer, limit)).map_err(|e| match e.kind() {
-            std::io::ErrorKind::ConnectionRefused => {
-                format!("{peer} answers, but nothing listens on this port; is the server switched on there?")
-            }
-            std::io::ErrorKind::TimedOut => {
-                format!("{peer} does not answer within {limit:?}; is it powered, and on this network?")
-            }
-            _ => format!("{peer}: {e}; check the address, the cable and the switch"),
-        })
-    });
-    match &result {
-        Ok(_) => say!(out, "  {}  {name} at {peer} (the port is open)", styled(GOOD, "reached")),
-        Err(why) => say!(out, "  {}  {name}: {why}", styled(BAD, "NOT reached")),
-    }
-    result.is_ok()
-}
-
-/// Whether a host name can be looked up right now; the text says why not.
-fn resolves(peer: &str) -> Result<(), String> {
-    match peer.to_socket_addrs() {
-        Ok(_) => Ok(()),
-        Err(e) => Err(format!("the name in {peer} cannot be looked up: {e}")),
-    }
 }

@@ -240,17 +240,26 @@ fn security(plan: Option<&Plan>, file: Option<&Path>) -> Vec<Finding> {
 
 /// What can be reached, and by whom.
 fn doors(plan: &Plan) -> Vec<Finding> {
-    let inside = plan.listen.ip().is_loopback();
+    let inside = !plan.http.is_unencrypted;
     let open = |role: Option<Role>| role.is_some_and(|r| r > Role::Viewer);
     let name = |role: Option<Role>| role.map_or("none", Role::name);
     let access = &plan.access;
     let found = format!(
         "{}{}",
         plan.listen,
-        if inside { ", this machine only" } else { ": passwords and tokens cross the network unencrypted" }
+        match (&plan.http.tls, inside) {
+            (Some(_), _) => ", with TLS",
+            (None, true) => ", this machine only",
+            (None, false) => ": passwords and tokens cross the network unencrypted",
+        }
     );
     let mut rows = vec![
-        row("listening", inside, found, "listen = \"127.0.0.1:9464\", and a proxy with TLS in front"),
+        row(
+            "listening",
+            inside,
+            found,
+            "tls = { self_signed = true } in [http]; or listen = \"127.0.0.1:9464\", and a proxy with TLS in front",
+        ),
         row(
             "here, not signed in",
             !open(access.loopback),
@@ -360,6 +369,7 @@ fn is_secret(path: &Path) -> bool {
     name == "users.json"
         || name == "audit.jsonl"
         || name.contains("password")
+        || name.ends_with(".key")
         || path.components().any(|c| c.as_os_str() == "private")
 }
 

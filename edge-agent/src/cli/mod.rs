@@ -26,6 +26,7 @@ mod doctor;
 mod look;
 mod order;
 mod proof;
+mod reach;
 mod run;
 mod status;
 mod traffic;
@@ -67,7 +68,7 @@ enum Command {
     Check {
         /// Configuration
         file: PathBuf,
-        /// Also see whether the port of every PLC and of the broker is open
+        /// Also speak with every PLC and broker: handshake, sign-in, one value of each unit
         #[arg(long)]
         connect: bool,
     },

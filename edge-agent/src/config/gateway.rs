@@ -2,13 +2,13 @@
 //! problem is found that lies in one value; what lies between several is found where they meet (`lines`, `machines`, `mqtt`).
 
 use super::floor::floor;
+use super::http;
 use super::plan::{ControlPlan, Plan};
 use super::raw;
 use super::report::{Files, Problem, Report, Source};
 use super::topics::topic_level;
-use super::values::{Spanned, within};
+use super::values::within;
 use super::{lines, mqtt};
-use crate::access::{AccessPlan, Role};
 use crate::control::rt::RealTime;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -31,7 +31,8 @@ pub(super) fn plan(
     let floor = raw.floor.as_ref().and_then(|f| floor(source, f, kept, &mut problems));
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
-    let access = access(source, &raw, &gateway.1, &mut problems);
+    let access = http::access(source, &raw, &gateway.1, &mut problems);
+    let http = http::http(source, &raw, (gateway.0, &gateway.1), &mut problems);
     let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
     if raw.floor.is_some() && floor.is_none() {
         return Err(Report(problems));
@@ -59,6 +60,7 @@ pub(super) fn plan(
         lines,
         notes,
         access,
+        http,
         file: None,
         files: Files::default(),
     })
@@ -80,26 +82,6 @@ fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> 
     let beside = |dir: &str| source.path.parent().map_or_else(|| PathBuf::from(dir), |p| p.join(dir));
     let state_dir = raw.state_dir.as_deref().map_or_else(|| std::env::temp_dir().join("lightsout"), beside);
     (listen, state_dir)
-}
-
-fn access(source: &Source, raw: &raw::Config, state_dir: &std::path::Path, problems: &mut Vec<Problem>) -> AccessPlan {
-    let mut role = |given: &Option<Spanned<String>>, usual| {
-        let Some(text) = given else { return usual };
-        let named = Role::named(text.get_ref());
-        if named.is_none() && text.get_ref() != "none" {
-            let names = Role::ALL.map(|r| format!("\"{}\"", r.name())).join(", ");
-            let label = format!("found \"{}\", expected \"none\", {names}", text.get_ref());
-            problems.push(source.problem(text.span(), "there is no such role", label));
-        }
-        named
-    };
-    let http = &raw.http;
-    let (loopback, remote) = (role(&http.loopback, Some(Role::Viewer)), role(&http.remote, None));
-    let range = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
-    let session = within(source, &http.session, Duration::from_secs(12 * 3600), range, problems);
-    // The usual state folder is one that anybody may write to: no place for users.
-    let dir = raw.gateway.state_dir.is_some().then(|| state_dir.to_path_buf());
-    AccessPlan { loopback, remote, session, dir }
 }
 
 fn control(source: &Source, raw: &raw::Control, problems: &mut Vec<Problem>) -> ControlPlan {

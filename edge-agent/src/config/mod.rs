@@ -10,6 +10,7 @@
 mod csv;
 mod floor;
 mod gateway;
+mod http;
 mod lines;
 mod machines;
 mod meaning;

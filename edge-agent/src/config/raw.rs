@@ -103,6 +103,33 @@ pub struct Http {
     /// A session that is not used for this long is forgotten.
     #[serde(default)]
     pub session: Option<Spanned<Time>>,
+    /// Host names of this gateway, beside `localhost`: who asks from this machine under another name is not taken for somebody here.
+    #[serde(default)]
+    pub names: Vec<Spanned<String>>,
+    /// Proxies, as `"127.0.0.1"` or `"10.0.0.0/8"`, that say in a header where a client is. Nobody else is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Spanned<String>>,
+    /// Serves over TLS: `{ certificate = "gateway.pem", key = "gateway.key" }`, or `{ self_signed = true }`.
+    #[serde(default)]
+    pub tls: Option<Spanned<HttpTls>>,
+    /// Serves without TLS beyond this machine. Passwords and tokens can be read on the way, and an alarm says so.
+    #[serde(default)]
+    pub unencrypted: Option<Spanned<bool>>,
+}
+
+/// `http.tls`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTls {
+    /// Our certificate, with those between it and its authority, PEM.
+    #[serde(default)]
+    pub certificate: Option<Spanned<String>>,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+    /// Makes a certificate and a key in `state_dir`, once.
+    #[serde(default)]
+    pub self_signed: Option<Spanned<bool>>,
 }
 
 /// `[mqtt]`

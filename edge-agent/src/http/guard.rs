@@ -1,15 +1,16 @@
 //! Who asks, and whether they may: `As<OPERATOR>` in a handler's arguments lets nobody below in.
 //!
 //! A browser must not be made to act for somebody by another site's page: what changes anything and comes from another origin is
-//! refused, and who has not signed in is trusted as "on this machine" only under a name that no foreign page can have.
+//! refused, and who has not signed in is trusted as "on this machine" only as `origin` says.
 
 use super::Face;
+use super::origin::{Origin, is_told_secure, origin};
 use super::problem::Problem;
 use crate::access::{Denied, Role, Shown, Who};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Name of the session cookie.
@@ -17,7 +18,29 @@ pub(super) const COOKIE: &str = "lightsout_session";
 
 /// Where a connection comes from; put there by the server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub SocketAddr);
+pub(super) struct Peer {
+    pub(super) at: SocketAddr,
+    pub(super) is_tls: bool,
+}
+
+impl Peer {
+    fn of(parts: &Parts) -> Peer {
+        let unknown = Peer { at: ([0, 0, 0, 0], 0).into(), is_tls: false };
+        parts.extensions.get().copied().unwrap_or(unknown)
+    }
+}
+
+/// Whether a request came over TLS, to us or to a proxy that may say so.
+pub(super) struct IsSecure(pub bool);
+
+impl FromRequestParts<Arc<Face>> for IsSecure {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Problem> {
+        let peer = Peer::of(parts);
+        Ok(IsSecure(peer.is_tls || is_told_secure(&face.door, peer.at.ip(), &parts.headers)))
+    }
+}
 
 /// Somebody who may do at least this; the number is the role's.
 #[derive(Debug)]
@@ -64,11 +87,8 @@ impl FromRequestParts<Arc<Face>> for Anybody {
         if parts.method != Method::GET && parts.method != Method::HEAD {
             same_origin(&parts.headers)?;
         }
-        let from = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |Peer(at)| at.ip());
-        let proxied =
-            ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|h| parts.headers.contains_key(*h))
-                || !is_plain_host(&parts.headers);
-        let shown = Shown { bearer: bearer(&parts.headers), cookie: cookie(&parts.headers), from, proxied };
+        let Origin { from, is_here } = origin(&face.door, Peer::of(parts).at.ip(), parts);
+        let shown = Shown { bearer: bearer(&parts.headers), cookie: cookie(&parts.headers), from, is_here };
         match face.access.who(shown) {
             Ok(who) => Ok(Anybody(who)),
             Err(why) => Err(denied(why)),
@@ -107,17 +127,6 @@ pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
     all.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }
 
-/// Whether the host asked for is an address or this machine's own name: a name of somebody else's that was made to point here is not.
-fn is_plain_host(headers: &HeaderMap) -> bool {
-    let Some(host) = text(headers, header::HOST) else { return true };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    let own = rustix::system::uname();
-    name == "localhost" || name.parse::<IpAddr>().is_ok() || own.nodename().to_str().is_ok_and(|own| own == name)
-}
-
 /// A page of another site must not change anything here.
 fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = text(headers, header::ORIGIN) else { return Ok(()) };
@@ -135,22 +144,6 @@ mod tests {
 
     fn headers(rows: &[(&'static str, &'static str)]) -> HeaderMap {
         rows.iter().map(|(n, v)| (header::HeaderName::from_static(n), header::HeaderValue::from_static(v))).collect()
-    }
-
-    #[test]
-    fn only_addresses_and_this_machine_s_names_are_here() {
-        let rows = [
-            ("127.0.0.1:9464", true),
-            ("localhost:9464", true),
-            ("[::1]:9464", true),
-            ("localhost", true),
-            ("evil.example:9464", false),
-            ("localhost.evil.example", false),
-            ("", false),
-        ];
-        for (host, want) in rows {
-            assert_eq!(is_plain_host(&headers(&[("host", host)])), want, "{host}");
-        }
     }
 
     #[test]

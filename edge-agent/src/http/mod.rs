@@ -2,7 +2,7 @@
 //! asked for to queues.
 //!
 //! ```text
-//!   connection ──[server: limits]──> route ──[guard: who? may they?]──> handler ──> desk, writes, alarms, access
+//!   connection ──[seats, server: limits]──> route ──[origin, guard: who? may they?]──> handler ──> desk, writes, alarms, access
 //!                                      │                                   └── not so: [problem], RFC 9457
 //!                                      └── the same table of routes makes /api/v1/openapi.json
 //! ```
@@ -14,6 +14,7 @@
 //! | `live` | server-sent events |
 //! | `health` | figures, health, the beat |
 //! | `page` | the page itself; it does everything through the API |
+//! | `tls` | its certificate |
 
 mod alarms;
 mod field;
@@ -22,20 +23,26 @@ mod guard;
 mod health;
 mod live;
 mod orders;
+mod origin;
 mod page;
 mod people;
 mod plant;
 mod problem;
+mod seats;
 mod server;
+mod tls;
 mod trust;
 
 pub use field::{FieldIndex, IndexedLine};
 pub use problem::Problem;
+pub use seats::HttpStats;
 pub use server::{BODY_MAX, CONNECTIONS_MAX, HEADER_LIMIT};
+pub(crate) use tls::{Door, read as tls_files};
 
 use crate::access::Access;
 use crate::alarms::AlarmDesk;
 use crate::board::Board;
+use crate::config::plan::HttpPlan;
 use crate::desk::Desk;
 use crate::lines::Reloader;
 use crate::live::Live;
@@ -85,6 +92,8 @@ pub struct Face {
     pub pki_dir: PathBuf,
     /// Takes another configuration over.
     pub reloader: Arc<Reloader>,
+    /// Names, and proxies that are believed.
+    pub door: HttpPlan,
     /// Cycles counted when last asked, and when that was.
     alive: AtomicU64,
 }
@@ -111,12 +120,14 @@ pub struct FaceParts {
     pub pki_dir: PathBuf,
     /// Takes another configuration over.
     pub reloader: Arc<Reloader>,
+    /// Names, and proxies that are believed.
+    pub door: HttpPlan,
 }
 
 impl Face {
     /// A face of these parts.
     pub fn new(parts: FaceParts) -> Arc<Face> {
-        let FaceParts { metrics, stages, access, board, floor, live, field, gateway, pki_dir, reloader } = parts;
+        let FaceParts { metrics, stages, access, board, floor, live, field, gateway, pki_dir, reloader, door } = parts;
         let (desk, alarms) = (stages.desk.clone(), stages.alarms.clone());
         let alive = AtomicU64::new(u64::MAX);
         Arc::new(Face {
@@ -132,6 +143,7 @@ impl Face {
             gateway,
             pki_dir,
             reloader,
+            door,
             alive,
         })
     }
@@ -241,8 +253,8 @@ fn document(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     api
 }
 
-/// Serves until the task is aborted.
-pub async fn serve(face: Arc<Face>, listener: TcpListener) {
+/// Serves until the task is aborted, with TLS where there is a door for it.
+pub(crate) async fn serve(face: Arc<Face>, listener: TcpListener, tls: Option<Arc<Door>>) {
     let (router, api) = routes().split_for_parts();
     let text: axum::body::Bytes = serde_json::to_vec(&document(api)).unwrap_or_default().into();
     let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
@@ -261,5 +273,6 @@ pub async fn serve(face: Arc<Face>, listener: TcpListener) {
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX));
-    server::serve(router.with_state(face), listener).await;
+    let stats = face.stages.http.clone();
+    server::serve(router.with_state(face), listener, stats, tls).await;
 }

@@ -1,7 +1,7 @@
 //! Signing in and out, users, tokens, and who has done what.
 
 use super::Face;
-use super::guard::{self, ADMIN, Anybody, As, COOKIE};
+use super::guard::{self, ADMIN, Anybody, As, COOKIE, IsSecure};
 use super::problem::{Asked, Body, Named, Problem};
 use crate::access::{Entry, Role, SetupError, StoreError};
 use axum::Json;
@@ -24,6 +24,8 @@ pub(super) struct Me {
     signed_in: bool,
     /// Whether the first admin has still to be made, with the token from the log.
     needs_setup: bool,
+    /// Whether passwords cross the network for all to read.
+    is_unencrypted: bool,
     /// Name of the gateway.
     gateway: String,
     /// Version of the agent.
@@ -38,6 +40,7 @@ pub(super) async fn me(Anybody(who): Anybody, State(face): State<Arc<Face>>) -> 
         role: who.role,
         signed_in: who.signed_in,
         needs_setup: face.access.needs_setup(),
+        is_unencrypted: face.stages.http.is_unencrypted,
         gateway: face.gateway.clone(),
         version: env!("CARGO_PKG_VERSION"),
     })
@@ -60,8 +63,9 @@ pub(super) struct Session {
     role: Role,
 }
 
-fn session(token: String, role: Role) -> Response {
-    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict");
+fn session(token: String, role: Role, IsSecure(is_secure): IsSecure) -> Response {
+    let secure = if is_secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict{secure}");
     ([(header::SET_COOKIE, cookie)], Json(Session { token, role })).into_response()
 }
 
@@ -69,13 +73,14 @@ fn session(token: String, role: Role) -> Response {
 #[utoipa::path(post, path = "/api/v1/login", tag = "people", request_body = Login, responses((status = 200, body = Session)))]
 pub(super) async fn login(
     Anybody(mut who): Anybody,
+    is_secure: IsSecure,
     State(face): State<Arc<Face>>,
     Body(Login { name, password }): Body<Login>,
 ) -> Result<Response, Problem> {
-    let done = face.access.login(&name, password).await.map_err(guard::denied);
+    let done = face.access.login(who.from, &name, password).await.map_err(guard::denied);
     who.name = name.as_str().into();
     face.access.audit.note(&who, "login", "", done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
-    done.map(|(token, role)| session(token, role))
+    done.map(|(token, role)| session(token, role, is_secure))
 }
 
 /// Signs out.
@@ -105,16 +110,17 @@ pub(super) struct Setup {
 #[utoipa::path(post, path = "/api/v1/setup", tag = "people", request_body = Setup, responses((status = 200, body = Session)))]
 pub(super) async fn setup(
     Anybody(mut who): Anybody,
+    is_secure: IsSecure,
     State(face): State<Arc<Face>>,
     Body(Setup { token, name, password }): Body<Setup>,
 ) -> Result<Response, Problem> {
-    let done = face.access.setup(&token, &name, password).await.map_err(|why| match why {
+    let done = face.access.setup(who.from, &token, &name, password).await.map_err(|why| match why {
         SetupError::Denied(why) => guard::denied(why),
         SetupError::Store(why) => store_problem(&why),
     });
     who.name = name.as_str().into();
     face.access.audit.note(&who, "setup", "first admin", done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
-    done.map(|token| session(token, Role::Admin))
+    done.map(|token| session(token, Role::Admin, is_secure))
 }
 
 fn store_problem(why: &StoreError) -> Problem {

@@ -17,11 +17,13 @@ pub use robots::{RobotSeen, RobotWatch};
 pub use table::{Figure, Kind, Reading, TABLE};
 
 use crate::alarms::AlarmDesk;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::closings::Closings;
 use crate::commands::{AuditStats, CommandStats, WriteDesk};
 use crate::control::ControlStats;
 use crate::desk::Desk;
+use crate::http::HttpStats;
 use crate::lines::LineList;
 use crate::live::LiveStats;
 use crate::telemetry::Spool;
@@ -60,4 +62,8 @@ pub struct Stages {
     pub alarms: Arc<AlarmDesk>,
     /// Who looks.
     pub live: Arc<LiveStats>,
+    /// Which certificates run out, and when.
+    pub certificates: Arc<Certificates>,
+    /// The door for people.
+    pub http: Arc<HttpStats>,
 }

@@ -493,6 +493,27 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_alarms_shelved", "Alarms that are shelved.", Gauge, |s, put| {
         number(put, s.alarms.counts().iter().map(|(_, [.., shelved])| shelved).sum());
     }),
+    figure(
+        "lightsout_certificate_days_left",
+        "Days until a certificate runs out: ours, of authorities, and what peers have shown; below 0: it has.",
+        Gauge,
+        |s, put| {
+            for certificate in s.certificates.all().iter() {
+                put(Some(("certificate", &certificate.name)), Reading::Number(certificate.days_left));
+            }
+        },
+    ),
+    figure("lightsout_http_connections", "Connections to the page and the API right now.", Gauge, |s, put| {
+        number(put, s.http.connections.load(Relaxed) as u64);
+    }),
+    figure(
+        "lightsout_http_displaced_total",
+        "Connections closed to make room for those of others: somebody opens too many.",
+        Counter,
+        |s, put| {
+            number(put, s.http.displaced.load(Relaxed));
+        },
+    ),
     figure("lightsout_live_clients", "Pages and programs that look on right now.", Gauge, |s, put| {
         number(put, s.live.clients.load(Relaxed) as u64);
     }),

@@ -14,6 +14,7 @@ export async function refresh() {
   button.textContent = me.signed_in ? `${me.name} · ${me.role}` : me.role ? `Sign in · ${me.role}` : "Sign in";
   button.setAttribute("aria-label", me.signed_in ? `Signed in as ${me.name}, ${me.role}` : "Sign in");
   document.getElementById("gateway").textContent = me.gateway;
+  document.getElementById("unencrypted").hidden = !me.is_unencrypted;
   document.title = `${me.gateway} · Lightsout`;
   listeners.forEach((f) => f());
 }

@@ -5,16 +5,19 @@
 //!         ├─ mqtt      brokers, topics, the spool            (`mqtt`)
 //!         ├─ lines     peers, devices, points, what is what  (`lines`)
 //!         ├─ floor     the floor, and its names              (`names`)
-//!         └─ access    who may do what
+//!         ├─ access    who may do what
+//!         └─ http      names, proxies, TLS                (`http`)
 //! ```
 //!
 //! Plain data: what was left out has got its value, what does not fit was refused. Nothing here reads a file (`config::gateway` and its
 //! neighbours do), and nothing is decided twice.
 
+mod http;
 mod lines;
 mod mqtt;
 mod names;
 
+pub use http::{HttpPlan, HttpTls, Network};
 pub use lines::{DevicePlan, DriverPlan, LinePlan, Meaning, PointPlan, Role, WriteRule};
 pub use mqtt::{Broker, Login, MqttPlan, Payload, Secret, SpoolPlan};
 pub use names::FloorNames;
@@ -52,6 +55,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Who may do what over HTTP.
     pub access: AccessPlan,
+    /// The door itself.
+    pub http: HttpPlan,
     /// Where it was read from.
     pub file: Option<PathBuf>,
     /// All the files it consists of, as they were.

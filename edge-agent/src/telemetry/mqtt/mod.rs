@@ -16,6 +16,7 @@
 //! | `manners` | what is remembered of a broker: version, retained messages, taste |
 //! | [`face`] | what is said over it |
 //! | [`plain`] | our own messages |
+//! | `probe` | a connection made to see whether it can be made |
 
 mod caution;
 pub mod face;
@@ -26,12 +27,14 @@ mod manners;
 pub mod plain;
 mod poison;
 pub mod reason;
+mod probe;
 mod session;
 #[cfg(test)]
 mod session_tests;
 pub mod wire;
 
 pub use manners::CUT_SHORT;
+pub use probe::probe;
 pub use session::Out;
 
 use crate::config::plan::{Broker, MqttPlan, Secret};
