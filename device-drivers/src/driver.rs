@@ -59,6 +59,14 @@ pub enum LinkError {
         /// What it refuses, and what to do.
         what: String,
     },
+    /// The peer does not take our user, or its password. It is asked again only after minutes.
+    #[error("{peer} refuses: {what}")]
+    Login {
+        /// Address as configured.
+        peer: String,
+        /// What it refuses, and what to do.
+        what: String,
+    },
     /// The connection was closed or failed.
     #[error("connection to {peer} lost: {why}")]
     Lost {

@@ -30,5 +30,5 @@ pub mod value;
 
 pub use dial::dial;
 pub use driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
-pub use line::{LineCounters, LineSink, LinkState, run_line};
+pub use line::{LineCounters, LineSink, LinkState, Notice, run_line};
 pub use value::{Cause, PointId, Reading, Value};

@@ -3,7 +3,7 @@
 //! ```text
 //!            ok                      any LinkError
 //!  Connecting ──> Up ─────────────────────────────────> Down { jittered wait } ──> Connecting ..
-//!      └─────────── fails ─────────────────────────────────^
+//!      └─────────── fails ─────────────────────────────────^   (minutes where a user was refused: servers lock accounts)
 //!
 //!  stop:  Up ──> last due writes ──> end        no link, or lost on the way, and machines on the line: made once more for these, then end
 //! ```
@@ -11,13 +11,18 @@
 //! One task per line: a dead line cannot delay another. How a link is worked is its driver's business.
 
 use crate::driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
-use crate::value::{Cause, Reading};
+use crate::value::{Cause, PointId, Reading};
+use std::future::Future;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// How often a sink that carries machines is asked for blocks to write.
 pub const WRITE_TICK: Duration = Duration::from_millis(5);
+
+/// Waiting time, first and at most, after a user or password was refused: with a try every few seconds the account would soon be locked,
+/// also for those who know the password.
+const LOGIN_WAIT: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(300));
 
 /// State of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -46,6 +51,29 @@ pub struct LineCounters {
     pub noise: u64,
     /// Points that their devices refuse, and that are asked for only now and then.
     pub quarantined: u64,
+}
+
+/// What a person should know of a link that works all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The server knows no range of these points, of which their deadbands would be a part: every change of them comes.
+    NoRange {
+        /// Which.
+        points: Vec<PointId>,
+    },
+    /// One subscription was not enough.
+    Room {
+        /// How many there are.
+        subscriptions: usize,
+        /// What has no room in any of them, and is read in turn.
+        points: Vec<PointId>,
+    },
+    /// These have changed and their subscription has not said so, as happens where nodes are deleted and made again: they are subscribed
+    /// to anew.
+    MadeAgain {
+        /// Which.
+        points: Vec<PointId>,
+    },
 }
 
 /// What a line reports to, and takes its writes from. Calls are short: they do not block.
@@ -84,6 +112,9 @@ pub trait LineSink: Send + 'static {
 
     /// What only the driver can count, since the start.
     fn counters(&mut self, _counters: LineCounters) {}
+
+    /// Something a person should know.
+    fn notice(&mut self, _notice: &Notice) {}
 }
 
 /// Waiting time between tries: doubles from `first` to `max`, each drawn between half and the whole, so that a
@@ -125,6 +156,7 @@ pub async fn run_line<D: Driver, S: LineSink>(
     mut stop: watch::Receiver<bool>,
 ) {
     sink.link(LinkState::Connecting, None);
+    let mut login = Backoff { first: LOGIN_WAIT.0, max: LOGIN_WAIT.1, next: LOGIN_WAIT.0, rng: backoff.rng.clone() };
     let mut connecting = stop.clone();
     let mut last_words = sink.carries_machines();
     loop {
@@ -132,15 +164,19 @@ pub async fn run_line<D: Driver, S: LineSink>(
         if stopping && !std::mem::take(&mut last_words) {
             break;
         }
-        let connected = tokio::select! {
-            biased;
-            () = stopped(&mut connecting), if !stopping => continue,
-            connected = driver.connect() => connected,
-            () = refuse_all(&mut wishes) => break,
+        let attempt = async {
+            tokio::select! {
+                biased;
+                () = stopped(&mut connecting), if !stopping => None,
+                connected = driver.connect() => Some(connected),
+                () = refuse_all(&mut wishes) => None,
+            }
         };
+        let Some(connected) = meanwhile(&mut sink, attempt).await else { continue };
         let up_since = Instant::now();
         let ended = match connected {
             Ok(()) => {
+                login.reset();
                 sink.link(LinkState::Up, None);
                 driver.serve(&mut sink, &mut wishes, &mut stop).await
             }
@@ -152,17 +188,32 @@ pub async fn run_line<D: Driver, S: LineSink>(
         if *connecting.borrow() {
             continue;
         }
-        let wait = backoff.wait();
+        let wait = if matches!(why, LinkError::Login { .. }) { login.wait() } else { backoff.wait() };
         if up_since.elapsed() > wait.max(Duration::from_secs(1)) {
             backoff.reset(); // it worked for longer than it will wait
         }
-        tokio::select! {
-            () = stopped(&mut connecting) => {}
-            () = refuse_all(&mut wishes) => break,
-            () = tokio::time::sleep(wait) => {}
-        }
+        let pause = async {
+            tokio::select! {
+                () = stopped(&mut connecting) => {}
+                () = refuse_all(&mut wishes) => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        };
+        meanwhile(&mut sink, pause).await;
     }
     driver.close();
+}
+
+/// Waits for something, and lets the sink do meanwhile what time asks of it: it says what it knows also while there is no link.
+async fn meanwhile<S: LineSink, T>(sink: &mut S, what: impl Future<Output = T>) -> T {
+    let mut what = std::pin::pin!(what);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut what => return done,
+            () = tokio::time::sleep(sink.sweep_every()) => sink.sweep(),
+        }
+    }
 }
 
 /// Resolves when the line is to be stopped; dropping it half-way is fine.
@@ -194,6 +245,15 @@ mod tests {
         }
         b.reset();
         assert!(b.wait() <= first);
+    }
+
+    #[test]
+    fn a_refused_user_waits_for_minutes() {
+        let mut b = Backoff::new(LOGIN_WAIT.0, LOGIN_WAIT.1, 1);
+        for whole in [120, 240, 300, 300] {
+            let wait = b.wait().as_secs();
+            assert!((whole / 2..=whole).contains(&wait), "{wait} of {whole}");
+        }
     }
 
     #[test]

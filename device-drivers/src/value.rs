@@ -87,10 +87,10 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// Why a reading is not Good.
+/// Why a reading is not Good; or, for a Good one, what its server says beyond that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// It is Good.
+    /// It is Good, and there is nothing to add.
     None,
     /// Nothing has been read yet.
     NotReadYet,
@@ -102,6 +102,8 @@ pub enum Cause {
     Status(u32),
     /// The value did not have the configured type.
     WrongType,
+    /// The server has this there, which has no place in a [`Value`].
+    Found(&'static str),
     /// The device did not answer.
     NoAnswer,
     /// Nothing came back but our own words: the adapter echoes, and the device did not answer.
@@ -123,6 +125,7 @@ impl std::fmt::Display for Cause {
             Cause::Exception(code) => write!(f, "Modbus exception {code} ({})", crate::modbus::exception_name(*code)),
             Cause::Status(code) => write!(f, "OPC UA {}", opcua::types::StatusCode::from(*code)),
             Cause::WrongType => f.write_str("value does not have the configured type"),
+            Cause::Found(what) => write!(f, "the server has {what} there, which is no value that can be shown"),
             Cause::NoAnswer => f.write_str("the device does not answer"),
             Cause::OnlyEcho => {
                 f.write_str("only our own words came back: the adapter echoes, and the device does not answer")

@@ -9,7 +9,7 @@ use device_drivers::driver::{TagWrite, WriteOutcome};
 use device_drivers::opcua::{Deadband, Mode, OpcUa, Vendor, browse};
 use device_drivers::value::{Quality, wall_clock_ms};
 use device_drivers::{BlockWrite, Cause, LinkState, PointId, Value};
-use opcua::types::{DataValue, DateTime, StatusCode, Variant};
+use opcua::types::{DataValue, DateTime, LocalizedText, StatusCode, Variant};
 use plc_sim::bank::{Fault, Kind};
 use plc_sim::faces::Keep;
 use plc_sim::faces::opcua::NAMESPACE;
@@ -40,7 +40,7 @@ async fn plant(at: Option<std::net::SocketAddr>, boot: u16, dir: &Path) -> Sim {
     config.listen.modbus.set_port(0);
     config.listen.opcua.set_port(0);
     config.listen.opcua = at.unwrap_or(config.listen.opcua);
-    let keep = Keep { state: None, pki_dir: Some(dir.join("server")) };
+    let keep = Keep { pki_dir: Some(dir.join("server")), ..Keep::default() };
     Sim::start(config, 7, boot, keep).await.unwrap()
 }
 
@@ -174,18 +174,31 @@ async fn restarted(bank: &OpcuaBank, starts: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_the_subscription_is_read_in_turn() {
-    let (bank, dir) = bank(60, ms(200)).await;
-    bank.set_faults(Kind::TooManyItems { count: 25 }).unwrap();
-    restarted(&bank, 2).await;
-    let line = Line::run(OpcUa::new(spec(bank.url(), dir.path(), bank_points(60))), false);
-    line.told.until("all good", |r| (0..60).all(|n| r.good(n).is_some()).then_some(())).await;
-    let seen = line.told.look().readings.len();
-    line.told.until("all again", |r| (r.readings.len() > seen + 120).then_some(())).await;
-    let told = line.told.look();
-    assert_eq!(told.ups(), 1, "{:?}", told.links);
-    assert!(told.reports.iter().any(|r| r.requests > 0), "some are read");
-    assert!(told.readings.iter().all(|(_, r)| r.quality == Quality::Good));
+async fn rows_choices_and_texts_are_written_as_the_node_has_them() {
+    let server = UaServer::start(|b| b).await;
+    server.add("Row", vec![1.0f64, 2.0], None);
+    server.add("State", 0i32, None);
+    let names: Vec<LocalizedText> = ["Off", "On"].into_iter().map(LocalizedText::from).collect();
+    server.add_property("State", "EnumStrings", names);
+    let text = |text: &str| LocalizedText { locale: "de".into(), text: text.into() };
+    server.add("Label", text("bereit"), None);
+    let dir = tempfile::tempdir().unwrap();
+    let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), test_points(&["Row", "State", "Label"]))), false);
+    line.told.until("values", |r| (0..3).all(|n| r.good(n).is_some()).then_some(())).await;
+    let row = Value::List([Value::Int(3), Value::Float(4.5), Value::Int(5)].into());
+    assert_eq!(line.write(0, row, false).await, WriteOutcome::Done);
+    assert_eq!(server.get("Row"), Some(Variant::from(vec![3.0f64, 4.5, 5.0])));
+    let back = Value::List([Value::Float(0.5)].into());
+    assert_eq!(line.write(0, back, true).await, WriteOutcome::Done, "and read back");
+    assert!(matches!(line.write(0, Value::Float(1.0), true).await, WriteOutcome::Invalid(why) if why.contains("row")));
+
+    assert_eq!(line.write(1, Value::Int(1), true).await, WriteOutcome::Done);
+    let why = line.write(1, Value::Int(2), true).await;
+    assert!(matches!(&why, WriteOutcome::Invalid(why) if why.contains("0 Off, 1 On")), "{why:?}");
+    assert_eq!(server.get("State"), Some(Variant::Int32(1)));
+
+    assert_eq!(line.write(2, Value::Text("läuft".into()), true).await, WriteOutcome::Done);
+    assert_eq!(server.get("Label"), Some(Variant::from(text("läuft"))), "in the language it was in");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,56 +265,6 @@ async fn statuses_and_times_are_the_servers() {
         .until("the second value", |r| r.of(0).find(|r| r.value == Some(Value::Int(2))).map(|r| r.source_ms))
         .await;
     assert_eq!(at, 2_209_086_245_000);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn changes_within_the_deadband_are_not_told() {
-    let server = UaServer::start(|b| b).await;
-    server.add("D", 10.0f64, None);
-    server.add("P", 10.0f64, None);
-    let dir = tempfile::tempdir().unwrap();
-    let mut points = test_points(&["D", "P"]);
-    let with = |deadband| Mode::Subscribe { sampling: ms(20), queue: 10, deadband: Some(deadband) };
-    points[0].mode = with(Deadband::Absolute(1.0));
-    // This server has no range for it, refuses the filter, and is asked without: every change comes.
-    points[1].mode = with(Deadband::Percent(50.0));
-    let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), points)), false);
-    line.told.until("first values", |r| r.good(0).and(r.good(1)).map(|_| ())).await;
-    for value in [10.5, 10.9, 12.0, 12.1, 8.0] {
-        server.set("D", DataValue::new_now(value));
-        server.set("P", DataValue::new_now(value));
-        sleep(ms(150)).await;
-    }
-    line.told.until("the last", |r| r.good(0).filter(|v| *v == Value::Float(8.0))).await;
-    line.told.until("the last", |r| r.good(1).filter(|v| *v == Value::Float(8.0))).await;
-    let told = line.told.look();
-    let values: Vec<_> = told.of(0).filter_map(|r| r.value.clone()).collect();
-    assert_eq!(values, [10.0, 12.0, 8.0].map(Value::Float));
-    assert_eq!(told.of(1).count(), 6);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fast_signal_loses_nothing_between_two_publishings() {
-    let server = UaServer::start(|mut b| {
-        b.limits_mut().subscriptions.max_monitored_item_queue_size = 1000;
-        b
-    })
-    .await;
-    server.add("Fast", -1i32, None);
-    let dir = tempfile::tempdir().unwrap();
-    let mut points = test_points(&["Fast"]);
-    points[0].mode = Mode::subscribe(ms(20));
-    let mut spec = spec(server.url(), dir.path(), points);
-    spec.publishing = ms(1000);
-    let line = Line::run(OpcUa::new(spec), false);
-    line.told.until("a first value", |r| r.good(0)).await;
-    for n in 0..30 {
-        server.set("Fast", DataValue::new_now(n));
-        sleep(ms(25)).await;
-    }
-    line.told.until("all of them", |r| r.good(0).filter(|v| *v == Value::Int(29))).await;
-    let values: Vec<_> = line.told.look().of(0).filter_map(|r| r.value.clone()).collect();
-    assert_eq!(values, (-1..30).map(Value::Int).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -405,20 +368,6 @@ async fn sessions_that_the_server_forgets_are_made_anew() {
         line.told.until("all good again", |r| (0..20).all(|n| r.good(n).is_some()).then_some(())).await;
         line.told.until("and changing", |r| (r.readings.len() > 60).then_some(())).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_that_stays_silent_is_read_and_then_made_anew() {
-    // This server looks at its subscriptions once an hour.
-    let server = UaServer::start(|b| b.subscription_poll_interval_ms(3_600_000)).await;
-    server.add("Mute", 4i32, None);
-    let dir = tempfile::tempdir().unwrap();
-    let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), test_points(&["Mute"]))), false);
-    line.told.until("its value all the same", |r| r.good(0).filter(|v| *v == Value::Int(4))).await;
-    line.told.until("a new link", |r| (r.ups() >= 2).then_some(())).await;
-    let told = line.told.look();
-    assert_eq!(told.errors.first(), Some(&"Timeout"));
-    assert!(told.last_error().is_some_and(|e| e.contains("can be read and do not come")), "{:?}", told.last_error());
 }
 
 static ORDER: std::sync::Mutex<Vec<i32>> = std::sync::Mutex::new(Vec::new());

@@ -177,8 +177,13 @@ async fn users_are_who_they_say_they_are() {
     let line = run(user("right"), ENCRYPTED);
     all_good(&line).await;
     line.stop().await;
-    let text = error(&run(user("wrong"), ENCRYPTED), "Denied").await;
+    let line = run(user("wrong"), ENCRYPTED);
+    let text = error(&line, "Login").await;
     assert!(text.contains("operator") && !text.contains("wrong"), "{text}");
+    // Whatever else fails is tried again after a second at most; servers lock accounts.
+    tokio::time::sleep(ms(6000)).await;
+    assert_eq!(line.told.look().errors, ["Login"], "one try, and not one every second");
+    line.stop().await;
     let text = error(&run(Identity::Anonymous, ENCRYPTED), "Denied").await;
     assert!(text.ends_with("it does not take anonymous users, it takes users with a password"), "{text}");
     let text = error(&run(user("right"), Security::NONE), "Denied").await;
@@ -215,7 +220,7 @@ async fn a_user_may_have_a_certificate() {
 
     let (other, others_key) = (dir.path().join("other.der"), dir.path().join("other.pem"));
     CertificateStore::create_certificate_and_key(&X509Data::sample_cert(), true, &other, &others_key).unwrap();
-    error(&run(other, others_key), "Denied").await;
+    error(&run(other, others_key), "Login").await;
     error(&run(cert, dir.path().join("no.pem")), "Denied").await;
 }
 
@@ -294,6 +299,20 @@ fn certificate(uri: &str, hosts: &[&str], bits: u32, days: u32) -> Vec<u8> {
         certificate_duration_days: days,
     };
     X509::cert_and_pkey(&data).unwrap().0.to_der().unwrap()
+}
+
+#[test]
+fn what_trust_would_not_mend_is_said_first_and_at_once() {
+    use device_drivers::opcua::pki::Wanted;
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(dir.path()).unwrap();
+    let der = certificate("urn:plc", &["plc-1\nWARN forged"], 2048, 30);
+    let wanted = Wanted { policy: SecurityPolicy::Basic256Sha256, host: Some("10.0.0.8"), application_uri: "urn:plc" };
+    let doubt = pki.judge(&der, &wanted).unwrap_err();
+    let host = "the server's certificate is for plc-1?WARN forged, not for 10.0.0.8: use one of these";
+    assert!(doubt.what.starts_with(host) && doubt.what.contains("check_host = false"), "{}", doubt.what);
+    let then = format!("; and then: certificate not trusted: run edge-agent pki trust {}", doubt.thumbprint);
+    assert!(doubt.what.ends_with(&then), "{}", doubt.what);
 }
 
 #[test]

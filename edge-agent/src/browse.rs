@@ -3,9 +3,11 @@
 //! ```text
 //!   Objects/Line 1/Motor/Temp. (°C)   nsu=urn:maker:plc;s=Motor.Temp   Double
 //!        └── matches --match "*/Motor/*"?
-//!               └── [[tag]]  name = "Line_1.Motor.Temp._(°C)"  node = "nsu=urn:maker:plc;s=Motor.Temp"  # Double
+//!               ├── [[tag]]  name = "Line_1.Motor.Temp._(°C)"  node = "nsu=urn:maker:plc;s=Motor.Temp"  # Double
+//!               └── # [[tag]] ..    # cannot be read: a structure
 //! ```
 
+use crate::config::{DESCRIPTION_MAX, UNIT_MAX};
 use clap::Args;
 use device_drivers::opcua::browse::{Found, Walk, browse};
 use device_drivers::opcua::{Identity, OpcUaSpec, Policy, Security, Vendor};
@@ -78,6 +80,10 @@ pub async fn run(options: &Options) -> Result<String, String> {
     let walk = browse(&spec, options.limit, wanted).await.map_err(|e| e.to_string())?;
     let text = table(&options.endpoint, &walk);
     let mut said = format!("{} variables, of {} nodes looked at", walk.found.len(), walk.nodes);
+    let unreadable = walk.found.iter().filter(|f| f.unreadable.is_some()).count();
+    if unreadable > 0 {
+        said += &format!("; {unreadable} of them cannot be read and are commented out, each with its reason");
+    }
     if let Some(why) = &walk.cut {
         said += &format!("; not all: {why}");
     }
@@ -105,9 +111,37 @@ pub fn table(endpoint: &str, walk: &Walk) -> String {
     let mut taken = HashSet::new();
     for found in &walk.found {
         let name = unique(name(found), &mut taken);
-        let (name, node) = (quoted(&name), quoted(&found.node));
-        let _ =
-            write!(text, "\n[[tag]]                 # {}\nname = {name}\nnode = {node}\n", comment(&found.data_type));
+        let (name, node, kind) = (quoted(&name), quoted(&found.node), comment(&found.data_type));
+        let _ = match &found.unreadable {
+            None => {
+                let meaning = meaning(found);
+                write!(text, "\n[[tag]]                 # {kind}\nname = {name}\nnode = {node}\n{meaning}")
+            }
+            Some(why) => {
+                let why = comment(why);
+                write!(
+                    text,
+                    "\n# [[tag]]               # {kind}; cannot be read: {why}\n# name = {name}\n# node = {node}\n"
+                )
+            }
+        };
+    }
+    text
+}
+
+/// What the server says a tag is to people, as far as a profile takes it.
+fn meaning(found: &Found) -> String {
+    let mut text = String::new();
+    let words = [("unit", &found.unit, UNIT_MAX), ("description", &found.description, DESCRIPTION_MAX)];
+    for (key, said, most) in words {
+        let said: String = said.as_deref().map(comment).unwrap_or_default().trim().chars().take(most).collect();
+        if !said.is_empty() {
+            let _ = writeln!(text, "{key} = {}", quoted(said.trim()));
+        }
+    }
+    if let Some((low, high)) = found.range {
+        // TOML tells 4 from 4.0, and these are numbers with a fraction.
+        let _ = writeln!(text, "low = {low:?}\nhigh = {high:?}");
     }
     text
 }
@@ -160,6 +194,7 @@ mod tests {
             path: path.iter().map(ToString::to_string).collect(),
             node: node.into(),
             data_type: "Double\n[[evil]]".into(),
+            ..Found::default()
         }
     }
 
@@ -181,5 +216,20 @@ mod tests {
         let nodes: Vec<_> = tags.iter().map(|t| t["node"].as_str().unwrap()).collect();
         assert_eq!(nodes, hostile.each_ref().map(|f| f.node.as_str()));
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_commented_out_with_its_reason() {
+        let (mut good, mut bad) = (found(&["A"], "nsu=urn:x;s=A"), found(&["B"], "nsu=urn:x;s=B\n[[evil]]"));
+        (good.unit, good.description) = (Some("°C\u{7}".into()), Some("\n[[evil]] \"oil\"".into()));
+        good.range = Some((-40.0, 1e300));
+        bad.unreadable = Some("a structure\n[[evil]]".into());
+        let text = table("opc.tcp://x", &Walk { found: vec![good, bad], nodes: 2, cut: None });
+        let table: toml::Table = toml::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!((table.len(), table["tag"].as_array().unwrap().len()), (1, 1), "{text}");
+        let tag = &table["tag"][0];
+        assert_eq!((tag["unit"].as_str(), tag["description"].as_str()), (Some("°C"), Some("[[evil]] \"oil\"")));
+        assert_eq!((tag["low"].as_float(), tag["high"].as_float()), (Some(-40.0), Some(1e300)));
+        assert!(text.contains("cannot be read: a structure [[evil]]\n# name = \"B\"\n# node = "), "{text}");
     }
 }

@@ -6,16 +6,19 @@
 //! ```
 //!
 //! The walk ends when there is nothing new, at `limit` variables, or at [`NODES_MAX`] nodes. Only hierarchical references lead on; what
-//! the standard puts there and no machine has filled (`STANDARD`) is left out.
+//! the standard puts there and no machine has filled (`STANDARD`) is left out. Each variable is read once, so that what can never be a tag
+//! (a structure, a long array, what this user may not read) is known before anyone waits for it.
 
-use super::OpcUaSpec;
+use super::decode::{ARRAY_MAX, Sight, value_of as decoded};
 use super::limits::Call;
 use super::session::{Link, Namespaces, open};
+use super::{OpcUaSpec, property};
 use crate::driver::LinkError;
 use opcua::client::Session;
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, BrowseResultMask, ByteString, DataTypeId, NodeClass,
-    NodeClassMask, NodeId, ObjectId, ReadValueId, ReferenceDescription, ReferenceTypeId, StatusCode, Variant,
+    NodeClassMask, NodeId, NumericRange, ObjectId, ReadValueId, ReferenceDescription, ReferenceTypeId, StatusCode,
+    Variant,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,9 +32,11 @@ pub const DEPTH_MAX: usize = 64;
 const STANDARD: [ObjectId; 4] = [ObjectId::Server, ObjectId::Aliases, ObjectId::Locations, ObjectId::Quantities];
 /// References asked for at once.
 const REFERENCES: u32 = 1000;
+/// Values read at once: whole ones, of which each may be long.
+const VALUES: usize = 50;
 
 /// One variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
     /// Browse names from below Objects down to the variable.
     pub path: Vec<String>,
@@ -39,10 +44,18 @@ pub struct Found {
     pub node: String,
     /// Its data type: the name of a built-in type, or the node of another; `[]` after it for an array.
     pub data_type: String,
+    /// Why it cannot be a tag, if it cannot.
+    pub unreadable: Option<String>,
+    /// What the server says of it.
+    pub description: Option<String>,
+    /// Its unit (`EngineeringUnits`).
+    pub unit: Option<String>,
+    /// The two ends of its range (`EURange`).
+    pub range: Option<(f64, f64)>,
 }
 
 /// What a walk has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Walk {
     /// Variables, in the order of their paths.
     pub found: Vec<Found>,
@@ -103,7 +116,9 @@ pub async fn browse(
         level = next;
     }
     walk.nodes = seen.len();
-    walk.found = describe(&link, &names, variables).await?;
+    let unsure;
+    (walk.found, unsure) = describe(&link, &names, variables).await?;
+    walk.cut = walk.cut.or(unsure);
     walk.found.sort_by(|a, b| (&a.path, &a.node).cmp(&(&b.path, &b.node)));
     Ok(walk)
 }
@@ -154,31 +169,111 @@ async fn children(link: &Link, places: &[Place]) -> Result<Vec<(Arc<[String]>, R
     Ok(all)
 }
 
-/// Asks for the types of variables.
-async fn describe(link: &Link, names: &Namespaces, variables: Vec<Place>) -> Result<Vec<Found>, LinkError> {
+/// Asks what variables are, and whether they can be read; the text says why that is not known of all.
+async fn describe(
+    link: &Link,
+    names: &Namespaces,
+    variables: Vec<Place>,
+) -> Result<(Vec<Found>, Option<String>), LinkError> {
     let attribute = |node: &NodeId, attribute: AttributeId| ReadValueId {
         node_id: node.clone(),
         attribute_id: attribute as u32,
         ..ReadValueId::default()
     };
-    let questions: Vec<ReadValueId> = variables
-        .iter()
-        .flat_map(|v| [attribute(&v.node, AttributeId::DataType), attribute(&v.node, AttributeId::ValueRank)])
-        .collect();
+    let asked = [AttributeId::DataType, AttributeId::ValueRank, AttributeId::Description];
+    let questions: Vec<ReadValueId> =
+        variables.iter().flat_map(|v| asked.map(|wanted| attribute(&v.node, wanted))).collect();
     let (answers, _) = link.read(&questions).await?;
-    let found = variables.into_iter().zip(answers.chunks(2)).map(|(place, answer)| {
-        let kind = match answer.first().and_then(|a| a.value.as_ref()) {
+    let mut found = Vec::with_capacity(variables.len());
+    for (place, answer) in variables.iter().zip(answers.chunks(asked.len())) {
+        let said = |n: usize| answer.get(n).and_then(|a| a.value.as_ref());
+        let kind = match said(0) {
             Some(Variant::NodeId(id)) => match id.as_data_type_id() {
                 Ok(known) => type_name(known),
                 Err(_) => names.name(id),
             },
             _ => "unknown".into(),
         };
-        let is_array = matches!(answer.get(1).and_then(|a| a.value.as_ref()), Some(Variant::Int32(rank)) if *rank >= 0);
+        let is_array = matches!(said(1), Some(Variant::Int32(rank)) if *rank >= 0);
+        let description = match said(2) {
+            Some(Variant::LocalizedText(text)) => Some(text.text.as_ref().trim().to_string()).filter(|t| !t.is_empty()),
+            _ => None,
+        };
         let data_type = if is_array { format!("{kind}[]") } else { kind };
-        Found { path: place.path.to_vec(), node: names.name(&place.node), data_type }
-    });
-    Ok(found.collect())
+        let (path, node) = (place.path.to_vec(), names.name(&place.node));
+        found.push(Found { path, node, data_type, description, ..Found::default() });
+    }
+    let wanted = |place: &Place| [(place.node.clone(), "EngineeringUnits"), (place.node.clone(), "EURange")];
+    let properties = property::read(link, &variables.iter().flat_map(wanted).collect::<Vec<_>>()).await?;
+    for (found, of_it) in found.iter_mut().zip(properties.chunks(2)) {
+        let said = |n: usize| of_it.get(n).and_then(Option::as_ref);
+        (found.unit, found.range) = (said(0).and_then(property::unit), said(1).and_then(property::range));
+    }
+    let nodes: Vec<(NodeId, bool)> =
+        variables.into_iter().zip(&found).map(|(place, found)| (place.node, found.data_type.ends_with("[]"))).collect();
+    for (n, some) in nodes.chunks(VALUES).enumerate() {
+        let unreadable = match unreadable(link, names, some).await {
+            Ok(unreadable) => unreadable,
+            // One value may be longer than any message may be: what there is, is known all the same.
+            Err(why) => return Ok((found, Some(format!("not every value could be looked at: {why}")))),
+        };
+        for (found, unreadable) in found.iter_mut().skip(n * VALUES).zip(unreadable) {
+            found.unreadable = unreadable;
+        }
+    }
+    Ok((found, None))
+}
+
+/// Why each of these cannot be a tag, if it cannot. Of an array one element more than we take is asked for, and not all of them.
+async fn unreadable(
+    link: &Link,
+    names: &Namespaces,
+    nodes: &[(NodeId, bool)],
+) -> Result<Vec<Option<String>>, LinkError> {
+    let value = |node: &NodeId, index_range: NumericRange| ReadValueId {
+        node_id: node.clone(),
+        attribute_id: AttributeId::Value as u32,
+        index_range,
+        ..ReadValueId::default()
+    };
+    let first_ones = || NumericRange::Range(0, ARRAY_MAX as u32);
+    let question =
+        |(node, is_array): &(NodeId, bool)| value(node, if *is_array { first_ones() } else { NumericRange::None });
+    let (mut answers, _) = link.read(&nodes.iter().map(question).collect::<Vec<_>>()).await?;
+    // A table has more than one range, and some servers know no ranges: these are asked for as a whole.
+    let of_range = |s: StatusCode| matches!(s, StatusCode::BadIndexRangeInvalid | StatusCode::BadIndexRangeNoData);
+    let again: Vec<usize> =
+        answers.iter().enumerate().filter(|(_, a)| a.status.is_some_and(of_range)).map(|(n, _)| n).collect();
+    for n in again {
+        let (Some((node, _)), Some(answer)) = (nodes.get(n), answers.get_mut(n)) else { continue };
+        let (whole, _) = link.read(&[value(node, NumericRange::None)]).await?;
+        if let Some(whole) = whole.into_iter().next() {
+            *answer = whole;
+        }
+    }
+    let sight = Sight { skew: 0, names };
+    let reason = |answer: &opcua::types::DataValue| match answer.status.unwrap_or(StatusCode::Good) {
+        status if is_for_good(status) => Some(status.to_string()),
+        // What is bad now may be good tomorrow.
+        status if status.is_bad() => None,
+        _ => decoded(answer.value.as_ref().unwrap_or(&Variant::Empty), sight).err().map(String::from),
+    };
+    Ok(answers.iter().map(reason).collect())
+}
+
+/// Whether a status says that there will never be a value for us.
+fn is_for_good(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BadUserAccessDenied
+            | StatusCode::BadNotReadable
+            | StatusCode::BadNotSupported
+            | StatusCode::BadAttributeIdInvalid
+            | StatusCode::BadDataEncodingUnsupported
+            | StatusCode::BadEncodingLimitsExceeded
+            | StatusCode::BadResponseTooLarge
+            | StatusCode::BadNodeIdUnknown
+    )
 }
 
 fn type_name(id: DataTypeId) -> String {

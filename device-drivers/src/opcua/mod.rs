@@ -21,21 +21,27 @@
 //! | `watch` | which point comes how |
 //! | `work` | what is done when |
 //! | `write` | writes that people ask for |
-//! | `decode` | values |
+//! | `decode`, `kind` | values, and values as a node takes them |
+//! | `property` | what a server says beside a value |
+//! | `status` | whose trouble a status is |
 //! | [`browse`] | what there is |
 
 pub mod browse;
 mod decode;
 pub(crate) mod fuzz_doors;
 mod guard;
+mod kind;
 pub mod limits;
 mod node;
 mod opening;
 pub mod pki;
 mod probe;
+mod property;
+mod rooms;
 mod security;
 mod session;
 pub mod spec;
+mod status;
 mod watch;
 mod work;
 mod write;
@@ -43,6 +49,7 @@ mod write;
 pub use node::NodeName;
 pub use probe::probe;
 pub use spec::{Deadband, Identity, MessageMode, Mode, OpcUaSpec, Policy, Security, UaPoint, Vendor};
+pub use status::advice;
 
 use crate::block::CommandBlock;
 use crate::driver::{Driver, LinkError, TagWrite};

@@ -276,7 +276,11 @@ pub(super) fn refusal(spec: &OpcUaSpec, status: StatusCode, own: Option<&str>) -
                     format!("the user's certificate {}", certificate.display())
                 }
             };
-            denied(spec, format!("{who} ({status})"))
+            let what = format!("{who} ({status})");
+            match spec.identity {
+                Identity::Anonymous => denied(spec, what),
+                _ => LinkError::Login { peer: spec.endpoint.clone(), what },
+            }
         }
         S::BadSecurityChecksFailed
         | S::BadCertificateInvalid

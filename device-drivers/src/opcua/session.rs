@@ -9,13 +9,15 @@
 //! the first sign of trouble ends the link, and the next one is made anew.
 
 use super::limits::{Call, Limits, OPERATION_LIMITS, node};
+use super::node::escaped;
 use super::security::{at_the_door, no_link, prepare, refusal};
 use super::{NodeName, OpcUaSpec};
 use crate::driver::LinkError;
 use futures_util::StreamExt;
 use opcua::client::{Session, SessionActivity, SessionPollResult, SubscriptionActivity};
 use opcua::types::{
-    AttributeId, DataValue, Error, NodeId, ReadValueId, StatusCode, TimestampsToReturn, VariableId, Variant, WriteValue,
+    AttributeId, DataValue, Error, ExpandedNodeId, NodeId, ReadValueId, StatusCode, TimestampsToReturn, VariableId,
+    Variant, WriteValue,
 };
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
@@ -162,7 +164,7 @@ fn listen(signs: &Signs, event: SessionPollResult) {
 
 impl Link {
     /// A call with its time limit. The status tells what the server said.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         what: &str,
         answer: impl Future<Output = Result<T, Error>>,
@@ -191,15 +193,6 @@ impl Link {
     pub(super) fn skew(&self) -> i64 {
         let offset = self.session.encoding_context().read().options().client_offset;
         offset.num_nanoseconds().map_or(0, |ns| ns / 100)
-    }
-
-    /// One call without chunks.
-    pub(super) async fn once<T>(
-        &self,
-        what: &str,
-        answer: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, LinkError> {
-        self.call(what, answer).await?.map_err(|status| self.lost(format!("{what}: {status}")))
     }
 
     /// As many calls as it takes, each no larger than the server likes; as many answers as questions, in their order. Also counts the
@@ -284,8 +277,16 @@ impl Namespaces {
     /// A node's name with the URI of its namespace, which outlives a restart of the server.
     pub(super) fn name(&self, node: &NodeId) -> String {
         match self.0.get(usize::from(node.namespace)).filter(|uri| node.namespace > 0 && !uri.is_empty()) {
-            Some(uri) => format!("nsu={uri};{}", node.identifier),
+            Some(uri) => format!("nsu={};{}", escaped(uri), node.identifier),
             None => node.to_string(),
+        }
+    }
+
+    /// The same for a name that may bring its URI along.
+    pub(super) fn expanded(&self, node: &ExpandedNodeId) -> String {
+        match node.namespace_uri.as_ref() {
+            "" => self.name(&node.node_id),
+            uri => format!("nsu={};{}", escaped(uri), node.node_id.identifier),
         }
     }
 }

@@ -1,42 +1,40 @@
 //! Which point comes how: subscribed to, read in turn, or refused for now.
 //!
 //! ```text
-//!            ┌── made ───────────> Waiting ── first value ──> Live
+//!            ┌── made ───────────> Waiting ── first value ──> Live ── a read says otherwise, twice ──> Wanted
 //!   Wanted ──┤                        └── silent, though it can be read ──> Polled
 //!            ├── no room ─────────────────────────────────────> Polled
 //!            └── refused, or the node has gone ──> Refused ── later, ever less often ──> Wanted
 //! ```
 //!
 //! One bad node never fails the others: each has a state of its own.
+//!
+//! A subscription that lives says nothing of an item that has died: where a program is loaded anew, its nodes are deleted and made again
+//! under the same names, and their items stay silent for ever, the last value Good. So what has been silent for a while is read, and
+//! what is read is compared with what was told.
 
-use super::limits::Call;
+use super::rooms::Rooms;
 use super::session::{Link, Namespaces, value_of};
-use super::{Deadband, Mode, OpcUaSpec, UaPoint};
+use super::{Deadband, Mode, OpcUaSpec, UaPoint, property};
 use crate::driver::LinkError;
-use crate::value::{Cause, Reading, wall_clock_ms};
-use opcua::client::{MonitoredItemMap, OnSubscriptionNotificationCore};
-use opcua::types::{
-    DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataValue, ExtensionObject,
-    MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NotificationMessage, ReadValueId,
-    StatusChangeNotification, StatusCode, TimestampsToReturn,
-};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use crate::line::Notice;
+use crate::value::{Cause, PointId, Reading, Value, wall_clock_ms};
+use opcua::types::{DataValue, NodeId, ReadValueId, StatusCode};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Values in one notification. 0 ("no limit") makes large subscriptions go silent.
-const PER_PUBLISH: u32 = 2000;
-/// Notifications waiting to be taken over: with 2,000 values each far more than anyone falls behind; more than that ends the link.
-const WAITING_MAX: usize = 512;
-/// Keep-alives come at least this often, so that a dead subscription is soon noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A refused node is asked for again after this, and ever less often.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The longest queue that is asked for.
 const QUEUE_MAX: f64 = 1000.0;
+/// What has been silent for this long is read and compared.
+pub(super) const COMPARE_AFTER: Duration = Duration::from_secs(20);
+/// A value that differs has at least this long to come by itself before its item is taken for dead.
+const DOUBT: Duration = Duration::from_secs(1);
+/// Items that are made again so often without a word between are of no use: the point is read in turn.
+const REMADE_MAX: u8 = 3;
 
 /// How a point comes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,74 +57,76 @@ pub(super) struct Item {
     /// Its node; `None` while the server does not have its namespace.
     pub(super) node: Option<ReadValueId>,
     pub(super) state: State,
-    /// The server's number of its item.
-    id: Option<u32>,
+    /// The server's numbers of its subscription and its item.
+    id: Option<(u32, u32)>,
     /// How long it is left alone when it is refused the next time.
     wait: Duration,
     /// Changes smaller than this are dropped by us, because the server does not.
     pub(super) deadband: Option<f64>,
     /// What was last passed on, where we drop.
     pub(super) last: Option<f64>,
+    /// The width of the range that the server knows for it, where a deadband is a part of that.
+    range: Option<f64>,
+    /// How often the server looks.
+    sampling: Duration,
+    /// What its subscription has said last.
+    told: Option<(Option<Value>, Cause)>,
+    /// When that was, or when a read last agreed with it.
+    sure: Instant,
+    /// Since when a read has said otherwise.
+    doubt: Option<Instant>,
+    /// How often its item was made again without a word between.
+    remade: u8,
 }
 
 /// An item to be made.
 #[derive(Clone, Debug)]
 pub(super) struct Want {
     pub(super) index: usize,
-    node: ReadValueId,
-    sampling: Duration,
-    queue: u32,
-    filter: Option<Deadband>,
+    pub(super) node: ReadValueId,
+    pub(super) sampling: Duration,
+    pub(super) queue: u32,
+    pub(super) filter: Option<Deadband>,
 }
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Made {
-    /// It is there; its number, and whether the server filters.
-    Item { id: u32, filters: bool },
+    /// It is there; its numbers, whether the server filters, and how often it looks.
+    Item { id: (u32, u32), filters: bool, sampling: Duration },
     /// There is no room for it.
     NoRoom,
     /// It was refused.
     Refused(StatusCode),
 }
 
-/// The subscription of a line, and the state of all its points.
-#[derive(Debug)]
+/// What a read says of a point that is subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// Nothing new, or nothing that is sure yet.
+    Well,
+    /// Its item is dead: what was read is to be told, and the item to be made again.
+    Dead,
+    /// Its node has gone: what was read is to be told.
+    Gone,
+    /// The same, once too often: it is read in turn from now on.
+    Deaf,
+}
+
+/// The subscriptions of a line, and the state of all its points.
 pub(super) struct Watch {
     pub(super) items: Vec<Item>,
-    pub(super) subscription: u32,
+    pub(super) rooms: Rooms,
     /// As the server has revised it.
     pub(super) publishing: Duration,
     /// Without any PublishResponse for this long the subscription is dead.
     pub(super) limit: Duration,
+    /// What a person should know.
+    pub(super) notices: Vec<Notice>,
 }
 
 /// Notifications as they come: the number of the point, from 1, and its value.
 pub(super) type Batch = Vec<(u32, DataValue)>;
-
-struct Hand {
-    to: mpsc::Sender<Batch>,
-    link: Link,
-}
-
-impl OnSubscriptionNotificationCore for Hand {
-    fn on_subscription_notification(&mut self, message: NotificationMessage, _: MonitoredItemMap<'_>) {
-        for object in message.notification_data.into_iter().flatten() {
-            if object.inner_is::<DataChangeNotification>() {
-                let changes = object.into_inner_as::<DataChangeNotification>().and_then(|c| c.monitored_items);
-                let batch: Batch = changes.into_iter().flatten().map(|c| (c.client_handle, c.value)).collect();
-                if self.to.try_send(batch).is_err() {
-                    self.link.signs.overflow.store(true, Relaxed);
-                    self.link.signs.news.notify_one();
-                }
-            } else if let Some(change) = object.inner_as::<StatusChangeNotification>() {
-                let why = format!("the server has ended the subscription: {}", change.status);
-                let _ = self.link.signs.ended.set((change.status, why));
-                self.link.signs.news.notify_one();
-            }
-        }
-    }
-}
 
 /// Makes the subscription and its items. Readings of what was refused come back with it.
 pub(super) async fn begin(
@@ -134,38 +134,22 @@ pub(super) async fn begin(
     spec: &OpcUaSpec,
     names: &Namespaces,
 ) -> Result<(Watch, mpsc::Receiver<Batch>, Vec<Reading>), LinkError> {
-    let (to, batches) = mpsc::channel(WAITING_MAX);
-    let hand = Hand { to, link: link.clone() };
-    let keep_alive = (KEEP_ALIVE.as_secs_f64() / spec.publishing.as_secs_f64().max(0.001)).clamp(1.0, 100.0) as u32;
-    let make = link.session.create_subscription(spec.publishing, 600, keep_alive, PER_PUBLISH, 0, true, hand);
-    let subscription = link.once("creating the subscription", make).await?;
-    let revised = {
-        let state = link.session.subscription_state().lock();
-        state.get(subscription).map(|s| (s.publishing_interval(), s.max_keep_alive_count()))
-    };
-    let (publishing, keep_alive) = revised.unwrap_or((spec.publishing, keep_alive));
-    let publishing = publishing.max(spec.publishing);
-    let limit = (publishing.saturating_mul(keep_alive.max(1)).saturating_mul(3)).max(super::WATCHDOG);
-
-    let mut watch = Watch { items: Vec::with_capacity(spec.points.len()), subscription, publishing, limit };
-    for point in &spec.points {
-        let node = names.resolve(&point.node).map(value_of);
-        let state = match point.mode {
-            Mode::Subscribe { .. } => State::Wanted,
-            Mode::Poll { .. } => State::Polled,
-        };
-        watch.items.push(Item { node, state, id: None, wait: RETRY_FIRST, deadband: None, last: None });
-    }
+    let (rooms, batches, (publishing, limit)) = Rooms::first(link, spec).await?;
+    let now = Instant::now();
+    let items = spec.points.iter().map(|point| Item::new(point, names, now)).collect();
+    let mut watch = Watch { items, rooms, publishing, limit, notices: Vec::new() };
+    watch.learn_ranges(link, spec).await?;
     let mut wants: Vec<Want> = (0..spec.points.len()).filter_map(|i| watch.want(spec, link, i)).collect();
     // If there is not room for all, the fastest have it.
     wants.sort_by_key(|w| w.sampling);
     let beyond = wants.split_off(wants.len().min(link.limits.items));
     let mut readings = Vec::new();
-    let now = Instant::now();
     for want in beyond {
         watch.take(spec, want.index, Made::NoRoom, now, &mut readings);
     }
-    for (index, made) in create(link.clone(), subscription, wants).await? {
+    let placed = watch.rooms.clone().place(link.clone(), wants).await?;
+    watch.rooms = placed.rooms;
+    for (index, made) in placed.made {
         watch.take(spec, index, made, now, &mut readings);
     }
     for index in 0..spec.points.len() {
@@ -173,17 +157,115 @@ pub(super) async fn begin(
             watch.take(spec, index, Made::Refused(StatusCode::BadNodeIdUnknown), now, &mut readings);
         }
     }
+    watch.note_room(spec);
     Ok((watch, batches, readings))
 }
 
 impl Item {
+    fn new(point: &UaPoint, names: &Namespaces, now: Instant) -> Item {
+        let (state, sampling) = match point.mode {
+            Mode::Subscribe { sampling, .. } => (State::Wanted, sampling),
+            Mode::Poll { interval } => (State::Polled, interval),
+        };
+        Item {
+            node: names.resolve(&point.node).map(value_of),
+            state,
+            id: None,
+            wait: RETRY_FIRST,
+            deadband: None,
+            last: None,
+            range: None,
+            sampling,
+            told: None,
+            sure: now,
+            doubt: None,
+            remade: 0,
+        }
+    }
+
     fn refuse(&mut self, now: Instant) {
         self.state = State::Refused { again: now + self.wait };
         self.wait = (self.wait * 2).min(RETRY_MAX);
     }
+
+    /// How wide its deadband is, in its own unit; nothing is known of a part of an unknown range.
+    fn width(&self, point: &UaPoint) -> Option<f64> {
+        match point.mode {
+            Mode::Subscribe { deadband: Some(Deadband::Absolute(width)), .. } => Some(width),
+            Mode::Subscribe { deadband: Some(Deadband::Percent(part)), .. } => Some(self.range? * part / 100.0),
+            _ => None,
+        }
+    }
+
+    /// Its subscription says this.
+    pub(super) fn said(&mut self, reading: &Reading, now: Instant) {
+        self.told = Some((reading.value.clone(), reading.cause));
+        (self.sure, self.doubt) = (now, None);
+    }
+
+    /// Whether a read says something else than the subscription has.
+    fn differs(&self, point: &UaPoint, reading: &Reading) -> bool {
+        let Some((value, cause)) = &self.told else { return false };
+        if *cause != reading.cause {
+            return true;
+        }
+        let numbers = |v: &Option<Value>| v.as_ref().and_then(Value::as_f64);
+        let slack = match point.mode {
+            Mode::Subscribe { deadband: Some(_), .. } => self.width(point).unwrap_or(f64::INFINITY),
+            _ => 0.0,
+        };
+        match (value, &reading.value) {
+            (Some(then), Some(now)) if then.same(now) => false,
+            (None, None) => false,
+            _ => match (numbers(value), numbers(&reading.value)) {
+                (Some(then), Some(now)) if slack > 0.0 => (then - now).abs() > slack,
+                _ => true,
+            },
+        }
+    }
 }
 
 impl Watch {
+    /// Asks for the ranges that deadbands are parts of.
+    async fn learn_ranges(&mut self, link: &Link, spec: &OpcUaSpec) -> Result<(), LinkError> {
+        let is_part = |p: &UaPoint| matches!(p.mode, Mode::Subscribe { deadband: Some(Deadband::Percent(_)), .. });
+        let node = |index: usize| Some(self.items.get(index)?.node.as_ref()?.node_id.clone());
+        let wanted = spec.points.iter().enumerate().filter(|(_, p)| is_part(p));
+        let (indexes, nodes): (Vec<usize>, Vec<(NodeId, &str)>) =
+            wanted.filter_map(|(index, _)| Some((index, (node(index)?, "EURange")))).unzip();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let found = property::read(link, &nodes).await?;
+        let mut without = Vec::new();
+        for (index, found) in indexes.into_iter().zip(found) {
+            let range = found.as_ref().and_then(property::range).map(|(low, high)| high - low);
+            let (Some(item), Some(point)) = (self.items.get_mut(index), spec.points.get(index)) else { continue };
+            item.range = range;
+            if range.is_none() {
+                without.push(point.id);
+            }
+        }
+        if !without.is_empty() {
+            self.notices.push(Notice::NoRange { points: without });
+        }
+        Ok(())
+    }
+
+    /// Says how many subscriptions there are if it is more than one, and what has no room in any of them.
+    fn note_room(&mut self, spec: &OpcUaSpec) {
+        let subscriptions = self.rooms.count();
+        let crowd = self
+            .items
+            .iter()
+            .zip(&spec.points)
+            .filter(|(item, point)| matches!(point.mode, Mode::Subscribe { .. }) && item.state == State::Polled);
+        let points: Vec<PointId> = crowd.map(|(_, point)| point.id).collect();
+        if subscriptions > 1 || !points.is_empty() {
+            self.notices.push(Notice::Room { subscriptions, points });
+        }
+    }
+
     /// A subscribed point has said something. Whether that is its first word, and whether it is worth telling.
     ///
     /// A node that has gone says so once and never again, even if it comes back (OPC 10000-4, 5.13.1): it counts as refused.
@@ -191,6 +273,9 @@ impl Watch {
         let Some(item) = self.items.get_mut(index) else { return (false, false) };
         let first = matches!(item.state, State::Wanted | State::Waiting);
         let refused_before = item.wait > RETRY_FIRST;
+        if !first {
+            item.remade = 0;
+        }
         match (item.state, status) {
             (State::Polled | State::Refused { .. }, _) => {}
             (_, Some(StatusCode::BadNodeIdUnknown)) => {
@@ -202,8 +287,63 @@ impl Watch {
         (first, true)
     }
 
+    /// Points that have been silent for long, and those that are in doubt for long enough: at most so many.
+    pub(super) fn to_compare(&self, now: Instant, most: usize) -> Vec<usize> {
+        let is_due = |item: &Item| {
+            item.state == State::Live
+                && match item.doubt {
+                    None => now.duration_since(item.sure) >= COMPARE_AFTER,
+                    // So long a change may take: two samples, and two publishings behind them.
+                    Some(since) => now.duration_since(since) >= DOUBT + 2 * (item.sampling + self.publishing),
+                }
+        };
+        self.items.iter().enumerate().filter(|(_, i)| is_due(i)).map(|(n, _)| n).take(most).collect()
+    }
+
+    /// What a read, asked for at `asked`, says of a point that is subscribed to.
+    pub(super) fn compare(
+        &mut self,
+        index: usize,
+        point: &UaPoint,
+        reading: &Reading,
+        (asked, now): (Instant, Instant),
+    ) -> Compared {
+        let Some(item) = self.items.get_mut(index) else { return Compared::Well };
+        if item.state != State::Live || item.sure > asked {
+            return Compared::Well; // it has spoken meanwhile
+        }
+        if !item.differs(point, reading) {
+            (item.sure, item.doubt) = (now, None);
+            return Compared::Well;
+        }
+        if item.doubt.is_none() {
+            item.doubt = Some(now);
+            return Compared::Well;
+        }
+        item.doubt = None;
+        if reading.cause == Cause::Status(StatusCode::BadNodeIdUnknown.bits()) {
+            item.refuse(now);
+            return Compared::Gone;
+        }
+        item.remade = item.remade.saturating_add(1);
+        if item.remade > REMADE_MAX {
+            item.state = State::Polled;
+            return Compared::Deaf;
+        }
+        Compared::Dead
+    }
+
+    /// These are asked for again as soon as those are done that are being asked for.
+    pub(super) fn postpone(&mut self, dead: &[usize], now: Instant) {
+        for index in dead {
+            if let Some(item) = self.items.get_mut(*index) {
+                item.state = State::Refused { again: now };
+            }
+        }
+    }
+
     /// Points that are to be asked for again are wanted now; the items they had are given back, to be deleted.
-    pub(super) fn give_up(&mut self, due: &[usize]) -> Vec<u32> {
+    pub(super) fn give_up(&mut self, due: &[usize]) -> Vec<(u32, u32)> {
         let mut old = Vec::new();
         for index in due {
             if let Some(item) = self.items.get_mut(*index) {
@@ -211,6 +351,7 @@ impl Watch {
                 item.state = State::Wanted;
             }
         }
+        self.rooms.air(old.iter().map(|(subscription, _)| *subscription));
         old
     }
 
@@ -222,7 +363,7 @@ impl Watch {
         let sampled = (2.0 * self.publishing.as_secs_f64() / sampling.as_secs_f64().max(0.001)).ceil();
         let queue = queue.max(sampled.clamp(2.0, QUEUE_MAX) as u32);
         let filter = deadband.filter(|_| link.limits.filters);
-        item.deadband = absolute(point);
+        item.deadband = item.width(point);
         Some(Want { index, node: item.node.clone()?, sampling, queue, filter })
     }
 
@@ -230,8 +371,8 @@ impl Watch {
     pub(super) fn take(&mut self, spec: &OpcUaSpec, index: usize, made: Made, now: Instant, out: &mut Vec<Reading>) {
         let (Some(item), Some(point)) = (self.items.get_mut(index), spec.points.get(index)) else { return };
         match made {
-            Made::Item { id, filters } => {
-                item.id = Some(id);
+            Made::Item { id, filters, sampling } => {
+                (item.id, item.sampling) = (Some(id), sampling);
                 if filters {
                     item.deadband = None;
                 }
@@ -266,98 +407,5 @@ impl Watch {
     /// Points that are subscribed to and have said nothing yet.
     pub(super) fn waiting(&self) -> Vec<usize> {
         self.items.iter().enumerate().filter(|(_, i)| i.state == State::Waiting).map(|(n, _)| n).collect()
-    }
-}
-
-fn absolute(point: &UaPoint) -> Option<f64> {
-    match point.mode {
-        Mode::Subscribe { deadband: Some(Deadband::Absolute(width)), .. } => Some(width),
-        _ => None,
-    }
-}
-
-/// Makes items, in calls the server takes. What it refuses for its filter is asked for once more without; where a server refuses a
-/// whole call for lack of room, the room that is left is found by halves.
-pub(super) async fn create(link: Link, subscription: u32, wants: Vec<Want>) -> Result<Vec<(usize, Made)>, LinkError> {
-    let mut made = Vec::with_capacity(wants.len());
-    let (mut again, mut crowd) = (Vec::new(), Vec::new());
-    for (want, result) in create_once(&link, subscription, wants).await? {
-        match result {
-            Made::Refused(status) if want.filter.is_some() && is_of_filter(status) => {
-                again.push(Want { filter: None, ..want });
-            }
-            Made::NoRoom => crowd.push(want),
-            result => made.push((want.index, result)),
-        }
-    }
-    if !again.is_empty() {
-        let second = create_once(&link, subscription, again).await?;
-        made.extend(second.into_iter().map(|(want, result)| (want.index, result)));
-    }
-    let mut size = crowd.len();
-    while size > 1 && !crowd.is_empty() {
-        size = size.div_ceil(2).min(crowd.len());
-        let rest = crowd.split_off(size);
-        let (outside, inside): (Vec<_>, Vec<_>) =
-            create_once(&link, subscription, crowd).await?.into_iter().partition(|(_, made)| *made == Made::NoRoom);
-        made.extend(inside.into_iter().map(|(want, result)| (want.index, result)));
-        crowd = outside.into_iter().map(|(want, _)| want).chain(rest).collect();
-    }
-    made.extend(crowd.into_iter().map(|want| (want.index, Made::NoRoom)));
-    Ok(made)
-}
-
-fn is_of_filter(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BadMonitoredItemFilterUnsupported
-            | StatusCode::BadMonitoredItemFilterInvalid
-            | StatusCode::BadFilterNotAllowed
-            | StatusCode::BadDeadbandFilterInvalid
-    )
-}
-
-async fn create_once(link: &Link, subscription: u32, wants: Vec<Want>) -> Result<Vec<(Want, Made)>, LinkError> {
-    let ask = |session: Arc<opcua::client::Session>, wants: Vec<Want>| async move {
-        let requests: Vec<MonitoredItemCreateRequest> = wants.iter().map(request).collect();
-        let count = requests.len();
-        match session.create_monitored_items(subscription, TimestampsToReturn::Both, requests).await {
-            Ok(made) => Ok(made.into_iter().map(|m| (m.result.status_code, m.result.monitored_item_id)).collect()),
-            // Some servers say it of the whole call.
-            Err(e) if e.status() == StatusCode::BadTooManyMonitoredItems => Ok(vec![(e.status(), 0); count]),
-            Err(e) => Err(e),
-        }
-    };
-    let (results, _) = link.chunked(Call::Monitor, "creating monitored items", &wants, ask).await?;
-    let made = wants.into_iter().zip(results).map(|(want, (status, id)): (Want, (StatusCode, u32))| {
-        let made = match status {
-            s if s.is_good() => Made::Item { id, filters: want.filter.is_some() },
-            StatusCode::BadTooManyMonitoredItems => Made::NoRoom,
-            s => Made::Refused(s),
-        };
-        (want, made)
-    });
-    Ok(made.collect())
-}
-
-fn request(want: &Want) -> MonitoredItemCreateRequest {
-    let filter = want.filter.map_or_else(ExtensionObject::null, |deadband| {
-        let (deadband_type, deadband_value) = match deadband {
-            Deadband::Absolute(width) => (1, width),
-            Deadband::Percent(part) => (2, part),
-        };
-        let trigger = DataChangeTrigger::StatusValue;
-        ExtensionObject::from_message(DataChangeFilter { trigger, deadband_type, deadband_value })
-    });
-    MonitoredItemCreateRequest {
-        item_to_monitor: want.node.clone(),
-        monitoring_mode: MonitoringMode::Reporting,
-        requested_parameters: MonitoringParameters {
-            client_handle: u32::try_from(want.index).map_or(0, |n| n.saturating_add(1)),
-            sampling_interval: want.sampling.as_secs_f64() * 1000.0,
-            queue_size: want.queue,
-            discard_oldest: true,
-            filter,
-        },
     }
 }

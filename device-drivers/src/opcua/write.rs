@@ -9,10 +9,13 @@
 //!                                                  └── done ── verify? ── read back ──> Done | Differs(value) | Unknown
 //! ```
 //!
-//! The type of a node is learned from the node, at its first write.
+//! The type of a node is learned from the node, at its first write, and with it the choices it names where it is an enumeration
+//! (`EnumStrings`, `EnumValues`: of the node itself, OPC 10000-8, 5.3.3, or of its type, OPC 10000-3, 8.14).
 
-use super::decode::{Kind, value_of as decoded};
-use super::session::{Link, value_of};
+use super::decode::{Sight, value_of as decoded};
+use super::kind::{Kind, Shape};
+use super::property;
+use super::session::{Link, Namespaces, value_of};
 use crate::driver::{LinkError, TagWrite, WriteOutcome};
 use crate::value::{Cause, PointId};
 use opcua::types::{
@@ -119,38 +122,82 @@ async fn learn(link: &Link, pending: Vec<Pending>, kinds: &mut Kinds) -> Result<
     let questions: Vec<ReadValueId> = unknown
         .iter()
         .filter_map(Pending::node)
-        .flat_map(|n| [attribute(n, AttributeId::Value), attribute(n, AttributeId::DataType)])
+        .flat_map(|n| {
+            [AttributeId::Value, AttributeId::DataType, AttributeId::ValueRank].map(|wanted| attribute(n, wanted))
+        })
         .collect();
     let (answers, _) = link.read(&questions).await?;
-    for (one, answer) in unknown.into_iter().zip(answers.chunks(2)) {
-        let [value, data_type] = answer else { continue };
-        match (kind_of(value, data_type), one.point()) {
-            (Ok(kind), Some(point)) => {
-                kinds.insert(point, kind);
-                known.push(one);
-            }
-            (Err(outcome), _) => one.answer(outcome),
-            (Ok(_), None) => {}
+    let mut learned = Vec::new();
+    for (one, answer) in unknown.into_iter().zip(answers.chunks(3)) {
+        let [value, data_type, rank] = answer else { continue };
+        match kind_of(value, data_type, rank) {
+            Ok(kind) => learned.push((one, kind, data_type_of(data_type))),
+            Err(outcome) => one.answer(outcome),
+        }
+    }
+    let choices = choices(link, &learned).await?;
+    for ((one, mut kind, _), choices) in learned.into_iter().zip(choices) {
+        if let Some(point) = one.point() {
+            kind.choices = choices.map(Into::into);
+            kinds.insert(point, kind);
+            known.push(one);
         }
     }
     Ok(known)
 }
 
-fn kind_of(value: &DataValue, data_type: &DataValue) -> Result<Kind, WriteOutcome> {
+/// The choices that nodes, or their types, name; whatever takes no whole numbers has none.
+async fn choices(
+    link: &Link,
+    learned: &[(Pending, Kind, Option<NodeId>)],
+) -> Result<Vec<Option<Vec<(i64, String)>>>, LinkError> {
+    let wanted = |(one, kind, data_type): &(Pending, Kind, Option<NodeId>)| {
+        let node = one.node().filter(|_| kind.is_whole()).cloned();
+        // A plain number's type names no choices.
+        let data_type = data_type.clone().filter(|id| kind.is_whole() && builtin(id).is_none());
+        [
+            (node.clone(), "EnumStrings"),
+            (node, "EnumValues"),
+            (data_type.clone(), "EnumStrings"),
+            (data_type, "EnumValues"),
+        ]
+    };
+    let all: Vec<(Option<NodeId>, &str)> = learned.iter().flat_map(wanted).collect();
+    let asked: Vec<(NodeId, &str)> = all.iter().filter_map(|(node, name)| Some((node.clone()?, *name))).collect();
+    let mut found = property::read(link, &asked).await?.into_iter();
+    let each: Vec<Option<Variant>> =
+        all.iter().map(|(node, _)| node.as_ref().and_then(|_| found.next()).flatten()).collect();
+    Ok(each.chunks(4).map(|of_one| of_one.iter().flatten().find_map(property::choices)).collect())
+}
+
+fn data_type_of(data_type: &DataValue) -> Option<NodeId> {
+    if let Some(Variant::NodeId(id)) = &data_type.value { Some((**id).clone()) } else { None }
+}
+
+/// The built-in type with this node.
+fn builtin(id: &NodeId) -> Option<VariantScalarTypeId> {
+    let id: DataTypeId = id.as_data_type_id().ok()?;
+    VariantScalarTypeId::try_from(id as u32).ok()
+}
+
+fn kind_of(value: &DataValue, data_type: &DataValue, rank: &DataValue) -> Result<Kind, WriteOutcome> {
     if let Some(kind) = value.value.as_ref().and_then(Kind::of) {
         return Ok(kind);
     }
-    match &data_type.value {
-        Some(Variant::NodeId(id)) => id
-            .as_data_type_id()
-            .ok()
-            .and_then(|id: DataTypeId| VariantScalarTypeId::try_from(id as u32).ok())
-            .map(Kind::Scalar)
-            .ok_or_else(|| {
-                WriteOutcome::Invalid("the node has no value yet, and a type that is not known here".into())
-            }),
-        _ => Err(refused(data_type.status.unwrap_or(StatusCode::BadNodeIdUnknown))),
-    }
+    let Some(id) = data_type_of(data_type) else {
+        return Err(refused(data_type.status.unwrap_or(StatusCode::BadNodeIdUnknown)));
+    };
+    // A row is one dimension or some (OPC 10000-3, 5.6.2); how long the rows of a table are nobody says before there is one.
+    let shape = match rank.value {
+        Some(Variant::Int32(0 | 1)) => Shape::Row,
+        Some(Variant::Int32(2..)) => {
+            let why = "the node has no value yet, and how long its rows are is not known here";
+            return Err(WriteOutcome::Invalid(why.into()));
+        }
+        _ => Shape::One,
+    };
+    let unknown = || WriteOutcome::Invalid("the node has no value yet, and a type that is not known here".into());
+    builtin(&id).map(|scalar| Kind::new(scalar, shape)).ok_or_else(unknown)
 }
 
 /// One call. The point whose type was wrong, if that happened.
@@ -160,7 +207,10 @@ async fn write_once(link: &Link, pending: Vec<Pending>, kinds: &Kinds) -> Result
     let mut values = Vec::new();
     for mut one in pending {
         let Some((node, parts)) = &one.wish else { continue };
-        let kind = kinds.get(&parts.point).copied().unwrap_or(Kind::Other);
+        let Some(kind) = kinds.get(&parts.point) else {
+            one.answer(WriteOutcome::Invalid("the node's type is not known here".into()));
+            continue;
+        };
         let variant = match kind.variant(&parts.value) {
             _ if now > parts.deadline => {
                 one.answer(WriteOutcome::Expired);
@@ -204,11 +254,12 @@ async fn write_once(link: &Link, pending: Vec<Pending>, kinds: &Kinds) -> Result
 async fn verify(link: &Link, check: Vec<(Pending, Variant)>) {
     let questions: Vec<ReadValueId> = check.iter().filter_map(|(p, _)| p.node().cloned().map(value_of)).collect();
     let Ok((answers, _)) = link.read(&questions).await else { return };
-    let skew = link.skew();
+    let names = Namespaces::default();
+    let (theirs, ours) = (Sight { skew: link.skew(), names: &names }, Sight { skew: 0, names: &names });
     for ((one, variant), answer) in check.into_iter().zip(answers) {
         let good = answer.status.is_none_or(|s| s.is_good());
-        match answer.value.as_ref().filter(|_| good).and_then(|v| decoded(v, skew)) {
-            Some(found) if Some(&found) == decoded(&variant, 0).as_ref() => one.answer(WriteOutcome::Done),
+        match answer.value.as_ref().filter(|_| good).and_then(|v| decoded(v, theirs).ok()) {
+            Some(found) if decoded(&variant, ours).is_ok_and(|sent| sent == found) => one.answer(WriteOutcome::Done),
             Some(found) => one.answer(WriteOutcome::Differs(found)),
             None => one.answer(WriteOutcome::Unknown),
         }

@@ -1,10 +1,11 @@
 //! What tests of drivers share: a sink that remembers, a line that runs, and an OPC UA server that can be told what to do.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
+pub mod peers;
 pub mod ua_server;
 
 use device_drivers::driver::{Health, PollReport, TagWrite, WriteOutcome};
-use device_drivers::line::{Backoff, LineCounters};
+use device_drivers::line::{Backoff, LineCounters, Notice};
 use device_drivers::opcua::{Identity, Mode, OpcUaSpec, Security, UaPoint, Vendor};
 use device_drivers::value::Quality;
 use device_drivers::{BlockWrite, Cause, Driver, LineSink, LinkError, LinkState, PointId, Reading, Value, run_line};
@@ -72,6 +73,10 @@ pub struct Record {
     pub missed: u64,
     /// What only the driver can count.
     pub counters: LineCounters,
+    /// What a person should know.
+    pub notices: Vec<Notice>,
+    /// How often time has passed.
+    pub sweeps: usize,
     /// Blocks the device has acknowledged.
     pub written: Vec<BlockWrite>,
     /// Blocks it has not.
@@ -157,6 +162,7 @@ impl LineSink for Recorder {
             LinkError::Protocol { .. } => "Protocol",
             LinkError::Untrusted { .. } => "Untrusted",
             LinkError::Denied { .. } => "Denied",
+            LinkError::Login { .. } => "Login",
             LinkError::Lost { .. } => "Lost",
         }));
         if let Some(LinkError::Untrusted { thumbprint, .. }) = cause {
@@ -186,10 +192,16 @@ impl LineSink for Recorder {
         self.look().not_written.extend(blocks.iter().map(|b| (*b, cause)));
     }
 
-    fn sweep(&mut self) {}
+    fn sweep(&mut self) {
+        self.look().sweeps += 1;
+    }
 
     fn counters(&mut self, counters: LineCounters) {
         self.look().counters = counters;
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.look().notices.push(notice.clone());
     }
 }
 

@@ -1,11 +1,14 @@
 //! A small OPC UA server with variables of every kind, which a test can change while it runs.
 
 use opcua::crypto::SecurityPolicy;
+use opcua::nodes::{NodeType, ReferenceDirection};
 use opcua::server::address_space::{AccessLevel, Variable};
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerHandle, SubscriptionCache};
-use opcua::types::{DataValue, MessageSecurityMode, NodeId, StatusCode, Variant};
+use opcua::types::{
+    DataValue, DateTime, MessageSecurityMode, NodeId, QualifiedName, ReferenceTypeId, StatusCode, Variant,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -91,6 +94,31 @@ impl UaServer {
         }
     }
 
+    /// Adds a property to a variable.
+    pub fn add_property(&self, of: &str, name: &str, value: impl Into<Variant>) {
+        let (id, of) = (NodeId::new(self.namespace, format!("{of}.{name}")), NodeId::new(self.namespace, of));
+        let space = self.manager.address_space();
+        let mut space = space.write();
+        let property = Variable::new(&id, QualifiedName::new(0, name), name, value);
+        space.insert(property, Some(&[(&of, &ReferenceTypeId::HasProperty, ReferenceDirection::Inverse)]));
+    }
+
+    /// Gives a variable another value without a word to those who are subscribed, as a node that was deleted and made again has one.
+    pub fn set_silently(&self, name: &str, value: impl Into<Variant>) {
+        let space = self.manager.address_space();
+        let mut space = space.write();
+        let Some(NodeType::Variable(variable)) = space.find_mut(&NodeId::new(self.namespace, name)) else {
+            panic!("{name} is a variable")
+        };
+        let now = DateTime::now();
+        variable.set_value_direct(value, StatusCode::Good, &now, &now).unwrap();
+    }
+
+    /// Takes a variable away.
+    pub fn delete(&self, name: &str) {
+        self.manager.address_space().write().delete(&NodeId::new(self.namespace, name), true);
+    }
+
     /// Adds a number below a folder.
     pub fn add_below(&self, folder: &str, name: &str, value: i32) {
         let mut variable = Variable::new(&NodeId::new(self.namespace, name), name, name, value);
@@ -116,7 +144,7 @@ impl UaServer {
         let space = self.manager.address_space();
         let space = space.read();
         match space.find(&NodeId::new(self.namespace, name)) {
-            Some(opcua::nodes::NodeType::Variable(v)) => {
+            Some(NodeType::Variable(v)) => {
                 v.value(
                     opcua::types::TimestampsToReturn::Neither,
                     &opcua::types::NumericRange::None,

@@ -190,13 +190,13 @@ pub const TABLE: &[Row] = &[
         High,
         0,
         (
-            "An OPC UA server's certificate is not trusted.",
-            "Compare the thumbprint with the server's own display. If it is the right one: edge-agent pki trust, or Field in the page.",
+            "An OPC UA server's certificate is not trusted, or is not for this server.",
+            "The log says which. Compare the thumbprint with the server's own display. If it is the right one: edge-agent pki trust, or Field in the page. A host that it does not name: another endpoint, or check_host = false.",
         ),
         |w, raise| {
             for (name, line) in w.stages.lines.all().iter() {
                 if line.refusal() == Some(Refusal::Untrusted) {
-                    raise(name, "its certificate is in quarantine".into());
+                    raise(name, "its certificate is in quarantine, or does not fit".into());
                 }
             }
         },

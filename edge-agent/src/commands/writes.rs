@@ -24,6 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 pub const QUEUE: usize = 64;
 /// Keys that are remembered, the oldest go first.
 const KEYS: usize = 10_000;
+/// Values in one row, and rows within rows, at most.
+const ROW_MAX: (usize, usize) = (1024, 8);
 /// Longest key.
 const KEY_MAX: usize = 64;
 /// How long a write may wait when nothing is said, and at most.
@@ -46,7 +48,7 @@ pub struct Origin {
 pub struct WriteForm {
     /// `device/tag`.
     pub tag: String,
-    /// A number, true or false, or a text.
+    /// A number, true or false, or a text; or a row of these, and a table as rows of rows.
     pub value: serde_json::Value,
     /// Not begun later than this, milliseconds; 1000 when nothing is said.
     #[serde(default)]
@@ -275,8 +277,20 @@ impl WriteDesk {
 }
 
 fn value_of(json: &serde_json::Value) -> Result<Value, String> {
+    value_within(json, ROW_MAX.1)
+}
+
+fn value_within(json: &serde_json::Value, depth: usize) -> Result<Value, String> {
     use serde_json::Value as Json;
     match json {
+        Json::Array(values) if depth == 0 || values.len() > ROW_MAX.0 => {
+            let (long, deep) = ROW_MAX;
+            Err(format!("a row has at most {long} values, and at most {deep} rows stand one in the other"))
+        }
+        Json::Array(values) => {
+            let values = values.iter().map(|v| value_within(v, depth - 1)).collect::<Result<Vec<_>, _>>()?;
+            Ok(Value::List(values.into()))
+        }
         Json::Bool(b) => Ok(Value::Bool(*b)),
         Json::String(text) => Ok(Value::Text(text.as_str().into())),
         Json::Number(n) => n
@@ -285,13 +299,16 @@ fn value_of(json: &serde_json::Value) -> Result<Value, String> {
             .or_else(|| n.as_u64().map(Value::Uint))
             .or_else(|| n.as_f64().map(Value::Float))
             .ok_or_else(|| format!("{n} is no number that can be written")),
-        other => Err(format!("{other} is neither a number nor true, false or a text")),
+        other => Err(format!("{other} is neither a number nor true, false, a text or a row of these")),
     }
 }
 
 fn in_range(value: &Value, rule: &WriteRule) -> Result<(), String> {
     if rule.min.is_none() && rule.max.is_none() {
         return Ok(());
+    }
+    if let Value::List(values) = value {
+        return values.iter().try_for_each(|value| in_range(value, rule));
     }
     let number = value.as_f64().ok_or("this tag takes numbers of a range")?;
     let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));

@@ -12,6 +12,7 @@ mod reporter;
 #[cfg(test)]
 mod reporting_tests;
 mod stats;
+mod telling;
 pub mod view;
 
 pub use image::ImageStage;
@@ -24,7 +25,7 @@ use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
 use device_drivers::block::{Owner, encode_command};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
-use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, PollReport};
+use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, PollReport};
 use floor_plan::OutputBuffer;
 use image::into_image;
 pub use reporter::Publish;
@@ -39,9 +40,6 @@ const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// A line that fails in ever new ways is logged this often at most; the metrics count every time.
 const TELL_EVERY: Duration = Duration::from_secs(2);
-
-/// Causes told per link; a device that makes up new ones all the time is not worth more.
-const TOLD_MAX: usize = 8;
 
 /// What was last known of a point. Times are milliseconds since the line's start and may wrap: they are only subtracted.
 #[derive(Clone, Debug)]
@@ -153,38 +151,19 @@ impl FieldLine {
         if last.quality != reading.quality {
             move_between(&mut self.quality, last.quality, reading.quality);
         }
-        // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said.
-        if changed && reading.value.is_some() {
+        // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said. Only a server that
+        // gives the status itself says since when it is so (OPC 10000-4, 7.11.3); and where there never was a value, its time is none.
+        let is_servers = matches!(reading.cause, Cause::Status(_) | Cause::Found(_));
+        if changed && (reading.value.is_some() || is_servers || last.value.is_none()) {
             last.source_ms = reading.source_ms;
+        }
+        if changed && reading.value.is_some() {
             last.value.clone_from(&reading.value);
         }
         (last.quality, last.cause, last.seen) = (reading.quality, reading.cause, now);
         if changed || now.wrapping_sub(last.sent) >= resend {
             last.sent = now;
             self.reporter.report(point, last.said());
-        }
-    }
-
-    /// Says once per link and cause that a device refuses points: the line is up, and yet something is wrong.
-    fn tell_refusals(&mut self, readings: &[Reading]) {
-        let refused =
-            |c: Cause| matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType | Cause::BadReply);
-        for first in readings.iter().filter(|r| r.quality == Quality::Bad && refused(r.cause)) {
-            if self.told.contains(&first.cause) || self.told.len() >= TOLD_MAX {
-                continue;
-            }
-            self.told.push(first.cause);
-            let count = readings.iter().filter(|r| r.cause == first.cause).count();
-            let point = self.points.get(first.point.0 as usize);
-            let (device, tag) = point.map_or(("?", "?"), |p| (self.device_name(p.device as usize), &*p.tag));
-            let hint = match first.cause {
-                Cause::Exception(10 | 11) => "is `unit` right?",
-                Cause::Exception(2) => "is the address right? It is left alone and asked for now and then",
-                Cause::Status(_) => "does the server have this node?",
-                _ => "does the profile fit the device?",
-            };
-            let cause = first.cause;
-            tracing::warn!(line = &*self.name, "{count} tags are Bad, the first is {device}/{tag}: {cause}; {hint}");
         }
     }
 
@@ -304,11 +283,17 @@ impl LineSink for FieldLine {
                 self.wires.stats.failures.fetch_add(1, Relaxed);
                 self.wires.stats.devices.iter().for_each(|d| d.set_health(Health::Unknown));
                 self.all_bad(Cause::LinkDown);
+                let again = match why {
+                    LinkError::Login { .. } => {
+                        "trying again only after minutes, since servers lock accounts; a changed configuration is tried at once"
+                    }
+                    _ => "trying again",
+                };
                 let why = why.to_string();
                 // The same reason over and over is said once; the metric counts the tries.
                 if why != self.last_error && self.last_told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
                     self.last_told = Some(Instant::now());
-                    tracing::warn!(line = &*self.name, "line down, its tags are Bad now, trying again: {why}");
+                    tracing::warn!(line = &*self.name, "line down, its tags are Bad now, {again}: {why}");
                     self.last_error = why;
                 }
             }
@@ -394,23 +379,33 @@ impl LineSink for FieldLine {
         (soonest / 6).clamp(SWEEP.0, SWEEP.1)
     }
 
-    /// Marks what has been silent for too long. Source times stay what they were.
+    /// Marks what has been silent for too long, and says again what has not been said for long: who listens only now learns also what
+    /// never changes, and what is not there. Source times stay what they were.
     fn sweep(&mut self) {
-        let now = self.now_ms();
+        let (now, resend) = (self.now_ms(), ms_of(self.wires.resend));
         for (point, last) in self.points.iter().zip(&mut self.last) {
             let (silent, limit) = (now.wrapping_sub(last.seen), ms_of(point.stale_after));
             let next = match last.quality {
-                Quality::Good | Quality::Uncertain if silent > limit.saturating_mul(2) => Quality::Bad,
-                Quality::Good if silent > limit => Quality::Uncertain,
-                _ => continue,
+                Quality::Good | Quality::Uncertain if silent > limit.saturating_mul(2) => Some(Quality::Bad),
+                Quality::Good if silent > limit => Some(Quality::Uncertain),
+                _ => None,
             };
-            move_between(&mut self.quality, last.quality, next);
-            (last.quality, last.cause, last.sent) = (next, Cause::Stale, now);
+            if let Some(next) = next {
+                move_between(&mut self.quality, last.quality, next);
+                (last.quality, last.cause) = (next, Cause::Stale);
+            } else if now.wrapping_sub(last.sent) < resend {
+                continue;
+            }
+            last.sent = now;
             self.reporter.report(point, last.said());
         }
         self.show_quality();
         self.deliver();
         self.answer_looks();
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        self.tell(notice);
     }
 
     fn counters(&mut self, counters: LineCounters) {

@@ -122,6 +122,39 @@ fn the_heartbeat_says_the_last_value_with_its_old_source_time() {
 }
 
 #[test]
+fn what_never_changes_is_said_at_each_heartbeat_although_no_reading_comes() {
+    let bad = || Reading { value: None, quality: Quality::Bad, cause: Cause::NoAnswer, ..good(0.0, 9999) };
+    for (resend, times) in [(LONG, 0), (Duration::ZERO, 3)] {
+        let (mut line, mut outlet) = line(0.0, LONG, resend);
+        for (reading, quality) in [(good(20.0, 1000), "good"), (bad(), "bad")] {
+            line.readings(PollReport::default(), &mut vec![reading]);
+            assert_eq!(said(&mut outlet), [row(20.0, quality, "01.000Z")]);
+            (0..3).for_each(|_| line.sweep());
+            assert_eq!(said(&mut outlet), vec![row(20.0, quality, "01.000Z"); times], "as old as it is");
+        }
+    }
+}
+
+#[test]
+fn a_status_of_the_server_has_the_servers_time_and_what_it_says_beyond_good_is_a_change() {
+    let (mut line, mut outlet) = line(0.0, LONG, LONG);
+    let status = |code, quality, value, source_ms| Reading {
+        value,
+        quality,
+        cause: Cause::Status(code),
+        ..good(0.0, source_ms)
+    };
+    let failed = status(0x808B_0000, Quality::Bad, None, 3000); // BadDeviceFailure
+    let overridden = status(0x0096_0000, Quality::Good, Some(Value::Float(20.0)), 5000);
+    for reading in [failed.clone(), good(20.0, 4000), overridden, failed] {
+        line.readings(PollReport::default(), &mut vec![reading]);
+    }
+    let rows = said(&mut outlet);
+    let times: Vec<_> = rows.iter().map(|(_, quality, time)| (quality.as_str(), time.as_str())).collect();
+    assert_eq!(times, [("bad", "03.000Z"), ("good", "04.000Z"), ("good", "05.000Z"), ("bad", "03.000Z")]);
+}
+
+#[test]
 fn what_is_silent_turns_uncertain_then_bad_and_is_never_stamped_anew() {
     let (mut line, mut outlet) = line(0.0, Duration::from_millis(20), LONG);
     line.readings(PollReport::default(), &mut vec![good(20.0, 1000)]);

@@ -123,7 +123,7 @@ impl LineStats {
     pub(super) fn set_refusal(&self, cause: Option<&LinkError>) {
         let code = match cause {
             Some(LinkError::Untrusted { .. }) => 1,
-            Some(LinkError::Denied { .. }) => 2,
+            Some(LinkError::Denied { .. } | LinkError::Login { .. }) => 2,
             _ => 0,
         };
         self.refusal.store(code, Relaxed);

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use axum::Json;
 use axum::extract::State;
 use control_core::image::Quality;
-use device_drivers::value::wall_clock_ms;
+use device_drivers::value::{Cause, wall_clock_ms};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -212,7 +212,7 @@ impl IndexedLine {
             tag,
             value: serde_json::from_slice(&text).unwrap_or(serde_json::Value::Null),
             quality: quality_name(seen.quality),
-            cause: (seen.quality != Quality::Good).then(|| seen.cause.to_string()),
+            cause: (seen.quality != Quality::Good || seen.cause != Cause::None).then(|| seen.cause.to_string()),
             source_time: stamp(seen.source_ms),
             age_s: wall_clock_ms().saturating_sub(seen.source_ms) as f64 / 1000.0,
             write,

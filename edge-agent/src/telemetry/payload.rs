@@ -1,7 +1,7 @@
 //! How values look on the wire: JSON or CBOR, one value a message or what changed in one poll of a device.
 //!
 //! ```text
-//!   {"value":21.5,"quality":"good","source_time":"2026-11-22T22:00:00.000Z","sequence":7}          with "cause" when it is not good
+//!   {"value":21.5,"quality":"good","source_time":"2026-11-22T22:00:00.000Z","sequence":7}          with "cause" when it is not good, or not just good
 //!   {"sequence":7,"readings":[{"source_time":"..","values":{"force":21.5,"stroke":3}},
 //!                             {"source_time":"..","quality":"bad","cause":"..","values":{"oil":null}}]}
 //! ```
@@ -23,10 +23,15 @@ pub struct Said<'a> {
     pub value: Option<&'a Value>,
     /// How far it can be trusted.
     pub quality: Quality,
-    /// Why not further.
+    /// Why not further; for a Good value, what its server says beyond that (`GoodLocalOverride`).
     pub cause: Cause,
-    /// When the value was true at its source, milliseconds since 1970 UTC. Never the time of sending.
+    /// When the value was true at its source, or a server's bad status began to be, milliseconds since 1970 UTC. Never the time of sending.
     pub source_ms: u64,
+}
+
+/// Whether there is more to say of a value than that it is good.
+fn has_cause(quality: Quality, cause: Cause) -> bool {
+    quality != Quality::Good || cause != Cause::None
 }
 
 /// How payloads are written.
@@ -143,14 +148,14 @@ pub fn one(out: &mut Vec<u8>, encoding: Encoding, stream: Stream, said: &Said<'_
             let _ = write!(out, ",\"quality\":\"{quality}\",\"source_time\":\"{time}\",\"sequence\":");
             let hole = out.len() - start;
             json_stream(out, stream);
-            if said.quality != Quality::Good {
+            if has_cause(said.quality, said.cause) {
                 let _ = write!(out, ",\"cause\":\"{}\"", said.cause);
             }
             out.push(b'}');
             hole
         }
         Encoding::Cbor => {
-            let bad = said.quality != Quality::Good;
+            let bad = has_cause(said.quality, said.cause);
             let mut cbor = Encoder::new(&mut *out);
             let _ = cbor.map(4 + u64::from(bad) + u64::from(stream != Stream::Normal)).and_then(|c| c.str("value"));
             cbor_value(&mut cbor, said.value);
@@ -239,7 +244,7 @@ impl DeviceMessage {
             out.push(b',');
         } else {
             let _ = write!(out, "\"source_time\":\"{}\"", rfc3339(said.source_ms));
-            if said.quality != Quality::Good {
+            if has_cause(said.quality, said.cause) {
                 let _ = write!(out, ",\"quality\":\"{}\",\"cause\":\"{}\"", quality_name(said.quality), said.cause);
             }
             out.extend_from_slice(b",\"values\":{");
@@ -261,7 +266,7 @@ impl DeviceMessage {
             let _ = cbor.end(); // of its values: the reading itself has a definite length
         }
         if !is_same {
-            let bad = said.quality != Quality::Good;
+            let bad = has_cause(said.quality, said.cause);
             let _ = cbor.map(if bad { 4 } else { 2 });
             let _ = cbor.str("source_time_ms").and_then(|c| c.u64(said.source_ms));
             if bad {
@@ -361,6 +366,14 @@ mod tests {
         let json = json(Stream::High, &bad);
         assert_eq!(json["cause"], "Modbus exception 2 (illegal data address)");
         assert_eq!(json["stream"], "high");
+    }
+
+    #[test]
+    fn what_a_server_says_beyond_good_is_said() {
+        let value = Value::Bool(true);
+        let overridden = Said { cause: Cause::Status(0x0096_0000), ..said(Some(&value)) };
+        let json = json(Stream::Normal, &overridden);
+        assert_eq!((&json["quality"], &json["cause"]), (&"good".into(), &"OPC UA GoodLocalOverride".into()));
     }
 
     #[test]

@@ -36,6 +36,8 @@ const KEY_BITS: u32 = 2048;
 const DAYS: u32 = 20 * 365;
 /// Quarantined certificates that are kept; beyond that the oldest goes, or a hostile server could fill the disk.
 const REJECTED_MAX: usize = 100;
+/// Characters shown of what a stranger has written.
+const SHOWN_MAX: usize = 200;
 /// Shortest beginning of a thumbprint that names a certificate.
 const PREFIX_MIN: usize = 6;
 
@@ -156,49 +158,20 @@ impl Pki {
         store(&self.dir.join("own/cert.der"), &der, 0o644)
     }
 
-    /// Whether a server's certificate is trusted and fits. One that nobody has decided on is quarantined.
+    /// Whether a server's certificate is trusted and fits. One that nobody has decided on is quarantined. What trust alone would not mend is
+    /// said first.
     pub fn judge(&self, der: &[u8], wanted: &Wanted<'_>) -> Result<Certificate, Doubt> {
         let shapeless = |what| Doubt {
             what: format!("the server's certificate cannot be read: {what}"),
             thumbprint: String::new(),
         };
         let found = Certificate::from_der(der).map_err(shapeless)?;
-        let doubt = |what: String| Doubt { what, thumbprint: found.thumbprint.clone() };
-        self.trusts(&found).map_err(doubt)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        let (from, until) = (&found.valid.0, &found.valid.1);
-        if now > found.valid_s.1 {
-            return Err(doubt(format!("the server's certificate has run out on {until}: renew it on the server")));
-        }
-        if now < found.valid_s.0 {
-            let what =
-                format!("the server's certificate is valid from {from} on: set the clock of the one or the other");
-            return Err(doubt(what));
-        }
-        let bits = found.x509().ok().and_then(|x| x.public_key().ok()).map_or(0, |k| k.bit_length());
-        if wanted.policy != SecurityPolicy::None && !wanted.policy.is_valid_keylength(bits) {
-            let what = format!(
-                "the server's key has {bits} bits, which {} does not take: renew it on the server",
-                wanted.policy
-            );
-            return Err(doubt(what));
-        }
-        if found.application_uri.as_deref() != Some(wanted.application_uri) {
-            let named = found.application_uri.as_deref().unwrap_or("no application");
-            let claimed = wanted.application_uri;
-            let what = format!(
-                "the server's certificate is for {named}, but the server says it is {claimed}: renew it on the server"
-            );
-            return Err(doubt(what));
-        }
-        if let Some(host) = wanted.host.filter(|host| !found.is_for(host)) {
-            let hosts = if found.hosts.is_empty() { "no host".to_string() } else { found.hosts.join(", ") };
-            let what = format!(
-                "the server's certificate is for {hosts}, not for {host}: use one of these in the endpoint, or, if you are sure, check_host = false"
-            );
-            return Err(doubt(what));
-        }
-        Ok(found)
+        let what = match (fits(&found, wanted), self.trusts(&found)) {
+            (Ok(()), Ok(())) => return Ok(found),
+            (Err(what), Ok(())) | (Ok(()), Err(what)) => what,
+            (Err(misfit), Err(trust)) => format!("{misfit}; and then: {trust}"),
+        };
+        Err(Doubt { what, thumbprint: found.thumbprint })
     }
 
     /// Whether a person, or an authority that a person trusts, stands for this certificate. The text says why not.
@@ -342,6 +315,42 @@ impl Pki {
             n => Err(format!("{n} certificates here have thumbprints that begin with {which}: give more of it")),
         }
     }
+}
+
+/// Whether a certificate is what it has to be, trusted or not. The text says why not, and what to do.
+fn fits(found: &Certificate, wanted: &Wanted<'_>) -> Result<(), String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let (from, until) = (&found.valid.0, &found.valid.1);
+    if now > found.valid_s.1 {
+        return Err(format!("the server's certificate has run out on {until}: renew it on the server"));
+    }
+    if now < found.valid_s.0 {
+        return Err(format!("the server's certificate is valid from {from} on: set the clock of the one or the other"));
+    }
+    let bits = found.x509().ok().and_then(|x| x.public_key().ok()).map_or(0, |k| k.bit_length());
+    if wanted.policy != SecurityPolicy::None && !wanted.policy.is_valid_keylength(bits) {
+        let policy = wanted.policy;
+        return Err(format!("the server's key has {bits} bits, which {policy} does not take: renew it on the server"));
+    }
+    if found.application_uri.as_deref() != Some(wanted.application_uri) {
+        let named = shown(found.application_uri.as_deref().unwrap_or("no application"));
+        let claimed = shown(wanted.application_uri);
+        return Err(format!(
+            "the server's certificate is for {named}, but the server says it is {claimed}: renew it on the server"
+        ));
+    }
+    if let Some(host) = wanted.host.filter(|host| !found.is_for(host)) {
+        let hosts = if found.hosts.is_empty() { "no host".to_string() } else { shown(&found.hosts.join(", ")) };
+        return Err(format!(
+            "the server's certificate is for {hosts}, not for {host}: use one of these in the endpoint, or, if you are sure, check_host = false"
+        ));
+    }
+    Ok(())
+}
+
+/// What a stranger has written, as far as it can be shown.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Writes a file as a whole or not at all, with a mode from its first byte on.

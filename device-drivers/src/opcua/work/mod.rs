@@ -7,6 +7,7 @@
 //!   refused points, ever less often ─> asked again│ and at most one of each is on its way
 //!   wishes ──────────────────────────> a write    ┘
 //!   subscribed, and silent ──────────> read once; a value there, and none of the subscription ──> the link ends
+//!   told, and silent for long ───────> read and compared, so many at once; another value, twice ──> its item is made again
 //!   no PublishResponse ──────────────> the link ends
 //! ```
 //!
@@ -15,9 +16,10 @@
 mod orders;
 mod tend;
 
-use super::decode::reading_of;
+use super::decode::{Sight, reading_of};
+use super::rooms::Placed;
 use super::session::Link;
-use super::watch::{Batch, Made, State};
+use super::watch::{Batch, State};
 use super::write::Kinds;
 use super::{Live, OpcUaSpec};
 use crate::driver::{BlockWrite, LinkError, PollReport, TagWrite};
@@ -52,9 +54,10 @@ struct Turn {
 enum Done {
     Blocks { blocks: Vec<BlockWrite>, result: Result<Vec<StatusCode>, LinkError> },
     Turn { turn: usize, members: Vec<usize>, report: PollReport, result: Result<Vec<DataValue>, LinkError> },
-    Retried(Result<Vec<(usize, Made)>, LinkError>),
+    Retried(Result<Placed, LinkError>),
     Names(Result<super::session::Namespaces, LinkError>),
     Silent { members: Vec<usize>, result: Result<Vec<DataValue>, LinkError> },
+    Compared { members: Vec<usize>, asked: Instant, result: Result<Vec<DataValue>, LinkError> },
     Wishes(Kinds),
 }
 
@@ -78,6 +81,7 @@ struct Work<'a, S> {
     writing_blocks: bool,
     writing_wishes: bool,
     retrying: bool,
+    comparing: bool,
 }
 
 /// Works the link until it fails or is to stop.
@@ -108,7 +112,11 @@ pub(super) async fn work<S: LineSink>(
         writing_blocks: false,
         writing_wishes: false,
         retrying: false,
+        comparing: false,
     };
+    for notice in std::mem::take(&mut work.live.watch.notices) {
+        work.sink.notice(&notice);
+    }
     for index in 0..spec.points.len() {
         work.take_turns(index, now);
     }
@@ -243,7 +251,10 @@ impl<S: LineSink> Work<'_, S> {
                 let (first, worth_telling) = self.live.watch.heard(index, data.status, now);
                 new |= first;
                 if worth_telling {
-                    self.take(index, data);
+                    let reading = self.take(index, data);
+                    if let (Some(reading), Some(item)) = (reading, self.live.watch.items.get_mut(index)) {
+                        item.said(&reading, now);
+                    }
                 }
             }
             next = self.live.batches.try_recv().ok();
@@ -254,22 +265,21 @@ impl<S: LineSink> Work<'_, S> {
         self.flush(PollReport { alive: true, ..PollReport::default() });
     }
 
-    /// A value of a point, unless it differs too little from the last.
-    fn take(&mut self, index: usize, data: DataValue) {
-        let (Some(point), Some(item)) = (self.spec.points.get(index), self.live.watch.items.get_mut(index)) else {
-            return;
-        };
-        let reading = reading_of(point.id, data, self.skew);
+    /// A value of a point, which is passed on unless it differs too little from the last.
+    fn take(&mut self, index: usize, data: DataValue) -> Option<Reading> {
+        let (point, item) = (self.spec.points.get(index)?, self.live.watch.items.get_mut(index)?);
+        let reading = reading_of(point.id, data, Sight { skew: self.skew, names: &self.live.names });
         if let Some(width) = item.deadband {
             let new = reading.value.as_ref().filter(|_| reading.quality == Quality::Good).and_then(|v| v.as_f64());
             if let (Some(old), Some(new)) = (item.last, new)
                 && (new - old).abs() <= width
             {
-                return;
+                return Some(reading);
             }
             item.last = new;
         }
-        self.put(reading);
+        self.put(reading.clone());
+        Some(reading)
     }
 
     fn take_turns(&mut self, index: usize, now: Instant) {
@@ -363,7 +373,9 @@ impl<S: LineSink> Work<'_, S> {
             Done::Retried(result) => {
                 self.retrying = false;
                 let mut refused = Vec::new();
-                for (index, made) in result? {
+                let placed = result?;
+                self.live.watch.rooms = placed.rooms;
+                for (index, made) in placed.made {
                     self.live.watch.take(self.spec, index, made, now, &mut refused);
                     self.take_turns(index, now);
                 }
@@ -371,6 +383,10 @@ impl<S: LineSink> Work<'_, S> {
                 self.expect_first_values(now);
             }
             Done::Silent { members, result } => self.silent(members, result?, now)?,
+            Done::Compared { members, asked, result } => {
+                self.comparing = false;
+                self.compared(members, result?, (asked, now));
+            }
             Done::Wishes(kinds) => {
                 self.writing_wishes = false;
                 self.live.kinds = kinds;

@@ -1,13 +1,18 @@
-//! Looking after points that do not come as they should: refused ones, and silent ones.
+//! Looking after points that do not come as they should: refused ones, and silent ones, from the start or later.
 
 use super::{Done, FIRST_VALUE, Work};
 use crate::driver::{LinkError, PollReport};
-use crate::line::{LineCounters, LineSink};
+use crate::line::{LineCounters, LineSink, Notice};
 use crate::opcua::Mode;
+use crate::opcua::decode::{Sight, reading_of};
 use crate::opcua::session::value_of;
-use crate::opcua::watch::{self, Made, State};
+use crate::opcua::watch::{Compared, Made, State};
 use opcua::types::{DataValue, StatusCode};
 use tokio::time::Instant;
+
+/// Silent points that are read and compared at once, at most: four times a second, so this is 400 values a second of a server that has
+/// nothing new to say.
+const COMPARED_AT_ONCE: usize = 100;
 
 impl<S: LineSink> Work<'_, S> {
     /// Refused points are asked for again, and silent ones are read.
@@ -25,6 +30,57 @@ impl<S: LineSink> Work<'_, S> {
                 let result = link.read(&nodes).await.map(|(values, _)| values);
                 Done::Silent { members, result }
             });
+        }
+        if !self.comparing {
+            self.compare(now);
+        }
+    }
+
+    /// Reads some of those that have been silent for long.
+    fn compare(&mut self, now: Instant) {
+        let members = self.live.watch.to_compare(now, COMPARED_AT_ONCE);
+        if members.is_empty() {
+            return;
+        }
+        self.comparing = true;
+        let (nodes, link) = (self.nodes(&members), self.link());
+        self.jobs.spawn(async move {
+            let result = link.read(&nodes).await.map(|(values, _)| values);
+            Done::Compared { members, asked: now, result }
+        });
+    }
+
+    /// What was read of silent points is compared with what their subscription has said. What differs twice is told, and its item made
+    /// again.
+    pub(super) fn compared(&mut self, members: Vec<usize>, values: Vec<DataValue>, at: (Instant, Instant)) {
+        let (mut dead, mut made_again) = (Vec::new(), Vec::new());
+        for (index, data) in members.into_iter().zip(values) {
+            let Some(point) = self.spec.points.get(index) else { continue };
+            let sight = Sight { skew: self.skew, names: &self.live.names };
+            let reading = reading_of(point.id, data.clone(), sight);
+            let found = self.live.watch.compare(index, point, &reading, at);
+            match found {
+                Compared::Well => continue,
+                Compared::Dead => {
+                    dead.push(index);
+                    made_again.push(point.id);
+                }
+                Compared::Gone => {}
+                Compared::Deaf => self.take_turns(index, at.1),
+            }
+            if let Some(item) = self.live.watch.items.get_mut(index) {
+                item.last = None; // whatever the deadband
+            }
+            self.take(index, data);
+        }
+        self.flush(PollReport { alive: true, requests: 1, ..PollReport::default() });
+        if !dead.is_empty() {
+            self.sink.notice(&Notice::MadeAgain { points: made_again });
+            // Where others are being asked for, these wait for their turn.
+            match self.retrying {
+                true => self.live.watch.postpone(&dead, at.1),
+                false => self.ask_again(dead),
+            }
         }
     }
 
@@ -45,16 +101,21 @@ impl<S: LineSink> Work<'_, S> {
     }
 
     pub(super) fn ask_again(&mut self, due: Vec<usize>) {
+        self.retrying = true;
         let link = self.link();
-        let subscription = self.live.watch.subscription;
         let old = self.live.watch.give_up(&due);
         let wants = due.into_iter().filter_map(|i| self.live.watch.want(self.spec, &link, i)).collect();
+        let rooms = self.live.watch.rooms.clone();
         self.jobs.spawn(async move {
-            if !old.is_empty() {
+            let mut old = old;
+            old.sort_unstable();
+            for of_one in old.chunk_by(|a, b| a.0 == b.0) {
+                let items: Vec<u32> = of_one.iter().map(|(_, item)| *item).collect();
+                let Some((subscription, _)) = of_one.first() else { continue };
                 // An item of a node that has gone is of no use even when the node comes back; if the server has forgotten it, so be it.
-                let _ = link.session.delete_monitored_items(subscription, &old).await;
+                let _ = link.session.delete_monitored_items(*subscription, &items).await;
             }
-            Done::Retried(watch::create(link, subscription, wants).await)
+            Done::Retried(rooms.place(link, wants).await)
         });
     }
 

@@ -1,0 +1,80 @@
+//! What a person is told of a line that is up, in the log: tags that its devices refuse, and what its server cannot do.
+
+use super::FieldLine;
+use control_core::image::Quality;
+use device_drivers::value::{Cause, Reading};
+use device_drivers::{Notice, PointId};
+
+/// Causes told per link; a device that makes up new ones all the time is not worth more.
+const TOLD_MAX: usize = 8;
+
+impl FieldLine {
+    /// Says once per link and cause that a device refuses points: the line is up, and yet something is wrong.
+    pub(super) fn tell_refusals(&mut self, readings: &[Reading]) {
+        let refused = |c: Cause| {
+            matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType | Cause::Found(_) | Cause::BadReply)
+        };
+        for first in readings.iter().filter(|r| r.quality == Quality::Bad && refused(r.cause)) {
+            if self.told.contains(&first.cause) || self.told.len() >= TOLD_MAX {
+                continue;
+            }
+            self.told.push(first.cause);
+            let count = readings.iter().filter(|r| r.cause == first.cause).count();
+            let point = self.points.get(first.point.0 as usize);
+            let (device, tag) = point.map_or(("?", "?"), |p| (self.device_name(p.device as usize), &*p.tag));
+            let hint = match first.cause {
+                Cause::Exception(10 | 11) => "is `unit` right?",
+                Cause::Exception(2) => "is the address right? It is left alone and asked for now and then",
+                Cause::Status(code) => device_drivers::opcua::advice(code),
+                Cause::Found(_) => "edge-agent browse leaves out what cannot be shown",
+                _ => "does the profile fit the device?",
+            };
+            let cause = first.cause;
+            tracing::warn!(line = &*self.name, "{count} tags are Bad, the first is {device}/{tag}: {cause}; {hint}");
+        }
+    }
+
+    /// What a person should know of a link that works all the same.
+    pub(super) fn tell(&self, notice: &Notice) {
+        let line = &*self.name;
+        match notice {
+            Notice::NoRange { points } => {
+                let names = self.names(points);
+                tracing::warn!(
+                    line,
+                    "deadband_percent is without effect, every change is sent: the server knows no EURange of {names}; use `deadband`"
+                );
+            }
+            Notice::Room { subscriptions, points } if points.is_empty() => {
+                tracing::info!(
+                    line,
+                    "one subscription of this server does not hold all tags: there are {subscriptions}"
+                );
+            }
+            Notice::Room { subscriptions, points } => {
+                let names = self.names(points);
+                tracing::warn!(
+                    line,
+                    "the server has no room for {names}: read in turn, beside {subscriptions} subscriptions; poll more tags, more slowly, or raise the server's limit"
+                );
+            }
+            Notice::MadeAgain { points } => {
+                let names = self.names(points);
+                tracing::warn!(
+                    line,
+                    "{names} had changed and the subscription did not say so, as happens when nodes are deleted and made again: subscribed to anew"
+                );
+            }
+        }
+    }
+
+    /// The first of some points and how many there are besides, as `press/force and 3 more`.
+    fn names(&self, points: &[PointId]) -> String {
+        let first = points.first().and_then(|p| self.points.get(p.0 as usize));
+        let first = first.map_or("?".into(), |p| format!("{}/{}", self.device_name(p.device as usize), p.tag));
+        match points.len().saturating_sub(1) {
+            0 => first,
+            more => format!("{first} and {more} more"),
+        }
+    }
+}
