@@ -124,6 +124,9 @@ impl FieldLine {
             wires,
         };
         line.show_quality();
+        for point in line.points.iter() {
+            count(&line.wires.stats, point, Quality::Good, Quality::Bad);
+        }
         line
     }
 
@@ -150,6 +153,7 @@ impl FieldLine {
             last.quality != reading.quality || last.cause != reading.cause || reading.value.as_ref().is_some_and(other);
         if last.quality != reading.quality {
             move_between(&mut self.quality, last.quality, reading.quality);
+            count(&self.wires.stats, point, last.quality, reading.quality);
         }
         // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said. Only a server that
         // gives the status itself says since when it is so (OPC 10000-4, 7.11.3); and where there never was a value, its time is none.
@@ -176,6 +180,7 @@ impl FieldLine {
         let now = self.now_ms();
         for (point, last) in self.points.iter().zip(&mut self.last) {
             if (last.quality, last.cause) != (Quality::Bad, cause) {
+                count(&self.wires.stats, point, last.quality, Quality::Bad);
                 (last.quality, last.cause, last.sent) = (Quality::Bad, cause, now);
                 self.reporter.report(point, last.said());
             }
@@ -219,6 +224,13 @@ const fn slot_of(quality: Quality) -> usize {
 fn move_between(count: &mut [u64; 3], from: Quality, to: Quality) {
     count[slot_of(from)] = count[slot_of(from)].saturating_sub(1);
     count[slot_of(to)] += 1;
+}
+
+/// Its device counts a point anew.
+fn count(stats: &LineStats, point: &PointPlan, was: Quality, is: Quality) {
+    if let Some(device) = stats.devices.get(point.device as usize) {
+        device.count(was, is);
+    }
 }
 
 fn ms_of(d: Duration) -> u32 {
@@ -392,6 +404,7 @@ impl LineSink for FieldLine {
             };
             if let Some(next) = next {
                 move_between(&mut self.quality, last.quality, next);
+                count(&self.wires.stats, point, last.quality, next);
                 (last.quality, last.cause) = (next, Cause::Stale);
             } else if now.wrapping_sub(last.sent) < resend {
                 continue;
