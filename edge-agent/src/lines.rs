@@ -19,6 +19,7 @@ use crate::config::{self, DriverPlan, Files, LinePlan, Plan, Role};
 use crate::field::view::LOOKS;
 use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{FieldIndex, IndexedLine};
+use crate::telemetry::meaning::Meanings;
 use arc_swap::ArcSwap;
 use device_drivers::line::{Backoff, run_line};
 use device_drivers::modbus::Modbus;
@@ -92,12 +93,15 @@ pub struct LineRoom {
     pub index: Arc<FieldIndex>,
     /// The door for writes.
     pub writes: Arc<WriteDesk>,
+    /// What tags are to people.
+    pub meanings: Arc<Meanings>,
 }
 
 impl LineRoom {
     /// A room without lines.
     pub fn new(wires: LineWires, writes: Arc<WriteDesk>) -> LineRoom {
-        LineRoom { wires, running: Vec::new(), list: Arc::default(), index: Arc::default(), writes }
+        let (list, index, meanings) = Default::default();
+        LineRoom { wires, running: Vec::new(), list, index, writes, meanings }
     }
 
     /// Starts a line; `output` is what the control thread wants of it.
@@ -139,6 +143,7 @@ impl LineRoom {
         self.list.0.store(Arc::new(self.running.iter().map(|r| (r.name.clone(), r.stats.clone())).collect()));
         self.index.show(self.running.iter().map(|r| r.index.clone()).collect());
         self.writes.open(self.running.iter().flat_map(|r| r.targets.iter().cloned()));
+        self.meanings.show(self.running.iter().map(|r| r.index.parts()));
     }
 
     /// Stops the lines that `which` names, all at once; no peer may keep a gateway from stopping.

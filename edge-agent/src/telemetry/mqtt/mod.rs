@@ -196,9 +196,8 @@ impl Mqtt {
         outlet: &mut Outlet,
         stop: &mut watch::Receiver<bool>,
     ) -> Ended {
-        let will = self.face.will();
         let wire = tokio::select! {
-            wire = connect(&self.plan, broker, &will) => wire,
+            wire = connect(&self.plan, broker, &mut *self.face) => wire,
             _ = stop.wait_for(|s| *s) => return Ended::Stopped,
         };
         let wire = match wire {
@@ -238,7 +237,7 @@ impl Mqtt {
 }
 
 /// TCP, TLS where it is wanted, and CONNECT.
-async fn connect(plan: &MqttPlan, broker: &Broker, will: &Message) -> Result<Wire, String> {
+async fn connect(plan: &MqttPlan, broker: &Broker, face: &mut dyn Face) -> Result<Wire, String> {
     let limit = CONNECT_LIMIT;
     let opening = async {
         let (host, port) = (broker.host.as_str(), broker.port);
@@ -258,7 +257,8 @@ async fn connect(plan: &MqttPlan, broker: &Broker, will: &Message) -> Result<Wir
             client_id: &plan.client_id,
             keep_alive: plan.keep_alive,
             login: login.transpose()?,
-            will,
+            // Not before there is somebody to hear it: a Sparkplug will counts the CONNECT packets that were sent.
+            will: &face.will(),
         };
         Wire::open(io, hello).await
     };

@@ -3,8 +3,10 @@
 use super::face::{Face, Sending};
 use super::session::Out;
 use super::wire::{Message, Properties, Received};
+use crate::clock::{age_ms, run_ms};
 use crate::commands::Commands;
 use crate::config::plan::MqttPlan;
+use crate::telemetry::meaning::{Meanings, Telling};
 use crate::telemetry::payload::{rfc3339, with_sequence};
 use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Stream};
@@ -18,6 +20,9 @@ pub struct Plain {
     expiry: Option<Duration>,
     properties: Vec<(String, String)>,
     commands: Option<Arc<Commands>>,
+    meta_topic: String,
+    meanings: Arc<Meanings>,
+    telling: Telling,
 }
 
 impl Plain {
@@ -28,7 +33,15 @@ impl Plain {
             expiry: plan.expiry,
             properties: plan.properties.clone(),
             commands,
+            meta_topic: plan.meta_topic(),
+            meanings: Arc::default(),
+            telling: Telling::default(),
         }
+    }
+
+    /// The same, saying what tags are to people.
+    pub fn telling(self, meanings: Arc<Meanings>) -> Plain {
+        Plain { meanings, ..self }
     }
 
     fn status(&self, state: &str, reason: &str) -> Message {
@@ -51,6 +64,7 @@ impl Face for Plain {
 
     fn connected(&mut self, out: &mut Out<'_>) {
         out.say(self.status("online", "connected"));
+        self.telling.begin();
     }
 
     fn sending(&mut self, _stream: Stream, record: &Record<'_>) -> Option<Sending> {
@@ -63,7 +77,7 @@ impl Face for Plain {
         let mut payload = Vec::with_capacity(record.payload.len() + 20);
         with_sequence(&mut payload, record.kind, record.payload, record.hole, record.sequence);
         let expiry_s = self.expiry.map(|expiry| {
-            let age = Duration::from_millis(wall_clock_ms().saturating_sub(record.at_ms));
+            let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
             u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX)
         });
         let user = self.properties.clone();
@@ -77,7 +91,13 @@ impl Face for Plain {
         }
     }
 
-    fn look(&mut self, _out: &mut Out<'_>) {}
+    fn look(&mut self, out: &mut Out<'_>) {
+        for (device, payload) in self.telling.next(&self.meanings) {
+            let properties = Properties { content_type: Some("application/json"), ..Properties::default() };
+            let topic = format!("{}/{device}", self.meta_topic);
+            out.say(Message { topic, payload, retain: true, properties });
+        }
+    }
 
     fn farewell(&mut self) -> (Option<Message>, bool) {
         (Some(self.status("offline", "stopped")), false)
