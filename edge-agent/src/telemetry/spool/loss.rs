@@ -110,7 +110,8 @@ impl Spool {
             if let Reason::Thinned(kept) = reason {
                 let _ = write!(out, ",\"kept_one_in\":{kept}");
             }
-            let _ = write!(out, ",\"time\":\"{}\",\"sequence\":", crate::telemetry::payload::rfc3339(now));
+            let time = crate::telemetry::payload::rfc3339(device_drivers::value::wall_clock_ms());
+            let _ = write!(out, ",\"time\":\"{time}\",\"sequence\":");
             let hole = out.len() - start;
             out.push(b'}');
             hole
