@@ -18,8 +18,8 @@ pub fn modbus_value(bytes: &[u8]) {
     let kind = names.get(usize::from(pick) % names.len()).and_then(|n| n.parse::<DataType>().ok());
     let order = orders.get(usize::from(order) % orders.len()).copied().unwrap_or_default();
     let Some(kind) = kind else { return };
-    let format = Format { kind, order, scale: None };
-    if let Some(value) = format.decode(wire) {
+    let format = Format { order, ..Format::plain(kind) };
+    if let Some(value) = format.decode(wire).value() {
         let _ = format.encode(&value);
         let _ = format.encode(&Value::Float(value.as_f64().unwrap_or(f64::NAN)));
     }

@@ -46,6 +46,16 @@ impl Value {
         }
     }
 
+    /// Whether every number in it is one: NaN and infinity are none.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Value::Float(f) => f.is_finite(),
+            Value::Single(f) => f.is_finite(),
+            Value::List(values) => values.iter().all(Value::is_finite),
+            _ => true,
+        }
+    }
+
     /// Whether both are the same to the bit: two NaN are no change, 0 and -0 are.
     pub fn same(&self, other: &Value) -> bool {
         match (self, other) {
@@ -114,6 +124,23 @@ pub enum Cause {
     BadReply,
     /// No new value for longer than allowed.
     Stale,
+    /// The device says that it has no value: the pattern of its maker.
+    NotAvailable,
+    /// NaN or infinity: a float, and no number.
+    NotFinite,
+    /// It is outside `min` and `max`, and is shown as the nearer of them.
+    OutOfRange,
+    /// The bytes are no UTF-8.
+    NoText,
+    /// The register with its power of ten could not be read, or says none.
+    NoScale,
+}
+
+impl Cause {
+    /// Whether a reading with this cause says that there is no value, as opposed to that none could be had: the last one does not stand.
+    pub const fn says_there_is_none(self) -> bool {
+        matches!(self, Cause::NotAvailable | Cause::NotFinite | Cause::NoText | Cause::NoScale)
+    }
 }
 
 impl std::fmt::Display for Cause {
@@ -135,6 +162,32 @@ impl std::fmt::Display for Cause {
             ),
             Cause::BadReply => f.write_str("the device answered something else than what was asked for"),
             Cause::Stale => f.write_str("stale"),
+            Cause::NotAvailable => f.write_str("not available: the device says that it has no value"),
+            Cause::NotFinite => f.write_str("not a number: the device says NaN or infinity"),
+            Cause::OutOfRange => f.write_str("outside min and max, and shown as the nearer of them"),
+            Cause::NoText => f.write_str("the bytes are no UTF-8; is the text latin-1?"),
+            Cause::NoScale => f.write_str("its scale factor is not available"),
+        }
+    }
+}
+
+/// What bits say: a value, or none and why.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    /// A value.
+    Good(Value),
+    /// A value that is not to be relied on, and why.
+    Doubtful(Value, Cause),
+    /// There is none, and why.
+    None(Cause),
+}
+
+impl Decoded {
+    /// The value, whatever it is worth.
+    pub fn value(self) -> Option<Value> {
+        match self {
+            Decoded::Good(value) | Decoded::Doubtful(value, _) => Some(value),
+            Decoded::None(_) => None,
         }
     }
 }
@@ -156,9 +209,31 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// What is no number is no value, whoever has read it: NaN and infinity have no place in JSON (RFC 8259, 6), and no host calculates
+    /// with them. A row that holds one keeps its other places, and is Uncertain.
+    pub fn without_infinities(&mut self) {
+        let Some(value) = self.value.as_ref().filter(|v| !v.is_finite()) else { return };
+        if matches!(value, Value::List(_)) {
+            (self.quality, self.cause) = (self.quality.min(Quality::Uncertain), Cause::NotFinite);
+        } else {
+            (self.value, self.quality, self.cause) = (None, Quality::Bad, Cause::NotFinite);
+        }
+    }
+
     /// A Good reading.
     pub fn good(point: PointId, value: Value, source_ms: u64) -> Reading {
         Reading { point, value: Some(value), quality: Quality::Good, cause: Cause::None, source_ms }
+    }
+
+    /// What was decoded.
+    pub fn decoded(point: PointId, decoded: Decoded, source_ms: u64) -> Reading {
+        match decoded {
+            Decoded::Good(value) => Reading::good(point, value, source_ms),
+            Decoded::Doubtful(value, cause) => {
+                Reading { point, value: Some(value), quality: Quality::Uncertain, cause, source_ms }
+            }
+            Decoded::None(cause) => Reading::bad(point, cause, source_ms),
+        }
     }
 
     /// A reading that failed.

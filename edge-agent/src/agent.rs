@@ -9,7 +9,7 @@ use crate::access::Access;
 use crate::alarms::{AlarmDesk, AlarmNews, AlarmWatcher};
 use crate::board::Board;
 use crate::certificates::Certificates;
-use crate::clock::Clock;
+use crate::clock::{self, Clock, run_ms};
 use crate::closings::{self, Closings};
 use crate::commands::{Audit, Commands, WriteDesk};
 use crate::config::Plan;
@@ -164,7 +164,7 @@ impl Agent {
             room.start(line, output);
         }
         room.show();
-        let (line_list, index) = (room.list.clone(), room.index.clone());
+        let (line_list, index, meanings) = (room.list.clone(), room.index.clone(), room.meanings.clone());
 
         let (mqtt_stop, mqtt_stopped) = watch::channel(false);
         let (answering, answers) = mpsc::channel(ANSWERS);
@@ -184,7 +184,7 @@ impl Agent {
                 (Some(node), Some(hub)) => {
                     Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands, &alarms))
                 }
-                _ => Box::new(Plain::new(&m, commands)),
+                _ => Box::new(Plain::new(&m, commands).telling(meanings)),
             };
             let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));
             tokio::spawn(edge.run(mqtt_stopped))
@@ -247,6 +247,7 @@ impl Agent {
             tokio::spawn(http::serve(face.clone(), listener, tls.clone())),
             tokio::spawn(face.clone().watch_beat()),
             tokio::spawn(certificates.keep_looking()),
+            tokio::spawn(clock::watch()),
         ];
         others.extend(telling);
         others.extend(traffic.map(tokio::spawn));
@@ -363,8 +364,8 @@ async fn tell_orders((desk, first): (Arc<Desk>, Vec<OrderView>), topic: String, 
             Err(broadcast::error::RecvError::Closed) => return,
         };
         let id = view.id.to_string();
-        let stamp = (wall_clock_ms(), 1);
-        let news = OrderNews { view, time: rfc3339(stamp.0).to_string() };
+        let stamp = (run_ms(), 1);
+        let news = OrderNews { view, time: rfc3339(wall_clock_ms()).to_string() };
         records.push((Stream::High, Kind::Json), &[&topic, "/", &id], stamp, |out| numbered(out, &news));
         spool.append(&mut records);
     }
@@ -383,7 +384,7 @@ async fn tell_alarms(mut news: broadcast::Receiver<AlarmNews>, topic: String, sp
             Err(broadcast::error::RecvError::Closed) => return,
         };
         let place = [&*topic, "/", news.change.alarm];
-        records.push((Stream::High, Kind::Json), &place, (wall_clock_ms(), 0), |out| numbered(out, &news));
+        records.push((Stream::High, Kind::Json), &place, (run_ms(), 0), |out| numbered(out, &news));
         spool.append(&mut records);
     }
 }

@@ -19,7 +19,7 @@ use control_core::units::{DomainId, LoadId, MachineId, OrderId, PosId};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Stories kept; as many as the desk keeps orders.
 const STORIES: usize = crate::desk::HISTORY;
@@ -42,6 +42,8 @@ pub struct Step {
 pub struct Story {
     /// Taken or refused, milliseconds since 1970.
     pub taken_ms: Option<u64>,
+    /// The same by the clock that nobody sets: how long it has been waiting follows from this one.
+    taken_at: Option<Instant>,
     /// A machine was put to it.
     pub started_ms: Option<u64>,
     /// Done, refused or given up.
@@ -240,6 +242,12 @@ impl Board {
         self.lock().stories.get(&order).cloned()
     }
 
+    /// How long ago orders were taken; nothing for one that is not known.
+    pub fn ages(&self, orders: impl Iterator<Item = u32>) -> Vec<Option<Duration>> {
+        let inner = self.lock();
+        orders.map(|id| Some(inner.stories.get(&id)?.taken_at?.elapsed())).collect()
+    }
+
     /// When orders were taken, started and ended; nothing for one that is not known.
     pub fn times(&self, orders: impl Iterator<Item = u32>) -> Vec<[Option<u64>; 3]> {
         let inner = self.lock();
@@ -263,7 +271,7 @@ impl Inner {
             self.order_of.insert(load.get(), id.0);
         }
         let story = self.story(id);
-        story.taken_ms = Some(now_ms);
+        (story.taken_ms, story.taken_at) = (Some(now_ms), Some(Instant::now()));
         if !what.is_empty() {
             story.step(now_ms, what);
         }

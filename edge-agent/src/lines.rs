@@ -20,6 +20,7 @@ use crate::config::{self, DriverPlan, Files, LinePlan, Plan, Role};
 use crate::field::view::LOOKS;
 use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{FieldIndex, IndexedLine};
+use crate::telemetry::meaning::Meanings;
 use arc_swap::ArcSwap;
 use device_drivers::line::{Backoff, run_line};
 use device_drivers::modbus::Modbus;
@@ -95,13 +96,15 @@ pub struct LineRoom {
     pub writes: Arc<WriteDesk>,
     /// Who has to know which certificates the lines need.
     pub certificates: Arc<Certificates>,
+    /// What tags are to people.
+    pub meanings: Arc<Meanings>,
 }
 
 impl LineRoom {
     /// A room without lines.
     pub fn new(wires: LineWires, writes: Arc<WriteDesk>) -> LineRoom {
-        let (list, index, certificates) = Default::default();
-        LineRoom { wires, running: Vec::new(), list, index, writes, certificates }
+        let (list, index, certificates, meanings) = Default::default();
+        LineRoom { wires, running: Vec::new(), list, index, writes, certificates, meanings }
     }
 
     /// Starts a line; `output` is what the control thread wants of it.
@@ -143,6 +146,7 @@ impl LineRoom {
         self.list.0.store(Arc::new(self.running.iter().map(|r| (r.name.clone(), r.stats.clone())).collect()));
         self.index.show(self.running.iter().map(|r| r.index.clone()).collect());
         self.writes.open(self.running.iter().flat_map(|r| r.targets.iter().cloned()));
+        self.meanings.show(self.running.iter().map(|r| r.index.parts()));
     }
 
     /// Stops the lines that `which` names, all at once; no peer may keep a gateway from stopping.

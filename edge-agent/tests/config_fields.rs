@@ -1,6 +1,7 @@
 //! The field side of a configuration: addresses as others write them, tag tables, conf.d, serial lines, write rules; what is
 //! wrong with them, and what a plan says of them.
 
+use device_drivers::value::{Cause, Decoded};
 use edge_agent::config::{self, DriverPlan, Plan};
 use edge_agent::forecast::forecast;
 use expect_test::expect_file;
@@ -204,6 +205,34 @@ fn what_is_wrong_with_them_is_told() {
         ("a table with a wrong type", table.clone(), "t.csv", "name,address,type\na, holding:0 ,int16\n".into()),
         ("a range the wrong way round", plain.clone(), "p.toml", tag("low = 16\nhigh = 0")),
         ("a range of a text", plain.clone(), "p.toml", tag("low = 0.0").replace("\"u16\"", "\"text[4]\"")),
+        ("an absent value that is no pattern", plain.clone(), "p.toml", tag("absent = [\"0x80\"]")),
+        ("an absent value of another width", plain.clone(), "p.toml", tag("absent = [\"0x80000000\"]")),
+        ("an absent value of nothing", plain.clone(), "p.toml", format!("absent = [\"night\"]\n{}", tag(""))),
+        (
+            "an absent bit",
+            plain.clone(),
+            "p.toml",
+            tag("absent = [\"1\"]").replace("holding:7", "coil:7").replace("\"u16\"", "\"bool\""),
+        ),
+        ("a scale from a tag that is not there", plain.clone(), "p.toml", tag("scale_from = \"power\"")),
+        (
+            "a scale from a tag that is none",
+            plain.clone(),
+            "p.toml",
+            format!(
+                "{}\n[[tag]]\nname = \"sf\"\naddress = \"holding:8\"\ntype = \"u16\"\n",
+                tag("scale_from = \"sf\"")
+            ),
+        ),
+        (
+            "a write that is scaled by a register",
+            plain.clone(),
+            "p.toml",
+            format!(
+                "{}\n[[tag]]\nname = \"sf\"\naddress = \"holding:8\"\ntype = \"i16\"\n",
+                tag("scale_from = \"sf\"\nwrite = {}")
+            ),
+        ),
         ("a range that never ends", plain.clone(), "p.toml", tag("high = inf")),
         ("a unit that is an essay", plain.clone(), "p.toml", tag(&format!("unit = \"{}\"", "bar ".repeat(20)))),
         ("a unit of nothing", plain.clone(), "p.toml", tag("unit = \" \"")),
@@ -339,6 +368,28 @@ fn a_tag_says_what_it_is_to_people_in_profile_and_table_and_all_devices_of_a_pro
     let flow = points[2].meaning.as_ref().expect("the table says something");
     assert_eq!((&flow.unit, &flow.description, flow.low, flow.high), (&text("m³/h"), &None, Some(0.0), Some(2.5)));
     assert!(std::sync::Arc::ptr_eq(oil, points[3].meaning.as_ref().unwrap()), "one for both devices");
+}
+
+#[test]
+fn absent_values_and_scales_in_registers_are_said_by_tag_profile_or_table() {
+    let agent = line("10.0.0.1:502", &format!("{DEVICE}tags = \"t.csv\"\n"));
+    let profile = "absent = [\"sunspec\"]\n\
+                   [[tag]]\nname = \"W\"\naddress = \"holding:0\"\ntype = \"i16\"\nscale_from = \"W_SF\"\n\
+                   [[tag]]\nname = \"W_SF\"\naddress = \"holding:1\"\ntype = \"i16\"\n\
+                   [[tag]]\nname = \"WH\"\naddress = \"holding:2\"\ntype = \"u32\"\nabsent = [\"sunspec-acc\", \"0xFFFFFFFF\"]\n\
+                   [[tag]]\nname = \"plain\"\naddress = \"holding:4\"\ntype = \"u16\"\nabsent = []\n\
+                   [[tag]]\nname = \"run\"\naddress = \"coil:4\"\ntype = \"bool\"\n";
+    let table = "name,address,type,absent\nnight,holding:9,u16,0x7FFF 65535\n";
+    let (_dir, path) = folder(&[("agent.toml", &agent), ("p.toml", profile), ("t.csv", table)]);
+    let plan = load(&path);
+    let DriverPlan::Modbus(spec) = &plan.lines[0].driver else { panic!() };
+    let format = |n: usize| &spec.devices[0].points[n].format;
+    let none = |n: usize, wire: &[u8]| format(n).decode(wire) == Decoded::None(Cause::NotAvailable);
+    assert_eq!(format(0).special.as_ref().unwrap().power, Some("holding:1".parse().unwrap()));
+    assert!(none(0, &[0x80, 0]) && none(1, &[0x80, 0]) && !none(0, &[0xFF, 0xFF]));
+    assert!(none(2, &[0; 4]) && none(2, &[0xFF; 4]) && !none(2, &[0, 0, 0, 1]));
+    assert!(format(3).special.is_none() && format(4).special.is_none());
+    assert!(none(5, &[0x7F, 0xFF]) && none(5, &[0xFF, 0xFF]) && !none(5, &[0x80, 0]));
 }
 
 #[test]

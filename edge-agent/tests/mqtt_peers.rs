@@ -316,7 +316,7 @@ async fn the_specification_s_own_classes_decode_alarms_and_templates_and_write_a
     let birth = &json["spBv1.0/plant/NBIRTH/gw"];
     let table = &metric(birth, "Alarms/Table")["dataset_value"];
     assert_eq!((&table["num_of_columns"], &table["columns"][0]), (&"9".into(), &"Alarm".into()), "{table}");
-    assert_eq!(table["types"], serde_json::json!([12, 12, 12, 12, 11, 13, 12, 12, 12]));
+    assert_eq!(table["types"], serde_json::json!([12, 12, 12, 12, 11, 4, 12, 12, 12]));
     let rows = table["rows"].as_array().unwrap();
     assert_eq!(metric(birth, "Alarms/Count")["long_value"], rows.len().to_string(), "{birth}");
     let cells = rows.iter().map(|row| &row["elements"]).find(|row| row[0]["string_value"] == "configuration-refused");
@@ -338,9 +338,10 @@ async fn the_specification_s_own_classes_decode_alarms_and_templates_and_write_a
     for (n, device) in ["m1", "m2", "still"].iter().enumerate() {
         let instance = &metric(&json[format!("spBv1.0/plant/DBIRTH/gw/{device}")], device)["template_value"];
         assert_eq!((&instance["is_definition"], &instance["template_ref"]), (&false.into(), &"p".into()), "{instance}");
-        assert_eq!(instance["parameters"][1], serde_json::json!({"name": "Unit", "type": 5, "int_value": n + 1}));
+        let unit = serde_json::json!({"name": "Unit", "type": 4, "long_value": (n + 1).to_string()});
+        assert_eq!(instance["parameters"][1], unit);
         assert_eq!(names(instance, "metrics"), ["a", "speed"]);
-        assert!(instance["metrics"][0]["long_value"].is_string(), "{instance}");
+        assert!(instance["metrics"][0]["int_value"].is_u64(), "{instance}");
     }
     let wrote = async || {
         let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();

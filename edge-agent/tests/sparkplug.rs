@@ -2,6 +2,8 @@
 //! it, and judges every assertion by id: pass, fail, not exercised. `cargo test -p edge-agent --test sparkplug -- --nocapture` prints the list;
 //! the ids and the rule that judges each are in `tests/sparkplug/assertions.txt`.
 
+#[path = "sparkplug/npm.rs"]
+mod npm;
 #[path = "sparkplug/rules.rs"]
 mod rules;
 mod support;
@@ -309,6 +311,105 @@ async fn a_template_whose_types_were_not_known_is_defined_again_before_its_insta
     for rule in ["template:resolves", "template:members-are-defined", "template:birth-has-all-members", "seq-counts"] {
         assert_eq!(world.judge(rule), Verdict::Pass, "{rule}");
     }
+}
+
+/// bdSeq counts CONNECT packets, not tries: a broker that cannot be reached has heard of none (6.4.2, "incremented on every new MQTT
+/// connection").
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_that_reached_nobody_uses_up_no_bd_seq() {
+    let trace = Trace::default();
+    let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
+    let bank = bank().await;
+    // The first of the two is not there: it is tried before each connection.
+    let nobody = WireBroker::nobody().await;
+    let (_dir, agent) = agent(&bank, &[&nobody, &broker], "gw6", "5,", Some(253)).await;
+    for n in 1..=4 {
+        assert!(eventually(Duration::from_secs(20), async || count(&trace, "NBIRTH") >= n).await);
+        broker.cut();
+    }
+    agent.stop().await;
+    let of_will = |event: &Event| match event {
+        Event::Connect { will: Some(will), .. } => {
+            let metrics = Payload::decode(&will.payload[..]).unwrap().metrics;
+            metrics.first().and_then(|m| m.value.clone())
+        }
+        _ => None,
+    };
+    let told: Vec<MetricValue> = trace.lock().unwrap().iter().filter_map(|e| of_will(&e.event)).take(4).collect();
+    assert_eq!(told, [254, 255, 0, 1].map(MetricValue::Long));
+}
+
+/// The most used decoder for JavaScript reads all that a node is born with: every type of tag, templates, the table of alarms. What it
+/// reads is what ours reads from the same bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn npm_s_sparkplug_payload_reads_every_birth() {
+    let test = "npm_s_sparkplug_payload_reads_every_birth";
+    let Some(node) = support::installed("node", test) else { return };
+    let Some(modules) = support::npm_modules("sparkplug-payload", test) else { return };
+    let trace = Trace::default();
+    let bank = bank().await;
+    let mut agents = Vec::new();
+    for (gateway, more) in [("flat", ""), ("complex", "alarms = true\ntemplates = true\n")] {
+        let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
+        let (dir, agent) = typed_agent(&bank, broker.port, gateway, more).await;
+        let born = format!("DBIRTH/{gateway}");
+        let is_born = async || trace.lock().unwrap().iter().any(|e| metrics_of(e, &born).is_some());
+        assert!(eventually(Duration::from_secs(20), is_born).await);
+        if more.contains("alarms") {
+            agent.stages.alarms.configuration_refused(Some("a key is wrong".into()));
+            alarm_stands(&trace, "configuration-refused", "unacknowledged").await;
+            after(&trace, "NBIRTH", 1, || broker.cut()).await; // born again, with the alarm in its table
+        }
+        agents.push((dir, agent));
+    }
+    for (_, agent) in agents {
+        agent.stop().await;
+    }
+    let said: Vec<(String, Vec<u8>)> = trace
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|e| if let Event::Publish(said) = &e.event { Some(said) } else { None })
+        .map(|said| (String::from_utf8_lossy(&said.topic).into_owned(), said.payload.clone()))
+        .filter(|(topic, _)| ["BIRTH", "DATA", "DEATH"].iter().any(|kind| topic.contains(kind)))
+        .collect();
+    let read = npm::decode(&node, &modules, &said);
+    assert_eq!(read.len(), said.len());
+    let mut kinds = std::collections::BTreeSet::new();
+    for ((topic, payload), theirs) in said.iter().zip(&read) {
+        assert!(theirs.get("error").is_none(), "{topic}: {theirs}");
+        let ours = Payload::decode(&payload[..]).unwrap();
+        for (metric, theirs) in ours.metrics.iter().zip(theirs["metrics"].as_array().unwrap()) {
+            npm::same(topic, metric, theirs, &mut kinds);
+        }
+    }
+    let want =
+        ["Boolean", "DataSet", "DateTime", "Double", "Float", "Int16", "Int32", "Int64", "Int8", "String", "Template"];
+    let more = ["UInt16", "UInt32", "UInt64", "UInt8"];
+    assert!(want.iter().chain(&more).all(|kind| kinds.contains(*kind)), "every type was told: {kinds:?}");
+}
+
+/// An agent with a tag of every type, one of them with all that a tag can say of itself.
+async fn typed_agent(bank: &Bank, broker: u16, gateway: &str, more: &str) -> (tempfile::TempDir, Agent) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[gateway]\nname = \"{gateway}\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:0\"\n[mqtt]\nbroker = \"127.0.0.1:{broker}\"\n\
+         [mqtt.sparkplug]\ngroup = \"plant\"\n{more}[[line]]\nname = \"bank\"\nmodbus = \"{}\"\n\
+         [[line.device]]\nname = \"{gateway}-1\"\ncell = \"c\"\nprofile = \"{gateway}.toml\"\n",
+        bank.addr
+    );
+    let kinds = "i8 u8-high i16 u16 i32 u32 i64 u64 f32 f64 text[8] unix-s";
+    let tag = |(n, kind): (usize, &str)| {
+        format!("[[tag]]\nname = \"{kind}\"\naddress = \"input:{}\"\ntype = \"{kind}\"\norder = \"CDAB\"\n", n * 4)
+    };
+    let all: String = kinds.split(' ').enumerate().map(tag).collect();
+    let rich = "[[tag]]\nname = \"rich\"\naddress = \"input:60\"\ntype = \"u16\"\nfactor = 0.1\nunit = \"°C\"\nlow = 0\nhigh = 120.5\n\
+                description = \"Öl\"\n[[tag]]\nname = \"bit\"\naddress = \"input:61.3\"\ntype = \"bool\"\n\
+                [[tag]]\nname = \"nothing\"\naddress = \"input:9999\"\ntype = \"u16\"\n";
+    std::fs::write(dir.path().join(format!("{gateway}.toml")), all + rich).unwrap();
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    let plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    (dir, Agent::start(plan).await.unwrap())
 }
 
 /// A host of before Sparkplug 3 says ONLINE and OFFLINE on STATE/id.

@@ -6,19 +6,23 @@
 //!                    └── a quarantined value whose time has come
 //! ```
 
+use super::address::{Address, Table};
 use super::coverage::{Coverage, Refusal};
 use super::pdu::{Answer, Ask};
 use super::plan::{Limits, Request, Span};
 use super::spec::PointSpec;
-use super::types::Format;
+use super::types::{DataType, Format, POWER_MAX};
 use crate::driver::PollReport;
-use crate::value::{Cause, PointId, Quality, Reading, Value};
+use crate::value::{Cause, Decoded, PointId, Quality, Reading, Value, wall_clock_ms};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Requests that one poll may spend on finding out what a device refuses; the rest is found in the polls after.
 const SPLITS_PER_POLL: u32 = 64;
+
+/// The longest number, four registers.
+const VALUE_BYTES: usize = 8;
 
 /// Exceptions that say something about addresses (V1.1b3, 7): the request may be halved.
 const ADDRESS_CODES: [u8; 2] = [2, 3];
@@ -27,8 +31,29 @@ const BUSY_CODES: [u8; 2] = [5, 6];
 
 #[derive(Debug)]
 struct Point {
-    id: PointId,
+    /// `None`: a power of ten, read for the values that it scales.
+    id: Option<PointId>,
     format: Format,
+    /// Which of the powers scales it.
+    power: Option<usize>,
+}
+
+/// A register that says by which power of ten values are multiplied (SunSpec `sunssf`), as this poll has read it.
+#[derive(Debug)]
+struct Power {
+    /// Which of the points it is.
+    point: u32,
+    said: Said,
+    /// Values that came in an earlier request of this poll: their bits, high word first on the wire or not, as they came.
+    waiting: Vec<(u32, [u8; VALUE_BYTES])>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    NotYet,
+    /// It could not be read, or is none.
+    Nothing,
+    Power(i16),
 }
 
 /// Which request of a poll.
@@ -67,6 +92,7 @@ pub(super) struct Group {
     pub(super) period: Duration,
     pub(super) due: Instant,
     points: Vec<Point>,
+    powers: Vec<Power>,
     coverage: Coverage,
     reads: Vec<Request>,
     /// With which request a poll begins: behind one that was not answered, so that those after it get their turn.
@@ -79,14 +105,37 @@ impl Group {
     /// The points of one interval.
     pub(super) fn new(device: usize, unit: usize, period: Duration, specs: &[&PointSpec], limits: &Limits) -> Group {
         let span =
-            |p: &PointSpec| Span { table: p.address.table, start: p.address.number, len: p.format.kind.registers() };
-        let mut sorted: Vec<&&PointSpec> = specs.iter().collect();
-        sorted.sort_by_key(|p| span(p));
-        let coverage = Coverage::new(sorted.iter().map(|p| span(p)).collect(), limits.clone());
-        let points = sorted.iter().map(|p| Point { id: p.id, format: p.format.within(&p.address) }).collect();
+            |at: &Address, format: &Format| Span { table: at.table, start: at.number, len: format.kind.registers() };
+        let of_point = |p: &&PointSpec| (span(&p.address, &p.format), Some(p.id), p.format.within(&p.address));
+        let mut wanted: Vec<(Span, Option<PointId>, Format)> = specs.iter().map(of_point).collect();
+        // Each power once, and of the same poll as what it scales: beside it, so in the same request where the device takes that.
+        let mut scales: Vec<(Span, Format)> = Vec::new();
+        for format in specs.iter().map(|p| &p.format) {
+            let Some(at) = format.power() else { continue };
+            let power = Format { order: format.order, ..Format::plain(DataType::I16) };
+            if !scales.iter().any(|(s, _)| *s == span(&at, &power)) {
+                scales.push((span(&at, &power), power));
+            }
+        }
+        wanted.extend(scales.into_iter().map(|(span, format)| (span, None, format)));
+        wanted.sort_by_key(|(span, ..)| *span);
+        let coverage = Coverage::new(wanted.iter().map(|(span, ..)| *span).collect(), limits.clone());
+        let is_power = |(n, w): (usize, &(Span, Option<PointId>, Format))| {
+            w.1.is_none().then_some((n as u32, w.0.start, w.0.table))
+        };
+        let places: Vec<(u32, u16, Table)> = wanted.iter().enumerate().filter_map(is_power).collect();
+        let power = |format: &Format| {
+            let at = format.power()?;
+            places.iter().position(|(_, start, table)| (*start, *table) == (at.number, at.table))
+        };
+        let points =
+            wanted.iter().map(|(_, id, format)| Point { id: *id, format: format.clone(), power: power(format) });
+        let points = points.collect();
+        let fresh = |(point, ..): &(u32, u16, Table)| Power { point: *point, said: Said::NotYet, waiting: Vec::new() };
+        let powers = places.iter().map(fresh).collect();
         let reads = coverage.requests();
         let (run, readings) = (Run::default(), Vec::new());
-        Group { device, unit, period, due: Instant::now(), points, coverage, reads, first: 0, run, readings }
+        Group { device, unit, period, due: Instant::now(), points, powers, coverage, reads, first: 0, run, readings }
     }
 
     /// The requests of one poll as things stand.
@@ -120,6 +169,10 @@ impl Group {
             self.readings = spare.pop().unwrap_or_default();
         }
         self.readings.clear();
+        for power in &mut self.powers {
+            power.said = Said::NotYet;
+            power.waiting.clear();
+        }
         let late = late - self.period * u32::try_from(missed).unwrap_or(0);
         self.run = Run { late, begun: Some(now), extra, ..Run::default() };
         u64::try_from(missed).unwrap_or(u64::MAX)
@@ -211,24 +264,53 @@ impl Group {
     }
 
     fn decode(&mut self, request: &Request, data: &[u8], wall_ms: u64) {
+        self.hear_powers(request, Some(data), wall_ms);
         for i in &request.spans {
             let (Some(point), Some(span)) = (self.points.get(*i as usize), self.coverage.span(*i)) else { continue };
+            let Some(id) = point.id else { continue };
             let at = usize::from(span.start.saturating_sub(request.start));
-            let value = if request.table.is_bits() {
-                data.get(at / 8).map(|byte| Value::Bool(byte >> (at % 8) & 1 == 1))
-            } else {
-                data.get(at * 2..).and_then(|wire| point.format.decode(wire))
+            let wire = data.get(at * 2..).unwrap_or_default();
+            let decoded = match point.power.and_then(|n| self.powers.get_mut(n)) {
+                _ if request.table.is_bits() => match data.get(at / 8) {
+                    Some(byte) => Decoded::Good(Value::Bool(byte >> (at % 8) & 1 == 1)),
+                    None => Decoded::None(Cause::WrongType),
+                },
+                None => point.format.decode(wire),
+                Some(Power { said: Said::Power(power), .. }) => point.format.decode_with(wire, *power),
+                Some(Power { said: Said::Nothing, .. }) => Decoded::None(Cause::NoScale),
+                Some(Power { waiting, .. }) => {
+                    let mut bits = [0; VALUE_BYTES];
+                    bits.iter_mut().zip(wire).for_each(|(to, from)| *to = *from);
+                    waiting.push((*i, bits));
+                    continue;
+                }
             };
-            self.readings.push(match value {
-                Some(value) => Reading::good(point.id, value, wall_ms),
-                None => Reading::bad(point.id, Cause::WrongType, wall_ms),
-            });
+            self.readings.push(Reading::decoded(id, decoded, wall_ms));
+        }
+    }
+
+    /// What a request says of powers: in `data`, or nothing at all. Whatever has waited for one of them is decoded.
+    fn hear_powers(&mut self, request: &Request, data: Option<&[u8]>, wall_ms: u64) {
+        for power in self.powers.iter_mut().filter(|p| request.spans.contains(&p.point)) {
+            let (Some(point), Some(span)) = (self.points.get(power.point as usize), self.coverage.span(power.point))
+            else {
+                continue;
+            };
+            let at = usize::from(span.start.saturating_sub(request.start)) * 2;
+            let said = data.and_then(|data| data.get(at..)).and_then(|wire| point.format.decode(wire).value());
+            power.said = match said {
+                Some(Value::Int(n)) if n.unsigned_abs() <= POWER_MAX.unsigned_abs().into() => Said::Power(n as i16),
+                _ => Said::Nothing,
+            };
+            let Power { said, waiting, .. } = power;
+            settle(&self.points, *said, waiting, &mut self.readings, wall_ms);
         }
     }
 
     fn mark(&mut self, request: &Request, quality: Quality, cause: Cause, wall_ms: u64) {
+        self.hear_powers(request, None, wall_ms);
         let points = &self.points;
-        let ids = request.spans.iter().filter_map(|i| points.get(*i as usize).map(|p| p.id));
+        let ids = request.spans.iter().filter_map(|i| points.get(*i as usize)?.id);
         self.readings.extend(ids.map(|point| Reading { point, value: None, quality, cause, source_ms: wall_ms }));
     }
 
@@ -267,6 +349,10 @@ impl Group {
             return None;
         }
         let run = std::mem::take(&mut self.run);
+        for Power { waiting, .. } in &mut self.powers {
+            // It was not read at all: it is quarantined, or the poll was cut short.
+            settle(&self.points, Said::Nothing, waiting, &mut self.readings, wall_clock_ms());
+        }
         if run.relearned {
             (self.reads, self.first) = (self.coverage.requests(), 0);
         }
@@ -277,7 +363,7 @@ impl Group {
 
     /// The unit does not answer: everything is Bad.
     pub(super) fn all_bad(&self, cause: Cause, wall_ms: u64) -> Vec<Reading> {
-        self.points.iter().map(|p| Reading::bad(p.id, cause, wall_ms)).collect()
+        self.points.iter().filter_map(|p| p.id).map(|id| Reading::bad(id, cause, wall_ms)).collect()
     }
 
     /// The link was made anew.
@@ -290,5 +376,23 @@ impl Group {
     /// Points that the device refuses, with the exception.
     pub(super) fn quarantined(&self) -> usize {
         self.coverage.quarantined().count()
+    }
+}
+
+/// Values that have waited for their power.
+fn settle(
+    points: &[Point],
+    said: Said,
+    waiting: &mut Vec<(u32, [u8; VALUE_BYTES])>,
+    readings: &mut Vec<Reading>,
+    wall_ms: u64,
+) {
+    for (i, bits) in waiting.drain(..) {
+        let Some((point, id)) = points.get(i as usize).and_then(|p| Some((p, p.id?))) else { continue };
+        let decoded = match said {
+            Said::Power(power) => point.format.decode_with(&bits, power),
+            Said::NotYet | Said::Nothing => Decoded::None(Cause::NoScale),
+        };
+        readings.push(Reading::decoded(id, decoded, wall_ms));
     }
 }

@@ -16,6 +16,7 @@
 //! The link layer is our own: tokio-modbus drops late replies by ending the connection, knows no pipelining, no silence on a serial line,
 //! and believes lengths and echoes.
 
+mod absent;
 mod address;
 mod bus;
 mod client;
@@ -28,11 +29,13 @@ mod pdu;
 mod plan;
 mod probe;
 mod spec;
+mod text;
 mod transport;
 mod types;
 mod writes;
 
 pub use crate::tls::Tls;
+pub use absent::{Absent, PATTERNS_MAX};
 pub use address::{Address, AddressError, Bits, Table, Written};
 pub use client::Modbus;
 pub use coverage::{Coverage, Quarantine, Refusal};
@@ -40,8 +43,9 @@ pub use pdu::{WRITE_COILS_MAX, WRITE_REGISTERS_MAX};
 pub use plan::{Limits, Request, Span, plan};
 pub use probe::{Fault, Probe};
 pub use spec::{DeviceSpec, LineSpec, PointSpec};
+pub use text::{Charset, Lettering, Packing};
 pub use transport::{Endpoint, Serial};
-pub use types::{DataType, Format, Order, Packing, Scale, TEXT_MAX};
+pub use types::{DataType, Format, Order, POWER_MAX, Scale, Special, TEXT_MAX};
 
 /// Name of an exception code (Modbus Application Protocol V1.1b3, 7).
 pub const fn exception_name(code: u8) -> &'static str {

@@ -5,41 +5,17 @@
 //!   ABCD  high word first     CDAB  low word first     BADC / DCBA  the same with the bytes of each word swapped
 //!   value = clamp(raw x factor + offset)       raw = (value - offset) / factor, refused if the type cannot hold it
 //! ```
+//!
+//! What the registers say is a value, or it is none, and why: the pattern of a device that has no value, NaN, infinity, bytes that are no
+//! text. That is asked of the raw bits, before any scale. What is outside `min` and `max` is shown as the nearer end, and is Uncertain.
 
+use super::absent::Absent;
 use super::address::{Address, Bits};
-use crate::value::{Value, WORDS_MAX};
+use super::text::{Charset, Lettering, Packing};
+use crate::value::{Cause, Decoded, Value, WORDS_MAX};
 use std::fmt;
 use std::str::FromStr;
-
-/// How characters lie in registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Packing {
-    /// Two a register, the first in the high byte.
-    #[default]
-    HighLow,
-    /// Two a register, the first in the low byte.
-    LowHigh,
-    /// One a register, in the high byte.
-    High,
-    /// One a register, in the low byte.
-    Low,
-}
-
-impl Packing {
-    const ALL: [(&'static str, Packing); 4] = [
-        ("high-low", Packing::HighLow),
-        ("low-high", Packing::LowHigh),
-        ("high", Packing::High),
-        ("low", Packing::Low),
-    ];
-
-    const fn per_register(self) -> u16 {
-        match self {
-            Packing::HighLow | Packing::LowHigh => 2,
-            Packing::High | Packing::Low => 1,
-        }
-    }
-}
+use std::sync::Arc;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +55,7 @@ pub enum DataType {
     /// A field of bits of one register.
     Field(Bits),
     /// So many characters, at most [`TEXT_MAX`]; ends at the first zero.
-    Text(u8, Packing),
+    Text(u8, Lettering),
     /// Seconds since 1970 in 32 bits; the value is milliseconds.
     UnixS,
     /// Milliseconds since 1970 in 64 bits.
@@ -115,7 +91,7 @@ const NAMES: [(&str, DataType); 21] = [
     ("unix-s", DataType::UnixS),
     ("unix-ms", DataType::UnixMs),
     ("dt-bcd", DataType::DateTimeBcd),
-    ("text[16]", DataType::Text(16, Packing::HighLow)),
+    ("text[16]", DataType::Text(16, Lettering { packing: Packing::HighLow, charset: Charset::Utf8 })),
 ];
 
 impl DataType {
@@ -127,7 +103,7 @@ impl DataType {
             DataType::U32 | DataType::I32 | DataType::F32 | DataType::UnixS => 2,
             DataType::U64 | DataType::I64 | DataType::F64 | DataType::UnixMs | DataType::DateTimeBcd => 4,
             DataType::Bcd(n) | DataType::Words(n) => n as u16,
-            DataType::Text(chars, packing) => (chars as u16).div_ceil(packing.per_register()),
+            DataType::Text(chars, lettering) => (chars as u16).div_ceil(lettering.packing.per_register()),
         }
     }
 
@@ -150,7 +126,7 @@ impl DataType {
 impl FromStr for DataType {
     type Err = String;
 
-    /// `text[20]`, `text[20, low-high]`, or one of [`DataType::names`].
+    /// `text[20]`, `text[20, low-high]`, `text[20, latin-1]`, or one of [`DataType::names`].
     fn from_str(text: &str) -> Result<DataType, String> {
         if let Some((_, kind)) = NAMES.iter().find(|(name, _)| *name == text) {
             return Ok(*kind);
@@ -158,16 +134,14 @@ impl FromStr for DataType {
         let Some(inside) = text.strip_prefix("text[").and_then(|t| t.strip_suffix(']')) else {
             return Err(format!("there is no type `{text}`"));
         };
-        let (chars, packing) = match inside.split_once(',') {
-            Some((chars, packing)) => (chars.trim(), packing.trim()),
-            None => (inside.trim(), "high-low"),
+        let (chars, lettering) = match inside.split_once(',') {
+            Some((chars, lettering)) => (chars.trim(), lettering.parse()?),
+            None => (inside.trim(), Lettering::default()),
         };
-        let most = |p: Packing| (u16::from(TEXT_MAX)).min(WORDS_MAX as u16 * p.per_register());
-        let packing = Packing::ALL.iter().find(|(n, _)| *n == packing).map(|(_, p)| *p);
-        let packing = packing.ok_or("the packings are high-low, low-high, high and low")?;
+        let most = u16::from(TEXT_MAX).min(WORDS_MAX as u16 * lettering.packing.per_register());
         match chars.parse::<u8>() {
-            Ok(n) if n > 0 && u16::from(n) <= most(packing) => Ok(DataType::Text(n, packing)),
-            _ => Err(format!("a text of this packing has 1 to {} characters", most(packing))),
+            Ok(n) if n > 0 && u16::from(n) <= most => Ok(DataType::Text(n, lettering)),
+            _ => Err(format!("a text of this packing has 1 to {most} characters")),
         }
     }
 }
@@ -175,14 +149,7 @@ impl FromStr for DataType {
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DataType::Text(chars, packing) => {
-                let name = Packing::ALL.iter().find(|(_, p)| p == packing).map_or("?", |(n, _)| n);
-                if *packing == Packing::HighLow {
-                    write!(f, "text[{chars}]")
-                } else {
-                    write!(f, "text[{chars}, {name}]")
-                }
-            }
+            DataType::Text(chars, lettering) => write!(f, "text[{chars}{lettering}]"),
             DataType::Words(n) => write!(f, "{n} registers"),
             DataType::Field(Bits { count: 1, .. }) => f.write_str("1 bit"),
             DataType::Field(bits) => write!(f, "{} bits", bits.count),
@@ -241,9 +208,12 @@ pub struct Scale {
     pub factor: f64,
     /// Offset.
     pub offset: f64,
-    /// Smallest and greatest value shown; what lies outside is shown as the limit.
+    /// Smallest and greatest value shown; what lies outside is shown as the limit, and is Uncertain.
     pub clamp: Option<(f64, f64)>,
 }
+
+/// Greatest power of ten that a scale factor in a register can have, either way (SunSpec `sunssf`).
+pub const POWER_MAX: i16 = 10;
 
 impl Scale {
     /// A factor such as 0.1 has no exact binary form and its inverse has: dividing by 10 gives the 2.4
@@ -254,13 +224,33 @@ impl Scale {
     }
 
     fn apply(self, raw: f64) -> f64 {
-        let scaled = match self.inverse() {
+        (match self.inverse() {
             Some(inverse) => raw / inverse,
             None => raw * self.factor,
-        } + self.offset;
-        match self.clamp {
-            Some((min, max)) if !scaled.is_nan() => scaled.max(min).min(max),
-            _ => scaled,
+        }) + self.offset
+    }
+
+    /// Whether values are what the registers say: a whole number stays one.
+    fn is_identity(&self) -> bool {
+        self.factor == 1.0 && self.offset == 0.0
+    }
+
+    /// The nearer end of the range, for what is outside of it.
+    fn outside(&self, value: &Value) -> Option<Value> {
+        let (min, max) = self.clamp?;
+        let (least, most) = (min.ceil() as i128, max.floor() as i128); // saturate
+        let whole = |n: i128| (n < least || n > most).then(|| n.min(most).max(least));
+        match value {
+            Value::Int(i) => whole(i128::from(*i)).map(|n| i64::try_from(n).map_or(Value::Float(n as f64), Value::Int)),
+            Value::Uint(u) => {
+                whole(i128::from(*u)).map(|n| u64::try_from(n).map_or(Value::Float(n as f64), Value::Uint))
+            }
+            Value::Single(f) => {
+                let f = f64::from(*f);
+                (f < min || f > max).then(|| Value::Single(f.max(min).min(max) as f32))
+            }
+            Value::Float(f) => (*f < min || *f > max).then(|| Value::Float(f.max(min).min(max))),
+            _ => None,
         }
     }
 
@@ -282,12 +272,23 @@ pub struct Format {
     pub order: Order,
     /// Factor, offset and clamp; most values have none.
     pub scale: Option<Box<Scale>>,
+    /// What is special about it; most values have nothing.
+    pub special: Option<Arc<Special>>,
+}
+
+/// What few tags have, and those of a device often share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Special {
+    /// Patterns that mean that there is no value.
+    pub absent: Absent,
+    /// The register whose whole number, signed, is the power of ten that the value is multiplied by.
+    pub power: Option<Address>,
 }
 
 impl Format {
     /// A plain value, high word first.
     pub fn plain(kind: DataType) -> Format {
-        Format { kind, order: Order::ABCD, scale: None }
+        Format { kind, order: Order::ABCD, scale: None, special: None }
     }
 
     /// The same at this address: a field, where the address names bits of a register.
@@ -299,12 +300,65 @@ impl Format {
         format
     }
 
-    /// Decodes registers as they came over the wire, two bytes each; `None` when there are too few, or they hold no such
-    /// value (a BCD digit above 9, a month 13).
-    pub fn decode(&self, wire: &[u8]) -> Option<Value> {
-        let wire = wire.get(..usize::from(self.kind.registers()) * 2)?;
+    /// The register of its power of ten, if it has one.
+    pub(super) fn power(&self) -> Option<Address> {
+        self.special.as_ref()?.power
+    }
+
+    /// Decodes registers as they came over the wire, two bytes each. There is no value when there are too few, when they hold no such value
+    /// (a BCD digit above 9, a month 13), or when they say that there is none.
+    pub fn decode(&self, wire: &[u8]) -> Decoded {
+        self.decode_with(wire, 0)
+    }
+
+    /// The same, where another register says by which power of ten it is multiplied.
+    pub(super) fn decode_with(&self, wire: &[u8], power: i16) -> Decoded {
+        let Some(wire) = wire.get(..usize::from(self.kind.registers()) * 2) else {
+            return Decoded::None(Cause::WrongType);
+        };
+        if self.special.as_ref().is_some_and(|s| s.absent.has(bits_of(wire, self.order))) {
+            return Decoded::None(Cause::NotAvailable);
+        }
+        let is_nothing = |value: &Value| match value {
+            Value::Text(text) => text.is_empty(),
+            other => other.as_f64().is_some_and(f64::is_nan),
+        };
+        let value = match self.raw_value(wire) {
+            Some(value) => value,
+            None if matches!(self.kind, DataType::Text(..)) => return Decoded::None(Cause::NoText),
+            None => return Decoded::None(Cause::WrongType),
+        };
+        if self.special.as_ref().is_some_and(|s| s.absent.is_nothing()) && is_nothing(&value) {
+            return Decoded::None(Cause::NotAvailable);
+        }
+        let value = self.scaled(value, power);
+        if value.as_f64().is_some_and(|f| !f.is_finite()) {
+            return Decoded::None(Cause::NotFinite);
+        }
+        match self.scale.as_ref().and_then(|scale| scale.outside(&value)) {
+            Some(end) => Decoded::Doubtful(end, Cause::OutOfRange),
+            None => Decoded::Good(value),
+        }
+    }
+
+    fn scaled(&self, value: Value, power: i16) -> Value {
+        let scale = self.scale.as_ref().filter(|scale| !scale.is_identity());
+        let with_power = self.power().is_some();
+        match value.as_f64().filter(|_| with_power || scale.is_some()) {
+            Some(raw) => {
+                let ten = 10f64.powi(i32::from(power.unsigned_abs()));
+                // Dividing by ten gives the 2.4 that people expect: see [`Scale::inverse`].
+                let raw = if power < 0 { raw / ten } else { raw * ten };
+                Value::Float(scale.map_or(raw, |scale| scale.apply(raw)))
+            }
+            None => value,
+        }
+    }
+
+    /// What the bits are, as they are.
+    fn raw_value(&self, wire: &[u8]) -> Option<Value> {
         let raw = || bits_of(wire, self.order);
-        let value = match self.kind {
+        Some(match self.kind {
             DataType::Bool => Value::Bool(raw() & 1 == 1),
             DataType::Field(bits) => {
                 let field = raw() >> bits.first & ((1u64 << bits.count.min(16)) - 1);
@@ -323,19 +377,17 @@ impl Format {
             DataType::UnixS => Value::Int(i64::try_from(raw()).ok()?.checked_mul(1000)?),
             DataType::UnixMs => Value::Int(i64::try_from(raw()).ok()?),
             DataType::DateTimeBcd => Value::Int(date_time_bcd(raw())?),
-            DataType::Text(chars, packing) => Value::Text(text_of(wire, chars, packing).into()),
+            DataType::Text(chars, lettering) => Value::Text(lettering.text_of(wire, chars)?.into()),
             DataType::Words(_) => Value::Words(words_of(wire).collect()),
-        };
-        Some(match self.scale.as_ref().zip(value.as_f64()) {
-            Some((scale, raw)) => Value::Float(scale.apply(raw)),
-            None => value,
         })
     }
 
     /// The registers that hold this value; the text says why there are none.
     pub fn encode(&self, value: &Value) -> Result<Vec<u16>, String> {
         let raw = match (self.kind, value) {
-            (DataType::Text(chars, packing), Value::Text(text)) => return text_words(text, chars, packing),
+            (DataType::Text(chars, lettering), Value::Text(text)) => {
+                return lettering.words_of(text, chars, self.kind.registers());
+            }
             (DataType::Text(..), _) => return Err("this tag is a text".into()),
             (DataType::Words(_) | DataType::DateTimeBcd, _) => return Err(format!("{} cannot be written", self.kind)),
             _ if self.kind.is_part() => {
@@ -382,19 +434,20 @@ impl Format {
     /// The raw bits of a number, range-checked against the type.
     fn number(&self, value: &Value) -> Result<u64, String> {
         let wanted = value.as_f64().ok_or("this tag is a number")?;
+        let scale = self.scale.as_ref().filter(|scale| !scale.is_identity());
         // Whole numbers without a scale go through unrounded: a double holds 53 bits only.
-        let exact: Option<i128> = match (value, &self.scale) {
+        let exact: Option<i128> = match (value, scale) {
             (Value::Int(i), None) => Some(i128::from(*i)),
             (Value::Uint(u), None) => Some(i128::from(*u)),
             _ => None,
         };
-        let raw = self.scale.as_ref().map_or(wanted, |s| s.undo(wanted));
+        let raw = scale.map_or(wanted, |s| s.undo(wanted));
         if !raw.is_finite() {
             return Err(format!("{wanted} is no number that can be written"));
         }
         let whole = |min: i128, max: i128| -> Result<i128, String> {
             let near = raw.round();
-            match &self.scale {
+            match scale {
                 // Never another value than the one that was allowed.
                 Some(scale) if (near - raw).abs() > 1e-6 * raw.abs().max(1.0) => {
                     let (below, above) = (scale.apply(raw.floor()), scale.apply(raw.ceil()));
@@ -507,34 +560,6 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let of_era = y.rem_euclid(400);
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-fn text_of(wire: &[u8], chars: u8, packing: Packing) -> String {
-    let bytes = wire.chunks_exact(2).flat_map(|pair| match packing {
-        Packing::HighLow => [Some(pair[0]), Some(pair[1])],
-        Packing::LowHigh => [Some(pair[1]), Some(pair[0])],
-        Packing::High => [Some(pair[0]), None],
-        Packing::Low => [Some(pair[1]), None],
-    });
-    let bytes: Vec<u8> = bytes.flatten().take(usize::from(chars)).take_while(|b| *b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn text_words(text: &str, chars: u8, packing: Packing) -> Result<Vec<u16>, String> {
-    if text.len() > usize::from(chars) {
-        return Err(format!("the text has {} bytes, and the tag {chars}", text.len()));
-    }
-    let mut bytes = text.bytes().chain(std::iter::repeat(0));
-    let mut next = || u16::from(bytes.next().unwrap_or(0));
-    let registers = DataType::Text(chars, packing).registers();
-    Ok((0..registers)
-        .map(|_| match packing {
-            Packing::HighLow => next() << 8 | next(),
-            Packing::LowHigh => next() | next() << 8,
-            Packing::High => next() << 8,
-            Packing::Low => next(),
-        })
-        .collect())
 }
 
 const _: () = assert!(WORDS_MAX <= u8::MAX as usize);

@@ -264,7 +264,9 @@ pub(super) fn compare(run: Vec<Pending>, data: &[u8]) {
             };
             match data.get(at * 2..(at + pending.words.len()) * 2) {
                 Some(found) if found.chunks(2).zip(&pending.words).all(same) => WriteOutcome::Done,
-                Some(other) => pending.target.format.decode(other).map_or(WriteOutcome::Unknown, WriteOutcome::Differs),
+                Some(other) => {
+                    pending.target.format.decode(other).value().map_or(WriteOutcome::Unknown, WriteOutcome::Differs)
+                }
                 None => WriteOutcome::Unknown,
             }
         };

@@ -97,8 +97,12 @@ enum Command {
     User(user::Command),
     /// See whether the host is fit for the beat, or (--security) safe; each warning with the command that mends it
     Doctor(doctor::Options),
-    /// Print the JSON Schema of the configuration
-    Schema,
+    /// Print the JSON Schema of the configuration, or (--payloads) of all messages that are published
+    Schema {
+        /// Of the messages that are published on topics of our own
+        #[arg(long)]
+        payloads: bool,
+    },
     /// Print the OpenAPI document of the API
     Openapi,
     /// Print a script that completes commands in a shell
@@ -171,7 +175,8 @@ pub fn main() -> ExitCode {
         }),
         Command::User(command) => user::run(&command),
         Command::Doctor(options) => doctor::run(&options),
-        Command::Schema => document(serde_json::to_value(crate::config::schema())),
+        Command::Schema { payloads: true } => document(Ok(crate::telemetry::schema::payloads())),
+        Command::Schema { payloads: false } => document(serde_json::to_value(crate::config::schema())),
         Command::Openapi => document(serde_json::to_value(crate::http::openapi())),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -15,7 +15,7 @@ use super::values::{Spanned, Time};
 use std::ops::Range;
 use std::time::Duration;
 
-const COLUMNS: [&str; 26] = [
+const COLUMNS: [&str; 28] = [
     "name",
     "address",
     "type",
@@ -42,6 +42,8 @@ const COLUMNS: [&str; 26] = [
     "description",
     "low",
     "high",
+    "absent",
+    "scale_from",
 ];
 
 /// Reads all rows; every problem of the table is in the report.
@@ -151,6 +153,12 @@ impl Row<'_> {
         Some(Spanned::new(self.at.get(i).cloned().unwrap_or(0..0), cell.to_string()))
     }
 
+    /// Words with blanks between them.
+    fn words(&self, column: &str) -> Option<Spanned<Vec<String>>> {
+        let text = self.text(column)?;
+        Some(Spanned::new(text.span(), text.get_ref().split_whitespace().map(String::from).collect()))
+    }
+
     fn parsed<T>(&mut self, column: &str, what: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Spanned<T>> {
         let text = self.text(column)?;
         match parse(text.get_ref()) {
@@ -216,6 +224,8 @@ impl Row<'_> {
             unit: self.text("unit"),
             description: self.text("description"),
             low: self.number("low"),
+            absent: self.words("absent"),
+            scale_from: self.text("scale_from"),
             high: self.number("high"),
         }
     }

@@ -221,6 +221,8 @@ impl<'a> Lines<'a> {
             interval: INTERVAL,
             names: &mut self.names,
             seen: HashMap::new(),
+            absent: Vec::new(),
+            powers: HashMap::new(),
             problems: self.problems,
             out,
         };

@@ -20,6 +20,7 @@ pub mod opcua;
 pub mod plan;
 pub mod raw;
 pub mod report;
+mod special;
 mod tags;
 mod topics;
 pub mod values;

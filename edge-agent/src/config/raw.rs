@@ -411,6 +411,9 @@ pub struct Profile {
     /// Order of words and bytes, unless a tag says otherwise: `"ABCD"`, `"CDAB"`, `"BADC"` or `"DCBA"`.
     #[serde(default)]
     pub order: Option<Spanned<String>>,
+    /// What the device says when it has no value, for all tags of the width; a tag may say otherwise: `"0x8000"`, `"sunspec"`.
+    #[serde(default)]
+    pub absent: Option<Spanned<Vec<String>>>,
     /// What the device takes in one request, and what it does not take.
     #[serde(default)]
     pub limits: Limits,
@@ -510,12 +513,18 @@ pub struct Tag {
     /// value = raw x factor + offset
     #[serde(default)]
     pub offset: Option<Spanned<f64>>,
-    /// Smaller values are shown as this.
+    /// The tag that says by which power of ten this one is multiplied (SunSpec scale factor): an `i16` of the same file.
+    #[serde(default)]
+    pub scale_from: Option<Spanned<String>>,
+    /// Smaller values are shown as this, and are Uncertain.
     #[serde(default)]
     pub min: Option<Spanned<f64>>,
-    /// Greater values are shown as this.
+    /// Greater values are shown as this, and are Uncertain.
     #[serde(default)]
     pub max: Option<Spanned<f64>>,
+    /// What the device says when it has no value: raw bits (`"0x80000000"`), a number (`"-32768"`), `"sunspec"` or `"sunspec-acc"`.
+    #[serde(default)]
+    pub absent: Option<Spanned<Vec<String>>>,
     /// Whoever may write it, may write this.
     #[serde(default)]
     pub write: Option<Spanned<Write>>,

@@ -7,7 +7,7 @@ use super::values::Spanned;
 use super::{opcua, raw, topics};
 use crate::telemetry::spool::Stream;
 use control_core::units::{MachineId, PosId};
-use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Table, Written};
+use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Special, Table, Written};
 use device_drivers::opcua::{Mode, NodeName, UaPoint, WATCHDOG};
 use device_drivers::value::PointId;
 use floor_plan::FloorPlan;
@@ -52,7 +52,7 @@ pub(super) struct Bound {
 
 /// One name for a tag that a hundred devices have.
 #[derive(Default)]
-pub(super) struct Names(HashSet<Arc<str>>, pub(super) Meanings);
+pub(super) struct Names(HashSet<Arc<str>>, pub(super) Meanings, pub(super) Vec<Arc<Special>>);
 
 impl Names {
     pub(super) fn get(&mut self, name: &str) -> Arc<str> {
@@ -83,6 +83,10 @@ pub(super) struct DeviceReader<'a> {
     pub(super) interval: Duration,
     pub(super) names: &'a mut Names,
     pub(super) seen: HashMap<String, (std::path::PathBuf, usize)>,
+    /// What the profile says of tags that say nothing of absent values.
+    pub(super) absent: Vec<String>,
+    /// Tags of the file being read that say how others are scaled: where they are, or why they cannot.
+    pub(super) powers: HashMap<String, Result<Address, String>>,
     pub(super) problems: &'a mut Vec<Problem>,
     pub(super) out: &'a mut LinePoints,
 }
@@ -130,12 +134,14 @@ impl DeviceReader<'_> {
             self.sensors(sensors, &own, bound);
         }
         self.interval = self.interval(raw.interval.as_ref(), self.interval);
+        self.absent_of_all(raw.absent.as_ref());
         self.tags(&raw.tags);
     }
 
     pub(super) fn tags(&mut self, tags: &[raw::Tag]) {
         let (mut line, mut at) = (1, 0);
         for tag in tags {
+            self.find_powers(tags);
             // Tags come in the order of the file: the lines of a long one are counted once.
             let start = tag.name.span().start;
             line = match self.profile.text.get(at..start) {
@@ -328,7 +334,8 @@ impl DeviceReader<'_> {
             );
             return;
         };
-        let texts = [&raw.address, &raw.kind, &raw.order].into_iter().flatten().map(Spanned::span);
+        let texts = [&raw.address, &raw.kind, &raw.order, &raw.scale_from].into_iter().flatten().map(Spanned::span);
+        let texts = texts.chain(raw.absent.iter().map(Spanned::span));
         let numbers = [&raw.factor, &raw.offset, &raw.min, &raw.max].into_iter().flatten().map(Spanned::span);
         for stray in texts.chain(numbers).collect::<Vec<_>>() {
             self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
@@ -375,7 +382,8 @@ impl DeviceReader<'_> {
         }
         let id = self.point(name, Role::Telemetry, true, interval);
         let read_modify_write = raw.write.as_ref().is_some_and(|w| w.get_ref().read_modify_write);
-        let format = Format { kind, order, scale };
+        let special = self.special(raw, kind, address);
+        let format = Format { kind, order, scale, special };
         let writable = raw.write.is_some();
         self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
         self.reporting(raw);

@@ -1,7 +1,7 @@
 //! What is asked of the host so that the beat is kept: memory locked, a core, SCHED_FIFO, no timer slack.
 //!
 //! Each permission that is missing is told once; the thread then runs without it, unless `realtime = "require"`.
-//! The only unsafe code of the agent is here: one system call that no safe crate offers.
+//! The only unsafe code of the agent is here and in `clock.rs`: one system call each that no safe crate offers.
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

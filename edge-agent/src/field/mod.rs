@@ -18,8 +18,8 @@ pub mod view;
 pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
 
-use crate::clock::Clock;
-use crate::config::{LinePlan, PointPlan, Role};
+use crate::clock::{self, Clock};
+use crate::config::{DriverPlan, LinePlan, PointPlan, Role};
 use crate::telemetry::payload::Said;
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
@@ -42,20 +42,32 @@ const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// What was last known of a point. Times are milliseconds since the line's start and may wrap: they are only subtracted.
+///
+/// A value that does not change and one that nobody reads any more look alike by their source time: so it is kept apart when it came to be
+/// and when its source last said that it is still so.
 #[derive(Clone, Debug)]
 struct Last {
     value: Option<Value>,
+    /// Since when it has been so, by its source's clock.
     source_ms: u64,
+    /// When its source last said so, by ours.
+    confirmed_ms: u64,
     cause: Cause,
     quality: Quality,
+    /// Whether the clock of the source time is one to go by.
+    is_timed: bool,
     seen: u32,
     sent: u32,
+    changed: u32,
+    confirmed: u32,
 }
 
 impl Last {
     fn said(&self) -> Said<'_> {
-        let Last { value, quality, cause, source_ms, .. } = self;
-        Said { value: value.as_ref(), quality: *quality, cause: *cause, source_ms: *source_ms }
+        let Last { value, quality, cause, source_ms, confirmed_ms, is_timed, .. } = self;
+        let confirmed_ms = Some(*confirmed_ms).filter(|confirmed| *confirmed > *source_ms && value.is_some());
+        let (value, quality, cause, source_ms) = (value.as_ref(), *quality, *cause, *source_ms);
+        Said { value, quality, cause, source_ms, confirmed_ms, is_timed: *is_timed }
     }
 }
 
@@ -82,6 +94,8 @@ pub struct FieldLine {
     name: Arc<str>,
     points: Arc<[PointPlan]>,
     machines: Vec<MachineId>,
+    /// Whether source times are those of this gateway's own clock.
+    is_own_clock: bool,
     /// Whether the control loop sees any of its points.
     has_roles: bool,
     heartbeat: Duration,
@@ -103,12 +117,24 @@ impl FieldLine {
     pub fn new(plan: &LinePlan, wires: FieldWires) -> FieldLine {
         let now = Instant::now();
         let (source_ms, cause) = (wall_clock_ms(), Cause::NotReadYet);
-        let never = Last { value: None, quality: Quality::Bad, cause, source_ms, seen: 0, sent: 0 };
+        let never = Last {
+            value: None,
+            source_ms,
+            confirmed_ms: source_ms,
+            cause,
+            quality: Quality::Bad,
+            is_timed: clock::is_trusted(source_ms),
+            seen: 0,
+            sent: 0,
+            changed: 0,
+            confirmed: 0,
+        };
         let publish = wires.publish.clone();
         let line = FieldLine {
             name: plan.name.clone(),
             points: plan.points.clone(),
             machines: plan.machines.clone(),
+            is_own_clock: matches!(plan.driver, DriverPlan::Modbus(_)),
             has_roles: plan.points.iter().any(|p| p.role != Role::Telemetry),
             heartbeat: plan.heartbeat,
             start: now,
@@ -145,10 +171,12 @@ impl FieldLine {
     }
 
     /// Takes one reading over; a sample is made when value or quality changed, or nothing was sent for too long.
-    fn take(&mut self, reading: &mut Reading, now: u32, resend: u32) {
+    fn take(&mut self, reading: &mut Reading, (now, wall_ms): (u32, u64), resend: u32) {
         let n = reading.point.0 as usize;
         let (Some(point), Some(last)) = (self.points.get(n), self.last.get_mut(n)) else { return };
         let other = |now: &Value| !last.value.as_ref().is_some_and(|then| same_within(then, now, point.deadband));
+        // The source says that there is none: then the last one does not stand.
+        let is_none = reading.value.is_none() && reading.cause.says_there_is_none();
         let changed =
             last.quality != reading.quality || last.cause != reading.cause || reading.value.as_ref().is_some_and(other);
         if last.quality != reading.quality {
@@ -158,11 +186,19 @@ impl FieldLine {
         // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said. Only a server that
         // gives the status itself says since when it is so (OPC 10000-4, 7.11.3); and where there never was a value, its time is none.
         let is_servers = matches!(reading.cause, Cause::Status(_) | Cause::Found(_));
-        if changed && (reading.value.is_some() || is_servers || last.value.is_none()) {
+        if changed && (reading.value.is_some() || is_none || is_servers || last.value.is_none()) {
             last.source_ms = reading.source_ms;
+            last.is_timed =
+                clock::is_plausible(reading.source_ms) && (!self.is_own_clock || clock::is_trusted(reading.source_ms));
         }
-        if changed && reading.value.is_some() {
+        if changed && (reading.value.is_some() || is_none) {
+            (last.confirmed_ms, last.changed) = (reading.source_ms, now);
             last.value.clone_from(&reading.value);
+        } else if reading.value.is_some() {
+            last.confirmed_ms = wall_ms;
+        }
+        if reading.value.is_some() || is_none {
+            last.confirmed = now;
         }
         (last.quality, last.cause, last.seen) = (reading.quality, reading.cause, now);
         if changed || now.wrapping_sub(last.sent) >= resend {
@@ -240,7 +276,7 @@ fn ms_of(d: Duration) -> u32 {
 impl LineSink for FieldLine {
     fn readings(&mut self, report: PollReport, readings: &mut Vec<Reading>) {
         let (now, resend) = (self.now_ms(), ms_of(self.wires.resend));
-        let clock = self.wires.clock.now();
+        let (clock, wall_ms) = (self.wires.clock.now(), wall_clock_ms());
         // The oldest reply of the poll is as old as the poll is long.
         let at = Millis(clock.0.saturating_sub(u64::from(ms_of(report.took))));
         let stats = self.wires.stats.clone();
@@ -250,6 +286,7 @@ impl LineSink for FieldLine {
             stats.polls.fetch_add(1, Relaxed);
             stats.poll.record_ns(u64::try_from(report.took.as_nanos()).unwrap_or(u64::MAX));
         }
+        readings.iter_mut().for_each(Reading::without_infinities);
         let bad = readings.iter().filter(|r| r.quality == Quality::Bad).count();
         stats.bad_readings.fetch_add(bad as u64, Relaxed);
         if let Some(device) = stats.devices.get(report.device) {
@@ -262,11 +299,11 @@ impl LineSink for FieldLine {
         }
         if report.alive {
             for last in self.last.iter_mut().filter(|l| l.quality == Quality::Good) {
-                last.seen = now;
+                (last.seen, last.confirmed, last.confirmed_ms) = (now, now, wall_ms);
             }
         }
         for reading in readings.iter_mut() {
-            self.take(reading, now, resend);
+            self.take(reading, (now, wall_ms), resend);
         }
         if self.has_roles {
             self.show_the_core(readings, at);

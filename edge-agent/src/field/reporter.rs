@@ -1,13 +1,13 @@
 //! From points to records: one value a message, or what changed in one poll of a device. The text is written once, when the readings
 //! come; no value is allocated on its own.
 
+use crate::clock::run_ms;
 use crate::config::{DevicePlan, Payload, PointPlan};
 use crate::telemetry::Spool;
 use crate::telemetry::payload::{self, DeviceMessage, Encoding, Said};
 use crate::telemetry::sparkplug::Hub;
 use crate::telemetry::sparkplug::hub::push_reading;
 use crate::telemetry::spool::{Kind, Records, STREAMS};
-use device_drivers::value::wall_clock_ms;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -77,7 +77,7 @@ impl Reporter {
             Payload::Tag => {
                 let Some(device) = self.devices.get(point.device as usize) else { return };
                 let topic = [&*device.topic.0, &*point.tag, &*device.topic.1];
-                self.records.push((stream, encoding.kind()), &topic, (wall_clock_ms(), 1), |out| {
+                self.records.push((stream, encoding.kind()), &topic, (run_ms(), 1), |out| {
                     payload::one(out, encoding, stream, &said)
                 });
             }
@@ -135,7 +135,7 @@ impl Reporter {
         let Some(device) = self.devices.get(self.device as usize) else { return };
         let (encoding, topic) = (publish.encoding, [&*device.topic.0, &*device.topic.1]);
         for (stream, (readings, count)) in STREAMS.into_iter().zip(&mut self.readings).filter(|(_, r)| r.1 > 0) {
-            let stamp = (wall_clock_ms(), std::mem::take(count));
+            let stamp = (run_ms(), std::mem::take(count));
             self.records.push((stream, Kind::Sparkplug), &[&*device.name], stamp, |out| {
                 out.extend_from_slice(readings);
                 0
@@ -143,7 +143,7 @@ impl Reporter {
             readings.clear();
         }
         for (stream, message) in STREAMS.into_iter().zip(&mut self.messages).filter(|(_, m)| !m.is_empty()) {
-            let stamp = (wall_clock_ms(), message.count);
+            let stamp = (run_ms(), message.count);
             self.records.push((stream, encoding.kind()), &topic, stamp, |out| message.close(encoding, out));
         }
     }
@@ -205,7 +205,7 @@ mod tests {
                 let value = Value::Uint(n.into());
                 let (quality, cause) =
                     if n % 7 == 0 { (Quality::Bad, Cause::Stale) } else { (Quality::Good, Cause::None) };
-                let said = Said { value: Some(&value), quality, cause, source_ms: 1000 + u64::from(n % 3) };
+                let said = Said { value: Some(&value), quality, cause, source_ms: 1000 + u64::from(n % 3), confirmed_ms: None, is_timed: true };
                 reporter.report(&point(0, &format!("a-tag-of-some-length-{n}")), said);
             }
             reporter.deliver();
@@ -244,7 +244,8 @@ mod tests {
         };
         let mut reporter = Reporter::new(Some(publish), vec![device("a"), device("b")].into());
         let one = Value::Single(21.5);
-        let good = Said { value: Some(&one), quality: Quality::Good, cause: Cause::None, source_ms: 1000 };
+        let (quality, cause, source_ms, confirmed_ms) = (Quality::Good, Cause::None, 1000, None);
+        let good = Said { value: Some(&one), quality, cause, source_ms, confirmed_ms, is_timed: true };
         reporter.report(&point(0, "t-1"), good);
         reporter.report(&point(0, "t-2"), good);
         reporter.report(&PointPlan { stream: Stream::High, ..point(0, "alarm") }, good);

@@ -88,6 +88,61 @@ fn row(value: f64, quality: &str, time: &str) -> (f64, String, String) {
     (value, quality.into(), time.into())
 }
 
+/// Everything that was reported since the last time.
+fn whole(outlet: &mut Outlet) -> Vec<serde_json::Value> {
+    let next = || match outlet.next(Instant::now(), |_, r| Some(String::from_utf8_lossy(r.payload).into_owned())) {
+        Next::Record(_, payload) => Some(payload),
+        _ => None,
+    };
+    let json = |payload: String| {
+        let text = payload.replace("\"sequence\":,", "\"sequence\":0,").replace("\"sequence\":}", "\"sequence\":0}");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    };
+    std::iter::from_fn(next).map(json).collect()
+}
+
+/// A deadband and a value that goes away: null, bad, the reason, said once; and back although the value is the same as before.
+#[test]
+fn a_source_that_says_that_it_has_no_value_takes_the_last_one_away() {
+    let absent = |cause| Reading { value: None, quality: Quality::Bad, cause, ..good(0.0, 2000) };
+    let rows = [
+        (good(f64::NAN, 2000), Cause::NotFinite),
+        (good(f64::INFINITY, 2000), Cause::NotFinite),
+        (Reading { value: Some(Value::Single(f32::NEG_INFINITY)), ..good(0.0, 2000) }, Cause::NotFinite),
+        (absent(Cause::NotAvailable), Cause::NotAvailable),
+        (absent(Cause::NoText), Cause::NoText),
+    ];
+    for (reading, cause) in rows {
+        let (mut line, mut outlet) = line(0.5, LONG, LONG);
+        let mut all = vec![good(5.0, 1000), reading.clone(), reading.clone(), reading, good(5.0, 3000)];
+        all.iter_mut().for_each(|r| line.readings(PollReport::default(), &mut vec![r.clone()]));
+        let told = whole(&mut outlet);
+        let row = |n: usize| (told[n]["value"].clone(), told[n]["quality"].clone(), told[n]["source_time"].clone());
+        let time = |s: u8| serde_json::Value::from(format!("1970-01-01T00:00:0{s}.000Z"));
+        assert_eq!(told.len(), 3, "{cause:?}: {told:?}");
+        assert_eq!(row(0), (5.into(), "good".into(), time(1)));
+        assert_eq!(row(1), (serde_json::Value::Null, "bad".into(), time(2)));
+        assert_eq!(told[1]["cause"], cause.to_string());
+        assert_eq!(row(2), (5.into(), "good".into(), time(3)), "{cause:?}");
+    }
+}
+
+#[test]
+fn what_does_not_change_says_when_it_was_confirmed_and_what_is_not_read_any_more_does_not() {
+    let (mut line, mut outlet) = line(0.0, LONG, Duration::ZERO);
+    let bad = Reading { value: None, quality: Quality::Bad, cause: Cause::NoAnswer, ..good(0.0, 9000) };
+    for reading in [good(20.0, 1000), good(20.0, 2000), bad.clone(), bad] {
+        line.readings(PollReport::default(), &mut vec![reading]);
+    }
+    let told = whole(&mut outlet);
+    assert_eq!(told.len(), 4);
+    assert!(told.iter().all(|m| m["source_time"] == "1970-01-01T00:00:01.000Z"), "{told:?}");
+    assert!(told[0].get("confirmed_time").is_none(), "it has only just come to be: {told:?}");
+    let confirmed = told[1]["confirmed_time"].as_str().expect("the second reading has said so again");
+    assert!(confirmed > "2020", "by our own clock: {confirmed}");
+    assert!(told[2..].iter().all(|m| m["confirmed_time"] == confirmed), "nobody has confirmed it since: {told:?}");
+}
+
 const LONG: Duration = Duration::from_secs(3600);
 
 #[test]

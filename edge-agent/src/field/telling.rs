@@ -12,7 +12,7 @@ impl FieldLine {
     /// Says once per link and cause that a device refuses points: the line is up, and yet something is wrong.
     pub(super) fn tell_refusals(&mut self, readings: &[Reading]) {
         let refused = |c: Cause| {
-            matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType | Cause::Found(_) | Cause::BadReply)
+            matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType | Cause::NoText | Cause::Found(_) | Cause::BadReply)
         };
         for first in readings.iter().filter(|r| r.quality == Quality::Bad && refused(r.cause)) {
             if self.told.contains(&first.cause) || self.told.len() >= TOLD_MAX {

@@ -4,6 +4,7 @@
 use super::FieldLine;
 use control_core::image::Quality;
 use device_drivers::value::{Cause, Value};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait for one line; a page asks once a second.
@@ -33,8 +34,14 @@ pub struct PointSeen {
     pub quality: Quality,
     /// Why not further.
     pub cause: Cause,
-    /// When it was true at its source, milliseconds since 1970.
+    /// Since when it has been so at its source, milliseconds since 1970.
     pub source_ms: u64,
+    /// When its source last said so, milliseconds since 1970.
+    pub confirmed_ms: u64,
+    /// Whether the clock of the source time is one to go by.
+    pub is_timed: bool,
+    /// How long ago it became what it is, and how long ago its source said so last, by no clock that is ever set.
+    pub ages: [Duration; 2],
 }
 
 impl FieldLine {
@@ -54,8 +61,12 @@ impl FieldLine {
 
     fn seen(&self, point: u32) -> Option<PointSeen> {
         let last = self.last.get(point as usize)?;
-        let (value, cause) = (last.value.clone(), last.cause);
-        Some(PointSeen { point, value, quality: last.quality, cause, source_ms: last.source_ms })
+        let now = self.now_ms();
+        let age = |since: u32| Duration::from_millis(now.wrapping_sub(since).into());
+        let (value, cause, quality, source_ms) = (last.value.clone(), last.cause, last.quality, last.source_ms);
+        let (confirmed_ms, is_timed, ages) =
+            (last.confirmed_ms, last.is_timed, [last.changed, last.confirmed].map(age));
+        Some(PointSeen { point, value, quality, cause, source_ms, confirmed_ms, is_timed, ages })
     }
 }
 

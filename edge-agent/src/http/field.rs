@@ -7,12 +7,12 @@ use crate::board::stamp;
 use crate::config::{DevicePlan, LinePlan, Meaning, PointPlan};
 use crate::field::view::{Look, LookSender, PointSeen};
 use crate::live::frames::{self, LineView};
-use crate::telemetry::payload::{json_value, quality_name};
+use crate::telemetry::payload::{UNTRUSTED, json_value, quality_name};
 use arc_swap::ArcSwap;
 use axum::Json;
 use axum::extract::State;
 use control_core::image::Quality;
-use device_drivers::value::{Cause, wall_clock_ms};
+use device_drivers::value::Cause;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,10 +78,17 @@ pub(super) struct TagView {
     /// Why not further.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
-    /// When it was true at its source, RFC 3339.
+    /// Since when it has been so at its source, RFC 3339.
     source_time: String,
-    /// Since then, seconds.
+    /// When its source last said so, RFC 3339.
+    confirmed_time: String,
+    /// Since it was last confirmed, seconds: small while somebody reads it, whether it changes or not.
     age_s: f64,
+    /// Since it last changed, seconds, as far as this run knows.
+    unchanged_s: f64,
+    /// `untrusted`: nobody has set the clock of its source time yet, or it has gone back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<&'static str>,
     /// Whether it may be written, and from what to what.
     #[serde(skip_serializing_if = "Option::is_none")]
     write: Option<WriteRange>,
@@ -176,6 +183,11 @@ impl IndexedLine {
         IndexedLine { name, devices, points, looks }
     }
 
+    /// Its devices and points.
+    pub(crate) fn parts(&self) -> (&[DevicePlan], &[PointPlan]) {
+        (&self.devices, &self.points)
+    }
+
     fn tag(&self, point: u32) -> String {
         let Some(p) = self.points.get(point as usize) else { return String::new() };
         let device = self.devices.get(p.device as usize).map_or("?", |d| &*d.name);
@@ -202,8 +214,22 @@ impl IndexedLine {
         let (line, tag, meaning) = (self.name.to_string(), self.tag(point), MeaningView::of(plan));
         let Some(seen) = seen else {
             let cause = Some("the line does not answer right now".into());
-            let (value, source_time) = (serde_json::Value::Null, stamp(0));
-            return TagView { line, tag, value, quality: "bad", cause, source_time, age_s: 0.0, write, meaning };
+            let (value, source_time, confirmed_time) = (serde_json::Value::Null, stamp(0), stamp(0));
+            let (quality, age_s, unchanged_s, clock) = ("bad", 0.0, 0.0, None);
+            return TagView {
+                line,
+                tag,
+                value,
+                quality,
+                cause,
+                source_time,
+                confirmed_time,
+                age_s,
+                unchanged_s,
+                clock,
+                write,
+                meaning,
+            };
         };
         let mut text = Vec::new();
         json_value(&mut text, seen.value.as_ref());
@@ -214,7 +240,10 @@ impl IndexedLine {
             quality: quality_name(seen.quality),
             cause: (seen.quality != Quality::Good || seen.cause != Cause::None).then(|| seen.cause.to_string()),
             source_time: stamp(seen.source_ms),
-            age_s: wall_clock_ms().saturating_sub(seen.source_ms) as f64 / 1000.0,
+            confirmed_time: stamp(seen.confirmed_ms),
+            age_s: seen.ages[1].as_secs_f64(),
+            unchanged_s: seen.ages[0].as_secs_f64(),
+            clock: (!seen.is_timed).then_some(UNTRUSTED),
             write,
             meaning,
         }

@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use device_drivers::value::wall_clock_ms;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -108,7 +107,7 @@ impl Face {
                 self.live.put(Topic::Field, &frames::field(&self.stages));
             }
             if second && self.live.is_watched(Topic::Orders) {
-                let now = frames::orders(&self.desk, &self.board, wall_clock_ms());
+                let now = frames::orders(&self.desk, &self.board);
                 if somebody_is_new || now != orders {
                     orders = now;
                     self.live.put(Topic::Orders, &orders);

@@ -9,7 +9,6 @@ use crate::live::frames::{self, OrderRow};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use device_drivers::value::wall_clock_ms;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +76,7 @@ pub(super) async fn list(
     Asked(q): Asked<ListQuery>,
 ) -> Json<Vec<OrderRow>> {
     let limit = q.limit.map_or(100, |n| usize::try_from(n).unwrap_or(LIST_MAX)).min(LIST_MAX);
-    Json(frames::rows(&face.board, face.desk.newest(limit, q.state), wall_clock_ms()))
+    Json(frames::rows(&face.board, face.desk.newest(limit, q.state)))
 }
 
 /// An order with its story.
@@ -104,7 +103,7 @@ pub(super) async fn one(
     let Named(id) = id.map_err(|_| no_such())?;
     let order = face.desk.order(id).ok_or_else(no_such)?;
     let story = face.board.story(id).unwrap_or_default().steps;
-    let row = frames::rows(&face.board, vec![order], wall_clock_ms()).pop().ok_or_else(no_such)?;
+    let row = frames::rows(&face.board, vec![order]).pop().ok_or_else(no_such)?;
     Ok(Json(OrderStory { row, story }))
 }
 

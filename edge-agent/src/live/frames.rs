@@ -299,24 +299,24 @@ pub fn has_ended(state: OrderState) -> bool {
     matches!(state, OrderState::Completed | OrderState::Rejected | OrderState::Failed)
 }
 
-/// Orders with their times.
-pub fn rows(board: &Board, orders: Vec<OrderView>, now_ms: u64) -> Vec<OrderRow> {
+/// Orders with their times. None is late because somebody has set the clock.
+pub fn rows(board: &Board, orders: Vec<OrderView>) -> Vec<OrderRow> {
     let times = board.times(orders.iter().map(|o| o.id));
-    let row = |(order, [taken, started, ended]): (OrderView, [Option<u64>; 3])| {
-        let limit = LATE_AFTER.as_millis() as u64;
-        let late = !has_ended(order.state) && taken.is_some_and(|t| now_ms.saturating_sub(t) > limit);
+    let ages = board.ages(orders.iter().map(|o| o.id));
+    let row = |((order, [taken, started, ended]), age): ((OrderView, [Option<u64>; 3]), Option<Duration>)| {
+        let late = !has_ended(order.state) && age.is_some_and(|age| age > LATE_AFTER);
         let [taken, started, ended] = [taken, started, ended].map(|t| t.map(stamp));
         OrderRow { order, taken, started, ended, late }
     };
-    orders.into_iter().zip(times).map(row).collect()
+    orders.into_iter().zip(times).zip(ages).map(row).collect()
 }
 
 /// All orders that have not ended, and the newest of those that have.
-pub fn orders(desk: &Desk, board: &Board, now_ms: u64) -> Vec<OrderRow> {
+pub fn orders(desk: &Desk, board: &Board) -> Vec<OrderRow> {
     let all = desk.newest(crate::desk::HISTORY, None);
     let (ended, mut open): (Vec<_>, Vec<_>) = all.into_iter().partition(|o| has_ended(o.state));
     open.sort_by_key(|o| (is_adopted(o.id), std::cmp::Reverse(o.id)));
     open.truncate(500);
     open.extend(ended.into_iter().take(ENDED));
-    rows(board, open, now_ms)
+    rows(board, open)
 }

@@ -72,7 +72,7 @@ function shownValue(v) {
 function row(t) {
   const write = t.write && may("operator") ? h("button", { class: "do small", "data-tag": t.tag, "aria-label": `Write ${t.tag}`, onclick: () => writeTag(t) }, "Write") : null;
   return h("tr", {}, h("td", {}, t.tag, t.description ? h("div", { class: "faint" }, t.description) : null), h("td", { class: "num", title: range(t) }, h("strong", {}, shownValue(t.value)), t.unit && t.value !== null ? h("span", { class: "soft" }, ` ${t.unit}`) : null), h("td", {}, spark(history.get(t.tag), t.low, t.high)),
-    h("td", {}, h("span", { class: `mark ${QUALITY[t.quality]}` }, t.quality), t.cause ? h("div", { class: "faint" }, t.cause) : null), h("td", {}, t.value === null ? "" : age(t.age_s)), h("td", {}, write));
+    h("td", {}, h("span", { class: `mark ${QUALITY[t.quality]}` }, t.quality), t.cause ? h("div", { class: "faint" }, t.cause) : null), h("td", { title: t.value === null ? undefined : `since ${t.source_time}` }, t.value === null ? "" : age(t.age_s), t.value !== null && t.unchanged_s - t.age_s >= 60 ? h("div", { class: "faint" }, `the same for ${age(t.unchanged_s)}`) : null, t.clock ? h("div", { class: "faint" }, "by a clock nobody has set") : null), h("td", {}, write));
 }
 // What a tag is shown over, where its profile says so: "0 to 16 bar".
 function range(t) {

@@ -6,6 +6,9 @@
 //!                             {"source_time":"..","quality":"bad","cause":"..","values":{"oil":null}}]}
 //! ```
 //!
+//! A value that is said again although it has not changed has `confirmed_time`, when its source last said so; `"clock":"untrusted"` says
+//! that the source time is that of a clock nobody has set. NaN and infinity are no value: null.
+//!
 //! CBOR (RFC 8949) has the same names; times are milliseconds since 1970, `source_time_ms`. The sequence is left open: each function gives
 //! the place where it goes. A record of another stream than `normal` names its stream, since streams count apart.
 
@@ -27,12 +30,19 @@ pub struct Said<'a> {
     pub cause: Cause,
     /// When the value was true at its source, or a server's bad status began to be, milliseconds since 1970 UTC. Never the time of sending.
     pub source_ms: u64,
+    /// When its source said so again, if it has: what does not change and what nobody reads any more are two things.
+    pub confirmed_ms: Option<u64>,
+    /// Whether the clock of the source time is one to go by.
+    pub is_timed: bool,
 }
 
 /// Whether there is more to say of a value than that it is good.
 fn has_cause(quality: Quality, cause: Cause) -> bool {
     quality != Quality::Good || cause != Cause::None
 }
+
+/// What a message says of the clock of its source time when nobody has set it yet, or it has gone back.
+pub const UNTRUSTED: &str = "untrusted";
 
 /// How payloads are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,9 +91,8 @@ pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
         Some(Value::Bool(b)) => write!(out, "{b}"),
         Some(Value::Int(i)) => write!(out, "{i}"),
         Some(Value::Uint(u)) => write!(out, "{u}"),
-        // JSON has no number for what is not finite; the quality says what it is worth.
-        Some(Value::Float(f)) if !f.is_finite() => write!(out, "\"{f}\""),
-        Some(Value::Single(f)) if !f.is_finite() => write!(out, "\"{f}\""),
+        // JSON has no number for what is not finite, and a tag has one type.
+        Some(Value::Float(_) | Value::Single(_)) if !value.is_some_and(Value::is_finite) => out.write_all(b"null"),
         Some(Value::Float(f)) if f.abs() < 1e16 => write!(out, "{f}"),
         Some(Value::Float(f)) => write!(out, "{f:e}"),
         Some(Value::Single(f)) if f.abs() < 1e16 => write!(out, "{f}"),
@@ -120,6 +129,7 @@ fn cbor_value(cbor: &mut Cbor<'_>, value: Option<&Value>) {
         Some(Value::Bool(b)) => cbor.bool(*b),
         Some(Value::Int(i)) => cbor.i64(*i),
         Some(Value::Uint(u)) => cbor.u64(*u),
+        Some(Value::Float(_) | Value::Single(_)) if !value.is_some_and(Value::is_finite) => cbor.null(),
         Some(Value::Float(f)) => cbor.f64(*f),
         Some(Value::Single(f)) => cbor.f32(*f),
         Some(Value::Text(text)) => cbor.str(text),
@@ -148,6 +158,7 @@ pub fn one(out: &mut Vec<u8>, encoding: Encoding, stream: Stream, said: &Said<'_
             let _ = write!(out, ",\"quality\":\"{quality}\",\"source_time\":\"{time}\",\"sequence\":");
             let hole = out.len() - start;
             json_stream(out, stream);
+            json_times(out, said);
             if has_cause(said.quality, said.cause) {
                 let _ = write!(out, ",\"cause\":\"{}\"", said.cause);
             }
@@ -157,10 +168,12 @@ pub fn one(out: &mut Vec<u8>, encoding: Encoding, stream: Stream, said: &Said<'_
         Encoding::Cbor => {
             let bad = has_cause(said.quality, said.cause);
             let mut cbor = Encoder::new(&mut *out);
-            let _ = cbor.map(4 + u64::from(bad) + u64::from(stream != Stream::Normal)).and_then(|c| c.str("value"));
+            let more = u64::from(bad) + u64::from(stream != Stream::Normal) + times(said);
+            let _ = cbor.map(4 + more).and_then(|c| c.str("value"));
             cbor_value(&mut cbor, said.value);
             let _ = cbor.str("quality").and_then(|c| c.str(quality));
             let _ = cbor.str("source_time_ms").and_then(|c| c.u64(said.source_ms));
+            cbor_times(&mut cbor, said);
             cbor_stream(&mut cbor, stream);
             if bad {
                 let _ = cbor.str("cause");
@@ -174,6 +187,30 @@ pub fn one(out: &mut Vec<u8>, encoding: Encoding, stream: Stream, said: &Said<'_
 
 fn cbor_display(cbor: &mut Cbor<'_>, shown: &impl std::fmt::Display) {
     let _ = cbor.str(&shown.to_string());
+}
+
+/// What there is to say of times beside the source time.
+fn json_times(out: &mut Vec<u8>, said: &Said<'_>) {
+    if let Some(confirmed) = said.confirmed_ms {
+        let _ = write!(out, ",\"confirmed_time\":\"{}\"", rfc3339(confirmed));
+    }
+    if !said.is_timed {
+        let _ = write!(out, ",\"clock\":\"{UNTRUSTED}\"");
+    }
+}
+
+/// How many entries that is.
+fn times(said: &Said<'_>) -> u64 {
+    u64::from(said.confirmed_ms.is_some()) + u64::from(!said.is_timed)
+}
+
+fn cbor_times(cbor: &mut Cbor<'_>, said: &Said<'_>) {
+    if let Some(confirmed) = said.confirmed_ms {
+        let _ = cbor.str("confirmed_time_ms").and_then(|c| c.u64(confirmed));
+    }
+    if !said.is_timed {
+        let _ = cbor.str("clock").and_then(|c| c.str(UNTRUSTED));
+    }
 }
 
 fn json_stream(out: &mut Vec<u8>, stream: Stream) {
@@ -191,11 +228,14 @@ fn cbor_stream(cbor: &mut Cbor<'_>, stream: Stream) {
 /// What closing a message of a device adds at most, its sequence included, bytes.
 const CLOSING: usize = 32;
 
-/// The message of a device while it is being written: readings with one source time, quality and cause stand together.
+/// What tags have in common that stand together in the message of a device.
+type Key = (Quality, Cause, u64, Option<u64>, bool);
+
+/// The message of a device while it is being written: readings with the same times, quality and cause stand together.
 #[derive(Debug, Default)]
 pub struct DeviceMessage {
     text: Vec<u8>,
-    open: Option<(Quality, Cause, u64)>,
+    open: Option<Key>,
     hole: usize,
     /// Values in it.
     pub count: u32,
@@ -221,7 +261,7 @@ impl DeviceMessage {
 
     /// Says something of a tag.
     pub fn say(&mut self, encoding: Encoding, stream: Stream, tag: &str, said: &Said<'_>) {
-        let key = (said.quality, said.cause, said.source_ms);
+        let key = (said.quality, said.cause, said.source_ms, said.confirmed_ms, said.is_timed);
         match encoding {
             Encoding::Json => self.say_json(stream, tag, said, key),
             Encoding::Cbor => self.say_cbor(stream, tag, said, key),
@@ -230,7 +270,7 @@ impl DeviceMessage {
         self.count += 1;
     }
 
-    fn say_json(&mut self, stream: Stream, tag: &str, said: &Said<'_>, key: (Quality, Cause, u64)) {
+    fn say_json(&mut self, stream: Stream, tag: &str, said: &Said<'_>, key: Key) {
         let out = &mut self.text;
         if self.count == 0 {
             out.extend_from_slice(b"{\"sequence\":");
@@ -244,6 +284,7 @@ impl DeviceMessage {
             out.push(b',');
         } else {
             let _ = write!(out, "\"source_time\":\"{}\"", rfc3339(said.source_ms));
+            json_times(out, said);
             if has_cause(said.quality, said.cause) {
                 let _ = write!(out, ",\"quality\":\"{}\",\"cause\":\"{}\"", quality_name(said.quality), said.cause);
             }
@@ -254,7 +295,7 @@ impl DeviceMessage {
         json_value(out, said.value);
     }
 
-    fn say_cbor(&mut self, stream: Stream, tag: &str, said: &Said<'_>, key: (Quality, Cause, u64)) {
+    fn say_cbor(&mut self, stream: Stream, tag: &str, said: &Said<'_>, key: Key) {
         let (is_first, is_same) = (self.count == 0, self.open == Some(key));
         let mut cbor = Encoder::new(&mut self.text);
         if is_first {
@@ -267,8 +308,9 @@ impl DeviceMessage {
         }
         if !is_same {
             let bad = has_cause(said.quality, said.cause);
-            let _ = cbor.map(if bad { 4 } else { 2 });
+            let _ = cbor.map(if bad { 4 } else { 2 } + times(said));
             let _ = cbor.str("source_time_ms").and_then(|c| c.u64(said.source_ms));
+            cbor_times(&mut cbor, said);
             if bad {
                 let _ =
                     cbor.str("quality").and_then(|c| c.str(quality_name(said.quality))).and_then(|c| c.str("cause"));
@@ -319,7 +361,8 @@ mod tests {
     use super::*;
 
     fn said(value: Option<&Value>) -> Said<'_> {
-        Said { value, quality: Quality::Good, cause: Cause::None, source_ms: 1_795_386_896_123 }
+        let (quality, source_ms, confirmed_ms) = (Quality::Good, 1_795_386_896_123, None);
+        Said { value, quality, cause: Cause::None, source_ms, confirmed_ms, is_timed: true }
     }
 
     fn json(stream: Stream, said: &Said<'_>) -> serde_json::Value {
@@ -339,8 +382,10 @@ mod tests {
             (Some(Value::Single(0.1)), "0.1"),
             (Some(Value::Float(1e300)), "1e+300"),
             (Some(Value::Text("a\"b".into())), "\"a\\\"b\""),
-            (Some(Value::Float(f64::NAN)), "\"NaN\""),
-            (Some(Value::Float(f64::INFINITY)), "\"inf\""),
+            (Some(Value::Float(f64::NAN)), "null"),
+            (Some(Value::Float(f64::INFINITY)), "null"),
+            (Some(Value::Single(f32::NEG_INFINITY)), "null"),
+            (Some(Value::List([Value::Single(f32::NAN), Value::Single(0.5)].into())), "[null,0.5]"),
             (Some(Value::Words([1, 2].into())), "[1,2]"),
             (
                 Some(Value::List(
@@ -374,6 +419,37 @@ mod tests {
         let overridden = Said { cause: Cause::Status(0x0096_0000), ..said(Some(&value)) };
         let json = json(Stream::Normal, &overridden);
         assert_eq!((&json["quality"], &json["cause"]), (&"good".into(), &"OPC UA GoodLocalOverride".into()));
+    }
+
+    #[test]
+    fn what_is_said_again_says_when_it_was_confirmed_and_a_clock_nobody_has_set_is_named() {
+        let value = Value::Bool(true);
+        let again = Said { confirmed_ms: Some(1_795_386_897_000), is_timed: false, ..said(Some(&value)) };
+        let json = json(Stream::Normal, &again);
+        assert_eq!(
+            (&json["source_time"], &json["confirmed_time"]),
+            (&"2026-11-22T22:34:56.123Z".into(), &"2026-11-22T22:34:57.000Z".into())
+        );
+        assert_eq!(json["clock"], "untrusted");
+        let mut body = Vec::new();
+        let _ = one(&mut body, Encoding::Cbor, Stream::Normal, &again);
+        body.push(7);
+        assert_eq!(
+            minicbor::display(&body).to_string(),
+            "{\"value\": true, \"quality\": \"good\", \"source_time_ms\": 1795386896123, \"confirmed_time_ms\": 1795386897000, \
+             \"clock\": \"untrusted\", \"sequence\": 7}"
+        );
+        let mut message = DeviceMessage::default();
+        message.say(Encoding::Json, Stream::Normal, "a", &said(Some(&value)));
+        message.say(Encoding::Json, Stream::Normal, "b", &again);
+        message.say(Encoding::Json, Stream::Normal, "c", &again);
+        let (mut body, mut whole) = (Vec::new(), Vec::new());
+        let hole = message.close(Encoding::Json, &mut body);
+        with_sequence(&mut whole, Kind::Json, &body, hole, 7);
+        let json: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+        let readings = json["readings"].as_array().unwrap();
+        assert_eq!((readings.len(), &readings[1]["clock"]), (2, &"untrusted".into()), "{json}");
+        assert_eq!(readings[1]["values"], serde_json::json!({"b": true, "c": true}));
     }
 
     #[test]

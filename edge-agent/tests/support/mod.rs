@@ -95,6 +95,54 @@ pub fn installed(name: &str, test: &str) -> Option<PathBuf> {
     found
 }
 
+/// Where npm has installed a package for the tests (`.ci/run` does that), or a clear word that the test is skipped.
+pub fn npm_modules(package: &str, test: &str) -> Option<PathBuf> {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/npm/node_modules");
+    let given = std::env::var_os("NODE_PATH").map(PathBuf::from);
+    let found = [Some(own), given].into_iter().flatten().find(|dir| dir.join(package).is_dir());
+    if found.is_none() {
+        assert!(
+            std::env::var("LIGHTSOUT_PEERS").as_deref() != Ok("require"),
+            "{test} needs npm's {package}, and CI must have it: npm install --prefix target/npm {package}"
+        );
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: npm install --prefix target/npm {package}");
+    }
+    found
+}
+
+/// A clock that a test sets: the wall clock of a program that is started with it (libfaketime). The monotonic one goes on as it does.
+pub struct SteppingClock {
+    file: tempfile::NamedTempFile,
+    library: PathBuf,
+}
+
+impl SteppingClock {
+    /// A clock that shows this, as `@2001-01-01 00:00:00`; or a clear word that the test is skipped.
+    pub fn new(shows: &str, test: &str) -> Option<SteppingClock> {
+        installed("faketime", test)?;
+        let dirs = std::fs::read_dir("/usr/lib").expect("a system").flatten();
+        let library = dirs.map(|dir| dir.path().join("faketime/libfaketime.so.1")).find(|file| file.is_file());
+        let clock = SteppingClock {
+            file: tempfile::NamedTempFile::new().expect("a file"),
+            library: library.expect("beside it"),
+        };
+        clock.set(shows);
+        Some(clock)
+    }
+
+    /// Steps: to an instant (`@2001-01-01 00:00:00`), or so many seconds from the true time (`+0`, `-3600`).
+    pub fn set(&self, shows: &str) {
+        std::fs::write(self.file.path(), format!("{shows}\n")).expect("its file can be written");
+    }
+
+    /// Makes it the clock of a program that is about to be started.
+    pub fn give_to<'a>(&self, command: &'a mut std::process::Command) -> &'a mut std::process::Command {
+        let file = self.file.path();
+        command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_RESET", "1")
+    }
+}
+
 /// A port nobody listens on, and that nobody here is given again: below those the kernel hands out to connections of its own choice, so
 /// that it is still free when it is used.
 pub fn free_port() -> u16 {

@@ -68,6 +68,11 @@ pub struct Broker {
 }
 
 impl MqttPlan {
+    /// Where it is told what tags are to people: this and the device's name.
+    pub fn meta_topic(&self) -> String {
+        format!("{}/meta", self.status_topic.trim_end_matches("/status"))
+    }
+
     /// Where changes of alarms are told: this and the alarm's name.
     pub fn alarm_topic(&self) -> String {
         format!("{}/alarm", self.status_topic.trim_end_matches("/status"))

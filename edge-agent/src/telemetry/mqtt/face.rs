@@ -23,7 +23,7 @@ pub enum Sending {
 
 /// What is said over a connection.
 pub trait Face: Send {
-    /// A connection is about to be made: its last will.
+    /// CONNECT is about to be sent: the last will in it.
     fn will(&mut self) -> Message;
     /// What is to be subscribed to, and whether retained messages are wanted.
     fn subscriptions(&self) -> (Vec<String>, bool);

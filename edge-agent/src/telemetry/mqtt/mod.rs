@@ -225,11 +225,12 @@ impl Mqtt {
         outlet: &mut Outlet,
         stop: &mut watch::Receiver<bool>,
     ) -> (Ended, Option<Past>) {
-        let will = self.face.will();
         let Some(manners) = self.manners.get_mut(nth) else { return (Ended::Stopped, None) };
         let (version, keeps) = manners.hello();
+        let face = &mut self.face;
+        let mut will = || face.will();
         let wire = tokio::select! {
-            wire = connect(&self.plan, broker, (&will, keeps), version) => wire,
+            wire = connect(&self.plan, broker, (&mut will, keeps), version) => wire,
             _ = stop.wait_for(|s| *s) => return (Ended::Stopped, None),
         };
         let wire = match wire {
@@ -288,7 +289,7 @@ impl Mqtt {
 async fn connect(
     plan: &MqttPlan,
     broker: &Broker,
-    (will, keeps): (&Message, bool),
+    (will, keeps): (&mut (dyn FnMut() -> Message + Send), bool),
     version: Version,
 ) -> Result<Wire, Failure> {
     let limit = CONNECT_LIMIT;
@@ -309,7 +310,8 @@ async fn connect(
             client_id: &plan.client_id,
             keep_alive: plan.keep_alive,
             login: login.transpose()?,
-            will,
+            // Not before there is somebody to hear it: a Sparkplug will counts the CONNECT packets that were sent.
+            will: &will(),
             keeps,
         };
         Wire::open(io, hello).await

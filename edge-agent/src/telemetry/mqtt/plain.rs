@@ -13,8 +13,10 @@
 use super::face::{Face, Sending};
 use super::session::Out;
 use super::wire::{Message, Properties, Received};
+use crate::clock::{age_ms, run_ms};
 use crate::commands::Commands;
 use crate::config::plan::MqttPlan;
+use crate::telemetry::meaning::{Meanings, Telling};
 use crate::telemetry::payload::{rfc3339, with_sequence};
 use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Stream};
@@ -30,6 +32,9 @@ pub struct Plain {
     commands: Option<Arc<Commands>>,
     /// When the connection was asked for, milliseconds since 1970 UTC.
     connect_ms: u64,
+    meta_topic: String,
+    meanings: Arc<Meanings>,
+    telling: Telling,
 }
 
 impl Plain {
@@ -41,7 +46,15 @@ impl Plain {
             properties: plan.properties.clone(),
             commands,
             connect_ms: 0,
+            meta_topic: plan.meta_topic(),
+            meanings: Arc::default(),
+            telling: Telling::default(),
         }
+    }
+
+    /// The same, saying what tags are to people.
+    pub fn telling(self, meanings: Arc<Meanings>) -> Plain {
+        Plain { meanings, ..self }
     }
 
     /// `at`: which time it is, and when.
@@ -67,6 +80,7 @@ impl Face for Plain {
 
     fn connected(&mut self, out: &mut Out<'_>) {
         out.say(self.status("online", "connected", ("time", self.connect_ms)));
+        self.telling.begin();
     }
 
     fn sending(&mut self, _stream: Stream, record: &Record<'_>) -> Option<Sending> {
@@ -79,7 +93,7 @@ impl Face for Plain {
         let mut payload = Vec::with_capacity(record.payload.len() + 20);
         with_sequence(&mut payload, record.kind, record.payload, record.hole, record.sequence);
         let expiry_s = self.expiry.map(|expiry| {
-            let age = Duration::from_millis(wall_clock_ms().saturating_sub(record.at_ms));
+            let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
             u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX)
         });
         let user = self.properties.clone();
@@ -93,7 +107,13 @@ impl Face for Plain {
         }
     }
 
-    fn look(&mut self, _out: &mut Out<'_>) {}
+    fn look(&mut self, out: &mut Out<'_>) {
+        for (device, payload) in self.telling.next(&self.meanings) {
+            let properties = Properties { content_type: Some("application/json"), ..Properties::default() };
+            let topic = format!("{}/{device}", self.meta_topic);
+            out.say(Message { topic, payload, retain: true, properties });
+        }
+    }
 
     fn farewell(&mut self) -> (Option<Message>, bool) {
         (Some(self.status("offline", "stopped", ("time", wall_clock_ms()))), false)

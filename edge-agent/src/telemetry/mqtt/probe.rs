@@ -8,12 +8,13 @@ use crate::config::plan::{Broker, MqttPlan};
 /// in `-check`, and nothing is published.
 pub async fn probe(plan: &MqttPlan, broker: &Broker) -> Result<String, String> {
     let plan = MqttPlan { client_id: format!("{}-check", plan.client_id), ..plan.clone() };
-    let will = Message { topic: format!("{}/check", plan.status_topic), ..Message::default() };
-    match connect(&plan, broker, (&will, false), plan.version).await {
+    let topic = format!("{}/check", plan.status_topic);
+    let mut will = || Message { topic: topic.clone(), ..Message::default() };
+    match connect(&plan, broker, (&mut will, false), plan.version).await {
         Ok(wire) => leave(wire).await,
         Err(why) if plan.version == Version::V5 => {
             // One that knows the older version alone answers in it, or hangs up.
-            let older = connect(&plan, broker, (&will, false), Version::V311).await;
+            let older = connect(&plan, broker, (&mut will, false), Version::V311).await;
             let Ok(wire) = older else { return Err(why.to_string()) };
             leave(wire).await;
             if !plan.falls_back {

@@ -17,13 +17,14 @@ const DETAIL_MAX: usize = 200;
 const COUNT: (&str, u64) = ("Alarms/Count", 4);
 const TABLE: (&str, u64) = ("Alarms/Table", 5);
 
+/// `Since` is in milliseconds since 1970, as an Int64: over a DateTime in a cell npm's sparkplug-payload throws the whole birth away.
 const COLUMNS: [(&str, DataType); 9] = [
     ("Alarm", DataType::Text),
     ("Subject", DataType::Text),
     ("Priority", DataType::Text),
     ("State", DataType::Text),
     ("Active", DataType::Boolean),
-    ("Since", DataType::DateTime),
+    ("Since", DataType::Int64),
     ("Detail", DataType::Text),
     ("Means", DataType::Text),
     ("Action", DataType::Text),
@@ -140,7 +141,7 @@ mod tests {
         let kind = |cell: &Cell| match cell.value {
             Some(CellValue::Text(_)) => DataType::Text as u32,
             Some(CellValue::Boolean(_)) => DataType::Boolean as u32,
-            Some(CellValue::Long(_)) => DataType::DateTime as u32,
+            Some(CellValue::Long(_)) => DataType::Int64 as u32,
             _ => 0,
         };
         assert_eq!(set.rows[0].elements.iter().map(kind).collect::<Vec<_>>(), set.types);

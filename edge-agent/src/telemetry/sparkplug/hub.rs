@@ -32,6 +32,8 @@ pub struct Tag {
     pub value: Option<Value>,
     /// The type that births say.
     pub datatype: DataType,
+    /// The configuration says the type: nothing that is read changes it.
+    is_declared: bool,
     quality: u32,
     source_ms: u64,
     was_read: bool,
@@ -96,7 +98,7 @@ impl Device {
             datatype: Some(tag.datatype as u32),
             is_null: tag.value.is_none().then_some(true),
             properties: Some(birth_properties(tag.quality, tag.meaning.as_deref())),
-            value: tag.value.as_ref().map(metric_value),
+            value: tag.value.as_ref().map(|value| metric_value(value, tag.datatype)),
             ..Metric::default()
         };
         self.gather(self.tags.iter().enumerate().map(metric).collect(), true)
@@ -187,8 +189,7 @@ impl Hub {
         let Some(device) = known.devices.get_mut(device) else { return };
         let Some(tag) = device.index.get(tag).copied().and_then(|n| device.tags.get_mut(n)) else { return };
         let mut changed = false;
-        if let Some(value) = said.value {
-            let datatype = DataType::of(value);
+        if let Some(datatype) = said.value.filter(|_| !tag.is_declared).map(DataType::of) {
             changed = tag.born.is_some() && tag.datatype != datatype;
             tag.datatype = datatype;
             if let Some((instance, member)) = device.instance.as_ref().zip(tag.member)
@@ -196,8 +197,9 @@ impl Hub {
             {
                 profile.learn(member, datatype);
             }
-            tag.value = Some(value.clone());
         }
+        // A device that says that it has no value takes the last one away.
+        tag.value = said.value.cloned();
         (tag.quality, tag.source_ms, tag.was_read) = (quality_of(said.quality), said.source_ms, true);
         device.has_changed |= changed;
         let comes = said.quality == Quality::Good && device.alive_since.is_none();
@@ -230,6 +232,7 @@ impl Known {
                 name: p.tag.clone(),
                 value: None,
                 datatype: datatype.unwrap_or(DataType::Double),
+                is_declared: datatype.is_some(),
                 quality: quality::BAD,
                 source_ms: device_drivers::value::wall_clock_ms(),
                 was_read: false,
@@ -263,8 +266,8 @@ fn types(line: &LinePlan) -> Vec<Option<DataType>> {
     let DriverPlan::Modbus(spec) = &line.driver else { return types };
     for point in spec.devices.iter().flat_map(|d| &d.points) {
         if let Some(datatype) = types.get_mut(point.id.0 as usize) {
-            // A type is that of any answer: a device that has 1 in every byte (0 is no month) has a value of every type.
-            *datatype = point.format.decode(&[1; 256]).as_ref().map(DataType::of);
+            let is_bit = point.address.table.is_bits() || point.address.bits.is_some_and(|b| b.count == 1);
+            *datatype = Some(if is_bit { DataType::Boolean } else { DataType::declared(&point.format) });
         }
     }
     types
@@ -346,8 +349,9 @@ pub fn readings(mut bytes: &[u8]) -> impl Iterator<Item = Reading<'_>> {
             1 => Some(Value::Bool(take::<1>(&mut bytes)? == [1])),
             2 => Some(Value::Int(i64::from_le_bytes(take(&mut bytes)?))),
             3 => Some(Value::Uint(u64::from_le_bytes(take(&mut bytes)?))),
-            4 => Some(Value::Float(f64::from_le_bytes(take(&mut bytes)?))),
-            5 => Some(Value::Single(f32::from_le_bytes(take(&mut bytes)?))),
+            // NaN and infinities stand in records of older versions: they are no value.
+            4 => Some(Value::Float(f64::from_le_bytes(take(&mut bytes)?))).filter(Value::is_finite),
+            5 => Some(Value::Single(f32::from_le_bytes(take(&mut bytes)?))).filter(Value::is_finite),
             6 => Some(Value::Text(std::str::from_utf8(take_bytes(&mut bytes)?).ok()?.into())),
             7 => {
                 let words = take_bytes(&mut bytes)?.chunks_exact(2);
@@ -355,6 +359,7 @@ pub fn readings(mut bytes: &[u8]) -> impl Iterator<Item = Reading<'_>> {
             }
             _ => return None,
         };
+        let quality = if value.is_none() && quality == quality::GOOD { quality::BAD } else { quality };
         Some(Reading { tag, source_ms, quality, value })
     })
 }
@@ -392,8 +397,8 @@ mod tests {
         ];
         let mut bytes = Vec::new();
         for (n, value) in values.iter().enumerate() {
-            let said =
-                Said { value: value.as_ref(), quality: Quality::Uncertain, cause: Cause::Stale, source_ms: n as u64 };
+            let (quality, cause, source_ms, confirmed_ms) = (Quality::Uncertain, Cause::Stale, n as u64, None);
+            let said = Said { value: value.as_ref(), quality, cause, source_ms, confirmed_ms, is_timed: true };
             push_reading(&mut bytes, &format!("t{n}"), &said);
         }
         let back: Vec<_> = readings(&bytes).map(|r| (r.tag.to_string(), r.source_ms, r.quality, r.value)).collect();

@@ -300,7 +300,7 @@ impl Node {
                 is_historical: is_historical.then_some(true),
                 is_null: reading.value.is_none().then_some(true),
                 properties: (reading.quality != quality::GOOD).then(|| quality_property(reading.quality)),
-                value: reading.value.as_ref().map(metric_value),
+                value: reading.value.as_ref().map(|value| metric_value(value, tag.datatype)),
                 ..Metric::default()
             });
         }

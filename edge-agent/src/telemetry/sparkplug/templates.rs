@@ -65,10 +65,14 @@ impl Member {
 impl Profile {
     /// The profile of this device.
     pub fn new(line: &LinePlan, device: &DevicePlan, alias: u64, members: Vec<Member>) -> Profile {
-        // A unit is 1 where nothing is said, in the configuration as here; a cell is always said.
-        let default = |v: &ParameterValue| matches!(v, ParameterValue::Int(_)).then_some(ParameterValue::Int(1));
+        // A unit is 1 where nothing is said, in the configuration as here; a cell is always said. Both have a default: the most used decoder
+        // for JavaScript (npm sparkplug-payload) throws the whole birth away over a parameter without a value.
+        let default = |v: ParameterValue| match v {
+            ParameterValue::Text(_) => ParameterValue::Text(String::new()),
+            _ => ParameterValue::Long(1),
+        };
         let parameters = parameters(line, device).into_iter();
-        let parameters = parameters.map(|p| Parameter { value: p.value.as_ref().and_then(default), ..p }).collect();
+        let parameters = parameters.map(|p| Parameter { value: p.value.map(default), ..p }).collect();
         Profile { name: device.profile.clone(), alias, members, parameters, has_changed: false }
     }
 
@@ -168,7 +172,8 @@ fn parameters(line: &LinePlan, device: &DevicePlan) -> Vec<Parameter> {
     };
     let cell = parameter("Cell", DataType::Text, ParameterValue::Text(device.cell.to_string()));
     let is_modbus = matches!(line.driver, DriverPlan::Modbus(_));
-    let unit = is_modbus.then(|| parameter("Unit", DataType::UInt8, ParameterValue::Int(device.unit.into())));
+    // An Int64, small as it is: of the integers this is the only one that every decoder reads in a parameter.
+    let unit = is_modbus.then(|| parameter("Unit", DataType::Int64, ParameterValue::Long(device.unit.into())));
     [cell].into_iter().chain(unit).collect()
 }
 

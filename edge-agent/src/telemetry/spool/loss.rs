@@ -180,7 +180,7 @@ impl Spool {
         record::push(&mut out, Kind::Loss, &[&self.options.loss_topic], (now, 0), |out| {
             let start = out.len();
             say(out);
-            let time = crate::telemetry::payload::rfc3339(now);
+            let time = crate::telemetry::payload::rfc3339(device_drivers::value::wall_clock_ms());
             let _ = write!(out, ",\"time\":\"{time}\",\"stream\":\"{}\",\"sequence\":", Stream::High.name());
             let hole = out.len() - start;
             out.push(b'}');

@@ -174,7 +174,7 @@ impl Spool {
             wake: Condvar::new(),
             bell: Notify::new(),
             stats,
-            wall: device_drivers::value::wall_clock_ms,
+            wall: crate::clock::run_ms,
         };
         {
             let mut state = lock(&spool.state);

@@ -113,7 +113,7 @@ impl Spool {
         let now = (self.wall)();
         let age = u64::try_from(self.options.age_max.as_millis()).unwrap_or(u64::MAX);
         for stream in STREAMS {
-            let too_old = |s: &Segment| s.span_ms.1 > 0 && s.span_ms.1.saturating_add(age) < now;
+            let too_old = |s: &Segment| s.span_ms.1 > 0 && crate::clock::age_ms(s.span_ms.1, now) > age;
             loop {
                 let old = lock(&self.state).lane(stream).segments.front().copied().filter(too_old);
                 let (Some(old), Some(writer)) = (old, writers.get_mut(stream.index())) else { break };
