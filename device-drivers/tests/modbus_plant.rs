@@ -44,7 +44,7 @@ async fn a_shuttle_is_commanded_over_modbus_and_its_load_is_seen_to_move() {
     config.listen.modbus.set_port(0);
     config.listen.opcua.set_port(0);
     let dir = tempfile::tempdir().unwrap();
-    let keep = Keep { state: None, pki_dir: Some(dir.path().join("server")) };
+    let keep = Keep { pki_dir: Some(dir.path().join("server")), ..Keep::default() };
     let sim = Sim::start(config, 7, 1, keep).await.unwrap();
     let (bay, load) = {
         let plant = sim.plant.lock();

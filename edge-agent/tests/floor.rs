@@ -69,7 +69,8 @@ async fn loads_come_out_of_the_rack_go_through_the_cell_and_back_and_every_sampl
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plant_that_is_gone_for_five_seconds_is_bad_then_good_again_and_orders_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let keep = Keep { state: Some(dir.path().join("state.json")), pki_dir: Some(dir.path().join("pki")) };
+    let keep =
+        Keep { state: Some(dir.path().join("state.json")), pki_dir: Some(dir.path().join("pki")), ..Keep::default() };
     let sim = Sim::start(support::demo_plant(), 3, 1, keep.clone()).await.unwrap();
     let addresses = sim.addresses;
     let agent = Agent::start(support::demo_plan(addresses, support::free_port())).await.unwrap();

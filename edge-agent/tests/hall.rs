@@ -102,7 +102,7 @@ async fn plant_and_plan(dir: &Path, floor: &str, agent: &str, loads: u16) -> (Si
     plant.listen.opcua.set_port(0);
     plant.speed = 3.0;
     plant.watchdog_s = 2.0; // a busy machine is no fault of the plant
-    let keep = Keep { state: None, pki_dir: Some(dir.join("pki")) };
+    let keep = Keep { pki_dir: Some(dir.join("pki")), ..Keep::default() };
     let sim = Sim::start(plant, 5, 1, keep).await.unwrap();
 
     std::fs::write(dir.join("agent.toml"), agent).unwrap();

@@ -53,6 +53,9 @@ pub(crate) struct BankArgs {
     /// OPC UA: how many variables
     #[arg(long, default_value_t = 5000, requires = "opcua")]
     variables: u16,
+    /// OPC UA: how many more that can be written, W.0, W.1, ..
+    #[arg(long, default_value_t = 10, requires = "opcua")]
+    writable: u16,
     /// OPC UA: how often the variables change
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration, requires = "opcua")]
     period: Duration,
@@ -140,6 +143,7 @@ async fn run_opcua(args: BankArgs, faults: FaultScript) -> Result<(), String> {
     let bank = opcua_bank::serve(OpcuaBankConfig {
         listen: SocketAddr::new(args.listen, args.port.unwrap_or(4840)),
         variables: args.variables,
+        writable: args.writable,
         period: args.period,
         secure: args.secure,
         trust_all: args.trust_all,

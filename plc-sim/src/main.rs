@@ -32,6 +32,15 @@ enum Command {
         /// Keep the loads here, as a controller's retentive memory does, and go on from there after a restart
         #[arg(long)]
         state: Option<PathBuf>,
+        /// OPC UA: endpoints with security beside the one without
+        #[arg(long)]
+        secure: bool,
+        /// OPC UA: trust any client certificate
+        #[arg(long, requires = "secure")]
+        trust_all: bool,
+        /// OPC UA: keys and certificates, made once if they are not there
+        #[arg(long)]
+        pki_dir: Option<PathBuf>,
         /// Print the report at the end as one JSON object
         #[arg(long)]
         report_json: bool,
@@ -41,7 +50,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The server's complaint that it has no certificate is true and meant: this simulation offers no security.
+    // The server's complaint that it has no certificate is true and meant: by itself this simulation offers no security.
     // And whoever only looks whether the port is open (`check --connect`) is nobody to complain of.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new("info,opcua_server=error,opcua_server::session::controller=off,opcua_core=off,opcua_crypto=off,opcua_types=off")
@@ -60,7 +69,9 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match command {
-            Command::Run { plant, seed, state, report_json } => run(plant, seed, state, report_json).await,
+            Command::Run { plant, seed, state, secure, trust_all, pki_dir, report_json } => {
+                run(plant, seed, Keep { state, pki_dir, secure, trust_all }, report_json).await
+            }
             Command::Bank(args) => bank_command::run(args).await,
         }
     });
@@ -75,11 +86,11 @@ fn fail(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(path: PathBuf, seed: u64, state: Option<PathBuf>, report_json: bool) -> Result<(), String> {
+async fn run(path: PathBuf, seed: u64, keep: Keep, report_json: bool) -> Result<(), String> {
     let config = PlantConfig::load(&path)?;
     // A controller's boot counter is retentive; the clock does as well, as long as two starts lie a second apart.
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| (d.as_secs() & 0xFFFF) as u16);
-    let sim = Sim::start(config, seed, boot, Keep { state, pki_dir: None }).await?;
+    let sim = Sim::start(config, seed, boot, keep).await?;
     let end = told_to_end()?;
     println!("aisles, hall, robots  modbus-tcp://{}", sim.addresses.modbus);
     println!(

@@ -52,7 +52,7 @@ pub async fn start_plant(seed: u64) -> Sim {
 /// Starts a plant.
 pub async fn start(plant: PlantConfig, seed: u64) -> Sim {
     let pki_dir = Some(std::env::temp_dir().join("lightsout-test-pki"));
-    Sim::start(plant, seed, 1, Keep { state: None, pki_dir }).await.expect("the plant starts")
+    Sim::start(plant, seed, 1, Keep { pki_dir, ..Keep::default() }).await.expect("the plant starts")
 }
 
 /// The agent of the small demo, pointed at these peers, serving HTTP on a free port.

@@ -3,6 +3,8 @@
 pub mod modbus;
 pub mod opcua;
 pub mod opcua_bank;
+mod opcua_front;
+mod opcua_security;
 
 use crate::config::PlantConfig;
 use crate::plant::{Plant, Truth};
@@ -61,6 +63,10 @@ pub struct Keep {
     pub state: Option<PathBuf>,
     /// Keys and certificates of the OPC UA server.
     pub pki_dir: Option<PathBuf>,
+    /// Endpoints with security beside the one without.
+    pub secure: bool,
+    /// Whether any client certificate will do; otherwise it must be in `trusted/` of the PKI folder.
+    pub trust_all: bool,
 }
 
 impl Sim {
@@ -84,7 +90,7 @@ impl Sim {
         };
         let (modbus, modbus_at) = bind(listen.modbus).await?;
         let (opcua, opcua_at) = bind(listen.opcua).await?;
-        let cell = opcua::serve(plant.clone(), opcua, opcua_at, keep.pki_dir)?;
+        let cell = opcua::serve(plant.clone(), opcua, opcua_at, &keep)?;
         let tasks = vec![
             tokio::spawn(step_forever(plant.clone(), keep.state)),
             tokio::spawn(modbus::serve(plant.clone(), modbus)),

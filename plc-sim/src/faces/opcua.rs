@@ -2,18 +2,17 @@
 //! as a whole; beside them stand a PackML-like state, the program number, counters and a few process values that move.
 //! The folder of the station `cell-1` is `Cell-1`, its status block `Cell-1.StatusBlock`.
 
-use super::SharedPlant;
+use super::opcua_security::endpoints;
+use super::{Keep, SharedPlant, opcua_front};
 use control_core::units::MachineId;
 use device_drivers::block::{COMMAND_WORDS, command};
-use opcua::crypto::SecurityPolicy;
 use opcua::server::address_space::{AccessLevel, Variable};
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, SubscriptionCache};
-use opcua::types::{DataTypeId, DataValue, MessageSecurityMode, NodeId, StatusCode, Variant};
+use opcua::types::{DataTypeId, DataValue, NodeId, StatusCode, Variant};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -50,7 +49,7 @@ pub fn serve(
     plant: SharedPlant,
     listener: TcpListener,
     at: SocketAddr,
-    pki_dir: Option<PathBuf>,
+    keep: &Keep,
 ) -> Result<impl Future<Output = ()> + Send + 'static, String> {
     let users = [ANONYMOUS_USER_TOKEN_ID.to_string()];
     let mut builder = ServerBuilder::new()
@@ -60,15 +59,18 @@ pub fn serve(
         .host(at.ip().to_string())
         .port(at.port())
         .discovery_urls(vec![format!("opc.tcp://{at}/")])
-        .create_sample_keypair(false)
-        .pki_dir(pki_dir.unwrap_or_else(|| std::env::temp_dir().join("lightsout-plc-sim-pki")))
+        .create_sample_keypair(keep.secure)
+        .trust_client_certs(keep.trust_all)
+        .pki_dir(keep.pki_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("lightsout-plc-sim-pki")))
         .diagnostics_enabled(false)
         .subscription_poll_interval_ms(20)
-        .add_endpoint("none", ServerEndpoint::new("/", SecurityPolicy::None, MessageSecurityMode::None, &users))
         .with_node_manager(simple_node_manager(
             NamespaceMetadata { namespace_uri: NAMESPACE.into(), ..NamespaceMetadata::default() },
             "cell",
         ));
+    for (name, policy, mode) in endpoints(keep.secure) {
+        builder = builder.add_endpoint(name, ServerEndpoint::new("/", policy, mode, &users));
+    }
     builder.limits_mut().subscriptions.min_publishing_interval_ms = 50.0;
     builder.limits_mut().subscriptions.min_sampling_interval_ms = 20.0;
 
@@ -79,9 +81,8 @@ pub fn serve(
     let subscriptions = handle.subscriptions().clone();
     Ok(async move {
         // The handle lives as long as the server does: dropping it stops the server.
-        let _handle = handle;
         tokio::select! {
-            _ = server.run_with(listener) => {}
+            _ = opcua_front::serve(server, &handle, listener) => {}
             () = update_forever(plant, manager, subscriptions, cells) => {}
         }
     })

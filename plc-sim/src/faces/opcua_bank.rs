@@ -1,4 +1,5 @@
-//! A bank on OPC UA: `V.0`, `V.1`, .. of one server, each a `Double` that moves at every tick (see [`crate::bank::signal`]).
+//! A bank on OPC UA: `V.0`, `V.1`, .. of one server, each a `Double` that moves at every tick (see [`crate::bank::signal`]), and beside
+//! them `W.0`, `W.1`, .., which are what they were last written.
 //!
 //! ```text
 //!   script ──> Mode (down? limits? drops so far?) ──changed──> the server ends and another starts on the same port
@@ -9,14 +10,15 @@
 //! Limits of a running server cannot be changed, so a fault that needs others starts the server anew; between two servers the port
 //! stays open, and clients that connect meanwhile wait. Only `restart` leaves it closed.
 
+use super::opcua_front;
+use super::opcua_security::endpoints;
 use crate::bank::signal::{self, Beat, RATE_MIN};
 use crate::bank::{FaultScript, Kind};
-use opcua::crypto::SecurityPolicy;
-use opcua::server::address_space::Variable;
+use opcua::server::address_space::{AccessLevel, Variable};
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua::server::{ANONYMOUS_USER_TOKEN_ID, Server, ServerBuilder, ServerEndpoint, ServerHandle, ServerUserToken};
-use opcua::types::{DataTypeId, DataValue, MessageSecurityMode, NodeId, StatusCode, Variant};
+use opcua::types::{DataTypeId, DataValue, NodeId, StatusCode, Variant};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Namespace of the variables; their identifiers are `V.0`, `V.1`, ..
+/// Namespace of the variables; their identifiers are `V.0`, `V.1`, .., and `W.0`, `W.1`, .. of those that can be written.
 pub const NAMESPACE: &str = "urn:lightsout:plc-sim:bank";
 /// The server's application URI, also in its certificate. It is a namespace too, so it must not be [`NAMESPACE`].
 pub const APPLICATION_URI: &str = "urn:lightsout:plc-sim";
@@ -43,6 +45,8 @@ pub struct OpcuaBankConfig {
     pub listen: SocketAddr,
     /// How many variables.
     pub variables: u16,
+    /// How many more that can be written.
+    pub writable: u16,
     /// How often all of them change.
     pub period: Duration,
     /// Endpoints with security beside the one without.
@@ -64,6 +68,7 @@ impl Default for OpcuaBankConfig {
         OpcuaBankConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             variables: 100,
+            writable: 0,
             period: Duration::from_secs(1),
             secure: false,
             trust_all: false,
@@ -272,7 +277,7 @@ impl Keeper {
     async fn run(&mut self, built: Built, listener: TcpListener, mode: Mode) {
         self.starts.fetch_add(1, Ordering::Relaxed);
         let Built { server, handle, manager, nodes } = built;
-        let mut server = Box::pin(server.run_with(listener));
+        let mut server = Box::pin(opcua_front::serve(server, &handle, listener));
         let update = update_forever(self.beat, self.changes.clone(), &handle, manager, &nodes);
         tokio::select! {
             _ = &mut server => return,
@@ -366,18 +371,8 @@ fn build(
     let manager = handle.node_managers().get_of_type::<SimpleNodeManager>().ok_or("no node manager")?;
     let namespace = handle.get_namespace_index(NAMESPACE).ok_or("no namespace")?;
     let nodes = add_nodes(&manager, namespace, config.variables, tick);
+    add_writable(&manager, namespace, config.writable);
     Ok(Built { server, handle, manager, nodes })
-}
-
-fn endpoints(secure: bool) -> Vec<(String, SecurityPolicy, MessageSecurityMode)> {
-    let mut all = vec![("none".to_string(), SecurityPolicy::None, MessageSecurityMode::None)];
-    let policies =
-        [SecurityPolicy::Basic256Sha256, SecurityPolicy::Aes128Sha256RsaOaep, SecurityPolicy::Aes256Sha256RsaPss];
-    for policy in policies.into_iter().filter(|_| secure) {
-        all.push((format!("{policy}-sign"), policy, MessageSecurityMode::Sign));
-        all.push((format!("{policy}-encrypt"), policy, MessageSecurityMode::SignAndEncrypt));
-    }
-    all
 }
 
 /// Generous, except where a fault asks for less. A notification of more than 2000 values becomes too long for common clients.
@@ -408,6 +403,21 @@ fn add_nodes(manager: &Arc<SimpleNodeManager>, namespace: u16, variables: u16, t
     });
     space.add_variables(all.collect(), &folder);
     nodes
+}
+
+/// Variables that are what they were last written; a server that is started anew forgets it.
+fn add_writable(manager: &SimpleNodeManager, namespace: u16, count: u16) {
+    let access = AccessLevel::CURRENT_READ | AccessLevel::CURRENT_WRITE;
+    let all = (0..count).map(|n| {
+        let name = format!("W.{n}");
+        let mut variable = Variable::new(&NodeId::new(namespace, name.as_str()), name.as_str(), name.as_str(), 0f64);
+        variable.set_data_type(DataTypeId::Double);
+        variable.set_access_level(access);
+        variable.set_user_access_level(access);
+        variable
+    });
+    let space = manager.address_space();
+    space.write().add_variables(all.collect(), &NodeId::new(namespace, "Bank"));
 }
 
 /// Shows each tick's values when it begins, and the same again when the script turns.
