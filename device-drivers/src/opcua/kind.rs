@@ -315,7 +315,7 @@ mod tests {
         let words = Value::Words([7, 8].into());
         assert_eq!(Kind::new(T::UInt16, Shape::Row).variant(&words), Ok(Variant::from(vec![7u16, 8])));
 
-        let table = Array::new_multi(T::Int32, (1..=6).map(Variant::Int32).collect::<Vec<_>>(), vec![2, 3]).unwrap();
+        let table = Array::new_multi(T::Int32, (1..=6).map(Variant::Int32).collect::<Vec<_>>(), vec![2u32, 3]).unwrap();
         let table = Variant::Array(Box::new(table));
         let kind = Kind::of(&table).unwrap();
         assert_eq!(kind.variant(&list(&[ints(1, 3), ints(4, 6)])), Ok(table));

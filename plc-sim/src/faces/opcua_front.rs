@@ -140,7 +140,7 @@ mod tests {
         let body = [&ACTIVATED[..], &[7; 8], &[1, 0, 0, 0], &[0; 4], &[0], &(-1i32).to_le_bytes(), &[0, 0, 0]].concat();
         let rest = [&[9u8; 16][..], &body, &length.to_le_bytes(), nonce, &[0xFF; 8]].concat();
         let size = (HEADER + rest.len()) as u32;
-        [b"MSGF", &size.to_le_bytes()[..], &rest].concat()
+        [&b"MSGF"[..], &size.to_le_bytes(), &rest].concat()
     }
 
     #[test]
