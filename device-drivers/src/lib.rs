@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`value`] | what a reading is |
 //! | [`block`] | the register map of command and status blocks, and their codec |
+//! | [`files`] | whose the files are that outlive the process |
 //! | [`driver`] | the trait every protocol implements, and which errors end a link |
 //! | [`mod@dial`] | the way to a host that may have several addresses |
 //! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
@@ -20,6 +21,7 @@
 pub mod block;
 pub mod dial;
 pub mod driver;
+pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod line;

@@ -23,11 +23,12 @@ use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, RobotWatch, Stages};
 use crate::scene::{Floor, Source};
+use crate::state::{self, StateWatch};
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
 use crate::telemetry::payload::rfc3339;
 use crate::telemetry::sparkplug::{FIRST_DEVICE_ALIAS, Hub, Node};
-use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
+use crate::telemetry::spool::{CannotOpen, Kind, Records, SpoolHandle, SpoolOptions, Stream, VOLATILE_MAX};
 use crate::telemetry::{self, Spool};
 use crate::traffic::{self, Files, Recorder};
 use control_core::event::RunState;
@@ -75,7 +76,8 @@ impl Agent {
     /// The same, with a floor of somebody else's to draw: for tests of the page.
     pub async fn start_with(plan: Plan, other_floor: Option<Arc<dyn Source>>) -> Result<Agent, String> {
         let clock = Clock::new();
-        let (access, first) = Access::open(plan.access.clone())?;
+        let (access, first) = Access::start(plan.access.clone())?;
+        let mut unusable = Vec::new();
         let seed = fastrand::u64(..);
         let listener =
             TcpListener::bind(plan.listen).await.map_err(|e| format!("cannot listen on {}: {e}", plan.listen))?;
@@ -88,9 +90,13 @@ impl Agent {
         let certificates = Certificates::of(&plan);
         let (has_floor, kept) = (plan.floor.is_some(), plan.floor.is_some() && plan.is_kept);
         let reserve = plan.mqtt.as_ref().map_or(0, |m| m.spool.reserve);
-        let (ledger, known) = match kept {
-            true => Ledger::open(&plan.state_dir.join("orders"), reserve).map(|(l, known)| (Some(l), known))?,
-            false => Default::default(),
+        let (ledger, known) = match kept.then(|| Ledger::open(&plan.state_dir.join("orders"), reserve)) {
+            Some(Ok((ledger, known))) => (Some(ledger), known),
+            Some(Err(why)) => {
+                unusable.push(("orders", format!("{why}; no order is taken")));
+                (Some(Ledger::closed()), Default::default())
+            }
+            None => Default::default(),
         };
         let interrupted = known.interrupted.clone();
         if !interrupted.is_empty() {
@@ -98,7 +104,7 @@ impl Agent {
         }
         let desk = Desk::with(request_tx, names.groups(), ledger, known);
         let mqtt_stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
-        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats)?;
+        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats, &mut unusable)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());
         let sizes = floor_plan
@@ -150,10 +156,18 @@ impl Agent {
             None => Default::default(),
         };
         let robots = Arc::new(RobotWatch::new(floor_plan, stage.clone(), shown));
-        let (audit, known) = match plan.is_kept {
-            true => Audit::open(&plan.state_dir)?,
-            false => (Audit::none(), Vec::new()),
+        let (audit, known) = match plan.is_kept.then(|| Audit::open(&plan.state_dir)) {
+            Some(Ok(opened)) => opened,
+            Some(Err(why)) => {
+                unusable.push(("commands", format!("{why}; what is commanded is in the log only")));
+                (Audit::none(), Vec::new())
+            }
+            None => (Audit::none(), Vec::new()),
         };
+        unusable.iter().for_each(|(_, why)| tracing::error!("{why}"));
+        let spooled = plan.mqtt.as_ref().and_then(|m| m.spool.directory.clone());
+        let kept_in = plan.is_kept.then(|| plan.state_dir.clone());
+        let state = Arc::new(StateWatch::new(kept_in.into_iter().chain(spooled).collect(), unusable));
         let audit = Arc::new(audit);
         let writes = Arc::new(WriteDesk::new(audit.clone(), &known));
         let rest = lines::rest(&plan);
@@ -221,7 +235,8 @@ impl Agent {
             desk: stages.alarms.clone(),
             stages: stages.clone(),
             board: board.clone(),
-            access: plan.access,
+            people: access.clone(),
+            state: state.clone(),
             unproven: plan.floor.map_or_else(Vec::new, |f| f.unproven),
             publishes: plan.mqtt.is_some(),
             wants_realtime: plan.control.realtime.wanted,
@@ -248,6 +263,7 @@ impl Agent {
             tokio::spawn(face.clone().watch_beat()),
             tokio::spawn(certificates.keep_looking()),
             tokio::spawn(clock::watch()),
+            tokio::spawn(tend_state(state, face.clone())),
         ];
         others.extend(telling);
         others.extend(traffic.map(tokio::spawn));
@@ -349,6 +365,21 @@ impl Agent {
     }
 }
 
+/// Looks now and then at what was set aside, and sums up who was refused. A disk that hangs keeps nobody else.
+async fn tend_state(state: Arc<StateWatch>, face: Arc<Face>) {
+    let mut ticks = tokio::time::interval(state::LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let (state, face) = (state.clone(), face.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            state.look();
+            face.access.audit.tend(Instant::now());
+        });
+        let _ = looked.await;
+    }
+}
+
 /// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
 async fn tell_orders((desk, first): (Arc<Desk>, Vec<OrderView>), topic: String, spool: Arc<Spool>) {
     let (mut changes, mut records, mut first) = (desk.changes(), Records::default(), first.into_iter());
@@ -413,9 +444,10 @@ fn start_spool(
     mqtt: Option<&MqttPlan>,
     lines: &[LinePlan],
     stats: &MqttStats,
+    unusable: &mut Vec<(&'static str, String)>,
 ) -> Result<(SpoolHandle, Option<Publish>), String> {
     let Some(plan) = mqtt else {
-        return Ok((Spool::start(None, SpoolOptions::new(0, ""))?, None));
+        return Ok((Spool::start(None, SpoolOptions::new(0, "")).map_err(|e| e.to_string())?, None));
     };
     let options = SpoolOptions {
         capacity: plan.spool.capacity,
@@ -423,7 +455,16 @@ fn start_spool(
         retention: plan.spool.retention,
         loss_topic: plan.loss_topic.clone(),
     };
-    let handle = Spool::start(plan.spool.directory.as_deref(), options)?;
+    let in_memory = SpoolOptions { capacity: options.capacity.min(VOLATILE_MAX as u64), ..options.clone() };
+    let handle = match Spool::start(plan.spool.directory.as_deref(), options) {
+        // Telemetry never keeps control from starting.
+        Err(why @ CannotOpen::Disk(..)) => {
+            unusable.push(("spool", format!("{why} What waits for the broker is in memory")));
+            Spool::start(None, in_memory)
+        }
+        other => other,
+    };
+    let handle = handle.map_err(|e| e.to_string())?;
     let (payload, encoding) = (plan.payload, plan.encoding);
     let hub = plan.sparkplug.as_ref().map(|s| Hub::new(lines, FIRST_DEVICE_ALIAS, s.templates));
     let message_max = stats.message_max.clone();

@@ -9,8 +9,9 @@
 //! An order that was under way is not begun again by itself: where its load is now only the plant knows, and half of it may be done. The
 //! same key after a restart is still the same order, so nothing that is asked for twice is done twice.
 
-use crate::desk::{HISTORY, OrderState, OrderView};
+use crate::desk::{HISTORY, OrderForm, OrderState, OrderView};
 use crate::telemetry::spool::Journal;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +27,10 @@ pub const RESTARTED: &str = "the gateway ended while it was under way; see where
 /// What is written down of orders.
 #[derive(Clone)]
 pub struct Ledger {
-    journal: Arc<Journal>,
+    /// `None`: it cannot be opened, and takes nothing.
+    journal: Option<Arc<Journal>>,
+    /// Entries that this version does not understand: a newer one may.
+    foreign: Arc<[Vec<u8>]>,
     is_compacting: Arc<AtomicBool>,
 }
 
@@ -48,32 +52,43 @@ impl Ledger {
 
     /// A ledger in a journal that has these entries.
     pub fn with(journal: Journal, entries: &[Vec<u8>]) -> io::Result<(Ledger, Recalled)> {
-        let recalled = recall(entries);
-        let ledger = Ledger { journal: Arc::new(journal), is_compacting: Arc::default() };
-        ledger.journal.compact(|| recalled.orders.iter().map(line).collect())?;
+        let (recalled, foreign) = recall(entries);
+        journal.compact(|| foreign.iter().cloned().chain(recalled.orders.iter().map(line)).collect())?;
+        let ledger =
+            Ledger { journal: Some(Arc::new(journal)), foreign: foreign.into(), is_compacting: Arc::default() };
         Ok((ledger, recalled))
+    }
+
+    /// A ledger that cannot be opened: control goes on, and orders are refused, because they cannot be written down.
+    pub fn closed() -> Ledger {
+        Ledger { journal: None, foreign: Arc::default(), is_compacting: Arc::default() }
     }
 
     /// Writes an order down. When this returns `Ok` it is durable.
     pub async fn write(&self, order: &OrderView) -> io::Result<()> {
-        self.journal.record(line(order)).await
+        let closed = || io::Error::other("the order journal could not be opened at the start");
+        self.journal.as_ref().ok_or_else(closed)?.record(line(order)).await
     }
 
     /// Writes down what has ended, beside: a crash in this moment makes it an order that was under way.
     pub fn note(&self, ended: Vec<OrderView>) {
-        let journal = self.journal.clone();
+        let Some(journal) = self.journal.clone() else { return };
         tokio::task::spawn_blocking(move || ended.iter().for_each(|order| drop(journal.append(&line(order)))));
     }
 
     /// Begins a new file with what `orders` gives, if the old one has become long.
     pub fn tend(&self, orders: impl FnOnce() -> Vec<OrderView> + Send + 'static) {
-        if self.journal.bytes.load(Relaxed) < FILE_MAX || self.is_compacting.swap(true, Relaxed) {
+        let Some(journal) = self.journal.clone().filter(|j| j.bytes.load(Relaxed) >= FILE_MAX) else { return };
+        if self.is_compacting.swap(true, Relaxed) {
             return;
         }
         let ledger = self.clone();
         tokio::task::spawn_blocking(move || {
             // What is in the file is in the books already: they change first.
-            if let Err(e) = ledger.journal.compact(|| orders().iter().filter(|o| is_kept(o)).map(line).collect()) {
+            let foreign = ledger.foreign.iter().cloned();
+            if let Err(e) =
+                journal.compact(|| foreign.chain(orders().iter().filter(|o| is_kept(o)).map(line)).collect())
+            {
                 tracing::warn!("the order journal cannot be shortened: {e}");
             }
             ledger.is_compacting.store(false, Relaxed);
@@ -81,8 +96,25 @@ impl Ledger {
     }
 }
 
+/// An order as it is written down: with what was asked for under its key.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    order: &'a OrderView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<&'a OrderForm>,
+}
+
+/// As it is read back.
+#[derive(Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    order: OrderView,
+    asked: Option<OrderForm>,
+}
+
 fn line(order: &OrderView) -> Vec<u8> {
-    serde_json::to_vec(order).unwrap_or_default()
+    serde_json::to_vec(&Written { order, asked: order.asked.as_deref() }).unwrap_or_default()
 }
 
 /// A refused order is none, and what the runtime does for itself it does again.
@@ -90,22 +122,30 @@ fn is_kept(order: &OrderView) -> bool {
     order.state != OrderState::Rejected && !order.adopted
 }
 
-fn recall(entries: &[Vec<u8>]) -> Recalled {
-    let mut orders = BTreeMap::new();
+/// What the entries say, and those that are not understood, word for word.
+fn recall(entries: &[Vec<u8>]) -> (Recalled, Vec<Vec<u8>>) {
+    let (mut orders, mut foreign) = (BTreeMap::new(), Vec::new());
     for entry in entries {
-        match serde_json::from_slice::<OrderView>(entry) {
-            Ok(order) => drop(orders.insert(order.id, order)),
-            Err(e) => tracing::warn!("an entry of the order journal is not understood: {e}"),
+        match serde_json::from_slice::<Kept>(entry) {
+            Ok(Kept { order, asked }) => {
+                drop(orders.insert(order.id, OrderView { asked: asked.map(Arc::new), ..order }))
+            }
+            Err(e) => {
+                tracing::warn!("an entry of the order journal is not understood, and is kept as it is: {e}");
+                foreign.push(entry.clone());
+            }
         }
     }
+    // What was refused is none, and pushes nothing out.
+    orders.retain(|_, order| is_kept(order));
     let mut recalled = Recalled::default();
     let skipped = orders.len().saturating_sub(HISTORY);
-    for mut order in orders.into_values().skip(skipped).filter(is_kept) {
+    for mut order in orders.into_values().skip(skipped) {
         if !matches!(order.state, OrderState::Completed | OrderState::Failed) {
             (order.state, order.reason) = (OrderState::Failed, Some(Cow::Borrowed(RESTARTED)));
             recalled.interrupted.push(order.clone());
         }
         recalled.orders.push(order);
     }
-    recalled
+    (recalled, foreign)
 }

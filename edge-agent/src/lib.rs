@@ -26,9 +26,11 @@
 //! | [`scene`] | what the floor looks like |
 //! | [`traffic`] | where every mobile robot was, and when |
 //! | [`access`] | who may do what, and who has done what |
+//! | [`state`] | the state folder: how its files are made, and what becomes of damaged ones |
 //! | [`lines`] | the lines that run, and reload by difference |
 //! | [`live`] | what pages see, encoded once for all of them |
 //! | [`http`] | the API and the page |
+//! | [`plain`] | text from outside, made harmless for the log and a terminal |
 //! | [`cli`] | the command line; [`browse`] and [`pki`] are two of its commands |
 //!
 //! How to use it, connect it, tune it and keep it: [`handbook`], which is the README.
@@ -48,6 +50,8 @@ pub mod control;
 pub mod desk;
 pub mod field;
 pub mod forecast;
+#[doc(hidden)]
+pub mod fuzzing;
 #[doc = include_str!("../../README.md")]
 pub mod handbook {}
 pub mod http;
@@ -56,7 +60,9 @@ pub mod lines;
 pub mod live;
 pub mod metrics;
 pub mod pki;
+pub mod plain;
 pub mod scene;
+pub mod state;
 pub mod telemetry;
 pub mod traffic;
 

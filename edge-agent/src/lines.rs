@@ -11,7 +11,6 @@
 //! Whatever is not a line (gateway, control, broker, floor) is wired at the start and needs a restart; so do lines that carry machines,
 //! because the control thread knows them, and all lines of a Sparkplug node, because its births name every tag.
 
-use crate::access::replace;
 use crate::alarms::AlarmDesk;
 use crate::certificates::Certificates;
 use crate::clock::Clock;
@@ -278,7 +277,8 @@ impl Reloader {
     fn keep(&self) {
         let (Some(dir), Some(_)) = (&self.keep_in, &self.file) else { return };
         let good = self.good.lock().unwrap_or_else(std::sync::PoisonError::into_inner).to_json();
-        let kept = good.map_err(std::io::Error::from).and_then(|text| replace(&dir.join(LAST_GOOD), &text));
+        let kept =
+            good.map_err(std::io::Error::from).and_then(|text| crate::state::replace(&dir.join(LAST_GOOD), &text));
         if let Err(why) = kept {
             tracing::warn!("the configuration cannot be kept as the last good one: {why}");
         }

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::config;
+use crate::plain;
 use clap::{Args, Subcommand};
 use device_drivers::opcua::pki::{Certificate, Pki, Place, RevocationList};
 use std::fmt::Write;
@@ -86,7 +87,7 @@ fn line(certificate: &Certificate) -> String {
         None => "no application URI",
     };
     let (from, until) = &certificate.valid;
-    plain(&format!("{}  {}  {uri}  valid {from} to {until}", certificate.thumbprint, certificate.subject))
+    plain::line(&format!("{}  {}  {uri}  valid {from} to {until}", certificate.thumbprint, certificate.subject))
 }
 
 /// The last second that can be shown: that of the year 9999.
@@ -103,7 +104,7 @@ fn list_line(list: &RevocationList) -> String {
         Some(due) => format!("; the next is due {:.10}", humantime::format_rfc3339_seconds(due).to_string()),
         None => String::new(),
     };
-    plain(&format!("{} has revoked {count}{next}", list.issuer))
+    plain::line(&format!("{} has revoked {count}{next}", list.issuer))
 }
 
 fn table(all: &[(Place, Certificate)], (lists, unreadable): (Vec<RevocationList>, Option<String>)) -> String {
@@ -128,9 +129,4 @@ fn table(all: &[(Place, Certificate)], (lists, unreadable): (Vec<RevocationList>
     }
     text.pop();
     text
-}
-
-/// What a stranger has written into a certificate shall not steer a terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

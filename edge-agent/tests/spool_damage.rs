@@ -379,11 +379,11 @@ fn the_journal_gives_back_what_was_appended_and_survives_a_crash_between_any_two
 }
 
 #[test]
-fn two_gateways_cannot_use_one_spool_and_a_newer_format_is_left_alone() {
+fn two_gateways_cannot_use_one_spool_and_a_newer_format_is_set_aside_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let first = Spool::start(Some(dir.path()), options()).unwrap();
     append(&first.spool, Stream::Normal, 1..5);
-    let why = Spool::start(Some(dir.path()), options()).unwrap_err();
+    let why = Spool::start(Some(dir.path()), options()).unwrap_err().to_string();
     assert!(why.contains("another gateway uses it"), "{why}");
     first.stop();
 
@@ -394,9 +394,12 @@ fn two_gateways_cannot_use_one_spool_and_a_newer_format_is_left_alone() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[6] = 9;
     std::fs::write(&path, &bytes).unwrap();
-    let why = Spool::start(Some(dir.path()), options()).unwrap_err();
-    assert!(why.contains("newer version"), "{why}");
-    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing was changed");
+    let handle = Spool::start(Some(dir.path()), options()).unwrap();
+    let aside = edge_agent::state::aside_of(&path).expect("it is set aside");
+    assert_eq!((std::fs::read(&aside).unwrap(), path.exists()), (bytes, false), "nothing was changed");
+    let (came, told) = drain(&handle.spool);
+    assert!(came.is_empty(), "{came:?}");
+    assert_eq!(told, (1..5).collect(), "what was in it is told as lost");
 }
 
 #[test]

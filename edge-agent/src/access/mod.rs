@@ -20,7 +20,6 @@ mod store;
 
 pub use audit::{Audit, Entry};
 pub(crate) use neighbour::Neighbour;
-pub(crate) use store::replace;
 pub use store::{Store, StoreError, User};
 
 use misses::Misses;
@@ -165,7 +164,18 @@ impl Access {
     /// Opens the users of a gateway. With nobody in it, returns the one-time token that makes the first admin.
     pub fn open(plan: AccessPlan) -> Result<(Arc<Access>, Option<String>), String> {
         let store = Store::open(plan.dir.as_deref()).map_err(|e| e.to_string())?;
-        let first = if store.users().is_empty() { Some(secret()?) } else { None };
+        Access::with(plan, store)
+    }
+
+    /// The same for a gateway that starts: users that cannot be read cannot sign in, and nobody becomes the first admin by that.
+    pub fn start(plan: AccessPlan) -> Result<(Arc<Access>, Option<String>), String> {
+        let store = Store::start(plan.dir.as_deref());
+        Access::with(plan, store)
+    }
+
+    fn with(plan: AccessPlan, store: Store) -> Result<(Arc<Access>, Option<String>), String> {
+        let is_new = store.users().is_empty() && store.trouble().is_none();
+        let first = if is_new { Some(secret()?) } else { None };
         let audit = Audit::open(plan.dir.as_deref());
         let access = Access {
             plan,
@@ -177,6 +187,11 @@ impl Access {
             audit,
         };
         Ok((Arc::new(access), first))
+    }
+
+    /// Why nobody can sign in, if something is wrong with the users.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.store).fresh().trouble().map(String::from)
     }
 
     /// What the configuration says.

@@ -1,9 +1,15 @@
 //! Users and API tokens in one small file, replaced whole.
+//!
+//! ```text
+//!   users.json ──sound, 0600──> in force         missing ──> nobody yet
+//!              ──others may read it, or we may not──> nobody signs in, until somebody mends that: looked at again whenever it changes
+//!              ──damaged──> set aside; nobody signs in before `edge-agent user add` has made a new one
+//! ```
 
-use super::{Role, digest};
+use super::{Role, digest, lock};
+use crate::state;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -58,30 +64,75 @@ pub enum StoreError {
     /// There is none.
     #[error("there is no `{0}`")]
     Unknown(String),
+    /// The file is no book of users.
+    #[error("{0}")]
+    Damaged(String),
     /// Everything else.
     #[error("{0}")]
     Other(String),
 }
+
+/// When a file was changed, in content, mode or owner, and which file it is.
+type Stamp = (i64, i64, u64, u32);
 
 /// Users and tokens.
 #[derive(Debug)]
 pub struct Store {
     path: Option<PathBuf>,
     book: Book,
-    seen: Option<(SystemTime, u64)>,
+    seen: Option<Stamp>,
+    /// Why nobody can sign in.
+    trouble: Option<String>,
 }
 
 impl Store {
     /// Reads the file of a state folder. It has to be ours alone: what others can write, others could sign in with.
     pub fn open(dir: Option<&Path>) -> Result<Store, StoreError> {
-        let mut store = Store { path: dir.map(|d| d.join(FILE)), book: Book::default(), seen: None };
+        let mut store = Store::closed(dir);
         store.read()?;
         Ok(store)
     }
 
-    fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    /// The same for a gateway, which starts whatever has become of the file: users that cannot be read cannot sign in, and that is all.
+    pub fn start(dir: Option<&Path>) -> Store {
+        let mut store = Store::closed(dir);
+        let why = match store.read() {
+            Ok(()) => return store.unless_lost(),
+            Err(StoreError::Damaged(why)) => match store.path.as_deref().map(state::set_aside) {
+                Some(Ok(_)) => return store.unless_lost(),
+                Some(Err(e)) => format!("{why} (and it cannot be set aside: {e})"),
+                None => why,
+            },
+            Err(why) => why.to_string(),
+        };
+        tracing::error!("the users cannot be read, and nobody can sign in: {why}");
+        store.seen = store.path.as_deref().and_then(Store::stamp);
+        store.trouble = Some(why);
+        store
+    }
+
+    fn closed(dir: Option<&Path>) -> Store {
+        Store { path: dir.map(|d| d.join(FILE)), book: Book::default(), seen: None, trouble: None }
+    }
+
+    /// Where there is nobody because a file was set aside, whoever reads the log is not made the first admin.
+    fn unless_lost(mut self) -> Store {
+        let aside = self.path.as_deref().filter(|path| !path.exists()).and_then(state::aside_of);
+        self.trouble = aside.map(|aside| {
+            let aside = aside.display();
+            format!("they were damaged and are set aside as {aside}; make them again with edge-agent user add")
+        });
+        self
+    }
+
+    /// Why nobody can sign in, if something is wrong with the file.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn stamp(path: &Path) -> Option<Stamp> {
         let meta = std::fs::metadata(path).ok()?;
-        Some((meta.modified().ok()?, meta.ino()))
+        Some((meta.ctime(), meta.ctime_nsec(), meta.ino(), meta.mode()))
     }
 
     fn read(&mut self) -> Result<(), StoreError> {
@@ -90,15 +141,28 @@ impl Store {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(StoreError::Damaged(format!("{}: {e}", path.display())));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                let text = format!(
+                    "{e}; give it to the gateway's user: chown --reference={} {}",
+                    dir_of(path),
+                    path.display()
+                );
+                return Err(other(text));
+            }
             Err(e) => return Err(other(e.to_string())),
         };
         let meta = std::fs::metadata(path).map_err(|e| other(e.to_string()))?;
         if meta.permissions().mode() & 0o077 != 0 {
             return Err(other("others may read or write it; chmod 600 it, and change the passwords in it".into()));
         }
-        self.book = serde_json::from_str(&text)
-            .map_err(|e| other(format!("{e}; move it away, and make the users again with edge-agent user add")))?;
-        self.seen = Store::stamp(path);
+        self.book = serde_json::from_str(&text).map_err(|e| {
+            let mend = "move it away, and make the users again with edge-agent user add";
+            StoreError::Damaged(format!("{}: {e}; {mend}", path.display()))
+        })?;
+        (self.seen, self.trouble) = (Store::stamp(path), None);
         Ok(())
     }
 
@@ -111,6 +175,7 @@ impl Store {
         {
             self.seen = stamp; // told once
             tracing::error!("the users were changed and cannot be read: {why}; those known before are still in force");
+            self.trouble = Some(why.to_string());
         }
         self
     }
@@ -193,27 +258,22 @@ impl Store {
         let mut book = self.book.clone();
         change(&mut book);
         if let Some(path) = &self.path {
+            // What is there and cannot be read is not written over.
+            if let Some(why) = self.trouble.as_ref().filter(|_| path.exists()) {
+                return Err(StoreError::Other(why.clone()));
+            }
             let text = serde_json::to_string_pretty(&book).map_err(|e| StoreError::Other(e.to_string()))?;
-            replace(path, text.as_bytes())
+            state::replace(path, text.as_bytes())
                 .map_err(|e| StoreError::Other(format!("cannot write {}: {e}", path.display())))?;
-            self.seen = Store::stamp(path);
+            (self.seen, self.trouble) = (Store::stamp(path), None);
         }
         self.book = book;
         Ok(())
     }
 }
 
-/// Replaces a file whole: whoever reads it sees the old one or the new one. 0600, and on the disk when this returns.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir)?;
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&temporary); // of a process of the same number that did not get to its end
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    std::fs::File::open(dir)?.sync_all()
+fn dir_of(path: &Path) -> String {
+    path.parent().unwrap_or(Path::new(".")).display().to_string()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -251,9 +311,38 @@ mod tests {
         let mut theirs = Store::open(Some(dir.path())).unwrap();
         theirs.add("ada", Role::Admin, hash("correct horse").unwrap()).unwrap();
         assert_eq!(ours.fresh().role("ada"), Some(Role::Admin));
-        replace(&dir.path().join(FILE), b"{").unwrap();
+        state::replace(&dir.path().join(FILE), b"{").unwrap();
         assert_eq!(ours.fresh().role("ada"), Some(Role::Admin));
+        assert!(ours.trouble().is_some());
+        assert!(ours.add("bob", Role::Admin, String::new()).is_err(), "what cannot be read is not written over");
         assert!(Store::open(Some(dir.path())).is_err());
+    }
+
+    #[test]
+    fn a_gateway_starts_whatever_has_become_of_its_users_and_nobody_becomes_an_admin_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let mut theirs = Store::open(Some(dir.path())).unwrap();
+        theirs.add("ada", Role::Admin, hash("correct horse").unwrap()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let mut ours = Store::start(Some(dir.path()));
+        assert_eq!((ours.fresh().role("ada"), ours.trouble().is_some()), (None, true));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!((ours.fresh().role("ada"), ours.trouble()), (Some(Role::Admin), None), "mended while it runs");
+
+        for text in ["", "{", "\u{1}", "{\"users\": [], \"newer\": 1}"] {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let ours = Store::start(Some(dir.path()));
+            assert!(ours.trouble().is_some_and(|t| t.contains("edge-agent user add")), "{text}: {:?}", ours.trouble());
+            assert_eq!(std::fs::read_to_string(state::aside_of(&path).unwrap()).unwrap(), text);
+            assert!(Store::start(Some(dir.path())).trouble().is_some(), "the next start knows of it too");
+        }
+        let mut again = Store::start(Some(dir.path()));
+        let mut theirs = Store::open(Some(dir.path())).unwrap();
+        theirs.add("ada", Role::Admin, hash("correct horse").unwrap()).unwrap();
+        assert_eq!((again.fresh().role("ada"), again.trouble()), (Some(Role::Admin), None));
+        assert_eq!(Store::start(Some(dir.path())).trouble(), None);
     }
 
     #[test]

@@ -453,6 +453,51 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "users-unreadable",
+        High,
+        0,
+        (
+            "The users cannot be read: nobody can sign in. Control goes on.",
+            "The alarm names the file and what is wrong with it. Give it back to the gateway (owner of its folder, mode 600), or make the users again with edge-agent user add.",
+        ),
+        |w, raise| {
+            if let Some(why) = &w.no_users {
+                raise("users", why.clone());
+            }
+        },
+    ),
+    row(
+        "state-unusable",
+        High,
+        0,
+        (
+            "A part of the state folder cannot be used, and is done without: control goes on.",
+            "Look at the disk of state_dir and at whose the folder is: edge-agent doctor says what it finds. Then restart the gateway.",
+        ),
+        |w, raise| {
+            for (part, why) in w.state.unusable() {
+                raise(part, why.clone());
+            }
+            if w.audit_fails {
+                raise("audit", "the audit record cannot be written; it goes on in the log".into());
+            }
+        },
+    ),
+    row(
+        "state-damaged",
+        Medium,
+        0,
+        (
+            "A file of the state folder could not be read: it was set aside as it is, and the gateway went on without it.",
+            "Look at the disk, and whether somebody has been at the folder. Keep the file for whoever finds out; the alarm ends when it is moved out of the folder.",
+        ),
+        |w, raise| {
+            for name in w.state.aside() {
+                raise(&name, "set aside".into());
+            }
+        },
+    ),
+    row(
         "spool-filling",
         Medium,
         10,

@@ -1,10 +1,11 @@
 //! What the rows look at, gathered twice a second.
 
 use super::desk::AlarmDesk;
-use crate::access::AccessPlan;
+use crate::access::{Access, AccessPlan};
 use crate::board::Board;
 use crate::metrics::{RobotSeen, Stages};
 use crate::telemetry::watchdog::Watchdog;
+use crate::state::StateWatch;
 use control_core::interlock::Hold;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,11 @@ const LATELY: Duration = Duration::from_secs(300);
 pub struct Watch<'a> {
     pub(crate) stages: &'a Stages,
     pub(crate) access: &'a AccessPlan,
+    /// Why nobody can sign in, if the users cannot be read.
+    pub(crate) no_users: Option<String>,
+    /// Whether the audit record cannot be written.
+    pub(crate) audit_fails: bool,
+    pub(crate) state: &'a StateWatch,
     pub(crate) alive: bool,
     pub(crate) publishes: bool,
     pub(crate) wants_realtime: bool,
@@ -85,7 +91,9 @@ pub struct AlarmWatcher {
     /// What the events add up to.
     pub board: Arc<Board>,
     /// Who may do what.
-    pub access: AccessPlan,
+    pub people: Arc<Access>,
+    /// What is wrong with the state folder.
+    pub state: Arc<StateWatch>,
     /// What of the floor could not be proven, and is driven on all the same.
     pub unproven: Vec<String>,
     /// Whether there is a broker to publish to.
@@ -107,7 +115,10 @@ impl AlarmWatcher {
             delivery.look(&self.stages.spool.stats, &self.stages.mqtt, now);
             let watch = Watch {
                 stages: &self.stages,
-                access: &self.access,
+                access: self.people.plan(),
+                no_users: self.people.trouble(),
+                audit_fails: self.people.audit.is_failing(),
+                state: &self.state,
                 alive: alive(),
                 publishes: self.publishes,
                 wants_realtime: self.wants_realtime,

@@ -25,7 +25,7 @@ pub(super) struct Options {
 
 /// One row.
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     what: &'static str,
     pass: bool,
     found: String,
@@ -34,7 +34,7 @@ struct Finding {
     mend: Option<String>,
 }
 
-fn row(what: &'static str, pass: bool, found: impl Into<String>, mend: &str) -> Finding {
+pub(super) fn row(what: &'static str, pass: bool, found: impl Into<String>, mend: &str) -> Finding {
     Finding { what, pass, found: found.into(), mend: (!pass).then(|| mend.to_string()) }
 }
 
@@ -235,6 +235,7 @@ fn security(plan: Option<&Plan>, file: Option<&Path>) -> Vec<Finding> {
     };
     rows.extend(doors(plan));
     rows.extend(secrets(plan, file));
+    rows.extend(super::named::findings(plan));
     rows
 }
 
@@ -367,7 +368,7 @@ fn secrets(plan: &Plan, file: Option<&Path>) -> Vec<Finding> {
 fn is_secret(path: &Path) -> bool {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     name == "users.json"
-        || name == "audit.jsonl"
+        || name.ends_with(".jsonl")
         || name.contains("password")
         || name.ends_with(".key")
         || path.components().any(|c| c.as_os_str() == "private")

@@ -24,6 +24,7 @@ mod check;
 mod client;
 mod doctor;
 mod look;
+mod named;
 mod order;
 mod proof;
 mod reach;
@@ -33,6 +34,7 @@ mod traffic;
 mod user;
 
 use crate::config::Report;
+use crate::plain;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -188,14 +190,14 @@ pub fn main() -> ExitCode {
     say(done, json)
 }
 
-/// Writes what came of it. Whoever closes the pipe early has seen enough.
+/// Writes what came of it; nothing in it that a peer has said steers the terminal. Whoever closes the pipe early has seen enough.
 fn say(done: Result<Done, Failure>, json: bool) -> ExitCode {
     match done {
         Ok(Done { text, json: value, code }) => {
             let written = if json {
-                writeln!(std::io::stdout(), "{value:#}")
+                writeln!(std::io::stdout(), "{}", plain::json(&value))
             } else {
-                anstream::stdout().write_all(text.as_bytes())
+                anstream::stdout().write_all(plain::terminal(&text).as_bytes())
             };
             let _ = written;
             ExitCode::from(code)
@@ -203,9 +205,9 @@ fn say(done: Result<Done, Failure>, json: bool) -> ExitCode {
         Err(Failure { code, text, json: value }) => {
             if json {
                 let value = value.unwrap_or_else(|| serde_json::json!({ "error": text }));
-                let _ = writeln!(std::io::stdout(), "{value:#}");
+                let _ = writeln!(std::io::stdout(), "{}", plain::json(&value));
             }
-            let _ = writeln!(anstream::stderr(), "{text}");
+            let _ = writeln!(anstream::stderr(), "{}", plain::terminal(&text));
             ExitCode::from(code)
         }
     }
@@ -220,7 +222,7 @@ fn browse(options: &crate::browse::Options) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let said = runtime.block_on(crate::browse::run(options))?;
     // The table may have gone to standard output: what is said about it goes beside.
-    let _ = writeln!(std::io::stderr(), "{said}");
+    let _ = writeln!(std::io::stderr(), "{}", plain::terminal(&said));
     Ok(Done::new(String::new(), serde_json::json!({ "said": said })))
 }
 

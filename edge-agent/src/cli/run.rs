@@ -4,6 +4,7 @@ use super::{Done, Failure, progress};
 use crate::Agent;
 use crate::config::{self, Plan};
 use crate::lines::{self, HEALTHY_WITHIN};
+use crate::plain::OneLine;
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match options.log {
-        LogFormat::Text => subscriber.with_ansi(colour).init(),
+        LogFormat::Text => subscriber.fmt_fields(OneLine).with_ansi(colour).init(),
         LogFormat::Json => subscriber.json().init(),
     }
     let (plan, refused) = match config::load(&options.file) {
@@ -71,7 +72,8 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
 fn fall_back(file: &std::path::Path, report: &config::Report) -> Result<Plan, Failure> {
     let good = std::env::var_os("STATE_DIRECTORY").and_then(|dir| lines::last_good(file, dir.as_ref()));
     let Some(plan) = good else { return Err(Failure::config(report)) };
-    tracing::error!("the configuration is wrong; the last good one is in force: {report}");
+    tracing::error!("the configuration is wrong; the last good one is in force:");
+    report.to_string().lines().for_each(|line| tracing::error!("{line}"));
     Ok(plan)
 }
 

@@ -2,13 +2,14 @@
 
 use super::look::Table;
 use super::{Done, Failure};
-use crate::access::{Access, AccessPlan, Role};
+use crate::access::{Access, Role};
 use crate::config;
 use anstyle::Style;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// What to do with users.
 #[derive(Debug, Subcommand)]
@@ -62,9 +63,23 @@ impl Where {
             );
             return Err(Failure::new(1, text));
         }
-        let plan = AccessPlan { ..plan.access };
-        Access::open(plan).map(|(access, _)| access).map_err(|why| Failure::new(1, why))
+        ours_to_write(plan.access.dir.as_deref().unwrap_or(Path::new("")))?;
+        Access::open(plan.access).map(|(access, _)| access).map_err(|why| Failure::new(1, why))
     }
+}
+
+/// What somebody else makes in the gateway's folder the gateway could not read; what root makes is given to the folder's owner.
+fn ours_to_write(dir: &Path) -> Result<(), Failure> {
+    let (me, Ok(owner)) = (rustix::process::geteuid(), std::fs::metadata(dir).map(|m| m.uid())) else { return Ok(()) };
+    if me.is_root() || me.as_raw() == owner {
+        return Ok(());
+    }
+    let dir = dir.display();
+    let text = format!(
+        "{dir} belongs to the user with number {owner}, and you are {}: run this as that user, or with sudo",
+        me.as_raw()
+    );
+    Err(Failure::new(1, text))
 }
 
 fn failed(why: impl std::fmt::Display) -> Failure {

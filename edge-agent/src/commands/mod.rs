@@ -298,7 +298,7 @@ impl Commands {
             (Ok(form), Some(desk)) => match desk.submit(form, ANSWER_LIMIT).await {
                 Submitted::Order(view) => ("accepted", None, Some(view)),
                 Submitted::Known(view) => ("known", None, Some(view)),
-                Submitted::KeyTaken(view) => ("invalid", Some("the key stands for another order".into()), Some(view)),
+                Submitted::KeyTaken(clash) => ("invalid", Some(clash.to_string()), Some(clash.order)),
                 Submitted::Refused(view) => ("refused", view.reason.as_deref().map(String::from), Some(view)),
                 Submitted::Invalid(why) => ("invalid", Some(why), None),
                 Submitted::Busy => ("busy", Some("too many orders at once; try again in a second".into()), None),

@@ -1,16 +1,20 @@
 //! The books: every order that is remembered, by number and by key, and what events say became of it.
 
 use super::HISTORY;
-use super::form::{KindForm, StopForm};
+use super::form::{CLASS, KindForm, OrderForm, StopForm};
 use super::words::fault_name;
 use control_core::event::{Event, EventKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use tokio::sync::{broadcast, oneshot};
 
-/// Tenants there may be; the first number is that of whoever says nothing.
-const TENANTS_MAX: usize = 255;
+/// Numbers of tenants that have orders; 0 is that of whoever says nothing.
+const TENANTS: RangeInclusive<u16> = 1..=255;
+/// Refused orders that are remembered, of all [`HISTORY`].
+const REFUSED_KEPT: usize = 1000;
 
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
@@ -70,6 +74,31 @@ pub struct OrderView {
     /// The key it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// As it was asked for under its key; of an order that an older version wrote down nobody knows.
+    #[serde(skip)]
+    pub asked: Option<Arc<OrderForm>>,
+}
+
+/// A key that stands for another order than the one that came with it.
+#[derive(Clone, Debug)]
+pub struct Clash {
+    /// The order it stands for.
+    pub order: OrderView,
+    /// What was asked for then, and now: as JSON.
+    pub before: String,
+    /// What was asked for now.
+    pub now: String,
+}
+
+impl std::fmt::Display for Clash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Clash { order, before, now } = self;
+        write!(
+            f,
+            "the key stands for order {}, asked for as {before}; now it came with {now}: give it a new key",
+            order.id
+        )
+    }
 }
 
 pub(super) struct Books {
@@ -78,35 +107,47 @@ pub(super) struct Books {
     pub(super) keys: HashMap<String, u32>,
     pub(super) answers: HashMap<u32, oneshot::Sender<()>>,
     pub(super) next: u32,
-    /// Names of tenants; the number of one is its place, from 1.
-    pub(super) tenants: Vec<String>,
-    pub(super) groups: Groups,
+    /// Tenants that have orders.
+    pub(super) tenants: Numbers,
+    /// Sequence groups that have orders.
+    pub(super) groups: Numbers,
+    /// Orders that were refused, the oldest first.
+    refused: VecDeque<u32>,
 }
 
-/// Sequence groups that have orders, by name: their number, and how many orders.
-#[derive(Default)]
-pub(super) struct Groups {
+/// Names that have orders, which the core knows by number: the number, and how many orders. A name that has none is not in it, so that
+/// nobody fills it with names of orders that were refused.
+pub(super) struct Numbers {
     named: HashMap<String, (u16, usize)>,
+    range: RangeInclusive<u16>,
     next: u16,
 }
 
-impl Groups {
-    /// The number of a group, for one more order.
+impl Numbers {
+    pub(super) fn within(range: RangeInclusive<u16>) -> Numbers {
+        Numbers { named: HashMap::new(), next: *range.start(), range }
+    }
+
+    /// The number of a name, for one more order; none when all are taken.
     pub(super) fn enter(&mut self, name: &str) -> Option<u16> {
         if let Some((number, count)) = self.named.get_mut(name) {
             *count += 1;
             return Some(*number);
         }
-        if self.named.len() >= usize::from(u16::MAX) {
+        if self.named.len() >= self.range.len() {
             return None;
         }
         while self.named.values().any(|(number, _)| *number == self.next) {
-            self.next = self.next.wrapping_add(1);
+            self.next = self.after(self.next);
         }
         let number = self.next;
-        self.next = number.wrapping_add(1);
+        self.next = self.after(number);
         self.named.insert(name.into(), (number, 1));
         Some(number)
+    }
+
+    fn after(&self, number: u16) -> u16 {
+        if number >= *self.range.end() { *self.range.start() } else { number + 1 }
     }
 
     /// One of its orders has ended.
@@ -128,7 +169,7 @@ impl OrderView {
             kind,
             load,
             stops: Vec::new(),
-            class: 1,
+            class: CLASS,
             due: None,
             tenant: None,
             group: None,
@@ -138,23 +179,67 @@ impl OrderView {
             reason: None,
             adopted: false,
             key: None,
+            asked: None,
         }
+    }
+
+    /// Why a form is not what this order was asked for as, if it is not.
+    pub(super) fn clash(&self, form: &OrderForm) -> Option<Clash> {
+        let same = match &self.asked {
+            Some(asked) => asked.asks_the_same(form),
+            None => {
+                let stops = form.stops.as_deref().unwrap_or_default();
+                (self.kind, self.load, &*self.stops) == (form.kind, form.load, stops)
+                    && (&self.tenant, &self.group, self.number, self.after)
+                        == (&form.tenant, &form.group, form.number, form.after)
+            }
+        };
+        let json = |form: &OrderForm| serde_json::to_string(form).unwrap_or_default();
+        let before = || match &self.asked {
+            Some(asked) => json(asked),
+            None => serde_json::to_string(self).unwrap_or_default(),
+        };
+        (!same).then(|| Clash { order: self.clone(), before: before(), now: json(form) })
     }
 }
 
+/// What an order may be given of the numbers that the core knows names by.
+pub(super) struct Entered {
+    pub(super) tenant: u8,
+    pub(super) group: Option<u16>,
+}
+
 impl Books {
-    /// The number of a tenant; whoever says none is number 0.
-    pub(super) fn tenant(&mut self, name: Option<&str>) -> Result<u8, String> {
-        let Some(name) = name else { return Ok(0) };
-        let n = match self.tenants.iter().position(|t| t == name) {
-            Some(n) => n,
-            None if self.tenants.len() < TENANTS_MAX => {
-                self.tenants.push(name.into());
-                self.tenants.len() - 1
-            }
-            None => return Err(format!("tenant: there are {TENANTS_MAX} already")),
+    pub(super) fn new(changes: broadcast::Sender<OrderView>, orders: BTreeMap<u32, OrderView>, next: u32) -> Books {
+        let keys = orders.values().filter_map(|o| Some((o.key.clone()?, o.id))).collect();
+        Books {
+            changes,
+            orders,
+            keys,
+            answers: HashMap::new(),
+            next,
+            tenants: Numbers::within(TENANTS),
+            groups: Numbers::within(0..=u16::MAX),
+            refused: VecDeque::new(),
+        }
+    }
+
+    /// Numbers for one more order of this tenant and this group, for as long as it has not ended; whoever says no tenant is number 0.
+    pub(super) fn enter_names(&mut self, tenant: Option<&str>, group: Option<&str>) -> Result<Entered, String> {
+        let full =
+            |what: &str, n: usize| format!("{what}: {n} have orders under way; try again when one has none left");
+        let number = match tenant {
+            None => 0,
+            Some(name) => self.tenants.enter(name).ok_or_else(|| full("tenant", TENANTS.len()))?,
         };
-        Ok(u8::try_from(n + 1).unwrap_or(u8::MAX))
+        let group = match group.map(|name| self.groups.enter(name)) {
+            Some(None) => {
+                tenant.into_iter().for_each(|name| self.tenants.leave(name));
+                return Err(full("group", self.groups.range.len()));
+            }
+            entered => entered.flatten(),
+        };
+        Ok(Entered { tenant: u8::try_from(number).unwrap_or(u8::MAX), group })
     }
 
     pub(super) fn enter(&mut self, view: OrderView) {
@@ -209,17 +294,33 @@ impl Books {
             // A number that is already in use is refused; the order that has it goes on.
             && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
         {
+            let ends = crate::live::frames::has_ended(state) && !crate::live::frames::has_ended(order.state);
             (order.state, order.reason) = (state, reason.map(Cow::Borrowed));
             let _ = self.changes.send(order.clone());
-            if let Some(group) = order.group.as_ref().filter(|_| crate::live::frames::has_ended(state)) {
-                self.groups.leave(group);
+            if ends {
+                order.group.iter().for_each(|group| self.groups.leave(group));
+                order.tenant.iter().for_each(|tenant| self.tenants.leave(tenant));
             }
             turned = Some(order.clone());
         }
         if state == OrderState::Rejected {
             self.forget_key(id);
+            if turned.is_some() {
+                self.keep_few_refused(id);
+            }
         }
         turned
+    }
+
+    /// Refused orders do not push out those that were done, and their keys with them.
+    fn keep_few_refused(&mut self, id: u32) {
+        self.refused.push_back(id);
+        if self.refused.len() > REFUSED_KEPT
+            && let Some(oldest) = self.refused.pop_front()
+            && self.orders.get(&oldest).is_some_and(|o| o.state == OrderState::Rejected)
+        {
+            self.orders.remove(&oldest);
+        }
     }
 }
 
@@ -229,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_group_has_its_number_for_as_long_as_it_has_orders() {
-        let mut groups = Groups { next: u16::MAX, ..Groups::default() };
+        let mut groups = Numbers { next: u16::MAX, ..Numbers::within(0..=u16::MAX) };
         assert_eq!(
             [groups.enter("a"), groups.enter("b"), groups.enter("a")],
             [Some(u16::MAX), Some(0), Some(u16::MAX)]
@@ -241,5 +342,13 @@ mod tests {
         groups.next = 0;
         assert_eq!(groups.enter("c"), Some(1), "0 is b's");
         assert_eq!(groups.named.len(), 2, "nothing is kept of a group that has ended");
+    }
+
+    #[test]
+    fn numbers_go_round_within_their_range_and_end_where_all_are_taken() {
+        let mut tenants = Numbers::within(1..=2);
+        assert_eq!([tenants.enter("a"), tenants.enter("b"), tenants.enter("c")], [Some(1), Some(2), None]);
+        tenants.leave("a");
+        assert_eq!(tenants.enter("c"), Some(1));
     }
 }

@@ -10,8 +10,12 @@ const KEY_MAX: usize = 64;
 /// The longest a due time may lie ahead, milliseconds: as a number of 32 bits holds it.
 const DUE_MAX_MS: u128 = u32::MAX as u128;
 
+/// Class and program when nothing is said.
+pub(super) const CLASS: u8 = 1;
+const PROGRAM: u16 = 1;
+
 /// An order as it is handed in over HTTP.
-#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderForm {
     /// What is wanted with the load.
@@ -19,37 +23,37 @@ pub struct OrderForm {
     /// Which load: the number on its label, 1 and above.
     pub load: u32,
     /// Program of the robot cell, for `process`; 1 when nothing is said.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<u16>,
     /// Which station, or which of a group of them, for `process`; the first group of the floor when nothing is said.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub station: Option<String>,
     /// Where the load goes one after the other, for `route`: 1 to 4 stops.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stops: Option<Vec<StopForm>>,
     /// 0 rush, 1, 2, 3 bulk; 1 when nothing is said.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<u8>,
     /// How long an order waits for a load that is still to come, seconds; for a store order 600 when nothing is said.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_s: Option<u32>,
     /// When it shall be done: a time as `2026-11-25T14:00:00Z`, or how long from now, as `10m`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<String>,
     /// Whose it is: no tenant can fill the table of orders alone.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Loads of one group leave the rack in the order of their numbers.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// The number within the group.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u16>,
     /// Not begun before this order has ended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u32>,
     /// The same key again is the same order.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
@@ -76,6 +80,27 @@ pub struct StopForm {
     /// Program there; 1 when nothing is said, 0 passes the load through untouched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<u16>,
+}
+
+impl OrderForm {
+    fn wait_s(&self) -> u32 {
+        self.wait_s.unwrap_or(if self.kind == KindForm::Store { WAIT_S } else { 0 })
+    }
+
+    /// With all that counts when nothing is said.
+    fn spelled_out(&self) -> OrderForm {
+        OrderForm {
+            class: Some(self.class.unwrap_or(CLASS)),
+            program: self.program.or((self.kind == KindForm::Process).then_some(PROGRAM)),
+            wait_s: Some(self.wait_s()),
+            ..self.clone()
+        }
+    }
+
+    /// Whether both ask for the same: a key stands for all of it, not for a load alone.
+    pub(super) fn asks_the_same(&self, other: &OrderForm) -> bool {
+        self.spelled_out() == other.spelled_out()
+    }
 }
 
 /// What a form asks for.
@@ -114,11 +139,11 @@ pub(super) fn check(form: &OrderForm, stations: &[String]) -> Result<Checked, St
         KindForm::Retrieve => Stops::RETRIEVE,
         KindForm::Process => {
             let group = form.station.as_ref().map_or(Ok(0), |name| station(name, stations, "station"))?;
-            Stops::process(group, form.program.unwrap_or(1))
+            Stops::process(group, form.program.unwrap_or(PROGRAM))
         }
         KindForm::Route => route(form.stops.as_deref().unwrap_or_default(), stations)?,
     };
-    let wait_s = form.wait_s.unwrap_or(if form.kind == KindForm::Store { WAIT_S } else { 0 });
+    let wait_s = form.wait_s();
     let (due_ms, due) = match &form.due {
         None => (0, None),
         Some(text) => due(text, std::time::SystemTime::now())?,

@@ -14,7 +14,8 @@ mod books;
 mod form;
 mod words;
 
-pub use books::{OrderState, OrderView};
+pub use books::{Clash, OrderState, OrderView};
+use form::CLASS;
 pub use form::{KindForm, OrderForm, StopForm};
 pub use words::{fault_name, hold_text, stray_text};
 
@@ -44,8 +45,8 @@ pub enum Submitted {
     Order(OrderView),
     /// The key is known: this is the order it made.
     Known(OrderView),
-    /// The key is known and stands for another order, this one.
-    KeyTaken(OrderView),
+    /// The key is known and stands for another order.
+    KeyTaken(Box<Clash>),
     /// Refused, with the order as it stands in the books.
     Refused(OrderView),
     /// Not even handed in.
@@ -100,11 +101,8 @@ impl Desk {
     ) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
         let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
-        let key = |o: &OrderView| Some((o.key.clone()?, o.id));
-        let keys = known.orders.iter().filter_map(key).collect();
         let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
-        let (answers, tenants, groups) = Default::default();
-        let books = Mutex::new(Books { changes, orders, keys, answers, next, tenants, groups });
+        let books = Mutex::new(Books::new(changes, orders, next));
         Arc::new(Desk { books, requests: Mutex::new(requests), stations, ledger, busy: AtomicU64::new(0) })
     }
 
@@ -130,30 +128,25 @@ impl Desk {
         let (view, request, answer) = {
             let mut books = lock(&self.books);
             if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
-                let same = (known.kind, known.load) == (form.kind, form.load);
-                return if same { Submitted::Known(known.clone()) } else { Submitted::KeyTaken(known.clone()) };
+                return match known.clash(&form) {
+                    None => Submitted::Known(known.clone()),
+                    Some(clash) => Submitted::KeyTaken(Box::new(clash)),
+                };
             }
             if let Some(after) = form.after.filter(|after| !books.orders.contains_key(after)) {
                 return Submitted::Invalid(format!("after: there is no order {after}"));
             }
-            let tenant = match books.tenant(form.tenant.as_deref()) {
-                Ok(tenant) => tenant,
+            let entered = match books.enter_names(form.tenant.as_deref(), form.group.as_deref()) {
+                Ok(entered) => entered,
                 Err(why) => return Submitted::Invalid(why),
             };
             let id = books.next;
-            let group = match &form.group {
-                None => None,
-                Some(name) => match books.groups.enter(name) {
-                    Some(group) => Some((group, form.number.unwrap_or(0))),
-                    None => return Submitted::Busy,
-                },
-            };
             let request = OrderRequest {
-                class: form.class.unwrap_or(1),
+                class: form.class.unwrap_or(CLASS),
                 due_ms: asked.due_ms,
                 wait_ms: asked.wait_ms,
-                tenant,
-                sequence: group,
+                tenant: entered.tenant,
+                sequence: entered.group.map(|group| (group, form.number.unwrap_or(0))),
                 after: form.after.map(OrderId),
                 ..OrderRequest::new(OrderId(id), asked.load, asked.stops)
             };
@@ -163,7 +156,9 @@ impl Desk {
             if let Some(key) = &form.key {
                 books.keys.insert(key.clone(), id);
             }
+            let words = form.key.is_some().then(|| Arc::new(form.clone()));
             let view = OrderView {
+                asked: words,
                 stops: form.stops.unwrap_or_default(),
                 class: request.class,
                 due: asked.due,

@@ -65,7 +65,7 @@ impl<const ROLE: u8> FromRequestParts<Arc<Face>> for As<ROLE> {
         }
         let needed = Role::ALL.into_iter().find(|r| *r as u8 == ROLE).map_or("", Role::name);
         if parts.method != Method::GET {
-            face.access.audit.note(&who, &format!("{} {}", parts.method, parts.uri.path()), "", "denied");
+            face.access.audit.refuse(&who, &format!("{} {}", parts.method, parts.uri.path()), "", "denied");
         }
         Err(if who.signed_in {
             let has = who.role.map_or("nothing", Role::name);

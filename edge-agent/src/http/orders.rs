@@ -40,9 +40,8 @@ pub(super) async fn submit(
     let done = match face.desk.submit(form, ANSWER_LIMIT).await {
         Submitted::Order(view) => Ok((StatusCode::CREATED, view)),
         Submitted::Known(view) => Ok((StatusCode::OK, view)),
-        Submitted::KeyTaken(view) => {
-            let why = format!("the key stands for order {}, load {}; give a new order a new key", view.id, view.load);
-            Err(Problem::conflict("key-taken", "this key was used for another order", why))
+        Submitted::KeyTaken(clash) => {
+            Err(Problem::conflict("key-taken", "this key was used for another order", clash.to_string()))
         }
         Submitted::Refused(view) => {
             let why = view.reason.as_deref().unwrap_or("refused");

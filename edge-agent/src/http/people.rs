@@ -79,7 +79,10 @@ pub(super) async fn login(
 ) -> Result<Response, Problem> {
     let done = face.access.login(who.from, &name, password).await.map_err(guard::denied);
     who.name = name.as_str().into();
-    face.access.audit.note(&who, "login", "", done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
+    match &done {
+        Ok(_) => face.access.audit.note(&who, "login", "", "done"),
+        Err(why) => face.access.audit.refuse(&who, "login", "", why.detail()),
+    }
     done.map(|(token, role)| session(token, role, is_secure))
 }
 
@@ -90,7 +93,11 @@ pub(super) async fn logout(Anybody(who): Anybody, State(face): State<Arc<Face>>,
     for token in [guard::cookie(&headers), bearer].into_iter().flatten() {
         face.access.logout(token);
     }
-    face.access.audit.note(&who, "logout", "", "done");
+    // Who was not signed in has changed nothing.
+    match who.signed_in {
+        true => face.access.audit.note(&who, "logout", "", "done"),
+        false => face.access.audit.refuse(&who, "logout", "", "was not signed in"),
+    }
     let gone = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response()
 }
@@ -119,7 +126,10 @@ pub(super) async fn setup(
         SetupError::Store(why) => store_problem(&why),
     });
     who.name = name.as_str().into();
-    face.access.audit.note(&who, "setup", "first admin", done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
+    match &done {
+        Ok(_) => face.access.audit.note(&who, "setup", "first admin", "done"),
+        Err(why) => face.access.audit.refuse(&who, "setup", "first admin", why.detail()),
+    }
     done.map(|token| session(token, Role::Admin, is_secure))
 }
 
@@ -129,7 +139,7 @@ fn store_problem(why: &StoreError) -> Problem {
         StoreError::Invalid(_) => Problem::invalid("this cannot be taken", text),
         StoreError::Exists(_) => Problem::conflict("exists", "the name is taken", text),
         StoreError::Unknown(_) => Problem::not_found("no such user or token", &text),
-        StoreError::Other(_) => {
+        StoreError::Damaged(_) | StoreError::Other(_) => {
             let title = "the users cannot be changed";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store", title, text)
         }

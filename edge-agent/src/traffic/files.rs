@@ -3,7 +3,6 @@
 use super::{Entry, Header};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -70,7 +69,7 @@ impl Files {
         let mut text = Vec::new();
         let entries = if self.begins() { all } else { changed };
         if self.begins() {
-            std::fs::create_dir_all(&self.dir)?;
+            crate::state::make_folder(&self.dir)?;
             self.make_room()?;
             self.header.t = entries.first().map_or(self.header.t, |e| e.t);
             (self.header.dropped, self.header.failed) =
@@ -102,7 +101,7 @@ impl Files {
         let time = crate::telemetry::payload::rfc3339(self.header.t).to_string().replace(['-', ':'], "");
         for n in 0..1000 {
             let path = self.dir.join(format!("traffic-{}-{n:03}.jsonl", time.trim_end_matches('Z')));
-            match File::options().append(true).create_new(true).mode(0o600).open(&path) {
+            match crate::state::create_new(&path, File::options().append(true)) {
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {}
                 other => return other.map(|file| (file, path)),
             }

@@ -19,12 +19,13 @@ pub use authority::RevocationList;
 pub use certificate::{Certificate, read};
 
 use super::opening::Keys;
+use crate::files;
 use authority::Word;
 use opcua::crypto::{CertificateStore, KeySize, PrivateKey, SecurityPolicy, X509, X509Data};
 use opcua::types::ByteString;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -86,8 +87,7 @@ impl Pki {
     pub fn open(dir: &Path) -> Result<Pki, String> {
         for place in ["", "trusted", "crl", "rejected", "library/trusted", "library/rejected"] {
             let path = dir.join(place);
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-            made.map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+            files::make_folder(&path, 0o700).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
         }
         let tight = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
         tight.map_err(|e| format!("cannot keep {} from others: {e}", dir.display()))?;
@@ -353,13 +353,14 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// Writes a file as a whole or not at all, with a mode from its first byte on.
+/// Writes a file as a whole or not at all, with a mode from its first byte on, and the owner of its folder.
 fn store(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
     let fail = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
     let dir = path.parent().unwrap_or(path);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    files::make_folder(dir, 0o700).map_err(fail)?;
     let part = dir.join(format!(".part-{}", fastrand::u64(..)));
     let written = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part).and_then(|mut file| {
+        files::hand_over(&file, dir)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)

@@ -112,17 +112,20 @@ pub enum Secret {
 }
 
 impl Secret {
+    /// Where it is; nowhere if systemd hands no credentials over.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Secret::File(path) => Some(path.clone()),
+            Secret::Credential(name) => Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name)),
+        }
+    }
+
     /// Reads it; the text says what to do.
     pub fn read(&self) -> Result<String, String> {
-        let path = match self {
-            Secret::File(path) => path.clone(),
-            Secret::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(dir) => PathBuf::from(dir).join(name),
-                None => {
-                    let what = "systemd hands no credentials over";
-                    return Err(format!("{what}: add `LoadCredential={name}:/path/of/the/file` to the unit"));
-                }
-            },
+        let Some(path) = self.path() else {
+            let Secret::Credential(name) = self else { return Err("there is no file".into()) };
+            let what = "systemd hands no credentials over";
+            return Err(format!("{what}: add `LoadCredential={name}:/path/of/the/file` to the unit"));
         };
         let text = std::fs::read_to_string(&path);
         let text = text.map_err(|e| format!("cannot read the password from {}: {e}", path.display()))?;

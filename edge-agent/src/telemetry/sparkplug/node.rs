@@ -24,7 +24,6 @@ use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, STREAMS, Stream};
 use device_drivers::value::wall_clock_ms;
 use prost::Message as _;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -315,15 +314,15 @@ impl Node {
     /// Remembers bdSeq before anybody hears of it.
     fn remember(&self) {
         let Some(path) = &self.plan.memory else { return };
-        let fresh = path.with_extension("new");
-        let write = || {
-            let mut file = std::fs::File::create(&fresh)?;
-            writeln!(file, "{}", self.bd_seq)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, path)?;
-            path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
-        };
-        if let Err(e) = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| write()) {
+        if let Err(e) = crate::state::replace(
+            path,
+            format!(
+                "{}
+",
+                self.bd_seq
+            )
+            .as_bytes(),
+        ) {
             tracing::warn!("bdSeq cannot be kept in {}: {e}; after a restart it begins anew", path.display());
         }
     }

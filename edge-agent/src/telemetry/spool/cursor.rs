@@ -62,17 +62,30 @@ impl Cursor {
 impl CursorFile {
     /// Opens or makes it; the cursor is that of the newer sound place.
     pub(super) fn open(disk: &dyn Disk) -> io::Result<(CursorFile, Option<Cursor>)> {
-        if !disk.list()?.iter().any(|(name, _)| name == NAME) {
-            let file = disk.create(NAME)?;
-            disk.sync()?;
-            return Ok((CursorFile { file, turn: 0, safe: 0 }, None));
+        if disk.list()?.iter().any(|(name, _)| name == NAME) {
+            match CursorFile::read(disk) {
+                Ok(found) => return Ok(found),
+                Err(why) => {
+                    tracing::error!("the spool's cursor cannot be read: {why}; what was delivered may be sent again");
+                    disk.set_aside(NAME)?;
+                }
+            }
         }
+        let file = disk.create(NAME)?;
+        disk.sync()?;
+        Ok((CursorFile { file, turn: 0, safe: 0 }, None))
+    }
+
+    fn read(disk: &dyn Disk) -> io::Result<(CursorFile, Option<Cursor>)> {
         let file = disk.open(NAME)?;
         let mut bytes = Vec::new();
         read_up_to(&*file, 0, 2 * PLACE, &mut bytes)?;
         let sound = bytes.chunks(PLACE).enumerate().filter_map(|(n, place)| Some((n, Cursor::decode(place)?)));
         let Some((safe, (turn, cursor))) = sound.max_by_key(|(_, (turn, _))| *turn) else {
-            return Ok((CursorFile { file, turn: 0, safe: 0 }, None));
+            // The first write goes into the second place: as long as there is nothing in the first, that one was torn, or never came.
+            let is_new = bytes.iter().take(PLACE).all(|b| *b == 0);
+            let damaged = || io::Error::new(io::ErrorKind::InvalidData, "both its places are damaged");
+            return if is_new { Ok((CursorFile { file, turn: 0, safe: 0 }, None)) } else { Err(damaged()) };
         };
         file.sync()?; // what was read may never have reached the disk
         Ok((CursorFile { file, turn, safe }, Some(cursor)))

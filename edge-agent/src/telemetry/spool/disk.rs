@@ -18,6 +18,14 @@ pub trait Disk: Send + Sync + 'static {
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Moves a damaged file out of the way, for a person to look at.
+    fn set_aside(&self, name: &str) -> io::Result<()> {
+        let (damaged, mut bytes) = (self.open(name)?, Vec::new());
+        let length = self.list()?.iter().find(|(n, _)| n == name).map_or(0, |(_, length)| *length);
+        read_up_to(&*damaged, 0, usize::try_from(length).unwrap_or(usize::MAX), &mut bytes)?;
+        let aside = self.create(&format!("{name}.damaged"))?;
+        aside.write_at(0, &bytes).and_then(|()| aside.sync()).and_then(|()| self.remove(name))
+    }
     /// Makes what was created and removed durable.
     fn sync(&self) -> io::Result<()>;
 }
@@ -51,7 +59,7 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes the folder, and makes that durable.
     pub fn new(path: &Path) -> io::Result<Folder> {
-        std::fs::create_dir_all(path)?;
+        crate::state::make_folder(path)?;
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
@@ -65,7 +73,8 @@ impl Disk for Folder {
         for entry in std::fs::read_dir(&self.0)? {
             let (entry, name) = entry.map(|e| (e.metadata(), e.file_name()))?;
             let meta = entry?;
-            if let (true, Some(name)) = (meta.is_file(), name.to_str()) {
+            // What is no file and has the name of one is found when it is opened.
+            if let Some(name) = name.to_str() {
                 files.push((name.to_string(), meta.len()));
             }
         }
@@ -73,9 +82,7 @@ impl Disk for Folder {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        Ok(Box::new(options.open(self.0.join(name))?))
+        Ok(Box::new(crate::state::open(&self.0.join(name), OpenOptions::new().read(true).write(true).truncate(true))?))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -84,6 +91,10 @@ impl Disk for Folder {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.0.join(name))
+    }
+
+    fn set_aside(&self, name: &str) -> io::Result<()> {
+        crate::state::set_aside(&self.0.join(name)).map(drop)
     }
 
     fn sync(&self) -> io::Result<()> {

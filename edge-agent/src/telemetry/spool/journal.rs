@@ -8,6 +8,9 @@
 //!   0000000000000003.jnl    header | entry .. | whole | entry | entry ..       without "whole" it is what a crash left of a compaction
 //!   reserve                 room on the disk that telemetry cannot take: it shrinks when the disk is full, and grows again later
 //! ```
+//!
+//! **Damage.** A tail that a crash has torn is cut: nobody was told that it is there. A file with any other damage, or one that cannot be
+//! read, is set aside as it is; what is sound in it goes on in a new one.
 
 use super::disk::{Disk, DiskFile, Folder};
 use super::record::{self, Kind};
@@ -68,14 +71,58 @@ fn push(out: &mut Vec<u8>, entry: &[u8]) {
     out.get_mut(at..).into_iter().for_each(|record| record::number(record, 1));
 }
 
-/// Entries of a file, whether it is whole, and where its last good record ends.
-fn read(file: &dyn DiskFile) -> io::Result<(Vec<Vec<u8>>, bool, u64)> {
-    let (mut entries, mut whole) = (Vec::new(), false);
-    let scan = segment::scan(file, (0, u64::MAX), |record, _, _| match record.kind {
-        Kind::Skip => whole = true,
-        _ => entries.push(record.payload.to_vec()),
+/// What a file was found to hold.
+struct Found {
+    entries: Vec<Vec<u8>>,
+    /// It was begun to its end.
+    whole: bool,
+    /// There is more in it than a crash can explain.
+    damaged: bool,
+    /// Where its last good record ends.
+    end: u64,
+}
+
+fn read(file: &dyn DiskFile) -> io::Result<Found> {
+    let (mut entries, mut whole, mut damaged) = (Vec::new(), false, false);
+    let scan = segment::scan(file, (0, u64::MAX), |record, _, gap| {
+        damaged |= gap;
+        match record.kind {
+            Kind::Skip => whole = true,
+            _ => entries.push(record.payload.to_vec()),
+        }
     })?;
-    Ok((entries, whole, scan.end))
+    damaged |= !segment::is_torn(file, scan.end)?;
+    Ok(Found { entries, whole, damaged, end: scan.end })
+}
+
+/// The files as they were found, the newest first.
+#[derive(Default)]
+struct Opened {
+    /// The newest that is whole and sound.
+    current: Option<(u64, Box<dyn DiskFile>, Found)>,
+    /// Newer ones that are damaged, and what is sound in them.
+    damaged: Vec<(u64, Vec<Vec<u8>>)>,
+    /// Newer ones that are not whole: what a crash left of a compaction, if the one before it is there.
+    begun: Vec<(u64, Vec<Vec<u8>>)>,
+    /// Older ones: the newest whole one stands for them.
+    gone: Vec<u64>,
+}
+
+impl Opened {
+    fn look(&mut self, disk: &dyn Disk, id: u64) {
+        if self.current.is_some() {
+            return self.gone.push(id);
+        }
+        match disk.open(&name(id)).and_then(|file| read(&*file).map(|found| (file, found))) {
+            Ok((_, found)) if found.damaged => self.damaged.push((id, found.entries)),
+            Ok((_, found)) if !found.whole => self.begun.push((id, found.entries)),
+            Ok((file, found)) => self.current = Some((id, file, found)),
+            Err(why) => {
+                tracing::error!("{} of the order journal cannot be read: {why}", name(id));
+                self.damaged.push((id, Vec::new()));
+            }
+        }
+    }
 }
 
 impl Journal {
@@ -94,22 +141,7 @@ impl Journal {
             .filter_map(|(name, _)| u64::from_str_radix(name.strip_suffix(".jnl")?, 16).ok())
             .collect();
         ids.sort_unstable();
-        let (mut entries, mut current) = (Vec::new(), None);
-        for id in ids.into_iter().rev() {
-            let file = disk.open(&name(id))?;
-            let (found, whole, end) = read(&*file)?;
-            if current.is_none() && whole {
-                file.set_len(end)?; // a torn tail was never promised
-                file.sync()?;
-                (entries, current) = (found, Some((id, file, end)));
-            } else {
-                disk.remove(&name(id))?;
-            }
-        }
-        let (id, file, length) = match current {
-            Some(current) => current,
-            None => begin(&*disk, 1, &[])?,
-        };
+        let (id, file, length, entries) = recover(&*disk, &ids)?;
         let writer = Writer { id, file, length, settled: 0, failed: Vec::new(), reserve: 0 };
         let (pending, writer) = (Mutex::default(), Mutex::new(writer));
         let (bytes, reserve) = (AtomicU64::new(length), AtomicU64::new(0));
@@ -197,7 +229,7 @@ impl Journal {
     }
 
     fn rewrite(&self, writer: &mut Writer, more: &[u8]) -> io::Result<()> {
-        let (entries, ..) = read(&*writer.file)?;
+        let entries = read(&*writer.file)?.entries;
         let mut all = Vec::new();
         entries.iter().for_each(|entry| push(&mut all, entry));
         all.extend_from_slice(more);
@@ -231,6 +263,36 @@ impl Journal {
             }
         }
     }
+}
+
+/// What is in force of these files, the oldest first. Where something was damaged a new file has all that is sound, before anything is moved.
+fn recover(disk: &dyn Disk, ids: &[u64]) -> io::Result<(u64, Box<dyn DiskFile>, u64, Vec<Vec<u8>>)> {
+    let mut opened = Opened::default();
+    ids.iter().rev().for_each(|id| opened.look(disk, *id));
+    let Opened { mut current, mut damaged, begun, mut gone } = opened;
+    if let Some((id, file, found)) = current.take_if(|_| damaged.is_empty()) {
+        file.set_len(found.end)?; // a torn tail was never promised
+        file.sync()?;
+        gone.extend(begun.iter().map(|(id, _)| *id));
+        gone.iter().try_for_each(|id| disk.remove(&name(*id)))?;
+        return Ok((id, file, found.end, found.entries));
+    }
+    let mut entries = Vec::new();
+    if let Some((id, _, found)) = current {
+        entries.extend(found.entries);
+        gone.push(id);
+        gone.extend(begun.iter().map(|(id, _)| *id));
+    } else {
+        damaged.extend(begun); // there is nothing it could be left of
+        damaged.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+    }
+    entries.extend(damaged.iter_mut().rev().flat_map(|(_, sound)| sound.drain(..)));
+    let mut bytes = Vec::new();
+    entries.iter().for_each(|entry| push(&mut bytes, entry));
+    let (id, file, length) = begin(disk, ids.last().map_or(1, |last| last + 1), &bytes)?;
+    damaged.iter().try_for_each(|(id, _)| disk.set_aside(&name(*id)))?;
+    gone.iter().try_for_each(|id| disk.remove(&name(*id)))?;
+    Ok((id, file, length, entries))
 }
 
 /// A new file that holds these records and is whole.

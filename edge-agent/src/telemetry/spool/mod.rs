@@ -24,7 +24,7 @@
 //! `worker`).
 //!
 //! **Damage.** Length and content of each record have checksums ([`record`]). A torn tail is cut at the start; damage in the middle costs
-//! the records it hit, which are counted and told; nothing damaged is delivered. After the first failed fsync a segment is left for good,
+//! the records it hit, which are counted and told; nothing damaged is delivered. A file of which nothing can be read is set aside. After the first failed fsync a segment is left for good,
 //! and what is not done in it is written anew (`writer`).
 //!
 //! **Full.** Bytes and age are limited. What goes first is configured: the oldest, the less important, or every record but each n-th of
@@ -62,7 +62,7 @@ pub use retention::Retention;
 pub use status::{SpoolStats, SpoolStatus};
 pub use stream::{Records, STREAMS, Stream};
 pub use tally::{Accounts, Lost};
-pub use worker::SpoolHandle;
+pub use worker::{CannotOpen, SpoolHandle};
 
 use lane::{Jump, Lane, Mark};
 use saying::Saying;

@@ -12,7 +12,7 @@ use std::io;
 /// Bytes before the first record.
 pub(super) const SEGMENT_HEADER: u64 = 16;
 const MAGIC: &[u8; 6] = b"LSPOOL";
-/// Version of the format: a newer one is refused, and left as it is.
+/// Version of the format: a file of a newer one is set aside as it is.
 const VERSION: u16 = 1;
 /// Read at once.
 const CHUNK: usize = 256 * 1024;
@@ -103,6 +103,13 @@ pub(super) struct Scan {
     pub end: u64,
 }
 
+/// Whether what stands behind the last good record is what a crash leaves of a write: the beginning of a record, or room that was never filled.
+pub(super) fn is_torn(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
+    let mut tail = Vec::new();
+    read_up_to(file, end, record::RECORD_MAX, &mut tail)?;
+    Ok(tail.iter().all(|b| *b == 0) || matches!(record::read(&tail), Found::Part(_)))
+}
+
 /// Reads a segment from `from` to `to` and shows every good record with the offset of its end, and whether damage lies between it
 /// and the record before. Nothing is shown that its checksums do not vouch for.
 pub(super) fn scan(
@@ -116,7 +123,7 @@ pub(super) fn scan(
     if from <= SEGMENT_HEADER {
         read_up_to(file, 0, SEGMENT_HEADER as usize, &mut bytes)?;
         if let Some(version) = too_new(&bytes) {
-            let why = format!("the spool was written by a newer version (format {version}, this one knows {VERSION})");
+            let why = format!("it was written by a newer version (format {version}, this one knows {VERSION})");
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
         at = SEGMENT_HEADER;

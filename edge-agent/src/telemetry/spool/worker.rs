@@ -14,32 +14,43 @@ use std::time::{Duration, Instant};
 
 /// A disk that failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
+/// Why a spool is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotOpen {
+    /// Two gateways must not count in one stream.
+    #[error("the spool in {0} cannot be opened: another gateway uses it")]
+    InUse(String),
+    /// Whatever the disk says.
+    #[error("the spool in {0} cannot be opened: {1}; may this user write there, and is the disk mounted?")]
+    Disk(String, io::Error),
+}
+
 /// How often cursor, age and rates are looked at.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 
 impl Spool {
     /// A spool in a folder, or in memory when there is none; with a thread that commits. Nobody else may use the folder meanwhile.
-    pub fn start(folder: Option<&Path>, options: SpoolOptions) -> Result<SpoolHandle, String> {
+    pub fn start(folder: Option<&Path>, options: SpoolOptions) -> Result<SpoolHandle, CannotOpen> {
         let memory = || Arc::new(Memory::default()) as Arc<dyn Disk>;
+        let place = folder.map_or_else(|| "memory".to_string(), |f| f.display().to_string());
+        let why = |e: io::Error| match e.kind() {
+            io::ErrorKind::ResourceBusy => CannotOpen::InUse(place.clone()),
+            _ => CannotOpen::Disk(place.clone(), e),
+        };
         let mut held = None;
         let disks = match folder {
             None => [memory(), memory(), memory()],
             Some(folder) => {
-                let why = |e: io::Error| {
-                    let user = "may this user write there, and is the disk mounted?";
-                    format!("the spool in {} cannot be opened: {e}; {user}", folder.display())
-                };
-                held = Some(hold(folder).map_err(why)?);
+                held = Some(hold(folder).map_err(&why)?);
                 let disk = |s: Stream| Folder::new(&folder.join(s.name())).map(|f| Arc::new(f) as Arc<dyn Disk>);
                 let [high, normal, low] = STREAMS.map(disk);
-                [high.map_err(why)?, normal.map_err(why)?, low.map_err(why)?]
+                [high.map_err(&why)?, normal.map_err(&why)?, low.map_err(&why)?]
             }
         };
-        let place = folder.map_or_else(|| "memory".to_string(), |f| f.display().to_string());
-        let spool = Spool::open(disks, options).map_err(|e| format!("the spool in {place} cannot be opened: {e}"))?;
+        let spool = Spool::open(disks, options).map_err(&why)?;
         let worker = spool.clone();
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || worker.work());
-        Ok(SpoolHandle { spool, thread: Some(thread.map_err(|e| e.to_string())?), _held: held })
+        Ok(SpoolHandle { spool, thread: Some(thread.map_err(&why)?), _held: held })
     }
 
     /// Everything that is done now and then: segments that are done or too many go, the cursor is written. Blocks.
@@ -136,11 +147,11 @@ impl Spool {
 
 /// One process uses a spool at a time.
 fn hold(folder: &Path) -> io::Result<std::fs::File> {
-    std::fs::create_dir_all(folder)?;
-    let file = std::fs::File::create(folder.join("lock"))?;
+    crate::state::make_folder(folder)?;
+    let file = crate::state::open(&folder.join("lock"), std::fs::File::options().write(true))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::other("another gateway uses it")),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
         Err(e) => Err(e.into()),
     }
 }

@@ -83,7 +83,11 @@ impl LaneWriter {
             let segment = Segment { level: *level, ..Segment::empty(*id) };
             // Before the first record on disk nothing is missing that the cursor does not know of.
             let base = if cursor.is_some() { known.done.first - 1 } else { u64::MAX };
-            read_segment(&*disk, segment, n + 1 == names.len(), (&mut last, base), &mut found)?;
+            if let Err(why) = read_segment(&*disk, segment, n + 1 == names.len(), (&mut last, base), &mut found) {
+                // What was in it is missing from the numbers, and told as damage with the next that is there.
+                tracing::error!("{} of the spool cannot be read: {why}", segment.name());
+                disk.set_aside(&segment.name())?;
+            }
         }
         // Without a cursor nobody knows which sequences were used after the last one on disk.
         let lost_cursor = cursor.is_none() && last > 0;
@@ -332,6 +336,9 @@ fn read_segment(
     gaps.iter().for_each(|(from, to)| missing(&done, *from, *to, found));
     found.waiting = waiting;
     segment.length = good;
+    if end == 0 && damaged > 0 && !segment::is_torn(&*file, good)? {
+        return disk.set_aside(&segment.name()); // nothing in it can be read, and no crash leaves that
+    }
     if is_newest && damaged > 0 {
         // A tail that was torn by a crash is cut, so that nothing is taken for a record later.
         file.set_len(good)?;
