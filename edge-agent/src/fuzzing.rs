@@ -46,7 +46,7 @@ pub fn mqtt(bytes: &[u8]) {
         let _ = far.shutdown().await;
         let will = Message::default();
         let keep_alive = Duration::from_secs(5);
-        let hello = Hello { version, client_id: "fuzz", keep_alive, login: None, will: &will };
+        let hello = Hello { version, client_id: "fuzz", keep_alive, login: None, will: &will, keeps: true };
         let Ok(mut wire) = Wire::open(Box::new(near), hello).await else { return };
         for _ in 0..PACKETS_MAX {
             match wire.take() {

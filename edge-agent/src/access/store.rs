@@ -6,7 +6,7 @@
 //!              ──damaged──> set aside; nobody signs in before `edge-agent user add` has made a new one
 //! ```
 
-use super::{Role, digest, lock};
+use super::{Role, digest};
 use crate::state;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

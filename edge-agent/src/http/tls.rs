@@ -6,7 +6,7 @@
 //!                                                     └── looked at every RELOAD_EVERY: what is new and good serves the next connection
 //! ```
 
-use crate::access::replace;
+use crate::state::replace;
 use crate::config::plan::HttpTls;
 use arc_swap::ArcSwap;
 use device_drivers::tls::Certificate;
