@@ -206,6 +206,7 @@ impl Board {
                 }
             }
             EventKind::RobotElsewhere(id, place) => inner.with(id, |m| m.elsewhere = Some(place)),
+            EventKind::RobotAstray(..) => {} // the control thread shows it for as long as it is so
             EventKind::RobotJammed(id) => inner.with(id, |m| m.jammed = true),
             EventKind::BatteryLow(id) => inner.with(id, |m| m.battery_low = true),
         }

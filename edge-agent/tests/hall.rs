@@ -255,3 +255,52 @@ async fn a_shuttle_that_changes_tier_fetches_from_each_and_the_page_sees_it_ther
     let truth = sim.truth();
     assert!(truth.is_clean() && truth.loads_left >= 2, "{truth:?}");
 }
+
+/// Where a robot stands is asked of the plant; what it says is in the alarm, with its name, until a person has looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_robot_that_has_lost_its_way_is_named_by_an_alarm_until_a_person_says_that_it_is_where_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in FILES {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let (sim, plan) = plant_and_plan(dir.path(), HALL, AGENT, 12).await;
+    let agent = Agent::start(plan).await.unwrap();
+    let at = agent.http;
+    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
+
+    let (robot, home) = {
+        let mut plant = sim.plant.lock();
+        let robot = plant.plan().machine("robot-2").unwrap();
+        let home = plant.machine(robot).and_then(|m| m.robot()).unwrap().at();
+        plant.lose_its_way(robot, Some(60_000));
+        (robot, home)
+    };
+    let raised = async || {
+        let alarms = get(at, "/api/v1/alarms").await;
+        let all = alarms.as_array().unwrap().clone();
+        all.into_iter().find(|a| a["alarm"] == "robot-astray" && a["active"] == true)
+    };
+    assert!(eventually(Duration::from_secs(30), async || raised().await.is_some()).await, "no alarm");
+    let alarm = raised().await.unwrap();
+    assert_eq!(alarm["subject"], "robot-2");
+    let detail = alarm["detail"].as_str().unwrap();
+    assert!(detail.contains("place-60000") && detail.contains("it counts as at"), "{detail}");
+    assert_eq!(metric(at, "lightsout_alarm{alarm=\"robot-astray\",subject=\"robot-2\"}").await, Some(1.0));
+    assert_eq!(metric(at, "lightsout_robots{state=\"astray\"}").await, Some(1.0));
+
+    // A person's word does not make a place of what is none.
+    let index = {
+        let scene = get(at, "/api/v1/floor").await;
+        scene["vehicles"].as_array().unwrap().iter().position(|v| v["name"] == "robot-2").unwrap()
+    };
+    let located = format!("/api/v1/floor/vehicles/{index}/located");
+    assert_eq!(http(at, "POST", &located, "").await.unwrap().0, 202);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(raised().await.is_some());
+    assert_eq!(http(at, "POST", "/api/v1/floor/vehicles/0/located", "").await.unwrap().0, 404, "a shuttle");
+
+    sim.plant.lock().lose_its_way(robot, Some(home));
+    assert_eq!(http(at, "POST", &located, "").await.unwrap().0, 202);
+    assert!(eventually(Duration::from_secs(30), async || raised().await.is_none()).await, "it stays raised");
+    agent.stop().await;
+}

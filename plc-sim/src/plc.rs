@@ -303,7 +303,7 @@ impl MachinePlc {
         if let Some(robot) = machine.robot() {
             let centimetres = |v: f64| ((v * 100.0).round() as i16) as u16;
             let (x, y) = robot.position(plan);
-            w[status::AT] = robot.at();
+            w[status::AT] = robot.says();
             w[status::CHARGE] = (robot.charge() * 1000.0).round() as u16;
             (w[status::X_CM], w[status::Y_CM]) = (centimetres(x), centimetres(y));
         } else {

@@ -86,17 +86,21 @@ impl<'m> Life<'m> {
                 let mode = if self.rng.bool() { Mode::Manual } else { Mode::EmergencyStop };
                 self.floor.plant.set_mode(id, mode);
                 self.floor.run(self.rng.u64(1..300) * 10);
-                // A robot in manual is pushed elsewhere now and then.
+                // A robot in manual is pushed elsewhere now and then; who has pushed it says so.
+                let mut pushed = false;
                 if self.rng.bool() && plan.roads.places > 0 {
                     let to = self.rng.u16(0..plan.roads.places as u16);
                     if self.is_quiet(to) {
-                        self.floor.plant.push_robot(id, to);
+                        pushed = self.floor.plant.push_robot(id, to);
                     }
                 }
                 self.floor.run(self.rng.u64(1..300) * 10);
                 self.floor.plant.set_mode(id, Mode::Auto);
                 self.floor.run(500);
                 self.floor.request(Request::Acknowledge);
+                if pushed {
+                    self.floor.request(Request::Located(id));
+                }
             }
             3 => {
                 self.floor.silent.insert(id);

@@ -8,6 +8,7 @@
 
 mod support;
 
+use control_core::cycle::Request;
 use control_core::order::Stops;
 use control_core::traffic::pool::TURNING;
 use control_core::traffic::roads::{OPEN, Roads};
@@ -261,10 +262,15 @@ fn who_reports_an_unexpected_place_while_orders_are_given_out_stops_nobody_else(
         }
         let who = floor.plan().view().robots().nth(rng.usize(0..robots)).map(|(id, ..)| id).unwrap();
         let to = rng.u16(0..places);
-        pushed +=
-            u32::from(floor.plant.machine(who).is_some_and(|m| m.job().is_none()) && floor.plant.push_robot(who, to));
+        let idle = floor.plant.machine(who).is_some_and(|m| m.job().is_none());
+        let is_pushed = idle && floor.plant.push_robot(who, to);
+        pushed += u32::from(is_pushed);
         let before = floor.controller.output().cycle;
-        floor.run(1_000);
+        floor.run(100);
+        if is_pushed {
+            floor.request(Request::Located(who)); // who has pushed it says so
+        }
+        floor.run(900);
         assert_eq!(floor.controller.output().cycle - before, 100, "a cycle every 10 ms");
     }
     for _ in 0..180 {

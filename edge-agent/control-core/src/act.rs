@@ -66,7 +66,7 @@ impl Controller<'_> {
         self.stock.touch(task.target, true);
         self.with(id, |m| m.task = Some(task));
         if let Some(order) = self.orders.slot_mut(task.slot) {
-            order.under_way = true;
+            (order.under_way, order.carrier) = (true, Some(id));
             if !core::mem::replace(&mut order.started, true) {
                 events.push(now, EventKind::OrderStarted(task.order));
             }

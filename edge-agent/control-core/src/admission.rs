@@ -37,7 +37,8 @@ impl Controller<'_> {
                     self.with_order(id, |o| o.request.class = class.min(3));
                 }
                 Request::Acknowledge => self.acknowledge(now, image),
-                Request::Absent(id) => self.fleet.set_absent(id),
+                Request::Absent(id) => self.fleet.set_word(id, false),
+                Request::Located(id) => self.fleet.set_word(id, true),
                 Request::Drain => self.draining = true,
             }
         }

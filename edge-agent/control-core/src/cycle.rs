@@ -12,7 +12,7 @@
 use crate::command::{CommandLink, Progress};
 use crate::dispatch::Task;
 use crate::event::{EventKind, Events, RunState};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Stray};
 use crate::floor::{DomainInfo, Floor, MachineKind};
 use crate::image::{Command, InputImage, Mode, OutputImage};
 use crate::interlock::{self, Hold};
@@ -23,6 +23,7 @@ use crate::ride::{Ridden, Ride};
 use crate::sequence::Sequence;
 use crate::stock::Stock;
 use crate::storage::Storage;
+use crate::traffic::roads::Place;
 use crate::traffic::{self, Traffic};
 use crate::units::{DomainId, LoadId, MachineId, Millis, OrderId, PosId};
 
@@ -82,8 +83,10 @@ pub enum Request {
     Reclass(OrderId, u8),
     /// A person says that machines that left AUTO may go on.
     Acknowledge,
-    /// A person says that a mobile robot that was never seen is not on the floor.
+    /// A person says that a mobile robot that was never seen, is silent or is astray, is not on the floor.
     Absent(MachineId),
+    /// A person says that a mobile robot that is astray, or was taken off the floor, is where it says.
+    Located(MachineId),
     /// Bring what is moving to its end, start nothing, then withdraw authority.
     Drain,
 }
@@ -215,6 +218,16 @@ impl<'m> Controller<'m> {
     /// Where loads are believed to be.
     pub fn stock(&self) -> &Stock<'m> {
         &self.stock
+    }
+
+    /// Why a mobile robot cannot be where it says, and the place it says; `None` while it can.
+    pub fn stray(&self, vehicle: u16) -> Option<(Stray, Place)> {
+        self.fleet.stray(vehicle)
+    }
+
+    /// Where loads wait to which no mobile robot can come, as far as there is room for them.
+    pub fn nobody_comes(&self) -> &[PosId] {
+        self.fleet.nobody_comes()
     }
 
     /// The vehicles on the roads.

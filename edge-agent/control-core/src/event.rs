@@ -1,6 +1,7 @@
 //! What is told to the outside: small Copy records, in the order in which things happened.
 
 use crate::command::Outcome;
+use crate::fleet::Stray;
 use crate::image::CommandCode;
 use crate::interlock::Hold;
 use crate::limits::EVENTS_PER_CYCLE;
@@ -135,6 +136,8 @@ pub enum EventKind {
     DomainKnown(DomainId),
     /// A mobile robot is where it was not sent.
     RobotElsewhere(MachineId, Place),
+    /// A mobile robot says that it is at a place where it cannot be. It is in the way where it was last known.
+    RobotAstray(MachineId, Place, Stray),
     /// A mobile robot does not get nearer to where it is sent, and no way out was found.
     RobotJammed(MachineId),
     /// The battery of a mobile robot is too low for anything but the way to a charger.

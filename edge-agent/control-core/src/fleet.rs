@@ -6,28 +6,29 @@
 //!     or on their way to one ───┘        again until it has picked up
 //! ```
 //!
-//! A robot that is silent keeps what was allocated to it: it may have driven to its end. Everybody else goes on around that. A
-//! robot that shows up where it was not sent is taken off the roads and put there anew; nobody is sent there meanwhile.
+//! A robot that is silent keeps what was allocated to it: it may have driven to its end. Everybody else goes on around that. So does one
+//! that says it is where it cannot be (`locate`). One that shows up where it was not sent and can have driven to is put there anew.
 
-use crate::assign::{self, NEVER};
+mod locate;
+mod matching;
+
+pub use locate::Stray;
+
 use crate::command::Outcome;
 use crate::cycle::Controller;
-use crate::dispatch::{self, Candidate, Task};
+use crate::dispatch;
 use crate::event::{EventKind, Events, RunState};
 use crate::floor::{Floor, Mover};
 use crate::image::{Command, CommandCode, InputImage, MachineStatus, Path};
-use crate::interlock::{self, Hold};
-use crate::limits::{AREAS_MAX, ASSIGN_MAX, Capacity};
+use crate::limits::{Capacity, LOOKS_PER_CYCLE, NOBODY_COMES_MAX};
 use crate::storage::Storage;
-use crate::traffic::roads::{FAR, Goal, NO_GOAL, NO_POSE, Place};
+use crate::traffic::roads::{FAR, Goal, NO_GOAL, Place};
 use crate::units::{MachineId, Millis, PosId};
+use locate::{Sight, Word};
+use matching::Use;
 
 /// Robots and loads are matched this often, milliseconds.
 const ASSIGN_EVERY_MS: u64 = 250;
-/// Another assignment has to save a tenth and this much, in steps: nothing flaps.
-const HYSTERESIS_STEPS: i64 = 3;
-/// How much more the way to a load of each class weighs.
-const CLASS_WEIGHT: [i64; 4] = [8, 3, 2, 1];
 /// A robot whose drive was refused is told again after this, milliseconds.
 const RETRY_MS: u64 = 300;
 
@@ -46,6 +47,18 @@ struct Robot {
     /// It stands between two places, and one of them is not known.
     between: bool,
     jammed: bool,
+    /// When it was last seen where it is known to be.
+    known_at: Millis,
+    /// Why it cannot be where it says, and the place it says.
+    stray: Option<(Stray, Place)>,
+    /// Since when it has said a place of its own again.
+    back_since: Option<Millis>,
+    /// It is not on the floor, a person says, and can be seen: it comes back by a person's word alone.
+    taken_off: bool,
+    /// What a person has just said of it.
+    word: Option<Word>,
+    /// Whether it can come for a leg.
+    in_use: Use,
 }
 
 /// All mobile robots, by their number on the roads.
@@ -54,11 +67,21 @@ pub struct Fleet<'m> {
     robots: &'m mut [Robot],
     known: bool,
     assigned_at: Millis,
+    /// Places that robots say they are at and that can still be looked at in this cycle.
+    looks: u8,
+    /// Where loads wait to which no robot can come.
+    nobody_comes: heapless::Vec<PosId, NOBODY_COMES_MAX>,
 }
 
 impl<'m> Fleet<'m> {
     pub(crate) fn new(storage: &impl Storage<'m>, capacity: &Capacity) -> Fleet<'m> {
-        Fleet { robots: storage.slice(capacity.traffic.vehicles, IDLE), known: false, assigned_at: Millis(0) }
+        Fleet {
+            robots: storage.slice(capacity.traffic.vehicles, IDLE),
+            known: false,
+            assigned_at: Millis(0),
+            looks: LOOKS_PER_CYCLE,
+            nobody_comes: heapless::Vec::new(),
+        }
     }
 
     fn with(&mut self, vehicle: u16, change: impl FnOnce(&mut Robot)) {
@@ -71,10 +94,9 @@ impl<'m> Fleet<'m> {
         self.robots.get(usize::from(vehicle)).copied()
     }
 
-    pub(crate) fn set_absent(&mut self, id: MachineId) {
-        for robot in self.robots.iter_mut().filter(|r| r.machine == id) {
-            robot.absent = true;
-        }
+    /// It has something better to do.
+    fn stop_charging(&mut self, vehicle: u16) {
+        self.with(vehicle, |r| (r.charging, r.charger) = (false, NO_GOAL));
     }
 
     /// A drive has ended; one that was refused is not said again at once.
@@ -95,12 +117,16 @@ impl Controller<'_> {
             return;
         }
         let mut everybody = true;
+        self.fleet.looks = LOOKS_PER_CYCLE;
         for (id, vehicle, home) in floor.robots() {
             self.fleet.with(vehicle, |r| r.machine = id);
-            let present = self.locate(now, floor, image, id, vehicle, events);
-            everybody &= present || self.fleet.robot(vehicle).is_some_and(|r| r.absent);
-            if present {
-                self.guide(now, floor, image, id, vehicle, home, events);
+            match self.locate(now, floor, image, id, vehicle, events) {
+                Sight::Known => self.guide(now, floor, image, id, vehicle, home, events),
+                Sight::Obstacle => {
+                    self.traffic.hold(vehicle, true);
+                    self.give_up_leg(floor, id);
+                }
+                Sight::Off => everybody &= self.fleet.robot(vehicle).is_some_and(|r| r.absent),
             }
         }
         // Where a robot is that was never seen, nobody knows: until all are seen, or a person says that one is not there, none moves.
@@ -115,73 +141,6 @@ impl Controller<'_> {
         if matches!(self.run, RunState::Running | RunState::Degraded) && !self.draining {
             self.traffic.work(floor.roads(), now);
         }
-    }
-
-    /// Finds out where a robot is. `false` while it is not on the roads.
-    fn locate(
-        &mut self,
-        now: Millis,
-        floor: &Floor<'_>,
-        image: &InputImage<'_>,
-        id: MachineId,
-        vehicle: u16,
-        events: &mut Events,
-    ) -> bool {
-        let seen = image.machine(id);
-        let status = seen.fresh(now, self.settings.stale_ms).copied().filter(|_| self.machine(id).handshaken);
-        let present = self.traffic.is_present(vehicle);
-        let Some(status) = status else {
-            if present && self.fleet.robot(vehicle).is_some_and(|r| !r.silent) {
-                self.traffic.hold(vehicle, true);
-                self.traffic.retract(floor.roads());
-                self.fleet.with(vehicle, |r| r.silent = true);
-            }
-            return present;
-        };
-        self.fleet.with(vehicle, |r| r.silent = false);
-        let blocked = status.interlocks & interlock::AXIS_BLOCKED != 0;
-        let between = self.fleet.robot(vehicle).is_some_and(|r| r.between);
-        if between && !blocked {
-            // It has found back: from here on it is at one place again.
-            self.fleet.with(vehicle, |r| r.between = false);
-            self.traffic.leave(floor.roads(), vehicle);
-        } else if present {
-            let machine = self.machine(id);
-            // It has been stopped, is seen to stand at a place, and is told nothing: what lies ahead of it is for others.
-            let given_up = machine.hold.is_some() && !machine.link.busy() && !status.executing() && !blocked;
-            if self.traffic.reached(vehicle, status.at) {
-                if !given_up || self.traffic.base(vehicle).next().is_none() {
-                    return true;
-                }
-                self.traffic.leave(floor.roads(), vehicle);
-                return self.enter_at(floor, vehicle, status.at);
-            }
-            events.push(now, EventKind::RobotElsewhere(id, status.at));
-            self.traffic.leave(floor.roads(), vehicle);
-        }
-        // Between two places it is in the way at both, and says only one: until it has found back, all around it is its own.
-        if blocked {
-            let pose = floor.roads().poses_of(status.at).next().unwrap_or(NO_POSE);
-            let entered = pose != NO_POSE && self.traffic.enter_around(floor.roads(), vehicle, pose);
-            self.fleet.with(vehicle, |r| r.between |= entered);
-            return entered;
-        }
-        self.enter_at(floor, vehicle, status.at)
-    }
-
-    /// Puts a robot onto the roads where it says it stands.
-    fn enter_at(&mut self, floor: &Floor<'_>, vehicle: u16, place: Place) -> bool {
-        let pose = floor.roads().poses_of(place).next().unwrap_or(NO_POSE);
-        // Who stands between two places, nobody knows which, does not stand where this one is seen.
-        if let Some(other) = self.traffic.first_of(place)
-            && other != vehicle
-            && self.traffic.place(other) != Some(place)
-            && self.fleet.robot(other).is_some_and(|r| r.between)
-        {
-            self.fleet.with(other, |r| r.between = false);
-            self.traffic.leave(floor.roads(), other); // it is looked at again in the next cycle
-        }
-        pose != NO_POSE && self.traffic.enter(floor.roads(), vehicle, pose)
     }
 
     /// Sends a robot where its leg, its battery or its home asks it to be, and tells it how far it may drive.
@@ -200,7 +159,9 @@ impl Controller<'_> {
         let handling = machine.link.in_flight().is_some_and(|(c, _)| c.code != CommandCode::Drive);
         self.traffic.hold(vehicle, machine.hold.is_some() || handling);
         if machine.hold.is_some() || handling {
-            self.give_up_leg(floor, id, machine.hold);
+            if machine.hold.is_some() {
+                self.give_up_leg(floor, id);
+            }
             return;
         }
         if self.draining {
@@ -281,11 +242,11 @@ impl Controller<'_> {
         self.say(now, id, status, Command { code: CommandCode::Drive, path, ..Command::default() }, events);
     }
 
-    /// A robot that is held loses a leg it has not picked up for: another one does it.
-    fn give_up_leg(&mut self, floor: &Floor<'_>, id: MachineId, hold: Option<Hold>) {
+    /// A robot that is held, or that nobody knows where it is, loses a leg it has not picked up for: another one does it.
+    fn give_up_leg(&mut self, floor: &Floor<'_>, id: MachineId) {
         let machine = self.machine(id);
         let picked = machine.task.is_some_and(|t| self.stock.at(Self::deck(floor, id)) == Some(t.load));
-        if hold.is_some() && machine.task.is_some() && !picked && !machine.link.busy() {
+        if machine.task.is_some() && !picked && !machine.link.busy() {
             self.end_task(floor, id);
         }
     }
@@ -333,7 +294,7 @@ impl Controller<'_> {
         if robot.charging {
             let waiting = !self.orders.is_empty();
             if status.charge >= full || (waiting && status.charge >= enough) {
-                self.fleet.with(vehicle, |r| (r.charging, r.charger) = (false, NO_GOAL));
+                self.fleet.stop_charging(vehicle);
             }
             return;
         }
@@ -354,130 +315,6 @@ impl Controller<'_> {
             }
         }
     }
-
-    /// Matches robots without a load with the legs that wait for one.
-    fn assign(&mut self, now: Millis, floor: &Floor<'_>, image: &InputImage<'_>, events: &mut Events) {
-        let mut robots: heapless::Vec<(MachineId, u16), ASSIGN_MAX> = heapless::Vec::new();
-        for (id, vehicle, _) in floor.robots() {
-            let (machine, status) = (self.machine(id), image.machine(id).value);
-            let handling = machine.link.in_flight().is_some_and(|(c, _)| c.code != CommandCode::Drive);
-            let ready =
-                self.fleet.robot(vehicle).is_some_and(|r| !r.charging || status.charge > self.settings.charge[2]);
-            let free = machine.hold.is_none() && !handling && status.load.is_none() && ready;
-            if free && self.traffic.is_present(vehicle) {
-                let _ = robots.push((id, vehicle)); // beyond that the others come round when these are busy
-            }
-        }
-        let mut legs: heapless::Vec<Candidate, ASSIGN_MAX> = heapless::Vec::new();
-        for zone in floor.tables().robot_sources {
-            let Some(info) = floor.zone(*zone) else { continue };
-            let Some(slot) = self.stock.at(info.exit()).and_then(|l| self.slot_of(l)) else { continue };
-            let Some(mut order) = self.orders.slot(slot).copied() else { continue };
-            // A leg a robot is on its way for is up for another too.
-            let holder = robots.iter().position(|(id, _)| self.machine(*id).task.is_some_and(|t| t.slot == slot));
-            if order.under_way && holder.is_none() {
-                continue;
-            }
-            if let Some(holder) = holder.and_then(|n| robots.get(n)) {
-                let Some(task) = self.machine(holder.0).task else { continue };
-                let (class, urgency) = (order.effective_class(now), order.urgency(now));
-                insert(&mut legs, Candidate { by: Mover::Robots, task, class, urgency });
-                continue;
-            }
-            order.under_way = false;
-            let Some(c) = dispatch::candidate(floor, &self.stock, slot, &order, now) else { continue };
-            if c.by == Mover::Robots && self.may_set_out(now, floor, image, &c.task) {
-                insert(&mut legs, c);
-            }
-        }
-        self.keep_to_caps(floor, &robots, &mut legs);
-        legs.truncate(robots.len());
-        let cost = |leg: usize, robot: usize| {
-            let (Some(c), Some((id, vehicle))) = (legs.get(leg), robots.get(robot)) else { return NEVER };
-            let steps = floor.roads().distance(floor.goal_of(c.task.source), self.traffic.frontier(*vehicle));
-            if steps == FAR {
-                return NEVER;
-            }
-            let unit = i64::from(floor.roads().unit());
-            let held = self.machine(*id).task.is_some_and(|t| t.slot == c.task.slot);
-            let way = if held { i64::from(steps) * 9 / 10 - HYSTERESIS_STEPS * unit } else { i64::from(steps) };
-            way * CLASS_WEIGHT.get(usize::from(c.class)).copied().unwrap_or(1)
-        };
-        let found = assign::assign(legs.len(), robots.len(), cost);
-        for ((id, _), n) in robots.iter().zip(0usize..) {
-            let leg = found.iter().take(legs.len()).position(|r| *r == Some(n)).and_then(|k| legs.get(k));
-            let has = self.machine(*id).task;
-            if has.map(|t| t.slot) != leg.map(|c| c.task.slot) && has.is_some() {
-                self.end_task(floor, *id);
-            }
-        }
-        for (c, robot) in legs.iter().zip(found) {
-            let Some((id, vehicle)) = robot.and_then(|n| robots.get(n)).copied() else { continue };
-            if self.machine(id).task.is_none() && self.stock.free_for(floor, c.task.target, c.task.load) {
-                self.fleet.with(vehicle, |r| (r.charging, r.charger) = (false, NO_GOAL));
-                self.start_task(now, floor, id, c.task, events);
-            }
-        }
-    }
-}
-
-impl Controller<'_> {
-    /// Leaves out the legs that would bring more robots into an area than may have work there. Throughput falls where it is crowded:
-    /// who waits outside is in nobody's way. A leg that is under way counts to its end, and can always be brought to it.
-    fn keep_to_caps(
-        &self,
-        floor: &Floor<'_>,
-        robots: &[(MachineId, u16)],
-        legs: &mut heapless::Vec<Candidate, ASSIGN_MAX>,
-    ) {
-        let caps = floor.tables().area_caps;
-        if caps.is_empty() {
-            return;
-        }
-        let mut busy = Crowd([0; AREAS_MAX]);
-        // Who has picked up, or is about to, is not matched anew.
-        let is_matched = |id: MachineId| robots.iter().any(|(r, _)| *r == id);
-        for (id, ..) in floor.robots().filter(|(id, ..)| !is_matched(*id)) {
-            if let Some(task) = self.machine(id).task {
-                busy.add(floor, &task);
-            }
-        }
-        let has_robot =
-            |c: &Candidate| robots.iter().any(|(id, _)| self.machine(*id).task.is_some_and(|t| t.slot == c.task.slot));
-        for c in legs.iter().filter(|c| has_robot(c)) {
-            busy.add(floor, &c.task);
-        }
-        legs.retain(|c| has_robot(c) || busy.add_within(floor, &c.task, caps));
-    }
-}
-
-/// How many robots have work in each area.
-struct Crowd([u16; AREAS_MAX]);
-
-impl Crowd {
-    /// The areas a leg begins and ends in; one that does both counts once.
-    fn areas(floor: &Floor<'_>, task: &Task) -> impl Iterator<Item = usize> + use<> {
-        let (from, to) = (floor.area_of(task.source), floor.area_of(task.target));
-        from.into_iter().chain(to.filter(|to| Some(*to) != from)).filter(|n| *n < AREAS_MAX)
-    }
-
-    fn add(&mut self, floor: &Floor<'_>, task: &Task) {
-        for n in Crowd::areas(floor, task) {
-            if let Some(count) = self.0.get_mut(n) {
-                *count = count.saturating_add(1);
-            }
-        }
-    }
-
-    /// Adds a leg if there is room for it everywhere.
-    fn add_within(&mut self, floor: &Floor<'_>, task: &Task, caps: &[u16]) -> bool {
-        let room = |n: usize| self.0.get(n) < caps.get(n);
-        let fits = Crowd::areas(floor, task).all(room);
-        if fits {
-            self.add(floor, task);
-        }
-        fits
-    }
 }
 
 const IDLE: Robot = Robot {
@@ -490,17 +327,10 @@ const IDLE: Robot = Robot {
     silent: false,
     between: false,
     jammed: false,
+    known_at: Millis(0),
+    stray: None,
+    back_since: None,
+    taken_off: false,
+    word: None,
+    in_use: Use::None,
 };
-
-/// Puts a leg among those that wait, the most urgent first; the least urgent falls off the end.
-fn insert(legs: &mut heapless::Vec<Candidate, ASSIGN_MAX>, leg: Candidate) {
-    if legs.is_full() {
-        let last = legs.last().is_some_and(|l| (l.class, l.urgency) > (leg.class, leg.urgency));
-        if !last {
-            return;
-        }
-        legs.pop();
-    }
-    let n = legs.iter().position(|l| (l.class, l.urgency) > (leg.class, leg.urgency)).unwrap_or(legs.len());
-    let _ = legs.insert(n, leg);
-}

@@ -29,8 +29,15 @@ pub const AUDIT_PER_CYCLE: u16 = 16;
 /// Orders that are looked at in one cycle whether they have ended: at 10 ms four thousand take half a second.
 pub const SETTLE_PER_CYCLE: usize = 64;
 
-/// Robots and loads that are matched at once; beyond that the most urgent are.
+/// Robots and loads that are matched at once; beyond that the most urgent loads are, with the robots nearest to them.
 pub const ASSIGN_MAX: usize = 64;
+
+/// Places at which robots show up unexpectedly and that are looked at in one cycle: each may cost a look at every place of the roads.
+/// Who comes later is in the way where it was till the next cycle.
+pub const LOOKS_PER_CYCLE: u8 = 4;
+
+/// Load positions to which no robot can come, of which that is told at once. They are shown to people; more help nobody.
+pub const NOBODY_COMES_MAX: usize = 32;
 
 /// Areas with a cap.
 pub const AREAS_MAX: usize = 64;

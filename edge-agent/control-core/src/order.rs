@@ -19,7 +19,7 @@ use crate::limits::{Capacity, STOPS_MAX};
 use crate::loads::Loads;
 use crate::stock::Stock;
 use crate::storage::{Storage, at, put};
-use crate::units::{LoadId, Millis, OrderId, PosId, StationId, ZoneId};
+use crate::units::{LoadId, MachineId, Millis, OrderId, PosId, StationId, ZoneId};
 
 /// A stop of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +138,8 @@ pub struct Order {
     pub started: bool,
     /// A machine has it, or is on its way to it.
     pub under_way: bool,
+    /// Which was put to it last.
+    pub carrier: Option<MachineId>,
     /// Somebody has taken it back: its load is put away.
     pub withdrawn: bool,
     /// Failed tries.
@@ -174,6 +176,7 @@ impl Order {
             aside: None,
             started: false,
             under_way: false,
+            carrier: None,
             withdrawn: false,
             attempts: 0,
             retry_at: now,

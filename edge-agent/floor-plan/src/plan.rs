@@ -141,6 +141,7 @@ pub struct FloorPlan {
     pub proof: Proof,
     capacities: Vec<u16>,
     unit: u16,
+    shortest_ms: u16,
     /// Aisles.
     pub aisles: Vec<AislePlan>,
     /// Belts.
@@ -181,7 +182,8 @@ impl FloorPlan {
             areas: &self.area_of,
             area_caps: &self.area_caps,
         };
-        let roads = self.roads.view().with_regions(&self.proof.region, &self.capacities).with_unit(self.unit);
+        let roads = self.roads.view().with_regions(&self.proof.region, &self.capacities);
+        let roads = roads.with_unit(self.unit).with_shortest(self.shortest_ms);
         Floor::new(tables, roads, self.generation)
     }
 
@@ -232,18 +234,34 @@ impl FloorPlan {
 
     /// What a step on the roads takes a robot that nobody is in the way of, milliseconds: the mean road at full speed.
     pub fn step_ms(&self) -> u64 {
-        let Some(fastest) = self.robots.iter().map(|r| r.drive.speed).max_by(f64::total_cmp) else { return 1_000 };
-        let (mut metres, mut count) = (0.0, 0u32);
-        let roads = self.roads.view();
-        for (from, here) in (0..).zip(&self.place_spots) {
-            for to in roads.beside(from) {
-                let there = self.place_spots.get(usize::from(*to)).copied().unwrap_or_default();
-                metres += (there.x - here.x).hypot(there.y - here.y);
-                count += 1;
-            }
-        }
-        let seconds = metres / f64::from(count.max(1)) / fastest.max(0.01);
+        let Some(fastest) = self.fastest() else { return 1_000 };
+        let (metres, count) = self.road_lengths().fold((0.0, 0u32), |(sum, n), m| (sum + m, n + 1));
+        let seconds = metres / f64::from(count.max(1)) / fastest;
         (seconds * 1000.0).clamp(100.0, 10_000.0) as u64
+    }
+
+    /// What the fastest robot takes along the shortest road, milliseconds.
+    fn shortest_ms(&self) -> u16 {
+        let Some((shortest, fastest)) = self.road_lengths().min_by(f64::total_cmp).zip(self.fastest()) else {
+            return 0;
+        };
+        (shortest / fastest * 1000.0).clamp(1.0, 60_000.0) as u16
+    }
+
+    /// Metres per second.
+    fn fastest(&self) -> Option<f64> {
+        self.robots.iter().map(|r| r.drive.speed).max_by(f64::total_cmp).map(|v| v.max(0.01))
+    }
+
+    /// Metres of every road, in each direction it may be driven in.
+    fn road_lengths(&self) -> impl Iterator<Item = f64> + '_ {
+        let roads = self.roads.view();
+        (0..).zip(&self.place_spots).flat_map(move |(from, here)| {
+            roads.beside(from).iter().map(move |to| {
+                let there = self.place_spots.get(usize::from(*to)).copied().unwrap_or_default();
+                (there.x - here.x).hypot(there.y - here.y)
+            })
+        })
     }
 
     /// The clearance the two largest robots need, centre to centre, metres: they turn on the spot.
@@ -334,6 +352,7 @@ impl FloorPlan {
         self.count_hops();
         self.sort_exits();
         self.measure(guidance);
+        self.shortest_ms = self.shortest_ms();
         self.out_of_reach()
     }
 

@@ -251,6 +251,36 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "robot-astray",
+        High,
+        1,
+        (
+            "A mobile robot says it is where it cannot be: it does not know where it is, or another robot is there. Where it was last known, and what it was given ahead, stays closed to all others.",
+            "Go there and see where it stands. Put it right at the robot, then say that it is where it says (POST /api/v1/floor/vehicles/{n}/located), or take it off the floor and say that (../absent).",
+        ),
+        |w, raise| {
+            for (name, why) in w.robots.iter().filter_map(|r| Some((&r.name, r.astray.clone()?))) {
+                raise(name, why);
+            }
+        },
+    ),
+    row(
+        "nobody-comes",
+        High,
+        10,
+        (
+            "A load waits to which no mobile robot can come: none that is in order has a way there and on to where the load goes.",
+            "Look what is closed on the floor, and which robots are held or astray. Open the way, or bring a robot back; it goes on by itself.",
+        ),
+        |w, raise| {
+            if running(w) {
+                for place in &w.nobody_comes {
+                    raise(place, "no robot has a way to it and on".into());
+                }
+            }
+        },
+    ),
+    row(
         "battery-low",
         Medium,
         10,

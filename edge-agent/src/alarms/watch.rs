@@ -29,6 +29,8 @@ pub struct Watch<'a> {
     pub(crate) unproven: &'a [String],
     /// Mobile robots: name, jammed, charge of the battery where it is low.
     pub(crate) robots: Vec<RobotSeen>,
+    /// Load positions at which something waits to which no robot can come.
+    pub(crate) nobody_comes: Vec<String>,
     pub(crate) lately: Lately,
     pub(crate) refused: Option<String>,
 }
@@ -104,6 +106,7 @@ impl AlarmWatcher {
                 unread: self.board.unread().into_iter().map(|(name, at)| (name, now.duration_since(at))).collect(),
                 unproven: &self.unproven,
                 robots: self.stages.robots.seen(),
+                nobody_comes: self.stages.robots.nobody_comes(),
                 lately: self.desk.lately(&self.stages, now),
                 refused: self.desk.refused(),
             };

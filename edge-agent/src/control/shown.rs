@@ -2,8 +2,10 @@
 //! reserved path of every mobile robot. Copied some times a second into memory that was asked for at the start.
 
 use control_core::Controller;
+use control_core::fleet::Stray;
 use control_core::floor::{Floor, MachineKind};
 use control_core::image::CommandCode;
+use control_core::limits::NOBODY_COMES_MAX;
 use control_core::traffic::claims::PATH_MAX;
 use control_core::traffic::roads::{NO_GOAL, OPEN, Place};
 use control_core::units::{MachineId, OrderId, PosId};
@@ -40,6 +42,8 @@ pub struct RobotShown {
     pub base: u8,
     /// What it is doing.
     pub state: RobotState,
+    /// Why it cannot be where it says, and the place it says.
+    pub stray: Option<(Stray, Place)>,
 }
 
 impl RobotShown {
@@ -63,15 +67,18 @@ pub enum RobotState {
     Waiting,
     /// It does not come nearer, and no way out was found.
     Jammed,
+    /// It says it is where it cannot be: it counts as where it was last known, if it was.
+    Astray,
 }
 
 /// All states with their names.
-pub const ROBOT_STATES: [(RobotState, &str); 5] = [
+pub const ROBOT_STATES: [(RobotState, &str); 6] = [
     (RobotState::Away, "away"),
     (RobotState::Arrived, "arrived"),
     (RobotState::Driving, "driving"),
     (RobotState::Waiting, "waiting"),
     (RobotState::Jammed, "jammed"),
+    (RobotState::Astray, "astray"),
 ];
 
 /// Everything that is shown.
@@ -80,12 +87,18 @@ pub struct Shown {
     machines: Vec<MachineShown>,
     /// Vehicles that hold a pass, by gate.
     gates: Vec<u16>,
+    /// Where loads wait to which no robot can come.
+    nobody_comes: heapless::Vec<PosId, NOBODY_COMES_MAX>,
 }
 
 impl Shown {
     /// Of a floor of this size; nothing is known yet.
     pub fn new(machines: usize, gates: usize) -> Shown {
-        Shown { machines: vec![MachineShown::default(); machines], gates: vec![0; gates] }
+        Shown {
+            machines: vec![MachineShown::default(); machines],
+            gates: vec![0; gates],
+            nobody_comes: heapless::Vec::new(),
+        }
     }
 
     /// A machine.
@@ -112,9 +125,15 @@ impl Shown {
         self.gates.iter().filter(|n| **n > 0).count() as u64
     }
 
+    /// Where loads wait to which no robot can come.
+    pub fn nobody_comes(&self) -> &[PosId] {
+        &self.nobody_comes
+    }
+
     /// Takes over what the controller has decided. Asks for no memory.
     pub fn fill(&mut self, floor: &Floor<'_>, controller: &Controller<'_>) {
         self.gates.fill(0);
+        self.nobody_comes = controller.nobody_comes().iter().copied().take(NOBODY_COMES_MAX).collect();
         for (id, slot) in floor.machine_ids().zip(&mut self.machines) {
             let (task, command) = controller.busy_with(id);
             let leg = task.map(|t| LegShown { order: t.order, source: t.source, target: t.target });
@@ -130,8 +149,10 @@ impl Shown {
 
 fn robot(floor: &Floor<'_>, controller: &Controller<'_>, vehicle: u16, gates: &mut [u16]) -> RobotShown {
     let traffic = controller.traffic();
-    let mut shown = RobotShown::default();
+    let stray = controller.stray(vehicle);
+    let mut shown = RobotShown { stray, ..RobotShown::default() };
     if !traffic.is_present(vehicle) {
+        shown.state = if stray.is_some() { RobotState::Astray } else { RobotState::Away };
         return shown;
     }
     for (slot, place) in shown.places.iter_mut().zip(traffic.path(vehicle)) {
@@ -146,6 +167,7 @@ fn robot(floor: &Floor<'_>, controller: &Controller<'_>, vehicle: u16, gates: &m
         }
     }
     shown.state = match () {
+        () if stray.is_some() => RobotState::Astray,
         () if traffic.is_jammed(vehicle) => RobotState::Jammed,
         () if shown.length > 1 => RobotState::Driving,
         () if traffic.goal(vehicle) == NO_GOAL || traffic.has_arrived(floor.roads(), vehicle) => RobotState::Arrived,

@@ -16,7 +16,7 @@ mod words;
 
 pub use books::{OrderState, OrderView};
 pub use form::{KindForm, OrderForm, StopForm};
-pub use words::{fault_name, hold_text};
+pub use words::{fault_name, hold_text, stray_text};
 
 use crate::config::plan::FloorNames;
 use crate::ledger::{Ledger, Recalled};

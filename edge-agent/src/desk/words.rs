@@ -3,6 +3,7 @@
 use crate::config::plan::FloorNames;
 use crate::control::run_state_name;
 use control_core::event::{Event, EventKind, OrderFault};
+use control_core::fleet::Stray;
 use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
 
 /// The name of a reason in answers and logs.
@@ -23,6 +24,19 @@ pub fn fault_name(fault: OrderFault) -> &'static str {
         OrderFault::NotInBay => "the load is on its way; ask again when it stands in a bay",
         OrderFault::Withdrawn => "withdrawn",
         OrderFault::LeftPlant => "the load has left the plant",
+    }
+}
+
+/// Why a mobile robot cannot be where it says, in words.
+pub fn stray_text(why: Stray, says: &str, counts_as: Option<&str>) -> String {
+    let why = match why {
+        Stray::NoPlace => format!("it says it is at {says}: there is no such place"),
+        Stray::OutOfReach => format!("it says it is at {says}, where it cannot have driven in the time"),
+        Stray::Taken => format!("it says it is at {says}, which another robot has"),
+    };
+    match counts_as {
+        Some(place) => format!("{why}; it counts as at {place}"),
+        None => why,
     }
 }
 
@@ -108,6 +122,10 @@ fn log_one(event: &Event, names: &FloorNames) {
                 machine = names.machine(id),
                 "the robot is at {place}, where it was not sent; it is believed"
             );
+        }
+        EventKind::RobotAstray(id, place, why) => {
+            let why = stray_text(why, &names.place(place), None);
+            tracing::error!(machine = names.machine(id), "{why}; it is told nothing until somebody has looked");
         }
         EventKind::RobotJammed(id) => {
             tracing::error!(

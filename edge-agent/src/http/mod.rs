@@ -195,6 +195,7 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(plant::write))
         .routes(routes!(plant::acknowledge))
         .routes(routes!(plant::absent))
+        .routes(routes!(plant::located))
         .routes(routes!(plant::reload))
         .routes(routes!(floor::scene))
         .routes(routes!(floor::now))

@@ -3,6 +3,7 @@
 use super::Face;
 use super::guard::{As, ENGINEER, OPERATOR};
 use super::problem::{Body, Named, Problem};
+use crate::access::Who;
 use crate::commands::{Origin, WriteForm, WriteView};
 use crate::lines::{HEALTHY_WITHIN, ReloadError, Reloaded};
 use axum::Json;
@@ -45,7 +46,9 @@ pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Fa
     if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
 }
 
-/// A person says that a mobile robot that was never seen is not on the floor: until that is known of each, none is moved.
+/// A person says that a mobile robot is not on the floor. Of one that was never seen: until that is known of each, none is moved. Of one that
+/// is silent or astray: its places are free again. One that stands where it is known to stands in the way whatever is said. One that can be
+/// seen comes back with `located` alone.
 #[utoipa::path(post, path = "/api/v1/floor/vehicles/{index}/absent", tag = "plant",
     params(("index" = u32, Path, description = "Its place in the scene's list")),
     responses((status = 202, description = "Handed to the control thread")))]
@@ -54,14 +57,38 @@ pub(super) async fn absent(
     State(face): State<Arc<Face>>,
     index: Result<Named<u32>, Problem>,
 ) -> Result<StatusCode, Problem> {
+    of_robot(&face, &who, index, "plant.absent", Request::Absent)
+}
+
+/// A person says that a mobile robot that is astray, or was taken off the floor, is where it says it is: that is believed if it is a place and
+/// free, and what was kept closed for it is open again.
+#[utoipa::path(post, path = "/api/v1/floor/vehicles/{index}/located", tag = "plant",
+    params(("index" = u32, Path, description = "Its place in the scene's list")),
+    responses((status = 202, description = "Handed to the control thread")))]
+pub(super) async fn located(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    index: Result<Named<u32>, Problem>,
+) -> Result<StatusCode, Problem> {
+    of_robot(&face, &who, index, "plant.located", Request::Located)
+}
+
+/// A person's word on one mobile robot.
+fn of_robot(
+    face: &Arc<Face>,
+    who: &Who,
+    index: Result<Named<u32>, Problem>,
+    action: &'static str,
+    request: fn(MachineId) -> Request,
+) -> Result<StatusCode, Problem> {
     let asked = index.ok().and_then(|Named(n)| u16::try_from(n).ok()).map(MachineId);
     let Some(id) = asked.filter(|id| face.stages.robots.is_robot(*id)) else {
-        face.access.audit.note(&who, "plant.absent", "no such robot", "refused");
+        face.access.audit.note(who, action, "no such robot", "refused");
         return Err(Problem::not_found("no such mobile robot", "GET /api/v1/floor lists the vehicles"));
     };
-    let done = face.desk.request(Request::Absent(id));
+    let done = face.desk.request(request(id));
     let name = face.stages.robots.name(id);
-    face.access.audit.note(&who, "plant.absent", &name, if done { "done" } else { "busy" });
+    face.access.audit.note(who, action, &name, if done { "done" } else { "busy" });
     if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
 }
 

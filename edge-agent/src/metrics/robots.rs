@@ -1,6 +1,7 @@
 //! Mobile robots, counted: from what the control thread shows and what they report.
 
-use crate::control::{ROBOT_STATES, RobotState, ShownDesk};
+use crate::control::{ROBOT_STATES, RobotShown, RobotState, ShownDesk};
+use crate::desk::stray_text;
 use crate::field::ImageStage;
 use control_core::image::Quality;
 use control_core::units::MachineId;
@@ -14,6 +15,8 @@ pub struct RobotSeen {
     pub name: String,
     /// It does not come nearer, and no way out was found.
     pub jammed: bool,
+    /// Why it cannot be where it says it is, in words.
+    pub astray: Option<String>,
     /// Charge of its battery, 0 to 1; `None` while it cannot be seen.
     pub charge: Option<f64>,
 }
@@ -87,10 +90,20 @@ impl RobotWatch {
         if !self.any() {
             return Vec::new();
         }
-        let jammed: Vec<bool> = self
-            .shown
-            .look(|s| self.robots.iter().map(|id| s.machine(*id).robot.state == RobotState::Jammed).collect());
-        let all = self.names().zip(jammed).zip(self.charge());
-        all.map(|((name, jammed), charge)| RobotSeen { name, jammed, charge }).collect()
+        let shown: Vec<RobotShown> = self.shown.look(|s| self.robots.iter().map(|id| s.machine(*id).robot).collect());
+        let place = |p| self.plan.as_ref().map_or_else(String::new, |plan| plan.place_name(p));
+        let all = self.names().zip(shown).zip(self.charge());
+        let seen = all.map(|((name, shown), charge)| {
+            let counts_as = shown.path().first().map(|p| place(*p));
+            let astray = shown.stray.map(|(why, says)| stray_text(why, &place(says), counts_as.as_deref()));
+            RobotSeen { name, jammed: shown.state == RobotState::Jammed, astray, charge }
+        });
+        seen.collect()
+    }
+
+    /// Names of load positions at which something waits to which no robot can come.
+    pub fn nobody_comes(&self) -> Vec<String> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        self.shown.look(|s| s.nobody_comes().iter().map(|pos| plan.position_name(*pos).to_string()).collect())
     }
 }

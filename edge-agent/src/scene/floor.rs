@@ -138,7 +138,7 @@ impl Floor {
         let robot = shown.robot.state;
         let at_charger = robot == RobotState::Arrived && self.plan.charging.contains(&status.at);
         match State::of(seen.hold, seen.target.is_some() || shown.leg.is_some() || robot == RobotState::Driving) {
-            State::Idle | State::Busy if robot == RobotState::Jammed => State::Blocked,
+            State::Idle | State::Busy if matches!(robot, RobotState::Jammed | RobotState::Astray) => State::Blocked,
             State::Idle if at_charger => State::Charging,
             state => state,
         }
@@ -150,6 +150,7 @@ impl Floor {
             format!("from {} to {}", name(leg.source), name(leg.target))
         });
         let robot = match shown.robot.state {
+            RobotState::Astray => Some("says it is where it cannot be; somebody has to look"),
             RobotState::Jammed => Some("does not come nearer to its goal; no way out was found"),
             RobotState::Waiting => Some("waits for others, or for a pass"),
             _ => None,

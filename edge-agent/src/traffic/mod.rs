@@ -69,7 +69,7 @@ pub struct Entry {
     pub robot: u16,
     /// The place it has reached; none while it is not on the roads.
     pub at: Option<u16>,
-    /// `away`, `arrived`, `driving`, `waiting` or `jammed`.
+    /// `away`, `arrived`, `driving`, `waiting`, `jammed` or `astray`.
     pub state: String,
     /// Places allocated to it ahead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -139,13 +139,27 @@ impl Plant {
 
     /// A person pushes a mobile robot to another place, which has to be free.
     pub fn push_robot(&mut self, id: MachineId, to: Place) -> bool {
-        let taken = |m: &Machine| m.robot().is_some_and(|r| r.at() == to || r.towards() == Some(to));
+        let taken = |m: &Machine| m.robot().is_some_and(|r| !r.is_off() && (r.at() == to || r.towards() == Some(to)));
         if self.machines.iter().any(taken) {
             return false;
         }
         let Some(robot) = self.machines.get_mut(usize::from(id.0)).and_then(Machine::robot_mut) else { return false };
         robot.put(to);
         true
+    }
+
+    /// A person carries a mobile robot off the floor, or sets it down again where it was.
+    pub fn carry_off_robot(&mut self, id: MachineId, off: bool) {
+        if let Some(robot) = self.machines.get_mut(usize::from(id.0)).and_then(Machine::robot_mut) {
+            robot.carry_off(off);
+        }
+    }
+
+    /// A mobile robot loses its way: from here on it says that it is at this place, wherever it is; `None` when it has found it again.
+    pub fn lose_its_way(&mut self, id: MachineId, says: Option<Place>) {
+        if let Some(robot) = self.machines.get_mut(usize::from(id.0)).and_then(Machine::robot_mut) {
+            robot.lose_its_way(says);
+        }
     }
 
     /// Sets the charge of a mobile robot's battery, 0 to 1.

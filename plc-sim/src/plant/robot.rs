@@ -33,6 +33,10 @@ pub struct Robot {
     turn_left_deg: f64,
     stranded: bool,
     charge: f64,
+    /// It has lost its way, and says that it is there.
+    says: Option<Place>,
+    /// It has been carried off the floor.
+    off: bool,
 }
 
 fn apart(a: f64, b: f64) -> f64 {
@@ -55,12 +59,36 @@ impl Robot {
             turn_left_deg: 0.0,
             stranded: false,
             charge,
+            says: None,
+            off: false,
         }
     }
 
     /// The place it has reached last.
     pub fn at(&self) -> Place {
         self.at
+    }
+
+    /// The place it says it has reached last.
+    pub fn says(&self) -> Place {
+        self.says.unwrap_or(self.at)
+    }
+
+    /// Whether it has been carried off the floor: it is in nobody's way.
+    pub fn is_off(&self) -> bool {
+        self.off
+    }
+
+    /// It is carried off the floor, or set down again where it was.
+    pub fn carry_off(&mut self, off: bool) {
+        self.halt();
+        (self.gone, self.stranded, self.off) = (0.0, false, off);
+        self.ahead.clear();
+    }
+
+    /// It loses its way, and says that it is there; or it has found it again.
+    pub fn lose_its_way(&mut self, says: Option<Place>) {
+        self.says = says;
     }
 
     /// The place it is on its way to, while it is between two.

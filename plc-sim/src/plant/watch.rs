@@ -67,7 +67,7 @@ impl Watch {
     pub(super) fn look(&mut self, plan: &FloorPlan, machines: &[Machine], loads: &Loads, time_s: f64) {
         let mut found = Vec::new();
         let places = |id: MachineId| {
-            let robot = machines.get(usize::from(id.0)).and_then(Machine::robot);
+            let robot = machines.get(usize::from(id.0)).and_then(Machine::robot).filter(|r| !r.is_off());
             robot.into_iter().flat_map(|r| [Some(r.at()), r.towards()].into_iter().flatten())
         };
         for id in &self.robots {
@@ -100,7 +100,7 @@ impl Watch {
         }
         self.bodies.clear();
         for (id, half) in self.robots.iter().zip(&self.halves) {
-            if let Some(robot) = machines.get(usize::from(id.0)).and_then(Machine::robot) {
+            if let Some(robot) = machines.get(usize::from(id.0)).and_then(Machine::robot).filter(|r| !r.is_off()) {
                 self.bodies.push(Body::new(id.0, robot.position(plan), robot.heading_deg(), *half, robot.at()));
             }
         }

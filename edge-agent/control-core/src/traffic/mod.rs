@@ -23,6 +23,7 @@ pub mod claims;
 mod gates;
 pub mod planner;
 pub mod pool;
+mod presence;
 pub mod roads;
 pub mod search;
 mod tracks;
@@ -95,6 +96,8 @@ struct Driver {
     goal: Goal,
     class: u8,
     held: bool,
+    /// It may be at any of its places: nobody plans to come to one of them.
+    frozen: bool,
     /// The nearest its frontier has been to its goal, and in which step.
     best: u16,
     since: u32,
@@ -110,6 +113,7 @@ impl Default for Driver {
             goal: NO_GOAL,
             class: 3,
             held: false,
+            frozen: false,
             best: FAR,
             since: 0,
             turn: 0,
@@ -185,65 +189,6 @@ impl<'m> Traffic<'m> {
         self.claims.place(vehicle, 0).is_some()
     }
 
-    /// A vehicle stands at a pose. Refused when somebody is there, or has claimed it.
-    pub fn enter(&mut self, roads: &Roads<'_>, vehicle: u16, pose: Pose) -> bool {
-        let place = roads.place(pose);
-        if self.way_out.uses(place) || self.is_present(vehicle) {
-            return false;
-        }
-        self.planner.abandon();
-        if !self.claims.enter(vehicle, place, pose) {
-            return false;
-        }
-        if !self.planner.set_pose(roads, vehicle, pose) {
-            self.claims.leave(vehicle);
-            return false;
-        }
-        let region = roads.region(place);
-        self.with(vehicle, |d| {
-            *d = Driver { goal: d.goal, class: d.class, held: d.held, ..Driver::default() };
-            d.passes = [region, OPEN];
-        });
-        self.gates.admit(region);
-        true
-    }
-
-    /// A vehicle stands between this pose's place and one beside it, nobody knows which: all of them are its own, but for those at which
-    /// somebody stands. Refused while somebody has been let through there. It has to be held, and taken off before it drives.
-    pub fn enter_around(&mut self, roads: &Roads<'_>, vehicle: u16, pose: Pose) -> bool {
-        self.retract(roads);
-        let place = roads.place(pose);
-        let around = roads.beside(place);
-        let stands = |p: Place| self.claims.first_of(p).is_some_and(|v| self.claims.place(v, 0) == Some(p));
-        let is_free = |p: &Place| self.claims.first_of(*p).is_none() && !self.way_out.uses(*p);
-        if around.len() >= PATH_MAX || !around.iter().all(|p| stands(*p) || is_free(p)) {
-            return false;
-        }
-        if !self.enter(roads, vehicle, pose) {
-            return false;
-        }
-        self.hold(vehicle, true);
-        self.claims.keep(vehicle, around);
-        for n in 1..=self.claims.lead(vehicle) {
-            self.claims.place(vehicle, n).into_iter().for_each(|p| self.planner.close(p, true));
-        }
-        true
-    }
-
-    /// Takes a vehicle off the floor. Everybody's claims that are not allocated are taken back.
-    pub fn leave(&mut self, roads: &Roads<'_>, vehicle: u16) {
-        self.retract(roads);
-        self.planner.set_pose(roads, vehicle, NO_POSE);
-        for n in 1..=self.claims.lead(vehicle) {
-            self.claims.place(vehicle, n).into_iter().for_each(|p| self.planner.close(p, false));
-        }
-        self.claims.leave(vehicle);
-        for region in self.driver(vehicle).passes {
-            self.gates.release(region);
-        }
-        self.with(vehicle, |d| d.passes = [OPEN; PASSES]);
-    }
-
     /// Sends a vehicle to a goal, [`NO_GOAL`] for none; `class` 0 comes before 3.
     pub fn send(&mut self, vehicle: u16, goal: Goal, class: u8) {
         let step = self.step;
@@ -316,6 +261,17 @@ impl<'m> Traffic<'m> {
     /// Checks made so far.
     pub fn checks(&self) -> u64 {
         self.planner.checks()
+    }
+
+    /// Whether a vehicle is at a place, or it is allocated to it.
+    pub fn has(&self, vehicle: u16, place: Place) -> bool {
+        self.place(vehicle) == Some(place) || self.base(vehicle).any(|p| p == place)
+    }
+
+    /// Whether a vehicle can be at a place after so many moves beyond what is allocated to it. Looks at every place at most.
+    pub fn may_reach(&mut self, roads: &Roads<'_>, vehicle: u16, place: Place, moves: usize) -> bool {
+        let own: heapless::Vec<Place, PATH_MAX> = self.place(vehicle).into_iter().chain(self.base(vehicle)).collect();
+        self.way_out.may_reach(roads, &own, place, moves)
     }
 
     /// A vehicle says which place it has reached last. `false` when that is not a place allocated to it: it is where nobody

@@ -51,6 +51,7 @@ pub struct Roads<'f> {
     region: &'f [Region],
     capacity: &'f [u16],
     unit: u16,
+    shortest_ms: u16,
 }
 
 impl<'f> Roads<'f> {
@@ -79,6 +80,16 @@ impl<'f> Roads<'f> {
     /// The same roads, where distances count so much for a plain step.
     pub fn with_unit(self, unit: u16) -> Roads<'f> {
         Roads { unit, ..self }
+    }
+
+    /// The same roads, of which the fastest vehicle drives along the shortest in so many milliseconds.
+    pub fn with_shortest(self, shortest_ms: u16) -> Roads<'f> {
+        Roads { shortest_ms, ..self }
+    }
+
+    /// What the fastest vehicle takes at least from one place to another, milliseconds; where nobody has said so, next to nothing.
+    pub fn shortest_ms(&self) -> u64 {
+        u64::from(self.shortest_ms.max(1))
     }
 
     /// What a plain step counts in distances.

@@ -124,6 +124,34 @@ impl<'m> WayOut<'m> {
         }
     }
 
+    /// Whether a place is at most so many moves from one of these. Looks at every place at most; between two searches it borrows their
+    /// scratch memory, which none of them keeps anything in.
+    pub(super) fn may_reach(&mut self, roads: &Roads<'_>, from: &[Place], to: Place, moves: usize) -> bool {
+        self.seen.fill(false);
+        let mut written = 0;
+        for place in from {
+            put(self.seen, usize::from(*place), true);
+            put(self.queue, written, *place);
+            written += 1;
+        }
+        let (mut read, mut left) = (0, moves);
+        while left > 0 && read < written && !at(self.seen, usize::from(to)) {
+            let ring = written;
+            while read < ring {
+                for next in roads.beside(at(self.queue, read)) {
+                    if !at(self.seen, usize::from(*next)) && written < self.queue.len() {
+                        put(self.seen, usize::from(*next), true);
+                        put(self.queue, written, *next);
+                        written += 1;
+                    }
+                }
+                read += 1;
+            }
+            left -= 1;
+        }
+        at(self.seen, usize::from(to))
+    }
+
     /// Goes on with the search or with the plan that was found. Between two steps of the planner; a step of the plan counts as
     /// one too.
     pub(super) fn work(
