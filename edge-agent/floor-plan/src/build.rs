@@ -4,6 +4,7 @@
 mod aisles;
 mod links;
 mod roads;
+pub(crate) mod sizes;
 
 use crate::file::{Belt, Drive, Fault, FloorFile, Station};
 use crate::plan::{BeltPlan, FloorPlan, Spot};
@@ -26,6 +27,10 @@ impl FloorPlan {
 
     /// Makes sense of a floor file.
     pub fn of(file: &FloorFile) -> Result<FloorPlan, Vec<Fault>> {
+        let too_large = sizes::faults(file);
+        if !too_large.is_empty() {
+            return Err(too_large);
+        }
         let mut build = Build::default();
         if let Some(roads) = &file.roads {
             build.roads(roads);
@@ -69,6 +74,11 @@ impl FloorPlan {
         );
         FloorPlan::parse(&text).ok()
     }
+}
+
+/// Whether a cell of the map is road.
+fn is_road(cell: u8) -> bool {
+    cell.is_ascii_alphanumeric() || b".<>^v".contains(&cell)
 }
 
 /// Where a belt begins or ends.

@@ -23,6 +23,7 @@ pub mod proof;
 pub mod tables;
 
 pub use arena::Arena;
+pub use build::sizes::PLACES_MAX;
 pub use image::{InputBuffer, OutputBuffer};
 pub use plan::{Closed, FloorPlan};
 pub use proof::Proof;

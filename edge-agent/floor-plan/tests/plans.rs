@@ -104,6 +104,54 @@ fn a_hall_with_an_aisle_a_cell_and_robots_has_all_its_links() {
     assert_eq!(plan.parking.len(), 4);
 }
 
+/// Everything is numbered with 16 bits: what does not fit is refused with its numbers, and never built.
+#[test]
+fn a_floor_that_is_too_large_is_refused_with_numbers() {
+    let change = |from: &str, to: &str| HALL.replacen(from, to, 1);
+    let cells = format!("{}\n", ".".repeat(300));
+    let map = format!("map = \"\"\"\n{}", cells.repeat(240));
+    let aisle = |n: u32, tiers: u32, bays: u32| {
+        format!("[[aisle]]\nname = \"x{n}\"\ntiers = {tiers}\nbays = {bays}\nlifts = 2\ndepth = 2\n")
+    };
+    let many = |count: u32, tiers: u32, bays: u32| (0..count).map(|n| aisle(n, tiers, bays)).collect::<String>();
+    let before = |more: &str| format!("{more}{HALL}");
+    let places: String = (0..70_000).map(|n| format!("[[roads.place]]\nname = \"p{n}\"\nx = {n}\ny = 0\n")).collect();
+    let roads = format!("[roads]\n{places}[robots]\ncount = 3\n");
+    let stations: String = (0..300)
+        .map(|n| format!("[[station]]\nname = \"s{n}\"\ngroup = \"g{n}\"\nin = \"C\"\nout = \"F\"\n"))
+        .collect();
+    let rows = [
+        (
+            change("map = \"\"\"\n", &map),
+            "this floor has too many places on its roads: found 72025, expected at most 65534",
+        ),
+        (roads, "this floor has too many places on its roads: found 70000, expected at most 65534"),
+        (before(&many(1, 60, 400)), "this floor has too many load positions: found 96"),
+        (before(&many(1_200, 60, 1)), "this floor has too many machines: found 74"),
+        (before(&many(360, 60, 1)), "this floor has too many zones of load positions: found 87"),
+        (
+            change("count = 3", "count = 10_001"),
+            "this floor has too many mobile robots: found 10001, expected at most 10000",
+        ),
+        (
+            change("count = 3", "count = 6_000\n[[robots.kind]]\ncount = 6_000"),
+            "this floor has too many mobile robots: found 12000, expected at most 10000",
+        ),
+        (before(&stations), "this floor has too many groups of stations: found 301, expected at most 255"),
+        (before(&many(1, 65_535, 65_535)), "this floor has too many load positions: found"),
+    ];
+    for (text, want) in rows {
+        let faults = FloorPlan::parse(&text).err().unwrap_or_default();
+        let told: Vec<String> = faults.iter().map(|f| f.text(&text)).collect();
+        assert!(told.iter().any(|t| t.contains(want) && t.contains("; ")), "wanted {want:?}, told {told:#?}");
+    }
+    // As many as fit are taken.
+    let row = format!("{}\n", ".".repeat(302));
+    let text = format!("[roads]\nguidance = false\nmap = \"\"\"\n{}\"\"\"\n", row.repeat(217));
+    let plan = FloorPlan::parse(&text).unwrap_or_else(|f| panic!("{f:?}"));
+    assert_eq!((plan.roads.places, plan.proof.blocks.len()), (65_534, 1));
+}
+
 #[test]
 fn what_is_wrong_with_a_floor_is_told_with_its_line() {
     let change = |from: &str, to: &str| HALL.replacen(from, to, 1);

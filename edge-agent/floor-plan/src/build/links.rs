@@ -51,13 +51,6 @@ impl Build {
             self.zone(name.clone(), zone, vec![(position, spot, name)]);
             self.plan.machines[n].deck = first;
         }
-        if self.plan.positions.len() > usize::from(u16::MAX) - 1 {
-            self.fault(
-                0..0,
-                "this floor has too many load positions",
-                format!("found {}, at most 65534", self.plan.positions.len()),
-            );
-        }
     }
 
     /// Where a machine is at rest.

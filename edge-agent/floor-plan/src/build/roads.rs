@@ -1,6 +1,6 @@
 //! Roads and the robots on them: places from a map or by name, and what has to be proven before anybody drives.
 
-use super::Build;
+use super::{Build, is_road};
 use crate::file::{Drive, Fault, Roads, Robots};
 use crate::map::Grid;
 use crate::near;
@@ -37,7 +37,6 @@ impl Build {
             );
         }
         let at = |r: usize, c: usize| rows[r].as_bytes()[c];
-        let is_road = |b: u8| b.is_ascii_alphanumeric() || b".<>^v".contains(&b);
         let grid = Grid::from_fn(rows.len(), width, |r, c| is_road(at(r, c)));
         let one_way = |b: u8| match b {
             b'>' => Some(0usize),
@@ -244,8 +243,8 @@ impl Build {
     }
 
     pub(super) fn robots(&mut self, robots: &Robots, roads: Option<&Roads>) {
-        let count = self.within("mobile robots", &robots.count, 0, 10_000);
-        let kinds: Vec<u16> = robots.kinds.iter().map(|k| self.within("mobile robots", &k.count, 0, 10_000)).collect();
+        let count = *robots.count.get_ref();
+        let kinds: Vec<u16> = robots.kinds.iter().map(|k| *k.count.get_ref()).collect();
         let all = kinds.iter().map(|n| usize::from(*n)).sum::<usize>() + usize::from(count);
         if roads.is_none() {
             return self.fault(robots.count.span(), "mobile robots need roads", "there is no [roads]");
