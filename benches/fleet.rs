@@ -1,8 +1,11 @@
-//! How good the planner is: many robots on one map, step by step, with the same planner as in the control cycle.
+//! How good the traffic is: many robots on one map, step by step, moved as the product moves them; or, beside that, by the planner alone
+//! by the rules of the published figures.
 //!
 //! ```text
 //!   cargo bench -p benches --bench fleet -- --map FILE [--agents FILE] [--tasks FILE] --robots N --steps T --seed S
-//!       [--turning] [--guidance] [--improve CHECKS] [--zone-cap K] [--delays P] [--mode lifelong|oneshot] [--json]
+//!       [--turning] [--guidance] [--improve CHECKS] [--delays P] [--json]       the product
+//!       .. --planner-alone [--zone-cap K]                                       the lock-step planner alone
+//!       .. --oneshot                                                            one goal each, for all at once
 //!   cargo bench -p benches --bench fleet -- --draw random|warehouse|rack --size 32x32 ..       a floor from the seed
 //!   cargo bench -p benches --bench fleet -- --problem FILE ..                     a League of Robot Runners problem (JSON)
 //!   .. --planviz FILE writes what PlanViz shows; --plot FILE.svg [--robots 100,200,..] draws tasks a step over robots
@@ -11,6 +14,9 @@
 //! Rules: unit steps; with `--turning` the actions are forward, a quarter turn either way, wait; without, any cell next to it.
 //! No two in a cell after a step, no two exchanging cells. A goal counts when the robot stands on it; the next one is given in
 //! the following step. Robot r's k-th goal is line (k x N + r) of the task file.
+//!
+//! Both play by these rules; the product keeps stricter ones: a robot comes to a place when it is free, stops at its goal, and drives only along
+//! what is allocated to it. `mode` in what is printed says who moved the robots.
 //!
 //! `--improve` grants the planner so many checks a step to make its plan better than it has to be (about 30 ns each).
 //! `--zone-cap K` lets at most K robots onto the floor at once: the others wait in a bay beside the cell where they left it, and
@@ -26,14 +32,14 @@ mod checker;
 mod counting;
 #[path = "fleet/instance.rs"]
 mod instance;
-#[path = "fleet/late.rs"]
-mod late;
 #[path = "fleet/lockstep.rs"]
 mod lockstep;
 #[path = "fleet/oneshot.rs"]
 mod oneshot;
 #[path = "fleet/plot.rs"]
 mod plot;
+#[path = "fleet/product.rs"]
+mod product;
 
 use arguments::{Arguments, refuse};
 use floor_plan::guidance::{self, Guidance};
@@ -41,9 +47,47 @@ use instance::Instance;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
+/// Who moves the robots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The traffic of the product.
+    Product,
+    /// The planner, every robot in step with every other.
+    PlannerAlone,
+    /// The search for a way out, for all at once.
+    Oneshot,
+}
+
+impl Mode {
+    fn of(arguments: &Arguments) -> Mode {
+        let mode = match (arguments.flag("--planner-alone"), arguments.flag("--oneshot")) {
+            (true, true) => refuse("--planner-alone and --oneshot: one of them"),
+            (true, false) => Mode::PlannerAlone,
+            (false, true) => Mode::Oneshot,
+            (false, false) => Mode::Product,
+        };
+        for (flag, of) in [("--zone-cap", Mode::PlannerAlone), ("--delays", Mode::Product)] {
+            if arguments.flag(flag) && mode != of {
+                refuse(&format!("{flag} goes with {}, this is {}", of.name(), mode.name()));
+            }
+        }
+        mode
+    }
+
+    /// As the figures are named.
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Product => "product",
+            Mode::PlannerAlone => "lock-step planner alone",
+            Mode::Oneshot => "one shot",
+        }
+    }
+}
+
 /// How it is played.
 #[derive(Clone, Copy, Debug)]
 struct Play {
+    mode: Mode,
     steps: usize,
     turning: bool,
     improve: u32,
@@ -67,12 +111,13 @@ impl Outcome {
         self.tasks as f64 / self.steps.max(1) as f64
     }
 
-    fn json(&self, preprocessing: Duration) -> serde_json::Value {
+    fn json(&self, mode: Mode, preprocessing: Duration) -> serde_json::Value {
         let mut times = self.times.clone();
         times.sort_unstable();
         let ms = |d: Option<&Duration>| d.map_or(0.0, |d| round(d.as_secs_f64() * 1000.0, 4));
         let mean = times.iter().sum::<Duration>() / times.len().max(1) as u32;
         json!({
+            "mode": mode.name(),
             "robots": self.robots,
             "steps": self.steps,
             "tasks_finished": self.tasks,
@@ -105,6 +150,7 @@ fn main() {
             .collect(),
     };
     let play = Play {
+        mode: Mode::of(&arguments),
         steps: arguments.number("--steps", 1000),
         turning: arguments.flag("--turning"),
         improve: arguments.number("--improve", 0),
@@ -124,7 +170,7 @@ fn main() {
         }
     }
     if let Some(file) = arguments.text("--plot") {
-        plot::tasks_over_robots(file, &drawn).unwrap_or_else(|why| refuse(&format!("{file}: {why}")));
+        plot::tasks_over_robots(file, play.mode, &drawn).unwrap_or_else(|why| refuse(&format!("{file}: {why}")));
     }
     if collisions > 0 {
         refuse("there were collisions");
@@ -133,8 +179,7 @@ fn main() {
 
 fn run(arguments: &Arguments, mut instance: Instance, play: Play) -> (serde_json::Value, Outcome) {
     let begin = Instant::now();
-    let oneshot = arguments.text("--mode").is_some_and(|mode| mode == "oneshot");
-    let mut tables = instance.tables(play.turning && !oneshot);
+    let mut tables = instance.tables(play.turning && play.mode != Mode::Oneshot);
     let goals = instance.goals(play.steps);
     if arguments.flag("--guidance") {
         guidance::learn(&mut tables, &goals, Guidance::default());
@@ -142,25 +187,28 @@ fn run(arguments: &Arguments, mut instance: Instance, play: Play) -> (serde_json
         tables.measure(&goals);
     }
     let preprocessing = begin.elapsed();
-    if oneshot {
-        let (outcome, extra) = oneshot::play(&instance, &tables, play);
-        let mut result = outcome.json(preprocessing);
-        result["sum_of_costs"] = json!(extra);
-        return (result, outcome);
-    }
-    let (in_time, log) = lockstep::play(&instance, &tables, play);
+    let delays: f64 = arguments.number("--delays", 0.0);
+    let seed = arguments.number("--seed", 1);
+    let (outcome, log) = match play.mode {
+        Mode::Oneshot => {
+            let (outcome, extra) = oneshot::play(&instance, &tables, play);
+            let mut result = outcome.json(play.mode, preprocessing);
+            result["sum_of_costs"] = json!(extra);
+            return (result, outcome);
+        }
+        Mode::PlannerAlone => lockstep::play(&instance, &tables, play),
+        Mode::Product => product::play(&instance, &tables, play, delays, seed),
+    };
     if let Some(file) = arguments.text("--planviz") {
         let text = serde_json::to_string(&log.planviz(&instance)).unwrap_or_else(|why| refuse(&why.to_string()));
         std::fs::write(file, text).unwrap_or_else(|why| refuse(&format!("{file}: {why}")));
     }
-    let delays: f64 = arguments.number("--delays", 0.0);
-    if delays <= 0.0 {
-        return (in_time.json(preprocessing), in_time);
+    let mut result = outcome.json(play.mode, preprocessing);
+    if delays > 0.0 {
+        let (in_time, _) = product::play(&instance, &tables, play, 0.0, seed);
+        result["delays"] = json!(delays);
+        result["tasks_per_step_in_time"] = json!(round(in_time.per_step(), 4));
+        result["lost_to_delays"] = json!(round(1.0 - outcome.per_step() / in_time.per_step(), 4));
     }
-    let outcome = late::play(&instance, &tables, play, delays, arguments.number("--seed", 1));
-    let mut result = outcome.json(preprocessing);
-    result["delays"] = json!(delays);
-    result["tasks_per_step_in_time"] = json!(round(in_time.per_step(), 4));
-    result["lost_to_delays"] = json!(round(1.0 - outcome.per_step() / in_time.per_step(), 4));
     (result, outcome)
 }

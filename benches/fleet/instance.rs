@@ -2,8 +2,8 @@
 
 use crate::arguments::Arguments;
 use control_core::traffic::roads::Place;
-use floor_plan::RoadTables;
 use floor_plan::map::Grid;
+use floor_plan::{PLACES_MAX, RoadTables};
 use plc_sim::floors;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,7 +40,7 @@ impl Instance {
             Some(file) => Grid::parse(&read(Path::new(file))?).map_err(|e| format!("{file}: {e}"))?,
             None => drawn(arguments, &mut rng)?,
         };
-        let mut instance = Instance::empty(grid);
+        let mut instance = Instance::empty(grid)?;
         let agents = arguments.text("--agents");
         match agents {
             Some(file) if file.ends_with(".scen") => instance.scenario(Path::new(file), robots)?,
@@ -71,10 +71,14 @@ impl Instance {
         Ok(instance)
     }
 
-    fn empty(grid: Grid) -> Instance {
+    fn empty(grid: Grid) -> Result<Instance, String> {
+        let cells = grid.cells().count();
+        if cells > PLACES_MAX {
+            return Err(format!("this map has {cells} cells that can be gone on, expected at most {PLACES_MAX}"));
+        }
         let (tables, place_of) = RoadTables::of_grid(&grid, false);
         let cell_of = grid.cells().take(tables.places).collect();
-        Instance { grid, place_of, cell_of, starts: Vec::new(), tasks: Vec::new(), goal_of: BTreeMap::new() }
+        Ok(Instance { grid, place_of, cell_of, starts: Vec::new(), tasks: Vec::new(), goal_of: BTreeMap::new() })
     }
 
     /// A League of Robot Runners problem: JSON that names its files, relative to itself.
@@ -87,7 +91,7 @@ impl Instance {
         };
         let map = beside("mapFile")?;
         let grid = Grid::parse(&read(&map)?).map_err(|e| format!("{}: {e}", map.display()))?;
-        let mut instance = Instance::empty(grid);
+        let mut instance = Instance::empty(grid)?;
         let first = |words: &[usize], width: usize| words.first().map(|cell| (cell / width, cell % width));
         // The first line of both is a count.
         instance.starts = instance.cells(&beside("agentFile")?, first)?;

@@ -1,4 +1,5 @@
-//! Everybody in time: after each plan every robot has made its move.
+//! The lock-step planner alone: after each plan every robot has made its move, and may come to a place in the step in which another leaves
+//! it. That is the rule of the published figures; it is not how real robots drive, nor how the product moves them.
 
 use crate::checker::{State, collisions};
 use crate::counting::counted;
@@ -15,9 +16,9 @@ use std::time::Instant;
 /// What happened, for PlanViz.
 #[derive(Default)]
 pub(crate) struct Log {
-    states: Vec<Vec<State>>,
+    pub(crate) states: Vec<Vec<State>>,
     /// Step, robot, where.
-    finished: Vec<(usize, usize, Place)>,
+    pub(crate) finished: Vec<(usize, usize, Place)>,
 }
 
 /// Where a robot is, as the checker wants it.

@@ -1,5 +1,6 @@
 //! Tasks a step over robots, as SVG, beside what is published of others on the same instance.
 
+use crate::Mode;
 use plotters::prelude::*;
 use std::error::Error;
 
@@ -10,7 +11,7 @@ const OTHERS: [(&str, [(usize, f64); 4]); 3] = [
     ("EPIBT", [(100, 2.788), (200, 3.823), (300, 3.655), (400, 3.349)]),
 ];
 
-pub(crate) fn tasks_over_robots(file: &str, points: &[(usize, f64)]) -> Result<(), Box<dyn Error>> {
+pub(crate) fn tasks_over_robots(file: &str, mode: Mode, points: &[(usize, f64)]) -> Result<(), Box<dyn Error>> {
     let most = points.iter().map(|p| p.1).fold(4.0, f64::max) * 1.1;
     let last = points.iter().map(|p| p.0).max().unwrap_or(400).max(400);
     let root = SVGBackend::new(file, (720, 400)).into_drawing_area();
@@ -36,7 +37,7 @@ pub(crate) fn tasks_over_robots(file: &str, points: &[(usize, f64)]) -> Result<(
     let blue = RGBColor(20, 90, 180);
     chart
         .draw_series(LineSeries::new(points.iter().copied(), blue.stroke_width(3)))?
-        .label("Lightsout")
+        .label(format!("Lightsout, {}", mode.name()))
         .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], blue.stroke_width(3)));
     chart.draw_series(points.iter().map(|p| Circle::new(*p, 4, blue.filled())))?;
     chart

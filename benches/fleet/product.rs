@@ -1,9 +1,10 @@
-//! Robots that are late: each misses a step now and then, and the plan is carried out in its order.
+//! The traffic of the product: a robot comes to a place when that is free, stops at its goal, and drives along what is allocated to it; in
+//! time, or late: each misses a step now and then, and the plan is carried out in its order.
 
 use crate::checker::{State, collisions};
 use crate::counting::counted;
 use crate::instance::Instance;
-use crate::lockstep::state;
+use crate::lockstep::{Log, state};
 use crate::{Outcome, Play};
 use control_core::traffic::pool::{GOING, TURNING};
 use control_core::traffic::roads::{Place, Pose, Roads};
@@ -20,7 +21,7 @@ struct Body {
 }
 
 /// Plays it.
-pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play, delays: f64, seed: u64) -> Outcome {
+pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play, delays: f64, seed: u64) -> (Outcome, Log) {
     let (roads, arena, robots) = (tables.view(), Arena::new(), instance.starts.len());
     let size = Size { vehicles: robots, places: tables.places, regions: 0, search_vehicles: 24, search_nodes: 2_000 };
     let settings =
@@ -34,6 +35,7 @@ pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play, delays:
         bodies.push(Body { pose, goal: None, given: 0 });
     }
     let mut outcome = Outcome { robots, steps: play.steps, ..Outcome::default() };
+    let mut log = Log::default();
     for step in 0..play.steps {
         for (r, body) in bodies.iter_mut().enumerate() {
             while body.goal.is_none_or(|g| g == roads.place(body.pose)) {
@@ -74,14 +76,16 @@ pub(crate) fn play(instance: &Instance, tables: &RoadTables, play: Play, delays:
                 assert!(traffic.reached(r as u16, next));
                 if body.goal == Some(next) {
                     outcome.tasks += 1;
+                    log.finished.push((step + 1, r, next));
                     body.goal = None;
                 }
             }
         }
         outcome.collisions += collisions(&instance.grid, play.turning, &before, &states(&bodies));
+        log.states.push(before);
     }
     outcome.memory = arena.bytes() + tables.bytes();
-    outcome
+    (outcome, log)
 }
 
 /// A quarter turn nearer to a pose of the same place.
