@@ -30,6 +30,17 @@ fn the_readme_says_what_each_alarm_means_and_what_to_do() {
     }
 }
 
+/// Who is called at night reads which machine, line or device it is.
+#[test]
+fn every_alert_of_the_table_names_what_it_is_about() {
+    let text = rules();
+    for row in TABLE {
+        let rule = text.split("      - alert: ").find(|r| r.starts_with(&format!("{}\n", rule_name(row.id)))).unwrap();
+        assert!(rule.contains(&format!("expr: lightsout_alarm{{alarm=\"{}\"}} > 0", row.id)), "{rule}");
+        assert!(rule.contains("summary: \"{{ $labels.subject }}: "), "{rule}");
+    }
+}
+
 /// Each rule fires for its own alarm and for no other.
 #[test]
 fn promtool_tries_every_rule() {
@@ -45,13 +56,13 @@ fn promtool_tries_every_rule() {
         let row = TABLE.iter().find(|r| r.id == *id).unwrap();
         let _ = write!(
             text,
-            "  - interval: 15s\n    input_series:\n      - series: 'lightsout_alarms_active{{alarm=\"{id}\",gateway=\"gw\"}}'\n        values: '0 0 1 1 1 0'\n      \
-             - series: 'lightsout_alarms_active{{alarm=\"{other}\",gateway=\"gw\"}}'\n        values: '0 0 0 0 0 0'\n    alert_rule_test:\n      \
+            "  - interval: 15s\n    input_series:\n      - series: 'lightsout_alarm{{alarm=\"{id}\",subject=\"rack.lift\",gateway=\"gw\"}}'\n        values: '0 0 1 1 1 0'\n      \
+             - series: 'lightsout_alarm{{alarm=\"{other}\",subject=\"rack.lift\",gateway=\"gw\"}}'\n        values: '0 0 0 0 0 0'\n    alert_rule_test:\n      \
              - {{eval_time: 15s, alertname: {own}, exp_alerts: []}}\n      - {{eval_time: 45s, alertname: {theirs}, exp_alerts: []}}\n      \
-             - eval_time: 45s\n        alertname: {own}\n        exp_alerts:\n          - exp_labels: {{severity: {}, alarm: {id}, gateway: gw}}\n            \
+             - eval_time: 45s\n        alertname: {own}\n        exp_alerts:\n          - exp_labels: {{severity: {}, alarm: {id}, subject: rack.lift, gateway: gw}}\n            \
              exp_annotations: {{summary: {:?}, action: {:?}}}\n      - {{eval_time: 75s, alertname: {own}, exp_alerts: []}}\n",
             row.priority.name(),
-            row.means,
+            format!("rack.lift: {}", row.means),
             row.action
         );
     }
@@ -68,7 +79,7 @@ fn rule_name(id: &str) -> String {
 }
 
 #[test]
-fn every_query_of_the_dashboards_asks_for_figures_there_are() {
+fn every_panel_says_what_it_shows_and_asks_for_figures_there_are() {
     let known: BTreeSet<&str> = metrics::TABLE.iter().map(|f| f.name).collect();
     let mut asked = BTreeSet::new();
     for name in ["beat", "field", "fleet", "spool"] {
@@ -77,10 +88,13 @@ fn every_query_of_the_dashboards_asks_for_figures_there_are() {
         let panels = board["panels"].as_array().unwrap();
         assert!(panels.len() >= 8, "{name}");
         for panel in panels {
+            let said = panel["description"].as_str().unwrap_or_default();
+            assert!(said.len() > 20 && said.ends_with('.'), "{name}, {}: says nothing of itself", panel["title"]);
             for target in panel["targets"].as_array().unwrap() {
                 let expr = target["expr"].as_str().unwrap();
                 let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-                let figures: Vec<&str> = words.filter(|w| w.starts_with("lightsout_")).collect();
+                let figures: Vec<&str> =
+                    words.filter(|w| w.starts_with("lightsout_") || w.starts_with("process_")).collect();
                 assert!(!figures.is_empty(), "{name}: {expr}");
                 for figure in figures {
                     let base = figure.strip_suffix("_bucket").unwrap_or(figure);
@@ -90,5 +104,8 @@ fn every_query_of_the_dashboards_asks_for_figures_there_are() {
             }
         }
     }
-    assert!(asked.len() > 35, "{asked:?}");
+    assert!(asked.len() > 40, "{asked:?}");
+    for what in ["lightsout_samples_refused_total", "lightsout_device_tags_bad", "lightsout_alarm"] {
+        assert!(asked.contains(what), "no panel shows {what}");
+    }
 }

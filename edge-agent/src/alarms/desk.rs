@@ -183,6 +183,13 @@ impl AlarmDesk {
         self.lock().book.news.subscribe()
     }
 
+    /// Every alarm that is raised and not shelved: its row, and what it is about.
+    pub fn active(&self) -> Vec<(&'static str, String)> {
+        let inner = self.lock();
+        let raised = inner.alarms.iter().filter(|(_, a)| a.active && a.shelf.is_none());
+        raised.filter_map(|((n, subject), _)| Some((TABLE.get(*n)?.id, subject.clone()))).collect()
+    }
+
     /// How many are active, unacknowledged, shelved, by row.
     pub fn counts(&self) -> Vec<(&'static str, [u64; 3])> {
         let inner = self.lock();

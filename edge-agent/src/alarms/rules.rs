@@ -19,7 +19,8 @@ fn quoted(text: &str) -> String {
 pub fn rules() -> String {
     let mut out = String::from(
         "# Made from the alarm table (edge-agent/src/alarms/table.rs): UPDATE_EXPECT=1 cargo test -p edge-agent --test alerts\n\
-         # A row is raised by the agent itself, after its own delay; shelved alarms do not alert.\n\n\
+         # A row is raised by the agent itself, after its own delay; shelved alarms do not alert. `subject` names the machine, line or device,\n\
+         # `gateway` (given by the scrape) whose it is: an alert for each.\n\n\
          groups:\n  - name: lightsout\n    rules:\n",
     );
     let mut rule = |name: &str, expr: &str, wait: &str, priority: &str, means: &str, action: &str| {
@@ -40,8 +41,9 @@ pub fn rules() -> String {
         "Check whether the service runs and the network is there: systemctl status lightsout on the gateway.",
     );
     for row in TABLE {
-        let expr = format!("lightsout_alarms_active{{alarm=\"{}\"}} > 0", row.id);
-        rule(&rule_name(row.id), &expr, "0s", row.priority.name(), row.means, row.action);
+        let expr = format!("lightsout_alarm{{alarm=\"{}\"}} > 0", row.id);
+        let means = format!("{{{{ $labels.subject }}}}: {}", row.means);
+        rule(&rule_name(row.id), &expr, "0s", row.priority.name(), &means, row.action);
     }
     out
 }

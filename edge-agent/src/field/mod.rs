@@ -126,6 +126,9 @@ impl FieldLine {
             wires,
         };
         line.show_quality();
+        for point in line.points.iter() {
+            count(&line.wires.stats, point, Quality::Good, Quality::Bad);
+        }
         line
     }
 
@@ -152,6 +155,7 @@ impl FieldLine {
             last.quality != reading.quality || last.cause != reading.cause || reading.value.as_ref().is_some_and(other);
         if last.quality != reading.quality {
             move_between(&mut self.quality, last.quality, reading.quality);
+            count(&self.wires.stats, point, last.quality, reading.quality);
         }
         // Value and source time stay together: what is sent again, or turns Bad, is as old as when it was first said.
         if changed && reading.value.is_some() {
@@ -197,6 +201,7 @@ impl FieldLine {
         let now = self.now_ms();
         for (point, last) in self.points.iter().zip(&mut self.last) {
             if (last.quality, last.cause) != (Quality::Bad, cause) {
+                count(&self.wires.stats, point, last.quality, Quality::Bad);
                 (last.quality, last.cause, last.sent) = (Quality::Bad, cause, now);
                 self.reporter.report(point, last.said());
             }
@@ -240,6 +245,13 @@ const fn slot_of(quality: Quality) -> usize {
 fn move_between(count: &mut [u64; 3], from: Quality, to: Quality) {
     count[slot_of(from)] = count[slot_of(from)].saturating_sub(1);
     count[slot_of(to)] += 1;
+}
+
+/// Its device counts a point anew.
+fn count(stats: &LineStats, point: &PointPlan, was: Quality, is: Quality) {
+    if let Some(device) = stats.devices.get(point.device as usize) {
+        device.count(was, is);
+    }
 }
 
 fn ms_of(d: Duration) -> u32 {
@@ -405,6 +417,7 @@ impl LineSink for FieldLine {
                 _ => continue,
             };
             move_between(&mut self.quality, last.quality, next);
+            count(&self.wires.stats, point, last.quality, next);
             (last.quality, last.cause, last.sent) = (next, Cause::Stale, now);
             self.reporter.report(point, last.said());
         }

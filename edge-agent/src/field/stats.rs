@@ -1,6 +1,7 @@
 //! What a line and its devices count. Written by the line's task, read by whoever wants to.
 
 use crate::metrics::histogram::Histogram;
+use control_core::image::Quality;
 use device_drivers::{Health, LinkError, LinkState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -61,6 +62,8 @@ pub struct DeviceStats {
     pub missed: AtomicU64,
     /// How long after its due time a poll was begun.
     pub jitter: Histogram,
+    /// Its points that are Bad.
+    pub bad: AtomicU64,
     /// When its values were last read, milliseconds of the agent's clock; 0 never.
     pub read_at_ms: AtomicU64,
 }
@@ -81,6 +84,15 @@ impl DeviceStats {
             1 => Health::Healthy,
             2 => Health::Demoted,
             _ => Health::Unknown,
+        }
+    }
+
+    /// A point of it was so, and is so now.
+    pub(super) fn count(&self, was: Quality, is: Quality) {
+        if was == Quality::Bad && is != Quality::Bad {
+            self.bad.fetch_sub(1, Relaxed);
+        } else if was != Quality::Bad && is == Quality::Bad {
+            self.bad.fetch_add(1, Relaxed);
         }
     }
 
@@ -106,6 +118,7 @@ impl LineStats {
             health: AtomicU8::new(0),
             missed: AtomicU64::new(0),
             jitter: Histogram::default(),
+            bad: AtomicU64::new(0),
             read_at_ms: AtomicU64::new(0),
         };
         LineStats { devices: devices.map(device).collect(), write_wait_worst, is_insecure, ..LineStats::default() }

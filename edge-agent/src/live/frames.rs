@@ -5,7 +5,7 @@ use crate::control::run_state_name;
 use crate::desk::{Desk, OrderState, OrderView};
 use crate::field::{LineStats, Refusal};
 use crate::metrics::Stages;
-use crate::metrics::histogram::Histogram;
+use crate::metrics::histogram::{Edges, Histogram};
 use device_drivers::{Health, LinkState};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -40,7 +40,7 @@ impl Spread {
     pub fn of(h: &Histogram) -> Spread {
         let us = |q| h.quantile_ns(q) / 1000;
         let mut before = 0;
-        let counts = h.octaves().into_iter().map(|(edge, count)| {
+        let counts = h.cumulative(Edges::Fine).into_iter().map(|(edge, count)| {
             let n = count - before;
             before = count;
             ((edge * 1e6).round() as u64, n)

@@ -68,28 +68,30 @@ fn family(figure: &Figure, stages: &Stages) -> MetricFamily {
 
 fn metric(kind: Kind, label: Option<(&'static str, &str)>, reading: &Reading<'_>) -> proto::Metric {
     let mut metric = proto::Metric::default();
-    if let Some((name, value)) = label {
+    let more = if let Reading::Labelled(more, _) = reading { *more } else { &[] };
+    let pair = |(name, value): &(&'static str, &str)| {
         let mut pair = proto::LabelPair::default();
-        pair.set_name(name.into());
-        pair.set_value(value.into());
-        metric.set_label(vec![pair]);
-    }
+        pair.set_name((*name).into());
+        pair.set_value((*value).into());
+        pair
+    };
+    metric.set_label(label.iter().chain(more).map(pair).collect());
     match (kind, reading) {
-        (Kind::Counter, Reading::Number(value)) => {
+        (Kind::Counter, Reading::Number(value) | Reading::Labelled(_, value)) => {
             let mut c = proto::Counter::default();
             c.set_value(*value);
             metric.set_counter(c);
         }
-        (_, Reading::Number(value)) => {
+        (_, Reading::Number(value) | Reading::Labelled(_, value)) => {
             let mut g = proto::Gauge::default();
             g.set_value(*value);
             metric.set_gauge(g);
         }
-        (_, Reading::Distribution(histogram)) => {
+        (_, Reading::Distribution(histogram, edges)) => {
             let mut h = proto::Histogram::default();
-            let octaves = histogram.octaves();
+            let counts = histogram.cumulative(*edges);
             // The total is the last cumulative count of this very reading, so that no bucket can exceed it.
-            h.set_sample_count(octaves.last().map_or(0, |(_, count)| *count));
+            h.set_sample_count(counts.last().map_or(0, |(_, count)| *count));
             h.set_sample_sum(histogram.sum_s());
             let bucket = |(edge, count): (f64, u64)| {
                 let mut b = proto::Bucket::default();
@@ -97,7 +99,7 @@ fn metric(kind: Kind, label: Option<(&'static str, &str)>, reading: &Reading<'_>
                 b.set_cumulative_count(count);
                 b
             };
-            h.set_bucket(octaves.into_iter().map(bucket).collect());
+            h.set_bucket(counts.into_iter().map(bucket).collect());
             metric.set_histogram(h);
         }
     }

@@ -8,6 +8,36 @@ const PER_OCTAVE: u32 = 8;
 const OCTAVES: u32 = 24;
 const BUCKETS: usize = (PER_OCTAVE * OCTAVES) as usize;
 
+/// At which edges a histogram is shown. A series each, so those of which there is one for each line or device have few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edges {
+    /// One a doubling, from 2 us to 16.8 s.
+    Fine,
+    /// One every second doubling, from 256 us to 16.8 s: for what there is one of for each line.
+    Coarse,
+    /// 1, 4, 16, 262 ms and 16.8 s: for what there is one of for each device.
+    Rough,
+}
+
+/// The first edge of [`Edges::Coarse`] is that many doublings over 1 us.
+const COARSE_FROM: u32 = 8;
+/// And so many are all of [`Edges::Rough`].
+const ROUGH: [u32; 5] = [10, 12, 14, 18, OCTAVES];
+
+impl Edges {
+    /// Whether the edge so many doublings over 1 us is shown. The last one always is.
+    fn has(self, doublings: u32) -> bool {
+        match self {
+            Edges::Fine => true,
+            Edges::Coarse => doublings >= COARSE_FROM && doublings.is_multiple_of(2),
+            Edges::Rough => ROUGH.contains(&doublings),
+        }
+    }
+}
+
+// The last edge is that of all three.
+const _: () = assert!(OCTAVES & 1 == 0 && OCTAVES > COARSE_FROM);
+
 /// Durations from 1 us to 16 s, logarithmic.
 #[derive(Debug)]
 pub struct Histogram {
@@ -72,14 +102,15 @@ impl Histogram {
         0
     }
 
-    /// Cumulative counts at one edge per doubling: `(seconds, count)`. The edges are exact bucket edges.
-    pub fn octaves(&self) -> Vec<(f64, u64)> {
+    /// Cumulative counts at these edges: `(seconds, count)`. They are edges of buckets, and the last count is that of all.
+    pub fn cumulative(&self, edges: Edges) -> Vec<(f64, u64)> {
         let mut seen = 0;
         let mut out = Vec::with_capacity(OCTAVES as usize);
-        for (n, bucket) in self.buckets.iter().enumerate() {
-            seen += bucket.load(Relaxed);
-            if (n + 1) % PER_OCTAVE as usize == 0 {
-                out.push((edge_ns(n) * 1e-9, seen));
+        for (octave, buckets) in (1..).zip(self.buckets.chunks(PER_OCTAVE as usize)) {
+            seen += buckets.iter().map(|b| b.load(Relaxed)).sum::<u64>();
+            if edges.has(octave) {
+                // A power of two in millionths: printed as people write it.
+                out.push(((1u64 << octave) as f64 / 1e6, seen));
             }
         }
         out
@@ -110,8 +141,28 @@ mod tests {
         for ns in [0, 999, 1_000, 5_000_000, u64::MAX] {
             h.record_ns(ns);
         }
-        let octaves = h.octaves();
-        assert!(octaves.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1));
-        assert_eq!(octaves.last().map(|o| o.1), Some(5));
+        for (edges, count) in [(Edges::Fine, 24), (Edges::Coarse, 9), (Edges::Rough, 5)] {
+            let all = h.cumulative(edges);
+            assert!(all.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1));
+            assert_eq!((all.len(), all.last().map(|o| o.1)), (count, Some(5)));
+        }
+    }
+
+    #[test]
+    fn edges_are_those_of_buckets_and_printed_as_people_write_them() {
+        let h = Histogram::default();
+        let fine = h.cumulative(Edges::Fine);
+        for (n, (edge, _)) in fine.iter().enumerate() {
+            let bucket = edge_ns((n + 1) * PER_OCTAVE as usize - 1) * 1e-9;
+            assert!((edge / bucket - 1.0).abs() < 1e-12, "{edge} {bucket}");
+        }
+        let printed: Vec<String> = fine.iter().map(|(edge, _)| edge.to_string()).collect();
+        assert_eq!(printed[..4], ["0.000002", "0.000004", "0.000008", "0.000016"]);
+        assert!(printed.iter().all(|p| p.len() <= 9), "{printed:?}");
+        let coarse: Vec<String> = h.cumulative(Edges::Coarse).iter().map(|(edge, _)| edge.to_string()).collect();
+        assert_eq!(coarse[..3], ["0.000256", "0.001024", "0.004096"]);
+        // What is shorter than the first edge is in its bucket.
+        h.record_ns(30_000);
+        assert_eq!(h.cumulative(Edges::Coarse)[0].1, 1);
     }
 }

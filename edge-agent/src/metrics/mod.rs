@@ -5,10 +5,11 @@
 //!                                                              └──> the list in the README, the snapshot test
 //! ```
 //!
-//! Base units, bounded labels: a line's or a state's name, never a tag's or an order's.
+//! Base units, bounded labels: the name of a line, a device, a machine or a state, never a tag's or an order's.
 
 mod exporter;
 pub mod histogram;
+mod process;
 mod robots;
 mod table;
 

@@ -1,7 +1,8 @@
 //! The one table of figures: name, help, kind, and where each is read.
 
 use super::Stages;
-use super::histogram::Histogram;
+use super::histogram::{Edges, Histogram};
+use super::process;
 use crate::commands::OUTCOMES;
 use crate::control::ROBOT_STATES;
 use crate::field::{DeviceStats, LineStats, Refusal};
@@ -26,8 +27,10 @@ type Put<'a> = &'a mut dyn FnMut(Option<(&'static str, &str)>, Reading<'_>);
 pub enum Reading<'a> {
     /// A number.
     Number(f64),
+    /// A number with more labels than one.
+    Labelled(&'a [(&'static str, &'a str)], f64),
     /// A distribution.
-    Distribution(&'a Histogram),
+    Distribution(&'a Histogram, Edges),
 }
 
 /// One figure.
@@ -60,8 +63,18 @@ fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
 }
 
 fn per_device(s: &Stages, put: Put<'_>, read: impl Fn(&DeviceStats) -> f64) {
-    for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
-        put(Some(("device", &device.name)), Reading::Number(read(device)));
+    for (line, stats) in s.lines.all().iter() {
+        let line: &str = line;
+        for device in &stats.devices {
+            put(Some(("device", &device.name)), Reading::Labelled(&[("line", line)], read(device)));
+        }
+    }
+}
+
+/// A figure of the process itself; left out where the host does not say.
+fn of_process(put: Put<'_>, value: Option<f64>) {
+    if let Some(value) = value {
+        put(None, Reading::Number(value));
     }
 }
 
@@ -88,10 +101,10 @@ pub const TABLE: &[Figure] = &[
         number(put, s.control.missed.load(Relaxed));
     }),
     figure("lightsout_cycle_exec_seconds", "Time a control cycle takes.", Distribution, |s, put| {
-        put(None, Reading::Distribution(&s.control.exec));
+        put(None, Reading::Distribution(&s.control.exec, Edges::Fine));
     }),
     figure("lightsout_cycle_wake_seconds", "Time from the beat to the start of its cycle.", Distribution, |s, put| {
-        put(None, Reading::Distribution(&s.control.wake));
+        put(None, Reading::Distribution(&s.control.wake, Edges::Fine));
     }),
     figure("lightsout_realtime", "1 when every permission for real time was granted.", Gauge, |s, put| {
         flag(put, s.control.realtime.load(Relaxed));
@@ -203,13 +216,19 @@ pub const TABLE: &[Figure] = &[
     ),
     figure("lightsout_device_age_seconds", "Time since the device was last read.", Gauge, |s, put| {
         let now = s.clock.now().0;
-        for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
-            let at = device.read_at_ms.load(Relaxed);
-            if at > 0 {
-                let age = now.saturating_sub(at) as f64 / 1000.0;
-                put(Some(("device", &device.name)), Reading::Number(age));
+        for (line, stats) in s.lines.all().iter() {
+            let line: &str = line;
+            for device in &stats.devices {
+                let at = device.read_at_ms.load(Relaxed);
+                if at > 0 {
+                    let age = now.saturating_sub(at) as f64 / 1000.0;
+                    put(Some(("device", &device.name)), Reading::Labelled(&[("line", line)], age));
+                }
             }
         }
+    }),
+    figure("lightsout_device_tags_bad", "Tags of the device whose quality is Bad.", Gauge, |s, put| {
+        per_device(s, put, |d| d.bad.load(Relaxed) as f64);
     }),
     figure(
         "lightsout_poll_start_jitter_seconds",
@@ -217,13 +236,13 @@ pub const TABLE: &[Figure] = &[
         Distribution,
         |s, put| {
             for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
-                put(Some(("device", &device.name)), Reading::Distribution(&device.jitter));
+                put(Some(("device", &device.name)), Reading::Distribution(&device.jitter, Edges::Rough));
             }
         },
     ),
     figure("lightsout_poll_seconds", "Time a poll takes.", Distribution, |s, put| {
         for (name, stats) in s.lines.all().iter() {
-            put(Some(("line", name)), Reading::Distribution(&stats.poll));
+            put(Some(("line", name)), Reading::Distribution(&stats.poll, Edges::Coarse));
         }
     }),
     figure("lightsout_requests_total", "Requests sent to devices.", Counter, |s, put| {
@@ -281,7 +300,7 @@ pub const TABLE: &[Figure] = &[
         },
     ),
     figure("lightsout_write_seconds", "Time from a tag write's request to its outcome.", Distribution, |s, put| {
-        put(None, Reading::Distribution(&s.writes.stats.took));
+        put(None, Reading::Distribution(&s.writes.stats.took, Edges::Fine));
     }),
     figure("lightsout_commands_received_total", "Commands that came over MQTT and Sparkplug.", Counter, |s, put| {
         number(put, s.commands.received.load(Relaxed));
@@ -410,7 +429,7 @@ pub const TABLE: &[Figure] = &[
         number(put, s.spool.stats.written_bytes.load(Relaxed));
     }),
     figure("lightsout_spool_commit_seconds", "Time of a commit: one write and one fsync.", Distribution, |s, put| {
-        put(None, Reading::Distribution(&s.spool.stats.commit));
+        put(None, Reading::Distribution(&s.spool.stats.commit, Edges::Fine));
     }),
     figure("lightsout_mqtt_connected", "1 while the broker is connected.", Gauge, |s, put| {
         flag(put, s.mqtt.connected.load(Relaxed))
@@ -442,6 +461,16 @@ pub const TABLE: &[Figure] = &[
             }
         },
     ),
+    figure(
+        "lightsout_alarm",
+        "1 for each alarm that is raised and not shelved: row of the table, and the machine, line or device it is about.",
+        Gauge,
+        |s, put| {
+            for (alarm, subject) in s.alarms.active() {
+                put(Some(("alarm", alarm)), Reading::Labelled(&[("subject", subject.as_str())], 1.0));
+            }
+        },
+    ),
     figure("lightsout_alarms_unacknowledged", "Alarms that nobody has acknowledged.", Gauge, |s, put| {
         number(put, s.alarms.counts().iter().map(|(_, [_, unacknowledged, _])| unacknowledged).sum());
     }),
@@ -459,4 +488,25 @@ pub const TABLE: &[Figure] = &[
             number(put, s.live.frames.load(Relaxed));
         },
     ),
+    figure("process_cpu_seconds_total", "CPU time the process has taken, user and system.", Counter, |_, put| {
+        of_process(put, Some(process::cpu_seconds()));
+    }),
+    figure("process_resident_memory_bytes", "Memory of the process that is in RAM.", Gauge, |_, put| {
+        of_process(put, process::resident_bytes());
+    }),
+    figure("process_virtual_memory_bytes", "Memory the process has addresses for.", Gauge, |_, put| {
+        of_process(put, process::virtual_bytes());
+    }),
+    figure("process_threads", "Threads of the process.", Gauge, |_, put| {
+        of_process(put, process::threads());
+    }),
+    figure("process_open_fds", "Files and sockets the process has open.", Gauge, |_, put| {
+        of_process(put, process::open_fds());
+    }),
+    figure("process_max_fds", "Files and sockets the process may have open.", Gauge, |_, put| {
+        of_process(put, process::max_fds());
+    }),
+    figure("process_start_time_seconds", "When the process was started, seconds since 1970.", Gauge, |_, put| {
+        of_process(put, process::start_time_s());
+    }),
 ];
