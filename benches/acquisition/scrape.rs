@@ -97,7 +97,7 @@ impl Page {
         self.sum(name, |_| true)
     }
 
-    /// A distribution, summed: count at each edge. Edges in microseconds, doubling: that is its resolution.
+    /// A distribution, summed: count at each edge. Edges in microseconds, of a device's histogram four times apart: that is its resolution.
     fn edges(&self, name: &str, wanted: &impl Fn(&str) -> bool) -> BTreeMap<u64, f64> {
         let name = format!("{name}_bucket");
         let mut edges = BTreeMap::new();

@@ -62,6 +62,7 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
         ("DELETE", "/api/v1/orders/1?now=perhaps", "", 400, "now"),
         ("POST", "/api/v1/floor/vehicles/4/absent", "", 404, "no such mobile robot"),
         ("POST", "/api/v1/floor/vehicles/70000/absent", "", 404, "no such mobile robot"),
+        ("POST", "/api/v1/floor/vehicles/4/located", "", 404, "no such mobile robot"),
         ("POST", "/api/v1/orders", &long, 413, "length limit exceeded"),
         ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1}", 409, "has not read the plant yet"),
         ("GET", "/api/v1/orders?limit=many", "", 400, "invalid digit"),

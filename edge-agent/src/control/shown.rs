@@ -87,8 +87,8 @@ pub struct Shown {
     machines: Vec<MachineShown>,
     /// Vehicles that hold a pass, by gate.
     gates: Vec<u16>,
-    /// Where loads wait to which no robot can come. Its memory is asked for at the start.
-    nobody_comes: Vec<PosId>,
+    /// Where loads wait to which no robot can come.
+    nobody_comes: heapless::Vec<PosId, NOBODY_COMES_MAX>,
 }
 
 impl Shown {
@@ -97,7 +97,7 @@ impl Shown {
         Shown {
             machines: vec![MachineShown::default(); machines],
             gates: vec![0; gates],
-            nobody_comes: Vec::with_capacity(NOBODY_COMES_MAX),
+            nobody_comes: heapless::Vec::new(),
         }
     }
 
@@ -133,8 +133,7 @@ impl Shown {
     /// Takes over what the controller has decided. Asks for no memory.
     pub fn fill(&mut self, floor: &Floor<'_>, controller: &Controller<'_>) {
         self.gates.fill(0);
-        self.nobody_comes.clear();
-        self.nobody_comes.extend(controller.nobody_comes().iter().take(NOBODY_COMES_MAX));
+        self.nobody_comes = controller.nobody_comes().iter().copied().take(NOBODY_COMES_MAX).collect();
         for (id, slot) in floor.machine_ids().zip(&mut self.machines) {
             let (task, command) = controller.busy_with(id);
             let leg = task.map(|t| LegShown { order: t.order, source: t.source, target: t.target });

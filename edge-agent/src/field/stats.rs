@@ -89,10 +89,10 @@ impl DeviceStats {
 
     /// A point of it was so, and is so now.
     pub(super) fn count(&self, was: Quality, is: Quality) {
-        match (was == Quality::Bad, is == Quality::Bad) {
-            (true, false) => drop(self.bad.fetch_sub(1, Relaxed)),
-            (false, true) => drop(self.bad.fetch_add(1, Relaxed)),
-            _ => {}
+        if was == Quality::Bad && is != Quality::Bad {
+            self.bad.fetch_sub(1, Relaxed);
+        } else if was != Quality::Bad && is == Quality::Bad {
+            self.bad.fetch_add(1, Relaxed);
         }
     }
 

@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn who_takes_gzip_says_so() {
-        let rows = [
-            (&["gzip"][..], true),
+        let rows: [(&[&str], bool); 9] = [
+            (&["gzip"], true),
             (&["deflate, gzip;q=0.5"], true),
             (&["br", "GZip"], true),
             (&["*"], true),

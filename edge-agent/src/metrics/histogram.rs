@@ -13,21 +13,30 @@ const BUCKETS: usize = (PER_OCTAVE * OCTAVES) as usize;
 pub enum Edges {
     /// One a doubling, from 2 us to 16.8 s.
     Fine,
-    /// One every second doubling, from 256 us to 16.8 s.
+    /// One every second doubling, from 256 us to 16.8 s: for what there is one of for each line.
     Coarse,
+    /// 1, 4, 16, 262 ms and 16.8 s: for what there is one of for each device.
+    Rough,
 }
 
 /// The first edge of [`Edges::Coarse`] is that many doublings over 1 us.
 const COARSE_FROM: u32 = 8;
+/// And so many are all of [`Edges::Rough`].
+const ROUGH: [u32; 5] = [10, 12, 14, 18, OCTAVES];
 
 impl Edges {
     /// Whether the edge so many doublings over 1 us is shown. The last one always is.
     fn has(self, doublings: u32) -> bool {
-        self == Edges::Fine || (doublings >= COARSE_FROM && doublings.is_multiple_of(2))
+        match self {
+            Edges::Fine => true,
+            Edges::Coarse => doublings >= COARSE_FROM && doublings.is_multiple_of(2),
+            Edges::Rough => ROUGH.contains(&doublings),
+        }
     }
 }
 
-const _: () = assert!(OCTAVES.is_multiple_of(2) && OCTAVES > COARSE_FROM);
+// The last edge is that of all three.
+const _: () = assert!(OCTAVES & 1 == 0 && OCTAVES > COARSE_FROM);
 
 /// Durations from 1 us to 16 s, logarithmic.
 #[derive(Debug)]
@@ -132,7 +141,7 @@ mod tests {
         for ns in [0, 999, 1_000, 5_000_000, u64::MAX] {
             h.record_ns(ns);
         }
-        for (edges, count) in [(Edges::Fine, 24), (Edges::Coarse, 9)] {
+        for (edges, count) in [(Edges::Fine, 24), (Edges::Coarse, 9), (Edges::Rough, 5)] {
             let all = h.cumulative(edges);
             assert!(all.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1));
             assert_eq!((all.len(), all.last().map(|o| o.1)), (count, Some(5)));

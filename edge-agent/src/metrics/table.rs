@@ -64,6 +64,7 @@ fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
 
 fn per_device(s: &Stages, put: Put<'_>, read: impl Fn(&DeviceStats) -> f64) {
     for (line, stats) in s.lines.all().iter() {
+        let line: &str = line;
         for device in &stats.devices {
             put(Some(("device", &device.name)), Reading::Labelled(&[("line", line)], read(device)));
         }
@@ -216,6 +217,7 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_device_age_seconds", "Time since the device was last read.", Gauge, |s, put| {
         let now = s.clock.now().0;
         for (line, stats) in s.lines.all().iter() {
+            let line: &str = line;
             for device in &stats.devices {
                 let at = device.read_at_ms.load(Relaxed);
                 if at > 0 {
@@ -234,7 +236,7 @@ pub const TABLE: &[Figure] = &[
         Distribution,
         |s, put| {
             for device in s.lines.all().iter().flat_map(|(_, stats)| &stats.devices) {
-                put(Some(("device", &device.name)), Reading::Distribution(&device.jitter, Edges::Coarse));
+                put(Some(("device", &device.name)), Reading::Distribution(&device.jitter, Edges::Rough));
             }
         },
     ),
@@ -510,7 +512,7 @@ pub const TABLE: &[Figure] = &[
         Gauge,
         |s, put| {
             for (alarm, subject) in s.alarms.active() {
-                put(Some(("alarm", alarm)), Reading::Labelled(&[("subject", &subject)], 1.0));
+                put(Some(("alarm", alarm)), Reading::Labelled(&[("subject", subject.as_str())], 1.0));
             }
         },
     ),

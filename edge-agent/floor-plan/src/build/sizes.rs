@@ -5,14 +5,14 @@ use crate::file::{Aisle, Fault, FloorFile};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Places of the roads. The last number of 16 bits means none.
-pub const PLACES_MAX: usize = 65_535;
+/// Places of the roads. The last number of 16 bits means none, and who counts places ends with the one before it.
+pub const PLACES_MAX: usize = 65_534;
 /// Load positions, decks of machines included.
 const POSITIONS_MAX: usize = 65_534;
-/// Machines with a command block. Also zones and domains: the last number means none.
-const MACHINES_MAX: usize = 65_535;
+/// Machines with a command block.
+const MACHINES_MAX: usize = 65_534;
 /// Zones of load positions: a tier has three, a belt, a port and a machine's deck one each.
-const ZONES_MAX: usize = 65_535;
+const ZONES_MAX: usize = 65_534;
 /// Mobile robots, of all kinds together.
 const ROBOTS_MAX: usize = 10_000;
 /// Groups of stations: they are numbered with 8 bits.
