@@ -14,6 +14,7 @@
 //! | [`mod@dial`] | the way to a host that may have several addresses |
 //! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
+//! | [`number`] | limits that are not rounded |
 //! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 
 pub mod block;
@@ -23,10 +24,12 @@ pub mod driver;
 pub mod fuzzing;
 pub mod line;
 pub mod modbus;
+pub mod number;
 pub mod opcua;
 pub mod value;
 
 pub use dial::dial;
 pub use driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
 pub use line::{LineCounters, LineSink, LinkState, run_line};
+pub use number::Number;
 pub use value::{Cause, PointId, Reading, Value};

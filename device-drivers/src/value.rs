@@ -110,6 +110,10 @@ pub enum Cause {
     NeverSilent,
     /// The device answered something that is not an answer to the request.
     BadReply,
+    /// The device answers, as this unit and not as the one it was asked as.
+    OtherUnit(u8),
+    /// The device answers, with transaction 0 and not with the one it was asked with.
+    NoTransaction,
     /// No new value for longer than allowed.
     Stale,
 }
@@ -131,6 +135,8 @@ impl std::fmt::Display for Cause {
                 "the line is never silent: a device or the adapter sends all the time, and no answer is heard",
             ),
             Cause::BadReply => f.write_str("the device answered something else than what was asked for"),
+            Cause::OtherUnit(unit) => write!(f, "it answers as unit {unit}, and not as the unit it is asked as"),
+            Cause::NoTransaction => f.write_str("it answers with transaction 0, and not with the one it is asked with"),
             Cause::Stale => f.write_str("stale"),
         }
     }

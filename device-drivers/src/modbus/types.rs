@@ -7,6 +7,7 @@
 //! ```
 
 use super::address::{Address, Bits};
+use crate::number::Number;
 use crate::value::{Value, WORDS_MAX};
 use std::fmt;
 use std::str::FromStr;
@@ -242,7 +243,7 @@ pub struct Scale {
     /// Offset.
     pub offset: f64,
     /// Smallest and greatest value shown; what lies outside is shown as the limit.
-    pub clamp: Option<(f64, f64)>,
+    pub clamp: Option<(Number, Number)>,
 }
 
 impl Scale {
@@ -253,14 +254,28 @@ impl Scale {
         (inverse.abs() >= 2.0 && (self.factor * inverse - 1.0).abs() < 1e-12).then_some(inverse)
     }
 
+    /// Limits and nothing else: what lies between them stays what it is, to the last bit.
+    fn is_plain(self) -> bool {
+        self.factor == 1.0 && self.offset == 0.0
+    }
+
     fn apply(self, raw: f64) -> f64 {
         let scaled = match self.inverse() {
             Some(inverse) => raw / inverse,
             None => raw * self.factor,
         } + self.offset;
         match self.clamp {
-            Some((min, max)) if !scaled.is_nan() => scaled.max(min).min(max),
+            Some((min, max)) if !scaled.is_nan() => scaled.max(min.as_f64()).min(max.as_f64()),
             _ => scaled,
+        }
+    }
+
+    fn shown(self, value: Value) -> Value {
+        match (value.as_f64(), self.clamp) {
+            (Some(_), Some(limits)) if self.is_plain() => value.clamped(limits),
+            (Some(_), None) if self.is_plain() => value,
+            (Some(raw), _) => Value::Float(self.apply(raw)),
+            (None, _) => value,
         }
     }
 
@@ -326,10 +341,37 @@ impl Format {
             DataType::Text(chars, packing) => Value::Text(text_of(wire, chars, packing).into()),
             DataType::Words(_) => Value::Words(words_of(wire).collect()),
         };
-        Some(match self.scale.as_ref().zip(value.as_f64()) {
-            Some((scale, raw)) => Value::Float(scale.apply(raw)),
+        Some(match &self.scale {
+            Some(scale) => scale.shown(value),
             None => value,
         })
+    }
+
+    /// The least and the greatest number that its registers can hold, as it is shown; `None` where there is no end, or no number.
+    pub fn range(&self) -> Option<(Number, Number)> {
+        let whole = |bits: u32| (0, (1i128 << bits) - 1);
+        let signed = |bits: u32| (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1);
+        let (least, most) = match self.kind {
+            DataType::Field(bits) => whole(u32::from(bits.count.min(16))),
+            DataType::U8 { .. } => whole(8),
+            DataType::I8 { .. } => signed(8),
+            DataType::U16 => whole(16),
+            DataType::I16 => signed(16),
+            DataType::U32 => whole(32),
+            DataType::I32 => signed(32),
+            DataType::U64 => whole(64),
+            DataType::I64 => signed(64),
+            DataType::Bcd(n) => (0, 10i128.pow(4 * u32::from(n.min(4))) - 1),
+            DataType::UnixS => (0, i128::from(u32::MAX) * 1000),
+            DataType::UnixMs => (0, i128::from(i64::MAX)),
+            _ => return None,
+        };
+        let Some(scale) = self.scale.as_deref().filter(|s| !s.is_plain()) else {
+            return Some((Number::Whole(least), Number::Whole(most)));
+        };
+        let open = Scale { clamp: None, ..*scale };
+        let ends = [least, most].map(|n| open.apply(Number::Whole(n).as_f64()));
+        Some((Number::Real(ends[0].min(ends[1])), Number::Real(ends[0].max(ends[1]))))
     }
 
     /// The registers that hold this value; the text says why there are none.
@@ -382,19 +424,19 @@ impl Format {
     /// The raw bits of a number, range-checked against the type.
     fn number(&self, value: &Value) -> Result<u64, String> {
         let wanted = value.as_f64().ok_or("this tag is a number")?;
+        let scale = self.scale.as_deref().filter(|s| !s.is_plain());
         // Whole numbers without a scale go through unrounded: a double holds 53 bits only.
-        let exact: Option<i128> = match (value, &self.scale) {
-            (Value::Int(i), None) => Some(i128::from(*i)),
-            (Value::Uint(u), None) => Some(i128::from(*u)),
+        let exact: Option<i128> = match (value.number(), scale) {
+            (Some(Number::Whole(n)), None) => Some(n),
             _ => None,
         };
-        let raw = self.scale.as_ref().map_or(wanted, |s| s.undo(wanted));
+        let raw = scale.map_or(wanted, |s| s.undo(wanted));
         if !raw.is_finite() {
             return Err(format!("{wanted} is no number that can be written"));
         }
         let whole = |min: i128, max: i128| -> Result<i128, String> {
             let near = raw.round();
-            match &self.scale {
+            match scale {
                 // Never another value than the one that was allowed.
                 Some(scale) if (near - raw).abs() > 1e-6 * raw.abs().max(1.0) => {
                     let (below, above) = (scale.apply(raw.floor()), scale.apply(raw.ceil()));
@@ -406,7 +448,7 @@ impl Format {
                 _ => {}
             }
             let n = exact.unwrap_or(near as i128); // saturates, and the range is checked next
-            if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{wanted} does not fit into {}", self.kind)) }
+            if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{value} does not fit into {}", self.kind)) }
         };
         Ok(match self.kind {
             DataType::Field(bits) => whole(0, (1i128 << bits.count.min(16)) - 1)? as u64,

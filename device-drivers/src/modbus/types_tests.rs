@@ -14,7 +14,7 @@ fn values_come_out_as_the_bytes_say() {
     use DataType::*;
     use Order::*;
     let scale = |factor, offset| Some(Scale { factor, offset, clamp: None });
-    let clamped = Some(Scale { factor: 1.0, offset: 0.0, clamp: Some((0.0, 100.0)) });
+    let clamped = Some(Scale { factor: 1.0, offset: 0.0, clamp: Some((0.0.into(), 100.0.into())) });
     let text = |t: &str| Value::Text(t.into());
     type Row<'a> = (&'a [u16], DataType, Order, Option<Scale>, Value);
     let rows: Vec<Row<'_>> = vec![
@@ -56,8 +56,9 @@ fn values_come_out_as_the_bytes_say() {
         (&[24], U16, ABCD, scale(0.1, 0.0), Value::Float(2.4)),
         (&[3], U16, ABCD, scale(2.5, 1.0), Value::Float(8.5)),
         (&[650], U16, ABCD, scale(0.1, -40.0), Value::Float(25.0)),
-        (&[150], U16, ABCD, clamped, Value::Float(100.0)),
-        (&[0xFFFF], I16, ABCD, clamped, Value::Float(0.0)),
+        (&[150], U16, ABCD, clamped, Value::Uint(100)),
+        (&[0xFFFF], I16, ABCD, clamped, Value::Int(0)),
+        (&[0x8000, 0], F32, ABCD, clamped, Value::Single(-0.0)),
     ];
     for (registers, kind, order, scale, want) in rows {
         assert_eq!(

@@ -53,6 +53,7 @@ pub(super) fn check(file: &Path, connect: bool, json: bool) -> Result<Done, Fail
         "lines": lines.collect::<Vec<_>>(),
         "floor": plan.floor.as_ref().map(proof::json),
         "notes": plan.notes,
+        "advice": plan.advice,
         "reached": reached.iter().map(|(name, ok)| json!({ "peer": name, "reached": ok })).collect::<Vec<_>>(),
     });
     Ok(Done { text: out, json, code: u8::from(!all) })
@@ -108,6 +109,12 @@ fn shown(file: &Path, plan: &Plan) -> String {
     }
     if plan.notes.len() > NOTES_MAX {
         say!(out, "  address  and {} more that were typed in another form", plan.notes.len() - NOTES_MAX);
+    }
+    for note in plan.advice.iter().take(NOTES_MAX) {
+        say!(out, "  note     {}", styled(WARN, note));
+    }
+    if plan.advice.len() > NOTES_MAX {
+        say!(out, "  note     and {} more", plan.advice.len() - NOTES_MAX);
     }
     match &plan.mqtt {
         Some(mqtt) => {

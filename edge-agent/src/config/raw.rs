@@ -1,6 +1,6 @@
 //! What the file says. Every key there is; unknown ones are refused.
 
-use super::values::{Size, Spanned, Time};
+use super::values::{Exact, Size, Spanned, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -277,6 +277,9 @@ pub struct Line {
     /// Pause between a reply and the next request.
     #[serde(default)]
     pub pause: Option<Spanned<Time>>,
+    /// Whether the connection is given up behind each poll, and made for the next: where the device serves one client at a time.
+    #[serde(default)]
+    pub close_after_poll: Option<Spanned<bool>>,
     /// `opc.tcp://` endpoint of an OPC UA server.
     #[serde(default)]
     pub opcua: Option<Spanned<String>>,
@@ -369,6 +372,9 @@ pub struct Device {
     /// Order of words and bytes of this device.
     #[serde(default)]
     pub order: Option<Spanned<String>>,
+    /// Whether it answers as another unit (0 and 255 are common) or with transaction 0: what comes while its request is open is its reply.
+    #[serde(default)]
+    pub foreign_replies: Option<Spanned<bool>>,
 }
 
 /// A profile file.
@@ -482,10 +488,10 @@ pub struct Tag {
     pub offset: Option<Spanned<f64>>,
     /// Smaller values are shown as this.
     #[serde(default)]
-    pub min: Option<Spanned<f64>>,
+    pub min: Option<Spanned<Exact>>,
     /// Greater values are shown as this.
     #[serde(default)]
-    pub max: Option<Spanned<f64>>,
+    pub max: Option<Spanned<Exact>>,
     /// Whoever may write it, may write this.
     #[serde(default)]
     pub write: Option<Spanned<Write>>,
@@ -533,10 +539,10 @@ pub struct Tag {
 pub struct Write {
     /// Smallest value taken.
     #[serde(default)]
-    pub min: Option<f64>,
+    pub min: Option<Exact>,
     /// Greatest value taken.
     #[serde(default)]
-    pub max: Option<f64>,
+    pub max: Option<Exact>,
     /// At most one write in this time.
     #[serde(default)]
     pub every: Option<Time>,
