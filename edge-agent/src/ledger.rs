@@ -11,6 +11,7 @@
 
 use crate::desk::{HISTORY, OrderState, OrderView};
 use crate::telemetry::spool::Journal;
+use crate::trouble::Shared;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
@@ -74,7 +75,10 @@ impl Ledger {
         tokio::task::spawn_blocking(move || {
             // What is in the file is in the books already: they change first.
             if let Err(e) = ledger.journal.compact(|| orders().iter().filter(|o| is_kept(o)).map(line).collect()) {
-                tracing::warn!("the order journal cannot be shortened: {e}");
+                static TOO_LONG: Shared<io::ErrorKind> = Shared::new();
+                if let Some(lasting) = TOO_LONG.is(e.kind()) {
+                    tracing::warn!("the order journal cannot be shortened: {e}{lasting}");
+                }
             }
             ledger.is_compacting.store(false, Relaxed);
         });

@@ -24,6 +24,7 @@
 //! | [`board`] | what the core's events add up to, for people |
 //! | [`scene`] | what the floor looks like |
 //! | [`traffic`] | where every mobile robot was, and when |
+//! | [`trouble`] | what is wrong for long is said once, then hourly |
 //! | [`access`] | who may do what, and who has done what |
 //! | [`lines`] | the lines that run, and reload by difference |
 //! | [`live`] | what pages see, encoded once for all of them |
@@ -57,6 +58,7 @@ pub mod pki;
 pub mod scene;
 pub mod telemetry;
 pub mod traffic;
+pub mod trouble;
 
 pub use agent::Agent;
 pub use config::Plan;

@@ -10,6 +10,7 @@
 //! command.
 
 use crate::telemetry::payload::rfc3339;
+use crate::trouble::Shared;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -143,7 +144,12 @@ impl Writer {
             let counter = if written.is_ok() { &self.stats.lines } else { &self.stats.failed };
             counter.fetch_add(waiting.len() as u64, Relaxed);
             if let Err(e) = written {
-                tracing::error!("the audit record cannot be written: {e}; the log has what is missing in it");
+                static UNWRITTEN: Shared<io::ErrorKind> = Shared::new();
+                if let Some(lasting) = UNWRITTEN.is(e.kind()) {
+                    tracing::error!(
+                        "the audit record cannot be written: {e}; the log has what is missing in it{lasting}"
+                    );
+                }
             }
             text.clear();
             for done in waiting.drain(..) {
