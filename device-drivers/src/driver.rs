@@ -125,7 +125,8 @@ pub struct TagWrite {
 pub enum WriteOutcome {
     /// The device has acknowledged it, and what was read back (if it was) agrees.
     Done,
-    /// The device has acknowledged it, and this was read back: something else writes there, or the device clamps.
+    /// This was read back. Where the device has acknowledged it, something else writes there, or it clamps; where it has only accepted it,
+    /// or a gateway has heard nothing of it, it was not done.
     Differs(Value),
     /// The value cannot be written to this point, and nothing was sent.
     Invalid(String),

@@ -15,6 +15,7 @@
 //! | [`mod@dial`] | the way to a host that may have several addresses |
 //! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
+//! | [`number`] | limits that are not rounded |
 //! | [`mod@tls`] | TLS to a peer: whom to trust, and every refusal in words |
 //! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 
@@ -26,6 +27,7 @@ pub mod files;
 pub mod fuzzing;
 pub mod line;
 pub mod modbus;
+pub mod number;
 pub mod opcua;
 pub mod tls;
 pub mod value;
@@ -33,4 +35,5 @@ pub mod value;
 pub use dial::dial;
 pub use driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
 pub use line::{LineCounters, LineSink, LinkState, Notice, run_line};
+pub use number::Number;
 pub use value::{Cause, PointId, Reading, Value};

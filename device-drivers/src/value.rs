@@ -122,6 +122,10 @@ pub enum Cause {
     NeverSilent,
     /// The device answered something that is not an answer to the request.
     BadReply,
+    /// The device answers, as this unit and not as the one it was asked as.
+    OtherUnit(u8),
+    /// The device answers, with transaction 0 and not with the one it was asked with.
+    NoTransaction,
     /// No new value for longer than allowed.
     Stale,
     /// The device says that it has no value: the pattern of its maker.
@@ -161,6 +165,8 @@ impl std::fmt::Display for Cause {
                 "the line is never silent: a device or the adapter sends all the time, and no answer is heard",
             ),
             Cause::BadReply => f.write_str("the device answered something else than what was asked for"),
+            Cause::OtherUnit(unit) => write!(f, "it answers as unit {unit}, and not as the unit it is asked as"),
+            Cause::NoTransaction => f.write_str("it answers with transaction 0, and not with the one it is asked with"),
             Cause::Stale => f.write_str("stale"),
             Cause::NotAvailable => f.write_str("not available: the device says that it has no value"),
             Cause::NotFinite => f.write_str("not a number: the device says NaN or infinity"),

@@ -45,17 +45,48 @@ impl Drop for Peer {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_nothing() {
-    let test = "a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_nothing";
-    let Some(python) = python_with("pymodbus", test) else { return };
+/// A server of pymodbus, and its port.
+async fn pymodbus_server(python: &str, arguments: &[&str]) -> (Peer, String) {
     let mut command = Command::new(python);
-    command.arg(script("pymodbus_server.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.arg(script("pymodbus_server.py")).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut peer = Peer(command.spawn().unwrap());
     let out = BufReader::new(peer.0.stdout.take().unwrap());
     let ready = tokio::task::spawn_blocking(move || out.lines().next().expect("it starts").expect("it speaks UTF-8"));
     let ready = tokio::time::timeout(Duration::from_secs(60), ready).await.expect("in time").unwrap();
-    let port = ready.strip_prefix("ready ").expect("ready").to_string();
+    (peer, ready.strip_prefix("ready ").expect("ready").to_string())
+}
+
+/// Slower than a quarter of the time limit, and what is asked beside an open request is lost: so nothing may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_server_of_pymodbus_answers_everything_and_its_writes_are_done() {
+    let test = "a_slow_server_of_pymodbus_answers_everything_and_its_writes_are_done";
+    let Some(python) = python_with("pymodbus", test) else { return };
+    let (_peer, port) = pymodbus_server(python, &["0.6"]).await;
+    let units = [1u8, 2].map(|unit| {
+        let first = u32::from(unit) * 10;
+        device(unit, vec![point(first, "holding:5", DataType::U16), point(first + 1, "holding:150", DataType::U16)])
+    });
+    let mut spec = line(Endpoint::Tcp(format!("127.0.0.1:{port}")), units.to_vec());
+    (spec.timeout, spec.connect_timeout) = (Duration::from_secs(2), Duration::from_secs(10));
+    let running = Running::start(spec);
+    running.until("both units", |s| [10, 11, 20, 21].iter().all(|n| s.good(*n) >= 1)).await;
+    for n in 0..4u64 {
+        assert_eq!(
+            running.write(10 + 10 * (n as u32 % 2), Value::Uint(n), true).await,
+            WriteOutcome::Done,
+            "write {n}"
+        );
+    }
+    let seen = running.seen();
+    assert!(seen.downs().is_empty() && seen.counters.dropped == 0, "{:?}; {:?}", seen.downs(), seen.counters);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_nothing() {
+    let test = "a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_nothing";
+    let Some(python) = python_with("pymodbus", test) else { return };
+    let (_peer, port) = pymodbus_server(python, &[]).await;
 
     // The server has 300 registers: one tag lies beyond them.
     let mut points: Vec<_> = (0..150).map(|n| point(n, &format!("holding:{}", n + 150), DataType::U16)).collect();

@@ -11,6 +11,7 @@
 
 use crate::desk::{HISTORY, OrderForm, OrderState, OrderView};
 use crate::telemetry::spool::Journal;
+use crate::trouble::Shared;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -89,7 +90,10 @@ impl Ledger {
             if let Err(e) =
                 journal.compact(|| foreign.chain(orders().iter().filter(|o| is_kept(o)).map(line)).collect())
             {
-                tracing::warn!("the order journal cannot be shortened: {e}");
+                static TOO_LONG: Shared<io::ErrorKind> = Shared::new();
+                if let Some(lasting) = TOO_LONG.is(e.kind()) {
+                    tracing::warn!("the order journal cannot be shortened: {e}{lasting}");
+                }
             }
             ledger.is_compacting.store(false, Relaxed);
         });

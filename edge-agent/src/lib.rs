@@ -25,6 +25,7 @@
 //! | [`board`] | what the core's events add up to, for people |
 //! | [`scene`] | what the floor looks like |
 //! | [`traffic`] | where every mobile robot was, and when |
+//! | [`trouble`] | what is wrong for long is said once, then hourly |
 //! | [`access`] | who may do what, and who has done what |
 //! | [`state`] | the state folder: how its files are made, and what becomes of damaged ones |
 //! | [`lines`] | the lines that run, and reload by difference |
@@ -65,6 +66,7 @@ pub mod scene;
 pub mod state;
 pub mod telemetry;
 pub mod traffic;
+pub mod trouble;
 
 pub use agent::Agent;
 pub use config::Plan;

@@ -218,7 +218,8 @@ async fn a_port_that_speaks_otherwise_a_password_and_a_version_are_told_apart() 
 
     for to_5 in [NOT_MY_VERSION, &[]] {
         let at = broker(None, to_5, WELCOME_311).await;
-        refused("3.1.1 only", config(dir.path(), &mqtt(at, "version = \"5\"\n")), &["3.1.1", "version = \"3.1.1\""]).await;
+        refused("3.1.1 only", config(dir.path(), &mqtt(at, "version = \"5\"\n")), &["3.1.1", "version = \"3.1.1\""])
+            .await;
     }
     let closed = support::free_port();
     refused("closed port", config(dir.path(), &mqtt(closed, "")), &["nothing listens on this port"]).await;

@@ -35,6 +35,49 @@ fn line(modbus: &str, more: &str) -> String {
 const DEVICE: &str = "[[line.device]]\nname = \"d\"\ncell = \"c\"\nunit = 3\nprofile = \"p.toml\"\n";
 
 #[test]
+fn what_hardly_anybody_means_is_told_with_its_place_and_once_for_all_devices() {
+    let device = |name: &str, more: &str| {
+        format!("[[line.device]]\nname = \"{name}\"\ncell = \"c\"\nprofile = \"p.toml\"\n{more}")
+    };
+    let devices = device("a", "unit = 3\n") + &device("b", "") + &device("c", "unit = 3\n");
+    let tag = |name: &str, at: &str, kind: &str, more: &str| {
+        format!("[[tag]]\nname = \"{name}\"\naddress = \"holding:{at}\"\ntype = \"{kind}\"\n{more}")
+    };
+    let tags = [
+        tag("total", "0", "u32", ""),
+        tag("half", "1", "u16", ""),
+        tag("raw", "0", "f32", ""),
+        tag("flag", "1.3", "bool", ""),
+        tag("free", "10", "u16", "write = {}\n"),
+        tag("wide", "11", "u16", "write = { min = -1, max = 70000 }\n"),
+        tag("scaled", "12", "u16", "factor = 0.1\nwrite = { min = 0, max = 6553.5 }\n"),
+        tag("long", "20", "u64", "write = { min = 0, max = 9007199254740993 }\n"),
+        tag("name", "30", "text[8]", "write = {}\n"),
+        tag("open", "40", "u16", "write = { min = 0, max = inf }\n"),
+    ];
+    let (dir, path) = folder(&[("agent.toml", &line("10.0.0.1:502", &devices)), ("p.toml", &tags.concat())]);
+    let plan = load(&path);
+    let here = format!("{}/", dir.path().display());
+    let told: Vec<String> = plan.advice.iter().map(|note| note.replace(&here, "")).collect();
+    assert_eq!(
+        told,
+        [
+            "p.toml:18: free may be written without limits: `write` has neither min nor max",
+            "p.toml:23: max of `write` is 70000, and wide (u16) holds 65535: what lies beyond is refused",
+            "p.toml:23: min of `write` is -1, and wide (u16) holds 0: what lies beyond is refused",
+            "p.toml:6: half and total share registers: is the address or the type of one of them wrong?",
+            "agent.toml:14: b has no `unit`: it is asked as unit 1",
+            "agent.toml:18: c is unit 3 of line l, as a is",
+        ]
+    );
+    let long = plan.lines[0].points[7].write.as_ref().and_then(|w| w.max);
+    assert_eq!(long.map(|n| n.to_string()), Some("9007199254740993".into()), "no digit is lost");
+    let check = Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg("check").arg(&path).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!((check.status.code(), said.matches("  note     ").count()), (Some(0), 6), "{said}");
+}
+
+#[test]
 fn tags_come_from_profiles_and_tables_lines_from_conf_d_and_addresses_in_any_notation() {
     let agent = line("10.0.0.1:502", &format!("{DEVICE}tags = \"more.csv\"\norder = \"CDAB\"\n"));
     let table = "name,address,type,order,factor,min,interval,write,write_max\n\
@@ -72,7 +115,7 @@ fn tags_come_from_profiles_and_tables_lines_from_conf_d_and_addresses_in_any_not
             "input:0.3 bool CDAB 100ms false",
         ]
     );
-    assert_eq!(plan.lines[0].points[2].write.as_ref().unwrap().max, Some(99.0));
+    assert_eq!(plan.lines[0].points[2].write.as_ref().unwrap().max, Some(99.0.into()));
     assert_eq!(plan.notes.len(), 8, "every address that was typed in another form: {:?}", plan.notes);
     assert_eq!(plan.notes[0], "d/flow: 40011 is holding:10, CDAB");
     let DriverPlan::Modbus(spec) = &plan.lines[1].driver else { panic!() };
@@ -155,6 +198,24 @@ fn what_is_wrong_with_them_is_told() {
         ),
         ("an interval longer than clocks last", plain.clone(), "p.toml", tag("interval = \"90days\"")),
         ("a serial line without settings", line("/dev/ttyS0", DEVICE), "p.toml", tag("")),
+        (
+            "a serial line that gives its connection up",
+            line("/dev/ttyS0", &format!("serial = {{ baud = 9600 }}\nclose_after_poll = true\n{DEVICE}")),
+            "p.toml",
+            tag(""),
+        ),
+        (
+            "foreign replies with a pipeline",
+            line("10.0.0.1:502", &format!("pipeline = 4\n{DEVICE}foreign_replies = true\n")),
+            "p.toml",
+            tag(""),
+        ),
+        (
+            "foreign replies on a serial line",
+            line("/dev/ttyS0", &format!("serial = {{ baud = 9600 }}\n{DEVICE}foreign_replies = true\n")),
+            "p.toml",
+            tag(""),
+        ),
         (
             "a serial line with a pipeline",
             line("/dev/ttyS0", &format!("serial = {{ baud = 9600 }}\npipeline = 4\n{DEVICE}")),

@@ -92,6 +92,7 @@ fn the_samples_are_valid_and_every_line_of_them_can_keep_its_schedule() {
         "samples/sparkplug/agent.toml",
         "samples/pair/gateway-a.toml",
         "samples/pair/gateway-b.toml",
+        "small/agent.toml",
     ];
     for name in all {
         for command in ["check", "plan"] {
@@ -99,6 +100,7 @@ fn the_samples_are_valid_and_every_line_of_them_can_keep_its_schedule() {
                 Command::new(env!("CARGO_BIN_EXE_edge-agent")).arg(command).arg(configs().join(name)).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{command} {name}: {said}");
+            assert!(!said.contains("\n  note "), "{name} has something that hardly anybody means: {said}");
         }
     }
 }

@@ -49,6 +49,11 @@ impl Bus {
         self.through_noise
     }
 
+    /// The connection behind which the line lies was made anew: nothing is on its way. What is known of the adapter is still known.
+    pub(super) fn is_connected_again(&mut self) {
+        *self = Bus { echoes: self.echoes, ..Bus::default() };
+    }
+
     /// Bytes have come. The answer is when the next request may go out: after a silence, but not later than `limit` after they began.
     pub(super) fn hears(&mut self, now: Instant, silence: Duration, limit: Duration) -> Instant {
         self.heard = true;

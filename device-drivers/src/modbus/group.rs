@@ -24,10 +24,13 @@ const SPLITS_PER_POLL: u32 = 64;
 /// The longest number, four registers.
 const VALUE_BYTES: usize = 8;
 
-/// Exceptions that say something about addresses (V1.1b3, 7): the request may be halved.
-const ADDRESS_CODES: [u8; 2] = [2, 3];
+/// Exceptions that one value of a request may have brought about (V1.1b3, 7; 7 is negative acknowledge of older devices): the request is
+/// halved until it is alone.
+const REFUSALS: [u8; 6] = [1, 2, 3, 4, 7, 8];
 /// Exceptions that say "not now" (V1.1b3, 7): acknowledge, server device busy.
 const BUSY_CODES: [u8; 2] = [5, 6];
+/// First and longest wait before a device that was busy is asked again, where its next poll is later than that.
+const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 #[derive(Debug)]
 struct Point {
@@ -82,6 +85,7 @@ struct Run {
     requests: u32,
     splits: u32,
     relearned: bool,
+    busy: bool,
 }
 
 /// See the module's header.
@@ -99,6 +103,8 @@ pub(super) struct Group {
     first: usize,
     run: Run,
     readings: Vec<Reading>,
+    /// The device was busy: so long is waited, and then its schedule goes on from this instant.
+    busy: Option<(Duration, Instant)>,
 }
 
 impl Group {
@@ -135,7 +141,20 @@ impl Group {
         let powers = places.iter().map(fresh).collect();
         let reads = coverage.requests();
         let (run, readings) = (Run::default(), Vec::new());
-        Group { device, unit, period, due: Instant::now(), points, powers, coverage, reads, first: 0, run, readings }
+        Group {
+            device,
+            unit,
+            period,
+            due: Instant::now(),
+            points,
+            powers,
+            coverage,
+            reads,
+            first: 0,
+            run,
+            readings,
+            busy: None,
+        }
     }
 
     /// The requests of one poll as things stand.
@@ -157,7 +176,11 @@ impl Group {
     pub(super) fn begin(&mut self, now: Instant, since_start: Duration, spare: &mut Vec<Vec<Reading>>) -> u64 {
         let late = now.saturating_duration_since(self.due);
         let missed = late.as_nanos() / self.period.as_nanos().max(1);
-        self.due += self.period * u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        match self.busy {
+            // This one is out of turn.
+            Some((_, regular)) if regular > now => self.due = regular,
+            _ => self.due += self.period * u32::try_from(missed + 1).unwrap_or(u32::MAX),
+        }
         if self.coverage.try_uncut(since_start) {
             (self.reads, self.first) = (self.coverage.requests(), 0);
         }
@@ -233,13 +256,14 @@ impl Group {
                     self.run.relearned = true;
                 }
             }
-            Ok(Answer::Exception(code)) if ADDRESS_CODES.contains(&code) => {
+            Ok(Answer::Exception(code)) if REFUSALS.contains(&code) => {
                 self.refused(request, born_of, code, since_start, wall_ms);
             }
-            Ok(Answer::Exception(code)) => {
-                let quality = if BUSY_CODES.contains(&code) { Quality::Uncertain } else { Quality::Bad };
-                self.mark(&request, quality, Cause::Exception(code), wall_ms);
+            Ok(Answer::Exception(code)) if BUSY_CODES.contains(&code) => {
+                self.run.busy = true;
+                self.mark(&request, Quality::Uncertain, Cause::Exception(code), wall_ms);
             }
+            Ok(Answer::Exception(code)) => self.mark(&request, Quality::Bad, Cause::Exception(code), wall_ms),
             Ok(Answer::Done) => self.mark(&request, Quality::Bad, Cause::BadReply, wall_ms),
             Err(cause) => self.mark(&request, Quality::Bad, cause, wall_ms),
         }
@@ -331,6 +355,30 @@ impl Group {
         self.drop_rest();
     }
 
+    /// The device hung up in place of an answer: the request is asked once more, over a new connection.
+    pub(super) fn again(&mut self, step: Step) {
+        self.run.outstanding = self.run.outstanding.saturating_sub(1);
+        self.run.requests = self.run.requests.saturating_sub(1);
+        let extra = match step {
+            Step::Planned(n) => match self.reads.get(n) {
+                Some(request) => Extra { request: request.clone(), born_of: None, probe: false },
+                None => return,
+            },
+            Step::Extra(extra) => *extra,
+        };
+        self.run.extra.push_front(extra);
+    }
+
+    /// The device may have been mended or loaded anew: what it refused is asked for soon.
+    pub(super) fn probe_soon(&mut self, since_start: Duration) {
+        self.coverage.probe_soon(since_start);
+        if self.is_running() {
+            self.run.relearned = true; // and the requests follow when it has ended
+        } else {
+            (self.reads, self.first) = (self.coverage.requests(), 0);
+        }
+    }
+
     /// What is polled seldom is polled now: the unit is back.
     pub(super) fn poll_now(&mut self, now: Instant) {
         self.due = self.due.min(now);
@@ -356,6 +404,15 @@ impl Group {
         if run.relearned {
             (self.reads, self.first) = (self.coverage.requests(), 0);
         }
+        self.busy = match self.busy {
+            _ if !run.busy => None,
+            before => {
+                let wait = before.map_or(BUSY_WAIT.0, |(wait, _)| (wait * 2).min(BUSY_WAIT.1));
+                let regular = self.due;
+                self.due = regular.min(now + wait);
+                Some((wait, regular))
+            }
+        };
         let report =
             PollReport { device: self.device, requests: run.requests, alive: false, took: now - begun, late: run.late };
         Some((report, &mut self.readings))
@@ -368,7 +425,7 @@ impl Group {
 
     /// The link was made anew.
     pub(super) fn link_is_new(&mut self, since_start: Duration) {
-        self.run = Run::default();
+        (self.run, self.busy) = (Run::default(), None);
         self.coverage.probe_soon(since_start);
         (self.reads, self.first) = (self.coverage.requests(), 0);
     }

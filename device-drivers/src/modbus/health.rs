@@ -6,9 +6,9 @@
 //!                        ^────────────── answers ────────────────┘
 //! ```
 //!
-//! A unit that is slow to answer gives way: after its turn (eight of its usual reply times) the next unit is asked, and its reply is
-//! still taken when it comes, by transaction id, until the time limit. So a dead unit costs its neighbours a turn now and
-//! then, and not a time limit every cycle.
+//! A unit that is later than usual gives way: after its turn (eight of its usual reply times, a quarter of the time limit at most, but never
+//! less than two) the next unit is asked, and its reply is still taken when it comes, by transaction id, until the time limit. So a dead
+//! unit costs its neighbours a turn now and then, and not a time limit every cycle; and one that is slow by nature is never asked beside.
 
 use crate::line::Backoff;
 use std::time::Duration;
@@ -26,6 +26,8 @@ const TURN_MIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Unit {
     pub(super) id: u8,
+    /// What comes while its request is open is its reply.
+    pub(super) takes_foreign_replies: bool,
     /// It has answered on this link.
     known: bool,
     /// Its being demoted has been told on this link.
@@ -44,6 +46,7 @@ impl Unit {
     pub(super) fn new(id: u8, seed: u64) -> Unit {
         Unit {
             id,
+            takes_foreign_replies: false,
             known: false,
             told: false,
             misses: 0,
@@ -88,12 +91,24 @@ impl Unit {
         self.known && self.misses == 0
     }
 
-    /// How long it keeps the others waiting.
-    pub(super) fn turn(&self, timeout: Duration) -> Duration {
+    /// Whether it has left a request unanswered, and nothing has been heard of it since.
+    pub(super) fn is_in_arrears(&self) -> bool {
+        self.misses > 0 || self.is_demoted()
+    }
+
+    /// Its usual reply time, once it has one.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        self.usual
+    }
+
+    /// How long it keeps the others waiting. Where they can afford it (`patient`) one that nothing is known of gets all its time; else as
+    /// much as the slowest of them (`slowest`) would: they may be the same box.
+    pub(super) fn turn(&self, timeout: Duration, patient: bool, slowest: Option<Duration>) -> Duration {
         match self.usual {
+            _ if patient && (self.is_demoted() || self.usual.is_none()) => timeout,
             _ if self.is_demoted() => PROBE_TURN.min(timeout),
-            Some(usual) => (usual * 8).clamp(TURN_MIN, (timeout / 4).max(TURN_MIN)),
-            None => timeout / 4,
+            Some(usual) => (usual * 8).clamp(TURN_MIN, (timeout / 4).max(usual * 2).max(TURN_MIN)),
+            None => (timeout / 4).max(slowest.unwrap_or_default() * 2),
         }
     }
 
@@ -175,12 +190,18 @@ mod tests {
     fn a_turn_follows_the_usual_reply_time() {
         let mut unit = Unit::new(1, 7);
         let timeout = Duration::from_secs(1);
-        assert_eq!(unit.turn(timeout), timeout / 4, "nothing is known yet");
+        assert_eq!(unit.turn(timeout, false, None), timeout / 4, "nothing is known yet");
+        assert_eq!(unit.turn(timeout, true, None), timeout, "and nobody waits");
+        assert_eq!(unit.turn(timeout, false, Some(timeout / 2)), timeout, "as slow as another");
         unit.answered(Duration::from_micros(200));
-        assert_eq!(unit.turn(timeout), TURN_MIN);
+        assert_eq!(unit.turn(timeout, true, None), TURN_MIN);
         for _ in 0..50 {
             unit.answered(Duration::from_millis(20));
         }
-        assert!(unit.turn(timeout) > Duration::from_millis(150), "a slow unit is given its time");
+        assert!(unit.turn(timeout, false, None) > Duration::from_millis(150), "a slow unit is given its time");
+        for _ in 0..50 {
+            unit.answered(Duration::from_millis(600));
+        }
+        assert!(unit.turn(timeout, false, None) > timeout, "the slowest too: nobody is asked beside it");
     }
 }

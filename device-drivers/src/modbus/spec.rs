@@ -39,6 +39,9 @@ pub struct DeviceSpec {
     pub single_writes: bool,
     /// Whether it takes function 22 for parts of a register.
     pub mask_write: bool,
+    /// It answers as another unit (0 and 255 are common) or with transaction 0: what comes while its request is open is its reply. Only
+    /// where there is no pipeline, and nobody else is asked meanwhile.
+    pub foreign_replies: bool,
     /// Machines whose command block this unit holds, with the block's first holding register.
     pub commands: Vec<(MachineId, u16)>,
 }
@@ -56,18 +59,20 @@ pub struct LineSpec {
     pub pipeline: u8,
     /// Pause between a reply and the next request; some devices lose requests without one.
     pub pause: Duration,
+    /// The connection is given up behind each poll, and made for the next: some devices serve one client at a time.
+    pub close_after_poll: bool,
     /// The units behind it.
     pub devices: Vec<DeviceSpec>,
 }
 
 impl LineSpec {
-    /// The longest a write waits for the line: until a device that does not answer has had its turn, or on a serial line
-    /// its time.
+    /// The longest a write waits for the line: until the request before it has had its time. Nothing is sent to a device that has not
+    /// answered yet, unless it takes several requests at once.
     pub fn write_wait_worst(&self) -> Duration {
-        // On a serial line the longest reply, 256 bytes, is on the wire as well.
-        let turn = if self.endpoint.has_transactions() {
+        let turn = if self.endpoint.has_transactions() && self.pipeline > 1 {
             self.timeout / 4
         } else {
+            // On a serial line the longest reply, 256 bytes, is on the wire as well.
             self.timeout + self.endpoint.takes(8, 256)
         };
         turn + self.pause.max(self.endpoint.silence())

@@ -12,6 +12,7 @@
 use super::absent::Absent;
 use super::address::{Address, Bits};
 use super::text::{Charset, Lettering, Packing};
+use crate::number::Number;
 use crate::value::{Cause, Decoded, Value, WORDS_MAX};
 use std::fmt;
 use std::str::FromStr;
@@ -209,7 +210,7 @@ pub struct Scale {
     /// Offset.
     pub offset: f64,
     /// Smallest and greatest value shown; what lies outside is shown as the limit, and is Uncertain.
-    pub clamp: Option<(f64, f64)>,
+    pub clamp: Option<(Number, Number)>,
 }
 
 /// Greatest power of ten that a scale factor in a register can have, either way (SunSpec `sunssf`).
@@ -223,6 +224,11 @@ impl Scale {
         (inverse.abs() >= 2.0 && (self.factor * inverse - 1.0).abs() < 1e-12).then_some(inverse)
     }
 
+    /// Limits and nothing else: what lies between them stays what it is, to the last bit.
+    fn is_plain(self) -> bool {
+        self.factor == 1.0 && self.offset == 0.0
+    }
+
     fn apply(self, raw: f64) -> f64 {
         (match self.inverse() {
             Some(inverse) => raw / inverse,
@@ -230,28 +236,10 @@ impl Scale {
         }) + self.offset
     }
 
-    /// Whether values are what the registers say: a whole number stays one.
-    fn is_identity(&self) -> bool {
-        self.factor == 1.0 && self.offset == 0.0
-    }
-
     /// The nearer end of the range, for what is outside of it.
     fn outside(&self, value: &Value) -> Option<Value> {
-        let (min, max) = self.clamp?;
-        let (least, most) = (min.ceil() as i128, max.floor() as i128); // saturate
-        let whole = |n: i128| (n < least || n > most).then(|| n.min(most).max(least));
-        match value {
-            Value::Int(i) => whole(i128::from(*i)).map(|n| i64::try_from(n).map_or(Value::Float(n as f64), Value::Int)),
-            Value::Uint(u) => {
-                whole(i128::from(*u)).map(|n| u64::try_from(n).map_or(Value::Float(n as f64), Value::Uint))
-            }
-            Value::Single(f) => {
-                let f = f64::from(*f);
-                (f < min || f > max).then(|| Value::Single(f.max(min).min(max) as f32))
-            }
-            Value::Float(f) => (*f < min || *f > max).then(|| Value::Float(f.max(min).min(max))),
-            _ => None,
-        }
+        let end = value.clone().clamped(self.clamp?);
+        (end != *value).then_some(end)
     }
 
     fn undo(self, value: f64) -> f64 {
@@ -342,7 +330,7 @@ impl Format {
     }
 
     fn scaled(&self, value: Value, power: i16) -> Value {
-        let scale = self.scale.as_ref().filter(|scale| !scale.is_identity());
+        let scale = self.scale.as_deref().filter(|s| !s.is_plain());
         let with_power = self.power().is_some();
         match value.as_f64().filter(|_| with_power || scale.is_some()) {
             Some(raw) => {
@@ -380,6 +368,36 @@ impl Format {
             DataType::Text(chars, lettering) => Value::Text(lettering.text_of(wire, chars)?.into()),
             DataType::Words(_) => Value::Words(words_of(wire).collect()),
         })
+    }
+
+    /// The least and the greatest number that its registers can hold, as it is shown; `None` where there is no end, or no number.
+    pub fn range(&self) -> Option<(Number, Number)> {
+        let whole = |bits: u32| (0, (1i128 << bits) - 1);
+        let signed = |bits: u32| (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1);
+        let (least, most) = match self.kind {
+            DataType::Field(bits) => whole(u32::from(bits.count.min(16))),
+            DataType::U8 { .. } => whole(8),
+            DataType::I8 { .. } => signed(8),
+            DataType::U16 => whole(16),
+            DataType::I16 => signed(16),
+            DataType::U32 => whole(32),
+            DataType::I32 => signed(32),
+            DataType::U64 => whole(64),
+            DataType::I64 => signed(64),
+            DataType::Bcd(n) => (0, 10i128.pow(4 * u32::from(n.min(4))) - 1),
+            DataType::UnixS => (0, i128::from(u32::MAX) * 1000),
+            DataType::UnixMs => (0, i128::from(i64::MAX)),
+            _ => return None,
+        };
+        if self.power().is_some() {
+            return None; // the device says how far it goes
+        }
+        let Some(scale) = self.scale.as_deref().filter(|s| !s.is_plain()) else {
+            return Some((Number::Whole(least), Number::Whole(most)));
+        };
+        let open = Scale { clamp: None, ..*scale };
+        let ends = [least, most].map(|n| open.apply(Number::Whole(n).as_f64()));
+        Some((Number::Real(ends[0].min(ends[1])), Number::Real(ends[0].max(ends[1]))))
     }
 
     /// The registers that hold this value; the text says why there are none.
@@ -434,11 +452,10 @@ impl Format {
     /// The raw bits of a number, range-checked against the type.
     fn number(&self, value: &Value) -> Result<u64, String> {
         let wanted = value.as_f64().ok_or("this tag is a number")?;
-        let scale = self.scale.as_ref().filter(|scale| !scale.is_identity());
+        let scale = self.scale.as_deref().filter(|s| !s.is_plain());
         // Whole numbers without a scale go through unrounded: a double holds 53 bits only.
-        let exact: Option<i128> = match (value, scale) {
-            (Value::Int(i), None) => Some(i128::from(*i)),
-            (Value::Uint(u), None) => Some(i128::from(*u)),
+        let exact: Option<i128> = match (value.number(), scale) {
+            (Some(Number::Whole(n)), None) => Some(n),
             _ => None,
         };
         let raw = scale.map_or(wanted, |s| s.undo(wanted));
@@ -459,7 +476,7 @@ impl Format {
                 _ => {}
             }
             let n = exact.unwrap_or(near as i128); // saturates, and the range is checked next
-            if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{wanted} does not fit into {}", self.kind)) }
+            if (min..=max).contains(&n) { Ok(n) } else { Err(format!("{value} does not fit into {}", self.kind)) }
         };
         Ok(match self.kind {
             DataType::Field(bits) => whole(0, (1i128 << bits.count.min(16)) - 1)? as u64,

@@ -87,7 +87,7 @@ fn what_is_no_such_value_is_none_and_not_a_wrong_number() {
 const LATIN: Lettering = Lettering { packing: Packing::HighLow, charset: Charset::Latin1 };
 
 fn range(min: f64, max: f64) -> Scale {
-    Scale { factor: 1.0, offset: 0.0, clamp: Some((min, max)) }
+    Scale { factor: 1.0, offset: 0.0, clamp: Some((min.into(), max.into())) }
 }
 
 #[test]

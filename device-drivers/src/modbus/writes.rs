@@ -8,6 +8,7 @@ use crate::value::Value;
 use control_core::units::MachineId;
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Tag writes that may wait on one line; whoever comes later is told that the line is busy.
@@ -56,6 +57,109 @@ impl Pending {
     pub(super) fn answer(self, outcome: WriteOutcome) {
         let _ = self.wish.reply.send(outcome); // whoever asked may have gone
     }
+
+    /// What of it stands in registers or bits that were read from `start` on.
+    fn found(&self, start: u16, data: &[u8]) -> WriteOutcome {
+        let at = usize::from(self.target.address.number - start);
+        if self.target.address.table.is_bits() {
+            return match data.get(at / 8).map(|byte| byte >> (at % 8) & 1) {
+                Some(bit) if u16::from(bit) == self.words.first().copied().unwrap_or(0) => WriteOutcome::Done,
+                Some(bit) => WriteOutcome::Differs(Value::Bool(bit == 1)),
+                None => WriteOutcome::Unknown,
+            };
+        }
+        let mask = self.mask.unwrap_or(u16::MAX);
+        let same = |(found, wanted): (&[u8], &u16)| {
+            <[u8; 2]>::try_from(found).is_ok_and(|found| (u16::from_be_bytes(found) ^ wanted) & mask == 0)
+        };
+        match data.get(at * 2..(at + self.words.len()) * 2) {
+            Some(found) if found.chunks(2).zip(&self.words).all(same) => WriteOutcome::Done,
+            Some(other) => self.target.format.decode(other).map_or(WriteOutcome::Unknown, WriteOutcome::Differs),
+            None => WriteOutcome::Unknown,
+        }
+    }
+}
+
+/// How long is looked after a write that was neither done nor refused, and how long between two looks.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(250));
+
+/// What is known of a run of writes before it is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It was acknowledged: what stands there is what came of it.
+    Done,
+    /// The device or a gateway has taken it, and may be at it still: looked at until then.
+    UnderWay(Instant),
+    /// The connection or the time ended before it was answered: whether it is on its way still nobody knows.
+    Nothing,
+}
+
+/// A read that shows what has come of a run of writes.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) unit: usize,
+    pub(super) not_before: Instant,
+    run: Vec<Pending>,
+    known: Known,
+}
+
+impl Look {
+    /// At writes that were acknowledged.
+    pub(super) fn at_done(unit: usize, run: Vec<Pending>, now: Instant) -> Look {
+        Look { unit, not_before: now, run, known: Known::Done }
+    }
+
+    /// At writes that the device or a gateway has taken and not done yet.
+    pub(super) fn at_taken(unit: usize, run: Vec<Pending>, now: Instant) -> Look {
+        Look { unit, not_before: now, run, known: Known::UnderWay(now + LOOKS.0) }
+    }
+
+    /// At writes that were sent and never answered.
+    pub(super) fn at_lost(unit: usize, run: Vec<Pending>, now: Instant) -> Look {
+        Look { unit, not_before: now, run, known: Known::Nothing }
+    }
+
+    /// The registers or coils of the run: they lie side by side, or did.
+    pub(super) fn ask(&self) -> Ask {
+        let Address { table, number: start, .. } =
+            self.run.first().map_or(Address { table: Table::Holding, number: 0, bits: None }, |p| p.target.address);
+        let end = self.run.last().map_or(0, Pending::end);
+        Ask::Read { table, start, count: u16::try_from(end.saturating_sub(usize::from(start))).unwrap_or(1).max(1) }
+    }
+
+    /// What was read decides. What is still under way is looked at once more.
+    pub(super) fn seen(self, data: &[u8], now: Instant) -> Option<Look> {
+        let Look { unit, run, known, .. } = self;
+        let start = run.first().map_or(0, |p| p.target.address.number);
+        let (again, run): (Vec<_>, Vec<_>) = run.into_iter().partition(|pending| {
+            let waits = matches!(known, Known::UnderWay(until) if now < until);
+            waits && pending.found(start, data) != WriteOutcome::Done
+        });
+        for pending in run {
+            let outcome = match pending.found(start, data) {
+                WriteOutcome::Differs(_) if known == Known::Nothing => WriteOutcome::Unknown,
+                outcome => outcome,
+            };
+            pending.answer(outcome);
+        }
+        (!again.is_empty()).then(|| Look { unit, not_before: now + LOOKS.1, run: again, known })
+    }
+
+    /// It could not be read. Where that may pass it is looked at once more.
+    pub(super) fn failed(self, passes: bool, now: Instant) -> Option<Look> {
+        match self.known {
+            Known::UnderWay(until) if passes && now < until => Some(Look { not_before: now + LOOKS.1, ..self }),
+            _ => {
+                self.give_up();
+                None
+            }
+        }
+    }
+
+    /// Nobody will look.
+    pub(super) fn give_up(self) {
+        self.run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
+    }
 }
 
 /// Command blocks that stand side by side.
@@ -91,6 +195,18 @@ impl Writes {
             self.blocks.push(Placed { unit: *unit, at: *at, block: *block });
         }
         self.blocks.sort_by_key(|p| (p.unit, p.at));
+    }
+
+    /// Blocks that were sent over a connection that ended: as good as never sent, where none has come since.
+    pub(super) fn blocks_again(&mut self, blocks: &[BlockWrite], places: &[(MachineId, usize, u16)]) {
+        let is_old = |b: &&BlockWrite| !self.blocks.iter().any(|p| p.block.machine == b.machine);
+        let missing: Vec<BlockWrite> = blocks.iter().filter(is_old).copied().collect();
+        self.push_blocks(&missing, places);
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.tags.is_empty()
     }
 
     /// Whether blocks wait for a unit that is ready for them.
@@ -215,11 +331,14 @@ impl Writes {
     }
 
     /// A run was refused as a whole, which changed nothing: each is sent on its own.
-    pub(super) fn again_one_by_one(&mut self, run: Vec<Pending>) {
-        for (i, mut pending) in run.into_iter().enumerate() {
-            pending.alone = true;
-            self.tags.insert(i, pending);
-        }
+    pub(super) fn again_one_by_one(&mut self, mut run: Vec<Pending>) {
+        run.iter_mut().for_each(|pending| pending.alone = true);
+        self.again(run);
+    }
+
+    /// Nothing of this run was done, nor will be: it is sent before all others.
+    pub(super) fn again(&mut self, run: Vec<Pending>) {
+        self.tags.splice(0..0, run);
     }
 
     /// Nothing waits any more: the link is gone.
@@ -231,47 +350,12 @@ impl Writes {
     }
 }
 
-/// The read that shows whether a run of writes has arrived.
-pub(super) fn read_back(run: &[Pending]) -> Option<Ask> {
-    let (first, last) = (run.first()?, run.last()?);
-    let Address { table, number: start, .. } = first.target.address;
-    Some(Ask::Read { table, start, count: u16::try_from(last.end() - usize::from(start)).ok()? })
-}
-
 /// The write of a register that was read for it, with its part changed.
 pub(super) fn modified(run: &[Pending], data: &[u8]) -> Option<Ask> {
     let (pending, present) = (run.first()?, <[u8; 2]>::try_from(data).ok().map(u16::from_be_bytes)?);
     let (mask, bits) = (pending.mask?, pending.words.first().copied()?);
     let Target { address, single, .. } = pending.target;
     Some(Ask::WriteRegisters { start: address.number, words: vec![(present & !mask) | (bits & mask)], single })
-}
-
-/// Compares what was read back and answers.
-pub(super) fn compare(run: Vec<Pending>, data: &[u8]) {
-    let start = run.first().map_or(0, |p| p.target.address.number);
-    for pending in run {
-        let at = usize::from(pending.target.address.number - start);
-        let outcome = if pending.target.address.table.is_bits() {
-            match data.get(at / 8).map(|byte| byte >> (at % 8) & 1) {
-                Some(bit) if u16::from(bit) == pending.words.first().copied().unwrap_or(0) => WriteOutcome::Done,
-                Some(bit) => WriteOutcome::Differs(Value::Bool(bit == 1)),
-                None => WriteOutcome::Unknown,
-            }
-        } else {
-            let mask = pending.mask.unwrap_or(u16::MAX);
-            let same = |(found, wanted): (&[u8], &u16)| {
-                <[u8; 2]>::try_from(found).is_ok_and(|found| (u16::from_be_bytes(found) ^ wanted) & mask == 0)
-            };
-            match data.get(at * 2..(at + pending.words.len()) * 2) {
-                Some(found) if found.chunks(2).zip(&pending.words).all(same) => WriteOutcome::Done,
-                Some(other) => {
-                    pending.target.format.decode(other).value().map_or(WriteOutcome::Unknown, WriteOutcome::Differs)
-                }
-                None => WriteOutcome::Unknown,
-            }
-        };
-        pending.answer(outcome);
-    }
 }
 
 #[cfg(test)]
@@ -350,10 +434,37 @@ mod tests {
             (Pending { wish, target: target(address), words: vec![word], mask: None, alone: false }, answer)
         };
         let ((a, mut a_answer), (b, mut b_answer)) = (pending("holding:5", 7), pending("holding:6", 8));
-        let run = vec![a, b];
-        assert_eq!(read_back(&run), Some(Ask::Read { table: Table::Holding, start: 5, count: 2 }));
-        compare(run, &[0, 7, 0, 9]);
+        let look = Look::at_done(0, vec![a, b], Instant::now());
+        assert_eq!(look.ask(), Ask::Read { table: Table::Holding, start: 5, count: 2 });
+        assert!(look.seen(&[0, 7, 0, 9], Instant::now()).is_none());
         assert_eq!(a_answer.try_recv(), Ok(WriteOutcome::Done));
         assert_eq!(b_answer.try_recv(), Ok(WriteOutcome::Differs(Value::Uint(9))));
+    }
+    #[test]
+    fn what_is_under_way_is_looked_at_until_it_is_there_and_what_was_lost_once() {
+        let start = Instant::now();
+        let pending = |at: fn(usize, Vec<Pending>, Instant) -> Look| {
+            let (wish, answer) = wish(Value::Uint(7), 0, start);
+            let target = target("holding:5");
+            (at(0, vec![Pending { wish, target, words: vec![7], mask: None, alone: false }], start), answer)
+        };
+        let (look, mut answer) = pending(Look::at_taken);
+        let look = look.seen(&[0, 0], start).expect("not yet");
+        assert_eq!(look.not_before, start + LOOKS.1);
+        let look = look.failed(true, start).expect("busy, or nobody answered: that passes");
+        assert!(answer.try_recv().is_err());
+        assert!(look.seen(&[0, 7], start).is_none());
+        assert_eq!(answer.try_recv(), Ok(WriteOutcome::Done));
+
+        let (look, mut answer) = pending(Look::at_taken);
+        assert!(look.seen(&[0, 0], start + LOOKS.0).is_none());
+        assert_eq!(answer.try_recv(), Ok(WriteOutcome::Differs(Value::Uint(0))), "time is over");
+
+        let (look, mut answer) = pending(Look::at_lost);
+        assert!(look.seen(&[0, 0], start).is_none());
+        assert_eq!(answer.try_recv(), Ok(WriteOutcome::Unknown), "it may come yet");
+        let (look, mut answer) = pending(Look::at_lost);
+        assert!(look.failed(true, start).is_none());
+        assert_eq!(answer.try_recv(), Ok(WriteOutcome::Unknown));
     }
 }

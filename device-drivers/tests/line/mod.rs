@@ -1,6 +1,8 @@
 //! Runs a Modbus line and records what it tells its sink; and a server whose answers each test decides itself.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
 
+pub mod plc;
+
 use device_drivers::line::Backoff;
 use device_drivers::modbus::{DataType, DeviceSpec, Endpoint, Format, Limits, LineSpec, Modbus, PointSpec};
 use device_drivers::value::{Cause, Quality};
@@ -172,7 +174,8 @@ pub fn point(id: u32, address: &str, kind: DataType) -> PointSpec {
 }
 
 pub fn device(unit: u8, points: Vec<PointSpec>) -> DeviceSpec {
-    DeviceSpec { unit, points, limits: Limits::default(), single_writes: true, mask_write: false, commands: vec![] }
+    let (single_writes, mask_write, foreign_replies) = (true, false, false);
+    DeviceSpec { unit, points, limits: Limits::default(), single_writes, mask_write, foreign_replies, commands: vec![] }
 }
 
 pub fn line(endpoint: Endpoint, devices: Vec<DeviceSpec>) -> LineSpec {
@@ -182,6 +185,7 @@ pub fn line(endpoint: Endpoint, devices: Vec<DeviceSpec>) -> LineSpec {
         timeout: Duration::from_millis(400),
         pipeline: 1,
         pause: Duration::ZERO,
+        close_after_poll: false,
         devices,
     }
 }

@@ -1,5 +1,6 @@
 """A Modbus TCP server by other people, for tests: units 1 and 2, each holding register holds its own number plus 1000 times
-the unit, input registers twice their number, every third coil is set. Prints "ready PORT" and serves until its input ends."""
+the unit, input registers twice their number, every third coil is set. Prints "ready PORT" and serves until its input ends.
+A number as argument is how many seconds it takes for each request; what comes meanwhile it drops."""
 
 import asyncio
 import socket
@@ -10,12 +11,19 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 
+DELAY = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
+
+
+async def slowly(*_request):
+    await asyncio.sleep(DELAY)
+
+
 def device(unit):
     coils = SimData(0, values=[n % 3 == 0 for n in range(64)], datatype=DataType.BITS)
     discretes = SimData(0, values=[n % 2 == 0 for n in range(64)], datatype=DataType.BITS)
     holdings = SimData(0, values=[unit * 1000 + n for n in range(300)], datatype=DataType.REGISTERS)
     inputs = SimData(0, values=[2 * n for n in range(300)], datatype=DataType.REGISTERS)
-    return SimDevice(unit, simdata=([coils], [discretes], [holdings], [inputs]))
+    return SimDevice(unit, simdata=([coils], [discretes], [holdings], [inputs]), action=slowly if DELAY else None)
 
 
 async def main():

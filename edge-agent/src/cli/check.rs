@@ -49,6 +49,7 @@ pub(super) fn check(file: &Path, connect: bool, json: bool) -> Result<Done, Fail
         "lines": lines.collect::<Vec<_>>(),
         "floor": plan.floor.as_ref().map(proof::json),
         "notes": plan.notes,
+        "advice": plan.advice,
         "reached": reached,
     });
     Ok(Done { text: out, json, code: u8::from(!all) })
@@ -106,6 +107,12 @@ fn shown(file: &Path, plan: &Plan) -> String {
         say!(out, "  address  and {} more that were typed in another form", plan.notes.len() - NOTES_MAX);
     }
     out += &door(plan);
+    for note in plan.advice.iter().take(NOTES_MAX) {
+        say!(out, "  note     {}", styled(WARN, note));
+    }
+    if plan.advice.len() > NOTES_MAX {
+        say!(out, "  note     and {} more", plan.advice.len() - NOTES_MAX);
+    }
     match &plan.mqtt {
         Some(mqtt) => {
             let brokers: Vec<String> = mqtt.brokers.iter().map(ToString::to_string).collect();

@@ -13,6 +13,7 @@
 use crate::state;
 use crate::state::rolling::{self, Limits, Rolling};
 use crate::telemetry::payload::rfc3339;
+use crate::trouble::Shared;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -206,7 +207,12 @@ impl Writer {
             let counter = if written.is_ok() { &self.stats.lines } else { &self.stats.failed };
             counter.fetch_add(waiting.len() as u64, Relaxed);
             if let Err(e) = written {
-                tracing::error!("the audit record cannot be written: {e}; the log has what is missing in it");
+                static UNWRITTEN: Shared<io::ErrorKind> = Shared::new();
+                if let Some(lasting) = UNWRITTEN.is(e.kind()) {
+                    tracing::error!(
+                        "the audit record cannot be written: {e}; the log has what is missing in it{lasting}"
+                    );
+                }
             }
             (taken.clear(), refused.clear());
             for done in waiting.drain(..) {

@@ -21,6 +21,7 @@ pub use writes::{OUTCOMES, Origin, QUEUE, Target, WriteDesk, WriteForm, WriteVie
 
 use crate::desk::{Desk, OrderForm, Submitted};
 use crate::telemetry::mqtt::wire::{Message, Properties, Received};
+use crate::trouble::Shared;
 use serde::Deserialize;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -142,7 +143,10 @@ impl Commands {
         if message.retain {
             // It was said some time ago, to nobody in particular: a gateway that restarts must not obey it.
             self.stats.retained.fetch_add(1, Relaxed);
-            tracing::warn!("a retained command on {} is ignored", message.topic);
+            static RETAINED: Shared<String> = Shared::new();
+            if let Some(lasting) = RETAINED.is(message.topic.to_string()) {
+                tracing::warn!("a retained command on {} is ignored{lasting}", message.topic);
+            }
             return;
         }
         let commands = self.clone();

@@ -12,7 +12,7 @@ use super::audit::{Audit, Line};
 use crate::config::{LinePlan, PointPlan, WriteRule};
 use crate::metrics::histogram::Histogram;
 use arc_swap::ArcSwap;
-use device_drivers::{PointId, TagWrite, Value, WriteOutcome};
+use device_drivers::{Number, PointId, TagWrite, Value, WriteOutcome};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -311,8 +311,8 @@ fn in_range(value: &Value, rule: &WriteRule) -> Result<(), String> {
     if let Value::List(values) = value {
         return values.iter().try_for_each(|value| in_range(value, rule));
     }
-    let number = value.as_f64().ok_or("this tag takes numbers of a range")?;
-    let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
+    let number = value.number().ok_or("this tag takes numbers of a range")?;
+    let (min, max) = (rule.min.unwrap_or(Number::LEAST), rule.max.unwrap_or(Number::MOST));
     if number >= min && number <= max { Ok(()) } else { Err(format!("{number} is not within {min} and {max}")) }
 }
 
@@ -323,7 +323,7 @@ fn say(form: &WriteForm, outcome: &'static str, reason: String) -> WriteView {
 fn view(form: &WriteForm, outcome: WriteOutcome) -> WriteView {
     match outcome {
         WriteOutcome::Done => WriteView { tag: form.tag.clone(), outcome: "done", reason: None },
-        WriteOutcome::Differs(value) => say(form, "differs", format!("the device has taken it, and holds {value}")),
+        WriteOutcome::Differs(value) => say(form, "differs", format!("the tag was read back, and holds {value}")),
         WriteOutcome::Invalid(why) => say(form, "invalid", why),
         WriteOutcome::Refused(cause) => say(form, "refused", cause.to_string()),
         WriteOutcome::Expired => say(form, "expired", "it waited too long and was not sent".into()),

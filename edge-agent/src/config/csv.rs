@@ -11,7 +11,8 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
-use super::values::{Spanned, Time};
+use super::values::{Exact, Spanned, Time};
+use device_drivers::Number;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -179,6 +180,14 @@ impl Row<'_> {
         })
     }
 
+    fn exact(&mut self, column: &str) -> Option<Spanned<Exact>> {
+        let whole = self.text(column).and_then(|t| Some(Spanned::new(t.span(), t.get_ref().parse::<i128>().ok()?)));
+        match whole {
+            Some(n) => Some(Spanned::new(n.span(), Exact(Number::Whole(*n.get_ref())))),
+            None => self.number(column).map(|n| Spanned::new(n.span(), Exact(Number::Real(*n.get_ref())))),
+        }
+    }
+
     fn yes_or_no(&mut self, column: &str) -> Option<Spanned<bool>> {
         self.parsed(column, "yes or no", |t| match t.to_ascii_lowercase().as_str() {
             "yes" | "true" | "1" => Some(true),
@@ -196,8 +205,8 @@ impl Row<'_> {
         let whole = self.at.first().cloned().unwrap_or(0..0);
         let write = self.yes_or_no("write");
         let rule = raw::Write {
-            min: self.number("write_min").map(Spanned::into_inner),
-            max: self.number("write_max").map(Spanned::into_inner),
+            min: self.exact("write_min").map(Spanned::into_inner),
+            max: self.exact("write_max").map(Spanned::into_inner),
             every: self.time("write_every").map(Spanned::into_inner),
             priority: self.parsed("write_priority", "0 to 255", |t| t.parse().ok()).map_or(0, Spanned::into_inner),
             verify: self.yes_or_no("write_verify").map(Spanned::into_inner),
@@ -210,8 +219,8 @@ impl Row<'_> {
             order: self.text("order"),
             factor: self.number("factor"),
             offset: self.number("offset"),
-            min: self.number("min"),
-            max: self.number("max"),
+            min: self.exact("min"),
+            max: self.exact("max"),
             write: write.filter(|w| *w.get_ref()).map(|w| Spanned::new(w.span(), rule)),
             node: self.text("node"),
             interval: self.time("interval"),

@@ -41,7 +41,7 @@ pub(super) fn plan(
     files.extend(parts.iter().map(|(source, part)| (source, &part.lines[..])));
     let drain = within(source, &raw.gateway.drain, DRAIN, DRAIN_RANGE, &mut problems);
     let plan = floor.as_ref().map(|f| &*f.plan);
-    let (lines, notes) = lines::Lines::new(&raw, plan, &gateway.1, &mut problems, kept).read(source, &files);
+    let (lines, [notes, advice]) = lines::Lines::new(&raw, plan, &gateway.1, &mut problems, kept).read(source, &files);
     if !problems.is_empty() {
         return Err(Report(problems));
     }
@@ -59,6 +59,7 @@ pub(super) fn plan(
         floor,
         lines,
         notes,
+        advice,
         access,
         http,
         file: None,

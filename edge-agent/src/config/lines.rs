@@ -32,6 +32,7 @@ pub(super) struct Lines<'a> {
     /// Names of profiles, in small letters, and the files that have them.
     templates: HashMap<String, (PathBuf, PathBuf)>,
     notes: Vec<String>,
+    advice: Vec<String>,
 }
 
 impl<'a> Lines<'a> {
@@ -44,10 +45,26 @@ impl<'a> Lines<'a> {
     ) -> Lines<'a> {
         let (bound, names, profiles) = (Bound::default(), Names::default(), Profiles::new());
         let templates = HashMap::new();
-        Lines { raw, floor, state_dir, problems, files, bound, names, profiles, templates, notes: Vec::new() }
+        Lines {
+            raw,
+            floor,
+            state_dir,
+            problems,
+            files,
+            bound,
+            names,
+            profiles,
+            templates,
+            notes: Vec::new(),
+            advice: Vec::new(),
+        }
     }
 
-    pub(super) fn read(mut self, root: &Source, files: &[(&Source, &[raw::Line])]) -> (Vec<LinePlan>, Vec<String>) {
+    pub(super) fn read(
+        mut self,
+        root: &Source,
+        files: &[(&Source, &[raw::Line])],
+    ) -> (Vec<LinePlan>, [Vec<String>; 2]) {
         let (mut names, mut devices) = (HashSet::new(), HashSet::new());
         let mut plans = Vec::new();
         for (source, line) in files.iter().flat_map(|(source, lines)| lines.iter().map(move |l| (*source, l))) {
@@ -66,7 +83,7 @@ impl<'a> Lines<'a> {
             plans.extend(self.line(source, line));
         }
         self.floor_is_complete(root);
-        (plans, self.notes)
+        (plans, [self.notes, self.advice])
     }
 
     /// Every machine has a controller, every load position is read once.
@@ -137,10 +154,20 @@ impl<'a> Lines<'a> {
                 limits: std::mem::take(&mut all.limits),
                 single_writes: all.single_writes,
                 mask_write: all.mask_write,
+                foreign_replies: device.foreign_replies.as_ref().is_some_and(|f| *f.get_ref()),
                 commands: std::mem::take(&mut all.block_commands),
             });
         }
         self.problems.extend(overlap(source, line, &specs));
+        if is_modbus {
+            all.advice.of_units(source, line);
+        }
+        for note in all.advice.take() {
+            // Lines may have profiles in common.
+            if !self.advice.contains(&note) {
+                self.advice.push(note);
+            }
+        }
         let machines = specs
             .iter()
             .flat_map(|s| s.commands.iter().map(|(m, _)| *m))
@@ -169,11 +196,12 @@ impl<'a> Lines<'a> {
                 line.tls.as_ref().map(Spanned::span),
                 line.pipeline.as_ref().map(Spanned::span),
                 line.pause.as_ref().map(Spanned::span),
+                line.close_after_poll.as_ref().map(Spanned::span),
             ];
-            let of_devices = line
-                .devices
-                .iter()
-                .flat_map(|d| [d.unit.as_ref().map(Spanned::span), d.order.as_ref().map(Spanned::span)]);
+            let of_devices = line.devices.iter().flat_map(|d| {
+                let foreign = d.foreign_replies.as_ref().map(Spanned::span);
+                [d.unit.as_ref().map(Spanned::span), d.order.as_ref().map(Spanned::span), foreign]
+            });
             of_line.into_iter().chain(of_devices).collect()
         };
         for stray in strays.into_iter().flatten() {
@@ -231,19 +259,21 @@ impl<'a> Lines<'a> {
             reader.profile = &profile.0;
             reader.read(&profile.1, &mut self.bound);
         }
-        let Some(path) = &device.tags else { return };
-        let table = self
-            .files
-            .read(&beside(source, path.get_ref()))
-            .map_err(|why| vec![source.problem(path.span(), "the tag table cannot be read", why.first_title())])
-            .and_then(|table| csv::tags(&table).map(|tags| (table, tags)).map_err(|report| report.0));
-        match table {
-            Ok((table, tags)) => {
-                reader.profile = &table;
-                reader.tags(&tags);
+        let table = device.tags.as_ref().map(|path| {
+            self.files
+                .read(&beside(source, path.get_ref()))
+                .map_err(|why| vec![source.problem(path.span(), "the tag table cannot be read", why.first_title())])
+                .and_then(|table| csv::tags(&table).map(|tags| (table, tags)).map_err(|report| report.0))
+        });
+        match &table {
+            None => {}
+            Some(Ok((table, tags))) => {
+                reader.profile = table;
+                reader.tags(tags);
             }
-            Err(problems) => reader.problems.extend(problems),
+            Some(Err(problems)) => reader.problems.extend(problems.iter().cloned()),
         }
+        reader.overlaps();
     }
 
     /// What a device's tags come from, by the names of the files. Templates are told apart by it.

@@ -7,6 +7,7 @@
 //!                                                                         what was expected, what to do
 //! ```
 
+mod advice;
 mod csv;
 mod floor;
 mod gateway;

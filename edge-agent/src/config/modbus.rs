@@ -40,8 +40,28 @@ pub(super) fn line(
             problems.push(source.problem(unit.span(), "no serial device has this address", label));
         }
     }
+    let close_after_poll = line.close_after_poll.as_ref().is_some_and(|c| *c.get_ref());
+    if let Some(given) = line.close_after_poll.as_ref().filter(|_| close_after_poll) {
+        if endpoint.host_port().is_none() {
+            let label = "a serial port stays open: nobody else could use it anyway";
+            problems.push(source.problem(given.span(), "there is no connection to give up", label));
+        } else if devices.iter().any(|d| !d.commands.is_empty()) {
+            let label = "the line carries machines, and their heartbeat is written all the time";
+            problems.push(source.problem(given.span(), "this connection is never done", label));
+        }
+    }
+    for given in line.devices.iter().filter_map(|d| d.foreign_replies.as_ref()).filter(|f| *f.get_ref()) {
+        let title = "foreign replies cannot be taken on this line";
+        if !endpoint.has_transactions() {
+            let label = "serial frames carry no transaction id, and units are told apart by their address alone";
+            problems.push(source.problem(given.span(), title, label));
+        } else if pipeline > 1 {
+            let label = "with a pipeline they could be anybody's: take `pipeline` out of the line";
+            problems.push(source.problem(given.span(), title, label));
+        }
+    }
     let pause = within(source, &line.pause, Duration::ZERO, Duration::ZERO..=Duration::from_secs(10), problems);
-    Some(LineSpec { endpoint, connect_timeout: timeout, timeout, pipeline, pause, devices })
+    Some(LineSpec { endpoint, connect_timeout: timeout, timeout, pipeline, pause, close_after_poll, devices })
 }
 
 fn endpoint(source: &Source, line: &raw::Line, problems: &mut Vec<Problem>) -> Option<Endpoint> {

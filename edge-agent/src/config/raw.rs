@@ -1,6 +1,6 @@
 //! What the file says. Every key there is; unknown ones are refused.
 
-use super::values::{Size, Spanned, Time};
+use super::values::{Exact, Size, Spanned, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -307,6 +307,9 @@ pub struct Line {
     /// Pause between a reply and the next request.
     #[serde(default)]
     pub pause: Option<Spanned<Time>>,
+    /// Whether the connection is given up behind each poll, and made for the next: where the device serves one client at a time.
+    #[serde(default)]
+    pub close_after_poll: Option<Spanned<bool>>,
     /// `opc.tcp://` endpoint of an OPC UA server.
     #[serde(default)]
     pub opcua: Option<Spanned<String>>,
@@ -399,6 +402,9 @@ pub struct Device {
     /// Order of words and bytes of this device.
     #[serde(default)]
     pub order: Option<Spanned<String>>,
+    /// Whether it answers as another unit (0 and 255 are common) or with transaction 0: what comes while its request is open is its reply.
+    #[serde(default)]
+    pub foreign_replies: Option<Spanned<bool>>,
 }
 
 /// A profile file.
@@ -518,10 +524,10 @@ pub struct Tag {
     pub scale_from: Option<Spanned<String>>,
     /// Smaller values are shown as this, and are Uncertain.
     #[serde(default)]
-    pub min: Option<Spanned<f64>>,
+    pub min: Option<Spanned<Exact>>,
     /// Greater values are shown as this, and are Uncertain.
     #[serde(default)]
-    pub max: Option<Spanned<f64>>,
+    pub max: Option<Spanned<Exact>>,
     /// What the device says when it has no value: raw bits (`"0x80000000"`), a number (`"-32768"`), `"sunspec"` or `"sunspec-acc"`.
     #[serde(default)]
     pub absent: Option<Spanned<Vec<String>>>,
@@ -572,10 +578,10 @@ pub struct Tag {
 pub struct Write {
     /// Smallest value taken.
     #[serde(default)]
-    pub min: Option<f64>,
+    pub min: Option<Exact>,
     /// Greatest value taken.
     #[serde(default)]
-    pub max: Option<f64>,
+    pub max: Option<Exact>,
     /// At most one write in this time.
     #[serde(default)]
     pub every: Option<Time>,

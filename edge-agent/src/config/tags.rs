@@ -1,12 +1,14 @@
 //! From a device and its profile to points: tags, status blocks and load sensors, each with a number and a role.
 
+use super::advice::Advice;
 use super::meaning::Meanings;
 use super::plan::{PointPlan, Role, WriteRule};
 use super::report::{Problem, Source, closest};
-use super::values::Spanned;
+use super::values::{Exact, Spanned};
 use super::{opcua, raw, topics};
 use crate::telemetry::spool::Stream;
 use control_core::units::{MachineId, PosId};
+use device_drivers::Number;
 use device_drivers::modbus::{Address, DataType, Format, Limits, Order, PointSpec, Scale, Special, Table, Written};
 use device_drivers::opcua::{Mode, NodeName, UaPoint, WATCHDOG};
 use device_drivers::value::PointId;
@@ -41,6 +43,8 @@ pub(super) struct LinePoints {
     pub(super) mask_write: bool,
     /// Addresses that were typed in another form than ours: tag, as typed, in our form.
     pub(super) notes: Vec<String>,
+    /// What hardly anybody means.
+    pub(super) advice: Advice,
 }
 
 /// Who holds which machine, and who reads which position, over all lines.
@@ -336,7 +340,9 @@ impl DeviceReader<'_> {
         };
         let texts = [&raw.address, &raw.kind, &raw.order, &raw.scale_from].into_iter().flatten().map(Spanned::span);
         let texts = texts.chain(raw.absent.iter().map(Spanned::span));
-        let numbers = [&raw.factor, &raw.offset, &raw.min, &raw.max].into_iter().flatten().map(Spanned::span);
+        let numbers = [raw.factor.as_ref().map(Spanned::span), raw.offset.as_ref().map(Spanned::span)];
+        let limits = [raw.min.as_ref().map(Spanned::span), raw.max.as_ref().map(Spanned::span)];
+        let numbers = numbers.into_iter().chain(limits).flatten();
         for stray in texts.chain(numbers).collect::<Vec<_>>() {
             self.problem(stray, "this key belongs to Modbus", "the device speaks OPC UA");
         }
@@ -384,6 +390,7 @@ impl DeviceReader<'_> {
         let read_modify_write = raw.write.as_ref().is_some_and(|w| w.get_ref().read_modify_write);
         let special = self.special(raw, kind, address);
         let format = Format { kind, order, scale, special };
+        self.write_is_wide(raw, &format, address.table.is_bits() || address.bits.is_some());
         let writable = raw.write.is_some();
         self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
         self.reporting(raw);
@@ -440,13 +447,18 @@ impl DeviceReader<'_> {
     }
 
     fn scale(&mut self, raw: &raw::Tag, kind: DataType) -> Option<Box<Scale>> {
-        let given = [&raw.factor, &raw.offset, &raw.min, &raw.max].into_iter().flatten().next()?;
+        let plain = |n: &Spanned<f64>| (n.span(), *n.get_ref());
+        let limit = |n: &Spanned<Exact>| (n.span(), n.get_ref().0.as_f64());
+        let numbers = [&raw.factor, &raw.offset].map(|n| n.as_ref().map(plain));
+        let limits = [&raw.min, &raw.max].map(|n| n.as_ref().map(limit));
+        let given: Vec<(Range<usize>, f64)> = numbers.into_iter().chain(limits).flatten().collect();
+        let (first, _) = given.first()?;
         if !kind.is_number() {
-            self.problem(given.span(), "only numbers have factor, offset, min and max", format!("this tag is {kind}"));
+            let label = format!("this tag is {kind}");
+            self.problem(first.clone(), "only numbers have factor, offset, min and max", label);
         }
-        let numbers = [&raw.factor, &raw.offset, &raw.min, &raw.max];
-        if let Some(wrong) = numbers.into_iter().flatten().find(|n| !n.get_ref().is_finite()) {
-            self.problem(wrong.span(), "this is not a number to calculate with", format!("found {}", wrong.get_ref()));
+        if let Some((span, wrong)) = given.iter().find(|(_, n)| !n.is_finite()) {
+            self.problem(span.clone(), "this is not a number to calculate with", format!("found {wrong}"));
             return None;
         }
         let number = |given: &Option<Spanned<f64>>, default| given.as_ref().map_or(default, |n| *n.get_ref());
@@ -454,7 +466,8 @@ impl DeviceReader<'_> {
         if let Some(given) = raw.factor.as_ref().filter(|f| *f.get_ref() == 0.0 || !f.get_ref().is_finite()) {
             self.problem(given.span(), "this factor makes every value the same", "must be a number other than 0");
         }
-        let (min, max) = (number(&raw.min, f64::NEG_INFINITY), number(&raw.max, f64::INFINITY));
+        let end = |given: &Option<Spanned<Exact>>, default| given.as_ref().map_or(default, |n| n.get_ref().0);
+        let (min, max) = (end(&raw.min, Number::LEAST), end(&raw.max, Number::MOST));
         if let Some(given) = raw.min.as_ref().filter(|_| min > max) {
             self.problem(given.span(), "min is greater than max", format!("{min} is greater than {max}"));
         }
@@ -499,8 +512,10 @@ impl DeviceReader<'_> {
         if raw.deadband.is_some() {
             return *given.get_ref();
         }
-        match raw.low.as_ref().zip(raw.high.as_ref()).or(raw.min.as_ref().zip(raw.max.as_ref())) {
-            Some((from, to)) => (to.get_ref() - from.get_ref()) * given.get_ref() / 100.0,
+        let end = |n: &Option<Spanned<f64>>| n.as_ref().map(|n| *n.get_ref());
+        let limit = |n: &Option<Spanned<Exact>>| n.as_ref().map(|n| n.get_ref().0.as_f64());
+        match end(&raw.low).zip(end(&raw.high)).or(limit(&raw.min).zip(limit(&raw.max))) {
+            Some((from, to)) => (to - from) * given.get_ref() / 100.0,
             None => {
                 let help = "add `low` and `high`, or say `deadband` in the unit of the value".to_string();
                 self.problem_help(given.span(), "percent of what?", "this tag has no range".into(), help);
@@ -513,18 +528,20 @@ impl DeviceReader<'_> {
     fn write_rule(&mut self, raw: &raw::Tag) {
         let (Some(write), Some(point)) = (&raw.write, self.out.points.last_mut()) else { return };
         let rule = write.get_ref();
-        let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
+        let (min, max) = (rule.min.map(|n| n.0), rule.max.map(|n| n.0));
         if let Some(given) = rule.every.filter(|t| t.0.is_zero()) {
             let label = format!("`every` is {}: leave it out", humantime::format_duration(given.0));
             self.problems.push(self.profile.problem(write.span(), "this rate limits nothing", label));
         }
-        if min > max || min.is_nan() || max.is_nan() {
+        let (least, most) = (min.unwrap_or(Number::LEAST), max.unwrap_or(Number::MOST));
+        if least.partial_cmp(&most).is_none_or(|order| order.is_gt()) {
+            let (min, max) = (least, most);
             let label = format!("{min} to {max} is no range");
             self.problems.push(self.profile.problem(write.span(), "nothing could ever be written", label));
         }
         point.write = Some(Arc::new(WriteRule {
-            min: rule.min,
-            max: rule.max,
+            min,
+            max,
             every: rule.every.map_or(Duration::ZERO, |t| t.0),
             priority: rule.priority,
             verify: rule.verify.unwrap_or(true),

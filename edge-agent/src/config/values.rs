@@ -2,6 +2,7 @@
 //! address.
 
 use super::report::{Problem, Source};
+use device_drivers::Number;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use std::borrow::Cow;
@@ -94,6 +95,56 @@ pub struct Time(pub Duration);
 /// A number of bytes with its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
+
+/// A number that nothing is rounded of: a limit of a tag of 64 bits has more digits than a double.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exact(pub Number);
+
+impl JsonSchema for Exact {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        f64::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        f64::json_schema(generator)
+    }
+}
+
+struct ExactVisitor;
+
+impl Visitor<'_> for ExactVisitor {
+    type Value = Exact;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_i64<E: Error>(self, n: i64) -> Result<Exact, E> {
+        Ok(Exact(Number::Whole(n.into())))
+    }
+
+    fn visit_u64<E: Error>(self, n: u64) -> Result<Exact, E> {
+        Ok(Exact(Number::Whole(n.into())))
+    }
+
+    fn visit_i128<E: Error>(self, n: i128) -> Result<Exact, E> {
+        Ok(Exact(Number::Whole(n)))
+    }
+
+    fn visit_f64<E: Error>(self, n: f64) -> Result<Exact, E> {
+        Ok(Exact(Number::Real(n)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Exact, D::Error> {
+        d.deserialize_any(ExactVisitor)
+    }
+}
 
 struct TimeVisitor;
 

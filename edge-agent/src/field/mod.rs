@@ -21,11 +21,12 @@ pub use stats::{DeviceStats, LineStats, Refusal};
 use crate::clock::{self, Clock};
 use crate::config::{DriverPlan, LinePlan, PointPlan, Role};
 use crate::telemetry::payload::Said;
+use crate::trouble::{Trouble, spoken};
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
 use device_drivers::block::{Owner, encode_command};
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
-use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, PollReport};
+use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, Number, PollReport};
 use floor_plan::OutputBuffer;
 use image::into_image;
 pub use reporter::Publish;
@@ -38,8 +39,8 @@ use tokio::sync::mpsc;
 /// How often points are looked at for staleness, at most and at least.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// A line that fails in ever new ways is logged this often at most; the metrics count every time.
-const TELL_EVERY: Duration = Duration::from_secs(2);
+/// How often is looked whether something that is wrong for long is to be said again.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// What was last known of a point. Times are milliseconds since the line's start and may wrap: they are only subtracted.
 ///
@@ -104,10 +105,11 @@ pub struct FieldLine {
     quality: [u64; 3],
     written: Vec<(u32, u32, bool)>,
     last_beat: Instant,
-    last_error: String,
-    last_told: Option<Instant>,
-    told: Vec<Cause>,
-    refused_block: bool,
+    last_look: Instant,
+    down: Trouble<String>,
+    away: Vec<Trouble<Cause>>,
+    refused: Trouble<Cause>,
+    refused_block: Trouble<Cause>,
     reporter: Reporter,
     wires: FieldWires,
 }
@@ -142,10 +144,11 @@ impl FieldLine {
             quality: [0, 0, plan.points.len() as u64],
             written: vec![(0, 0, false); plan.machines.len()],
             last_beat: now,
-            last_error: String::new(),
-            last_told: None,
-            told: Vec::new(),
-            refused_block: false,
+            last_look: now,
+            down: Trouble::default(),
+            away: plan.devices.iter().map(|_| Trouble::default()).collect(),
+            refused: Trouble::default(),
+            refused_block: Trouble::default(),
             reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
         };
@@ -239,12 +242,15 @@ impl FieldLine {
 
 /// Whether two values are one as far as a deadband is concerned. What is no finite number has none.
 fn same_within(then: &Value, now: &Value, deadband: f64) -> bool {
-    if deadband > 0.0
-        && let (Some(a), Some(b)) = (then.as_f64(), now.as_f64())
-        && a.is_finite()
-        && b.is_finite()
-    {
-        return (a - b).abs() < deadband;
+    if deadband > 0.0 {
+        match (then.number(), now.number()) {
+            // Not by doubles: counters of 64 bits have more digits.
+            (Some(Number::Whole(a)), Some(Number::Whole(b))) => return ((a - b).abs() as f64) < deadband,
+            (Some(a), Some(b)) if a.as_f64().is_finite() && b.as_f64().is_finite() => {
+                return (a.as_f64() - b.as_f64()).abs() < deadband;
+            }
+            _ => {}
+        }
     }
     then.same(now)
 }
@@ -321,11 +327,12 @@ impl LineSink for FieldLine {
         self.wires.stats.set_refusal(cause);
         match (state, cause) {
             (LinkState::Up, _) => {
-                self.wires.stats.connects.fetch_add(1, Relaxed);
-                tracing::info!(line = &*self.name, "line up");
-                self.last_error.clear();
-                self.told.clear();
-                self.refused_block = false;
+                let first = self.wires.stats.connects.fetch_add(1, Relaxed) == 0;
+                match self.down.is_over(Instant::now()) {
+                    Some(after) => tracing::info!(line = &*self.name, "line up again after {}", spoken(after)),
+                    None if first => tracing::info!(line = &*self.name, "line up"),
+                    None => {}
+                }
                 self.written.fill((0, 0, false));
             }
             (LinkState::Down, Some(why)) => {
@@ -338,12 +345,9 @@ impl LineSink for FieldLine {
                     }
                     _ => "trying again",
                 };
-                let why = why.to_string();
-                // The same reason over and over is said once; the metric counts the tries.
-                if why != self.last_error && self.last_told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
-                    self.last_told = Some(Instant::now());
-                    tracing::warn!(line = &*self.name, "line down, its tags are Bad now, {again}: {why}");
-                    self.last_error = why;
+                if let Some(lasting) = self.down.is(why.to_string(), Instant::now()) {
+                    let line = &*self.name;
+                    tracing::warn!(line, "line down, its tags are Bad now, {again}: {why}{lasting}");
                 }
             }
             _ => {}
@@ -352,16 +356,31 @@ impl LineSink for FieldLine {
 
     fn health(&mut self, device: usize, health: Health, cause: Cause) {
         let Some(stats) = self.wires.stats.devices.get(device) else { return };
-        let (before, name) = (stats.health(), &stats.name);
         stats.set_health(health);
-        let line = &*self.name;
-        match (before, health) {
-            (_, Health::Demoted) => {
+        let (name, now, line) = (&stats.name, Instant::now(), &*self.name);
+        let Some(away) = self.away.get_mut(device) else { return };
+        match health {
+            Health::Demoted => {
                 self.reporter.gone(device);
-                tracing::warn!(line, "device {name} is asked less often now, its tags are Bad: {cause}");
+                if let Some(lasting) = away.is(cause, now) {
+                    let hint = match cause {
+                        Cause::OtherUnit(_) | Cause::NoTransaction => {
+                            "; is `unit` right? If that is its way: foreign_replies = true"
+                        }
+                        _ => "",
+                    };
+                    tracing::warn!(
+                        line,
+                        "device {name} is asked less often now, its tags are Bad: {cause}{hint}{lasting}"
+                    );
+                }
             }
-            (Health::Demoted, Health::Healthy) => tracing::info!(line, "device {name} answers again"),
-            _ => {}
+            Health::Healthy => {
+                if let Some(after) = away.is_over(now) {
+                    tracing::info!(line, "device {name} answers again after {}", spoken(after));
+                }
+            }
+            Health::Unknown => {}
         }
     }
 
@@ -403,7 +422,9 @@ impl LineSink for FieldLine {
 
     fn written(&mut self, blocks: &[BlockWrite]) {
         self.wires.stats.blocks.fetch_add(blocks.len() as u64, Relaxed);
-        self.refused_block = false;
+        if let Some(after) = self.refused_block.is_over(Instant::now()) {
+            tracing::info!(line = &*self.name, "command blocks are taken again after {}", spoken(after));
+        }
         self.wires.stage.change(|seen| {
             for block in blocks {
                 seen.image.set_written(block.machine, block.seq);
@@ -414,11 +435,11 @@ impl LineSink for FieldLine {
     fn not_written(&mut self, blocks: &[BlockWrite], cause: Cause) {
         // The heartbeat writes them again, whether they have arrived or not: their sequence makes that harmless.
         self.wires.stats.blocks_failed.fetch_add(blocks.len() as u64, Relaxed);
-        if !std::mem::replace(&mut self.refused_block, true) {
+        if let Some(lasting) = self.refused_block.is(cause, Instant::now()) {
             let line = &*self.name;
             tracing::warn!(
                 line,
-                "a command block was not taken, and is written again: {cause}; is `command` right in the profile?"
+                "a command block was not taken, and is written again: {cause}; is `command` right in the profile?{lasting}"
             );
         }
     }
@@ -452,6 +473,7 @@ impl LineSink for FieldLine {
         self.show_quality();
         self.deliver();
         self.answer_looks();
+        self.remind();
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -479,6 +501,21 @@ impl LineSink for FieldLine {
 }
 
 impl FieldLine {
+    /// Devices that have been away for another hour.
+    fn remind(&mut self) {
+        if self.last_look.elapsed() < REMIND {
+            return;
+        }
+        let now = Instant::now();
+        self.last_look = now;
+        for (away, stats) in self.away.iter_mut().zip(&self.wires.stats.devices) {
+            if let Some(lasting) = away.reminds(now).filter(|_| stats.health() == Health::Demoted) {
+                let (line, name) = (&*self.name, &stats.name);
+                tracing::warn!(line, "device {name} still does not answer{lasting}");
+            }
+        }
+    }
+
     /// What concerns machines and load positions goes into the input image.
     fn show_the_core(&self, readings: &[Reading], at: Millis) {
         let role_of = |r: &Reading| self.points.get(r.point.0 as usize).map_or(Role::Telemetry, |p| p.role);

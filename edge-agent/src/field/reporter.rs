@@ -205,7 +205,14 @@ mod tests {
                 let value = Value::Uint(n.into());
                 let (quality, cause) =
                     if n % 7 == 0 { (Quality::Bad, Cause::Stale) } else { (Quality::Good, Cause::None) };
-                let said = Said { value: Some(&value), quality, cause, source_ms: 1000 + u64::from(n % 3), confirmed_ms: None, is_timed: true };
+                let said = Said {
+                    value: Some(&value),
+                    quality,
+                    cause,
+                    source_ms: 1000 + u64::from(n % 3),
+                    confirmed_ms: None,
+                    is_timed: true,
+                };
                 reporter.report(&point(0, &format!("a-tag-of-some-length-{n}")), said);
             }
             reporter.deliver();

@@ -30,7 +30,7 @@ fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, O
     };
     let (endpoint, connect_timeout) = (Endpoint::Tcp("127.0.0.1:1".into()), Duration::from_secs(1));
     let (timeout, pause, devices) = (connect_timeout, Duration::ZERO, Vec::new());
-    let spec = LineSpec { endpoint, connect_timeout, timeout, pipeline: 1, pause, devices };
+    let spec = LineSpec { endpoint, connect_timeout, timeout, pipeline: 1, pause, close_after_poll: false, devices };
     let plan = LinePlan {
         name: "l".into(),
         driver: DriverPlan::Modbus(spec),

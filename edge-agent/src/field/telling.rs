@@ -4,21 +4,29 @@ use super::FieldLine;
 use control_core::image::Quality;
 use device_drivers::value::{Cause, Reading};
 use device_drivers::{Notice, PointId};
-
-/// Causes told per link; a device that makes up new ones all the time is not worth more.
-const TOLD_MAX: usize = 8;
+use std::time::Instant;
 
 impl FieldLine {
-    /// Says once per link and cause that a device refuses points: the line is up, and yet something is wrong.
+    /// Says of each cause that a device refuses points: the line is up, and yet something is wrong.
     pub(super) fn tell_refusals(&mut self, readings: &[Reading]) {
+        let now = Instant::now();
         let refused = |c: Cause| {
-            matches!(c, Cause::Exception(_) | Cause::Status(_) | Cause::WrongType | Cause::NoText | Cause::Found(_) | Cause::BadReply)
+            matches!(
+                c,
+                Cause::Exception(_)
+                    | Cause::Status(_)
+                    | Cause::WrongType
+                    | Cause::NoText
+                    | Cause::Found(_)
+                    | Cause::BadReply
+            )
         };
+        let mut before = Cause::None;
         for first in readings.iter().filter(|r| r.quality == Quality::Bad && refused(r.cause)) {
-            if self.told.contains(&first.cause) || self.told.len() >= TOLD_MAX {
+            if std::mem::replace(&mut before, first.cause) == first.cause {
                 continue;
             }
-            self.told.push(first.cause);
+            let Some(lasting) = self.refused.is(first.cause, now) else { continue };
             let count = readings.iter().filter(|r| r.cause == first.cause).count();
             let point = self.points.get(first.point.0 as usize);
             let (device, tag) = point.map_or(("?", "?"), |p| (self.device_name(p.device as usize), &*p.tag));
@@ -30,7 +38,8 @@ impl FieldLine {
                 _ => "does the profile fit the device?",
             };
             let cause = first.cause;
-            tracing::warn!(line = &*self.name, "{count} tags are Bad, the first is {device}/{tag}: {cause}; {hint}");
+            let line = &*self.name;
+            tracing::warn!(line, "{count} tags are Bad, the first is {device}/{tag}: {cause}; {hint}{lasting}");
         }
     }
 

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use axum::Json;
 use axum::extract::State;
 use control_core::image::Quality;
+use device_drivers::Number;
 use device_drivers::value::Cause;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -126,9 +127,11 @@ impl MeaningView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WriteRange {
     #[serde(skip_serializing_if = "Option::is_none")]
-    min: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    min: Option<serde_json::Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    max: Option<f64>,
+    #[schema(value_type = Option<f64>)]
+    max: Option<serde_json::Number>,
 }
 
 /// Tags, and how many there are that match.
@@ -210,7 +213,7 @@ impl IndexedLine {
     fn view(&self, point: u32, seen: Option<&PointSeen>) -> TagView {
         let plan = self.points.get(point as usize);
         let rule = plan.and_then(|p| p.write.as_ref());
-        let write = rule.map(|r| WriteRange { min: r.min, max: r.max });
+        let write = rule.map(|r| WriteRange { min: r.min.and_then(bound), max: r.max.and_then(bound) });
         let (line, tag, meaning) = (self.name.to_string(), self.tag(point), MeaningView::of(plan));
         let Some(seen) = seen else {
             let cause = Some("the line does not answer right now".into());
@@ -248,4 +251,13 @@ impl IndexedLine {
             meaning,
         }
     }
+}
+
+/// A limit as JSON says it: a whole one keeps all its digits.
+fn bound(limit: Number) -> Option<serde_json::Number> {
+    let whole = match limit {
+        Number::Whole(n) => serde_json::Number::from_i128(n),
+        Number::Real(_) => None,
+    };
+    whole.or_else(|| serde_json::Number::from_f64(limit.as_f64()))
 }

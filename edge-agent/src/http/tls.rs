@@ -6,8 +6,8 @@
 //!                                                     └── looked at every RELOAD_EVERY: what is new and good serves the next connection
 //! ```
 
-use crate::state::replace;
 use crate::config::plan::HttpTls;
+use crate::state::replace;
 use arc_swap::ArcSwap;
 use device_drivers::tls::Certificate;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};

@@ -3,11 +3,11 @@
 use super::{Flight, Modbus, SILENCE_LIMITS, What};
 use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
 use crate::line::LineSink;
-use crate::modbus::frame::Inbox;
+use crate::modbus::frame::{Inbox, MbapFrame};
 use crate::modbus::group::Group;
 use crate::modbus::health::Unit;
 use crate::modbus::pdu::{Answer, Ask};
-use crate::modbus::writes::{Pending, compare, modified, read_back};
+use crate::modbus::writes::{Look, Pending, modified};
 use crate::value::{Cause, wall_clock_ms};
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Modbus {
             let meant = |f: &Flight| {
                 f.transaction == frame.transaction && units.get(f.unit).is_some_and(|u| u.id == frame.unit)
             };
-            match self.flights.iter().position(meant) {
+            match self.flights.iter().position(meant).or_else(|| self.stranger(&frame)) {
                 Some(at) => {
                     let flight = self.flights.swap_remove(at);
                     self.may_send_at = self.may_send_at.max(now + self.pause);
@@ -45,6 +45,25 @@ impl Modbus {
                 None => self.counters.dropped += 1,
             }
         }
+    }
+
+    /// A frame that answers nothing that was asked may be a reply all the same, of a device that copies unit or transaction wrongly: taken
+    /// where that is wanted, else remembered as the likely reason why no answer came.
+    fn stranger(&mut self, frame: &MbapFrame) -> Option<usize> {
+        let units = &self.units;
+        let unit_of = |f: &Flight| units.get(f.unit).map_or(0, |u| u.id);
+        let alone = self.flights.len() == 1;
+        let at = self.flights.iter().position(|f| {
+            f.transaction == frame.transaction || (frame.transaction == 0 && (alone || unit_of(f) == frame.unit))
+        })?;
+        let flight = self.flights.get(at)?;
+        if alone && units.get(flight.unit).is_some_and(|u| u.takes_foreign_replies) {
+            return Some(at);
+        }
+        let is_own = unit_of(flight) == frame.unit;
+        let cause = if is_own { Cause::NoTransaction } else { Cause::OtherUnit(frame.unit) };
+        self.flights.get_mut(at)?.stranger = Some(cause);
+        None
     }
 
     fn take_rtu(&mut self, inbox: &mut Inbox, now: Instant, sink: &mut impl LineSink) -> Result<(), LinkError> {
@@ -83,6 +102,7 @@ impl Modbus {
         sink: &mut impl LineSink,
     ) -> Result<(), LinkError> {
         self.hears(now);
+        self.replies += 1;
         let answer = flight.expected.check(pdu);
         // A gateway that says "no path" or "no answer" speaks for a unit that did not.
         let absent = matches!(answer, Ok(Answer::Exception(10 | 11)));
@@ -108,10 +128,13 @@ impl Modbus {
                 Some(cause) => sink.not_written(&blocks, cause),
             },
             What::Tags(run) => match cause {
-                None => self.acknowledged(flight.unit, run),
+                None => self.acknowledged(flight.unit, run, now),
                 // Together they are too long, or one of them is not there: alone each gets its own answer.
                 Some(Cause::Exception(1..=3)) if run.len() > 1 => self.writes.again_one_by_one(run),
-                Some(Cause::BadReply) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+                // Accepted (V1.1b3, 7: it takes long), or handed on by a gateway that heard nothing of it: neither done nor refused.
+                Some(Cause::BadReply | Cause::Exception(5 | 11)) => {
+                    self.looks.push(Look::at_taken(flight.unit, run, now));
+                }
                 Some(cause) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause))),
             },
             What::Modify(run) => {
@@ -126,10 +149,10 @@ impl Modbus {
                 }
             }
             What::Listen => {}
-            What::ReadBack(run) => match answer {
-                Ok(Answer::Data(data)) => compare(run, data),
-                _ => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
-            },
+            What::ReadBack(look) => self.looks.extend(match answer {
+                Ok(Answer::Data(data)) => look.seen(data, now),
+                other => look.failed(matches!(other, Ok(Answer::Exception(5 | 6 | 11))), now),
+            }),
         }
         self.finish_polls(now, sink);
         match cause {
@@ -157,11 +180,9 @@ impl Modbus {
     }
 
     /// A write was acknowledged: read it back where that is wanted.
-    fn acknowledged(&mut self, unit: usize, run: Vec<Pending>) {
-        if run.iter().any(|p| p.wish.verify)
-            && let Some(ask) = read_back(&run)
-        {
-            self.reads_back.push((unit, ask, run));
+    fn acknowledged(&mut self, unit: usize, run: Vec<Pending>, now: Instant) {
+        if run.iter().any(|p| p.wish.verify) {
+            self.looks.push(Look::at_done(unit, run, now));
         } else {
             run.into_iter().for_each(|p| p.answer(WriteOutcome::Done));
         }
@@ -171,12 +192,11 @@ impl Modbus {
         let (groups, timer, spare) = (&mut self.groups, &mut self.timer, &mut self.spare);
         self.active.retain(|n| {
             let Some(group) = groups.get_mut(*n) else { return false };
-            let due = group.due;
             match group.finish(now) {
                 Some((report, readings)) => {
                     sink.readings(report, readings);
                     spare.push(std::mem::take(readings));
-                    timer.push(Reverse((due, *n)));
+                    timer.push(Reverse((group.due, *n)));
                     false
                 }
                 None => true,
@@ -190,6 +210,7 @@ impl Modbus {
             let flight = self.flights.swap_remove(at);
             self.counters.timeouts += 1;
             let cause = self.after_time_out(flight.unit, now);
+            let cause = flight.stranger.unwrap_or(cause);
             match flight.what {
                 What::Poll(n, step) => {
                     if let Some(group) = self.groups.get_mut(n) {
@@ -197,7 +218,8 @@ impl Modbus {
                     }
                 }
                 What::Blocks(blocks) => sink.not_written(&blocks, cause),
-                What::Tags(run) | What::ReadBack(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+                What::Tags(run) => self.looks.push(Look::at_lost(flight.unit, run, now)),
+                What::ReadBack(look) => self.looks.extend(look.failed(false, now)),
                 What::Modify(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Refused(cause))),
                 What::Listen => {}
             }
@@ -237,6 +259,10 @@ impl Modbus {
     /// can tell.
     fn after_time_out(&mut self, unit: usize, now: Instant) -> Cause {
         if self.endpoint.has_transactions() {
+            // Nor does it help where they are not believed.
+            if let Some(unit) = self.units.get_mut(unit).filter(|u| u.takes_foreign_replies) {
+                unit.keep_quiet(now + self.timeout);
+            }
             return Cause::NoAnswer;
         }
         self.inbox.clear();

@@ -7,12 +7,13 @@
 //!                                    if opted in
 //! ```
 //!
-//! What ends the link: the stream, a frame that cannot be one, or a peer that says nothing at all for two time limits (four while some of its
-//! units may be waiting behind others). What one unit does
-//! or does not do never ends it: see [`crate::modbus::health`]. On a serial line there are no transaction ids: one request at a
-//! time, silence before it, and whatever came after a time-out is thrown away.
+//! What ends the link: a stream that fails, a frame that cannot be one, or a peer that says nothing at all for two time limits (four while
+//! some of its units may be waiting behind others). What one unit does or does not do never ends it: see [`crate::modbus::health`]; nor
+//! does a peer that hangs up behind its replies: see [`resting`]. On a serial line there are no transaction ids: one request at a time,
+//! silence before it, and whatever came after a time-out is thrown away.
 
 mod hearing;
+mod resting;
 mod sending;
 
 use crate::driver::{BlockWrite, Driver, LinkError, TagWrite, WriteOutcome};
@@ -25,13 +26,14 @@ use crate::modbus::pdu::{Ask, Expected};
 use crate::modbus::plan::Request;
 use crate::modbus::spec::{LineSpec, PointSpec};
 use crate::modbus::transport::{Endpoint, Stream};
-use crate::modbus::writes::{Pending, Target, Way, Writes};
-use crate::value::{PointId, Reading};
+use crate::modbus::writes::{Look, Pending, Target, Way, Writes};
+use crate::value::{Cause, PointId, Reading};
 use control_core::units::MachineId;
+use resting::{closed, hang_up, read_some};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -48,7 +50,7 @@ enum What {
     Poll(usize, Step),
     Blocks(Vec<BlockWrite>),
     Tags(Vec<Pending>),
-    ReadBack(Vec<Pending>),
+    ReadBack(Look),
     /// The register of a part that is to be changed: read now, written next.
     Modify(Vec<Pending>),
     /// A read that tells whether the adapter echoes.
@@ -66,6 +68,8 @@ struct Flight {
     deadline: Instant,
     /// Sent while another unit kept the line waiting.
     behind: bool,
+    /// Something came meanwhile that may have been meant for it: how it was not what was asked for.
+    stranger: Option<Cause>,
 }
 
 /// Modbus client of one line.
@@ -76,6 +80,7 @@ pub struct Modbus {
     window: usize,
     pause: Duration,
     silence: Duration,
+    close_after_poll: bool,
     groups: Vec<Group>,
     units: Vec<Unit>,
     devices: Vec<usize>,
@@ -89,7 +94,8 @@ pub struct Modbus {
     flights: Vec<Flight>,
     /// Memory for readings that no group needs at present.
     spare: Vec<Vec<Reading>>,
-    reads_back: Vec<(usize, Ask, Vec<Pending>)>,
+    /// Writes that are to be read back.
+    looks: Vec<Look>,
     writes: Writes,
     /// Registers that were read to be changed: written before anything else.
     modified: Vec<(usize, Ask, Vec<Pending>)>,
@@ -103,6 +109,12 @@ pub struct Modbus {
     silent: u32,
     read_is_next: bool,
     stopping: bool,
+    /// Replies over the connection of now.
+    replies: usize,
+    /// So many the peer gave over one connection before it hung up on a request.
+    replies_a_connection: Option<usize>,
+    /// When refused values were last asked for because the peer had hung up.
+    asked_anew: Option<Instant>,
     counters: LineCounters,
 }
 
@@ -116,6 +128,9 @@ impl Modbus {
             let unit = units.iter().position(|u| u.id == device.unit).unwrap_or(units.len());
             if unit == units.len() {
                 units.push(Unit::new(device.unit, fastrand::u64(..)));
+            }
+            if let Some(unit) = units.get_mut(unit) {
+                unit.takes_foreign_replies |= device.foreign_replies;
             }
             devices.push(unit);
             commands.extend(device.commands.iter().map(|(m, at)| (*m, unit, *at)));
@@ -147,6 +162,7 @@ impl Modbus {
             window: if transactions { usize::from(spec.pipeline.max(1)) } else { 1 },
             pause: spec.pause,
             silence: spec.endpoint.silence(),
+            close_after_poll: spec.close_after_poll,
             endpoint: spec.endpoint,
             groups,
             units,
@@ -159,7 +175,7 @@ impl Modbus {
             active: Vec::new(),
             flights: Vec::new(),
             spare: Vec::new(),
-            reads_back: Vec::new(),
+            looks: Vec::new(),
             writes: Writes::default(),
             modified: Vec::new(),
             inbox: Inbox::default(),
@@ -171,6 +187,9 @@ impl Modbus {
             silent: 0,
             read_is_next: false,
             stopping: false,
+            replies: 0,
+            replies_a_connection: None,
+            asked_anew: None,
             counters: LineCounters::default(),
         }
     }
@@ -210,6 +229,7 @@ impl Modbus {
         self.bus = Bus::default();
         (self.may_send_at, self.last_heard, self.unheard, self.silent) = (now, now, None, 0);
         (self.read_is_next, self.stopping) = (false, false);
+        (self.replies, self.replies_a_connection, self.asked_anew) = (0, None, None);
     }
 
     fn lost(&self, why: impl ToString) -> LinkError {
@@ -220,7 +240,7 @@ impl Modbus {
 impl Modbus {
     async fn work<S: LineSink>(
         &mut self,
-        stream: &mut dyn Stream,
+        stream: Box<dyn Stream>,
         sink: &mut S,
         wishes: &mut mpsc::Receiver<TagWrite>,
         stop: &mut watch::Receiver<bool>,
@@ -229,6 +249,7 @@ impl Modbus {
         let (machines, sweep_every) = (sink.carries_machines(), sink.sweep_every());
         let (mut tick, mut sweep) = (Instant::now(), Instant::now() + sweep_every);
         let (mut last_words, mut open) = (false, true);
+        let mut stream = Some(stream);
         loop {
             let now = Instant::now();
             self.expire(now, sink)?;
@@ -254,17 +275,30 @@ impl Modbus {
             }
             self.send(now, &mut out);
             self.finish_polls(now, sink); // those that had nothing to ask
-            if !out.is_empty() {
-                match timeout(self.timeout, async {
-                    stream.write_all(&out).await?;
-                    stream.flush().await
-                })
-                .await
-                {
-                    Ok(Ok(())) => out.clear(),
-                    Ok(Err(e)) => return Err(self.lost(e)),
+            if !out.is_empty() && stream.is_none() {
+                stream = self.open_again(now, stop).await?;
+                if stream.is_none() {
+                    return Ok(());
+                }
+            }
+            if let Some(said_to) = stream.as_mut().filter(|_| !out.is_empty()) {
+                let said = timeout(self.timeout, async {
+                    said_to.write_all(&out).await?;
+                    said_to.flush().await
+                });
+                match said.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => {
+                        self.hung_up(e, sink)?;
+                        stream = None;
+                    }
                     Err(_) => return Err(self.lost("the device takes no bytes any more")),
                 }
+                out.clear();
+            }
+            if self.is_done_with_the_connection() {
+                hang_up(&mut stream).await;
+                self.replies = 0;
             }
             let mut until = self.next_instant(now).map_or(sweep, |at| at.min(sweep));
             if machines && !self.stopping {
@@ -272,10 +306,12 @@ impl Modbus {
             }
             tokio::select! {
                 biased;
-                read = stream.read(&mut chunk) => match read {
-                    Ok(0) => return Err(self.lost("closed by the device")),
-                    Ok(n) => self.received(chunk.get(..n).unwrap_or_default(), Instant::now(), sink)?,
-                    Err(e) => return Err(self.lost(e)),
+                read = read_some(&mut stream, &mut chunk) => match read {
+                    Ok(n @ 1..) => self.received(chunk.get(..n).unwrap_or_default(), Instant::now(), sink)?,
+                    ended => {
+                        self.hung_up(ended.err().unwrap_or_else(closed), sink)?;
+                        stream = None;
+                    }
                 },
                 wish = wishes.recv(), if open && !self.stopping => match wish {
                     Some(wish) => {
@@ -309,22 +345,19 @@ impl Driver for Modbus {
         wishes: &mut mpsc::Receiver<TagWrite>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), LinkError> {
-        let Some(mut stream) = self.stream.take() else { return Err(self.lost("not connected")) };
+        let Some(stream) = self.stream.take() else { return Err(self.lost("not connected")) };
         self.link_is_new();
-        let ended = self.work(&mut *stream, sink, wishes, stop).await;
+        let ended = self.work(stream, sink, wishes, stop).await;
         self.writes.give_up(&WriteOutcome::LinkDown);
         for (_, _, run) in self.modified.drain(..) {
             run.into_iter().for_each(|p| p.answer(WriteOutcome::LinkDown));
         }
-        for (_, _, run) in self.reads_back.drain(..) {
-            run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
-        }
+        self.looks.drain(..).for_each(Look::give_up);
         for flight in self.flights.drain(..) {
             match flight.what {
                 What::Modify(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::LinkDown)),
-                What::Tags(run) | What::ReadBack(run) => {
-                    run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown));
-                }
+                What::Tags(run) => run.into_iter().for_each(|p| p.answer(WriteOutcome::Unknown)),
+                What::ReadBack(look) => look.give_up(),
                 What::Poll(..) | What::Blocks(_) | What::Listen => {}
             }
         }

@@ -8,6 +8,7 @@ use crate::modbus::health::Unit;
 use crate::modbus::pdu::Ask;
 use crate::modbus::writes::{Target, Way};
 use std::cmp::Reverse;
+use std::time::Duration;
 use tokio::time::Instant;
 
 impl Modbus {
@@ -58,24 +59,26 @@ impl Modbus {
     }
 
     fn next_write(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
-        let (units, flights, stopping) = (&self.units, &self.flights, self.stopping);
-        let quiet = |unit: usize| units.get(unit).is_some_and(|u| u.is_quiet(now));
+        let (units, flights, stopping, window) = (&self.units, &self.flights, self.stopping, self.window);
+        // A unit has as many requests to answer as the line has a window, overdue ones too: without a pipeline one.
+        let has_room = |unit: usize| flights.iter().filter(|f| f.unit == unit).count() < window;
+        let ready = |unit: usize| has_room(unit) && !units.get(unit).is_some_and(|u| u.is_quiet(now));
         let block_ready = |unit: usize| {
             let under_way = flights.iter().any(|f| f.unit == unit && matches!(f.what, What::Blocks(_)));
             // A demoted unit is tried when it is probed, and once more at the very end.
-            !under_way && !quiet(unit) && (stopping || units.get(unit).is_some_and(|u| u.may_be_asked(now)))
+            !under_way && ready(unit) && (stopping || units.get(unit).is_some_and(|u| u.may_be_asked(now)))
         };
         if let Some(run) = self.writes.next_blocks(block_ready) {
             let ask = Ask::WriteRegisters { start: run.start, words: run.words, single: false };
             return Some((run.unit, ask, What::Blocks(run.blocks)));
         }
-        if let Some(at) = self.reads_back.iter().position(|(unit, ..)| !quiet(*unit)) {
-            let (unit, ask, run) = self.reads_back.remove(at);
-            return Some((unit, ask, What::ReadBack(run)));
+        if let Some(at) = self.looks.iter().position(|look| look.not_before <= now && ready(look.unit)) {
+            let look = self.looks.remove(at);
+            return Some((look.unit, look.ask(), What::ReadBack(look)));
         }
         // A reply that may be an echo of its request proves nothing before a read has told whether there is one.
         if !self.endpoint.has_transactions() && !self.bus.knows_its_echo() {
-            let (unit, ask) = self.writes.next_read(|target| !quiet(target.unit))?;
+            let (unit, ask) = self.writes.next_read(|target| ready(target.unit))?;
             return Some((unit, ask, What::Listen));
         }
         // Where a register is read to be written again, its unit gets no other write before and in between.
@@ -86,7 +89,7 @@ impl Modbus {
                 _ => false,
             })
         };
-        let (unit, ask, run) = self.writes.next_tags(|target| !quiet(target.unit) && !changing(target))?;
+        let (unit, ask, run) = self.writes.next_tags(|target| ready(target.unit) && !changing(target))?;
         match run.first().map(|p| p.target.way) {
             Some(Way::Modify) => Some((unit, ask, What::Modify(run))),
             _ => Some((unit, ask, What::Tags(run))),
@@ -116,7 +119,28 @@ impl Modbus {
     }
 
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        now >= self.may_send_at && self.flights.iter().filter(|f| f.turn_until > now).count() < self.window
+        // A connection that the device will close behind so many replies is not asked for more.
+        let takes = self.replies_a_connection.map_or(usize::MAX, |most| most.saturating_sub(self.replies));
+        now >= self.may_send_at
+            && self.flights.len() < takes
+            && self.flights.iter().filter(|f| f.turn_until > now).count() < self.window
+    }
+
+    /// How long the request that goes out now keeps the others waiting.
+    fn turn_of(&self, unit: &Unit, limit: Duration) -> Duration {
+        // What it says is told from what another says by nothing but time.
+        if !self.endpoint.has_transactions() || unit.takes_foreign_replies {
+            return limit;
+        }
+        // Machines wait for nobody.
+        let slowest = self.units.iter().filter_map(Unit::usual).max();
+        let patient = self.commands.is_empty()
+            && if unit.is_demoted() {
+                !self.units.iter().any(Unit::is_fine)
+            } else {
+                slowest.is_none() && !self.units.iter().any(Unit::is_in_arrears)
+            };
+        unit.turn(self.timeout, patient, slowest).min(limit)
     }
 
     /// Puts requests into `out` while there is room for them on the line.
@@ -132,7 +156,7 @@ impl Modbus {
             let limit = u.limit(self.timeout) + self.endpoint.takes(pdu.len() + 3, expected.length() + 3);
             let is_fine = u.is_fine();
             let (id, transactions) = (u.id, self.endpoint.has_transactions());
-            let turn = if transactions { u.turn(self.timeout).min(limit) } else { limit };
+            let turn = self.turn_of(u, limit);
             self.transaction = self.transaction.wrapping_add(1);
             if transactions {
                 put_mbap(self.transaction, id, &pdu, out);
@@ -151,7 +175,9 @@ impl Modbus {
             let (turn_until, deadline) = (now + turn, now + limit);
             // Whoever is asked while another keeps the line waiting may be waiting behind it.
             let behind = self.flights.iter().any(|f| f.unit != unit && f.turn_until <= now);
-            let flight = Flight { transaction, unit, ask, expected, what, sent: now, turn_until, deadline, behind };
+            let stranger = None;
+            let flight =
+                Flight { transaction, unit, ask, expected, what, sent: now, turn_until, deadline, behind, stranger };
             self.flights.push(flight);
         }
     }
@@ -162,6 +188,7 @@ impl Modbus {
         let due = self.timer.peek().map(|Reverse((at, _))| *at).filter(|_| !self.stopping);
         let quiet = self.units.iter().filter_map(|u| u.quiet_until(now));
         let send = (self.may_send_at > now).then_some(self.may_send_at);
-        flights.chain(due).chain(send).chain(quiet).chain(self.writes.next_deadline()).min()
+        let looks = self.looks.iter().map(|look| look.not_before).filter(|at| *at > now);
+        flights.chain(due).chain(send).chain(quiet).chain(looks).chain(self.writes.next_deadline()).min()
     }
 }

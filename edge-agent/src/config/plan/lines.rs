@@ -2,6 +2,7 @@
 
 use crate::telemetry::spool::Stream;
 use control_core::units::{MachineId, PosId};
+use device_drivers::Number;
 use device_drivers::modbus::LineSpec;
 use device_drivers::opcua::OpcUaSpec;
 use std::sync::Arc;
@@ -132,9 +133,9 @@ pub struct Meaning {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WriteRule {
     /// Smallest value.
-    pub min: Option<f64>,
+    pub min: Option<Number>,
     /// Greatest value.
-    pub max: Option<f64>,
+    pub max: Option<Number>,
     /// At most one write in this time.
     pub every: Duration,
     /// Higher goes first.

@@ -53,6 +53,8 @@ pub struct Plan {
     pub lines: Vec<LinePlan>,
     /// Addresses that were typed in another form than ours, for `check` to show.
     pub notes: Vec<String>,
+    /// What hardly anybody means, each with file and line.
+    pub advice: Vec<String>,
     /// Who may do what over HTTP.
     pub access: AccessPlan,
     /// The door itself.

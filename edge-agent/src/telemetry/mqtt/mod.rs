@@ -26,8 +26,8 @@ mod later;
 mod manners;
 pub mod plain;
 mod poison;
-pub mod reason;
 mod probe;
+pub mod reason;
 mod session;
 #[cfg(test)]
 mod session_tests;

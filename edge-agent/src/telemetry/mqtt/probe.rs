@@ -18,7 +18,9 @@ pub async fn probe(plan: &MqttPlan, broker: &Broker) -> Result<String, String> {
             let Ok(wire) = older else { return Err(why.to_string()) };
             leave(wire).await;
             if !plan.falls_back {
-                return Err(format!("the broker speaks MQTT 3.1.1 and not 5: say version = \"3.1.1\" in [mqtt] ({why})"));
+                return Err(format!(
+                    "the broker speaks MQTT 3.1.1 and not 5: say version = \"3.1.1\" in [mqtt] ({why})"
+                ));
             }
         }
         Err(why) => return Err(why.to_string()),

@@ -22,6 +22,7 @@ use crate::telemetry::mqtt::face::{Face, Sending};
 use crate::telemetry::mqtt::wire::{Message, Received, Version};
 use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, STREAMS, Stream};
+use crate::trouble::Shared;
 use device_drivers::value::wall_clock_ms;
 use prost::Message as _;
 use std::path::PathBuf;
@@ -355,7 +356,10 @@ impl Node {
             return;
         }
         let Ok(payload) = Payload::decode(&message.payload[..]) else {
-            tracing::warn!("a command on {} is no Sparkplug payload", message.topic);
+            static ALIEN: Shared<String> = Shared::new();
+            if let Some(lasting) = ALIEN.is(message.topic.to_string()) {
+                tracing::warn!("a command on {} is no Sparkplug payload{lasting}", message.topic);
+            }
             return;
         };
         if message.topic == self.topic("NCMD", None) {
@@ -369,7 +373,10 @@ impl Node {
         let prefix = self.topic("DCMD", Some(""));
         let Some(name) = message.topic.strip_prefix(&prefix) else { return };
         let Some(commands) = &self.commands else {
-            tracing::warn!("a host wants to write to {name}: [mqtt.commands] allows nothing");
+            static UNWANTED: Shared<String> = Shared::new();
+            if let Some(lasting) = UNWANTED.is(name.to_string()) {
+                tracing::warn!("a host wants to write to {name}: [mqtt.commands] allows nothing{lasting}");
+            }
             return;
         };
         let known = self.hub.known();

@@ -15,6 +15,7 @@
 use super::disk::{Disk, DiskFile, Folder};
 use super::record::{self, Kind};
 use super::segment::{self, SEGMENT_HEADER};
+use crate::trouble::Shared;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -190,7 +191,10 @@ impl Journal {
             let from = writer.settled + 1;
             if let Err(e) = self.write(&mut writer, &bytes) {
                 writer.failed.push((from, upto, e.kind()));
-                tracing::error!("the order journal cannot be written: {e}");
+                static UNWRITTEN: Shared<io::ErrorKind> = Shared::new();
+                if let Some(lasting) = UNWRITTEN.is(e.kind()) {
+                    tracing::error!("the order journal cannot be written: {e}{lasting}");
+                }
             }
             writer.settled = upto;
             writer.failed.retain(|(_, to, _)| to + 1024 > upto);
