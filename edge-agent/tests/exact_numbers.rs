@@ -67,7 +67,7 @@ async fn ten_thousand_random_bit_patterns_come_back_as_they_went() {
             if more.contains("max = 922") && kind == "u64" {
                 words[0] &= 0x7FFF;
             }
-            let value = door.2.decode(&wire(&words)).unwrap();
+            let Some(value) = door.2.decode(&wire(&words)).value() else { continue }; // not a number
             if !value.as_f64().is_some_and(f64::is_finite) {
                 continue; // no number: JSON has none
             }
@@ -91,7 +91,7 @@ async fn limits_beyond_53_bits_are_kept_to_the_last_one() {
     ] {
         assert_eq!(written(&mut door, json).await.0, outcome, "{json}");
     }
-    let read = |n: u64| door.2.decode(&n.to_be_bytes());
+    let read = |n: u64| door.2.decode(&n.to_be_bytes()).value();
     assert_eq!(read(9_007_199_254_740_993), Some(Value::Uint(9_007_199_254_740_993)));
     assert_eq!(read(u64::MAX), Some(Value::Uint(9_007_199_254_740_993)), "clamped, and not rounded");
     assert_eq!(read(1), Some(Value::Uint(3)));
@@ -122,6 +122,6 @@ fn a_scale_of_nothing_takes_nothing_away() {
     let scale = Some(Box::new(Scale { factor: 1.0, offset: 0.0, clamp: None }));
     let format = Format { scale, ..Format::plain(DataType::U64) };
     let odd = (1u64 << 63) + 1;
-    assert_eq!(format.decode(&odd.to_be_bytes()), Some(Value::Uint(odd)));
+    assert_eq!(format.decode(&odd.to_be_bytes()).value(), Some(Value::Uint(odd)));
     assert_eq!(format.encode(&Value::Uint(odd)), Ok(vec![0x8000, 0, 0, 1]));
 }

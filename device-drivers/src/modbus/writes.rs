@@ -74,7 +74,9 @@ impl Pending {
         };
         match data.get(at * 2..(at + self.words.len()) * 2) {
             Some(found) if found.chunks(2).zip(&self.words).all(same) => WriteOutcome::Done,
-            Some(other) => self.target.format.decode(other).map_or(WriteOutcome::Unknown, WriteOutcome::Differs),
+            Some(other) => {
+                self.target.format.decode(other).value().map_or(WriteOutcome::Unknown, WriteOutcome::Differs)
+            }
             None => WriteOutcome::Unknown,
         }
     }

@@ -517,7 +517,7 @@ mod tests {
             ("text[4]", DataType::Text),
         ];
         rows.iter().for_each(|(text, want)| assert_eq!(born(text), *want, "{text}"));
-        let scale = |factor| Scale { factor, offset: 0.0, clamp: Some((0.0, 9.0)) };
+        let scale = |factor| Scale { factor, offset: 0.0, clamp: Some((0.0.into(), 9.0.into())) };
         let scaled = |factor| Format { scale: Some(Box::new(scale(factor))), ..Format::plain(Kind::U16) };
         assert_eq!([0.1, 1.0].map(|f| DataType::declared(&scaled(f))), [DataType::Double, DataType::UInt16]);
     }
