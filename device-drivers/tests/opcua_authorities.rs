@@ -114,7 +114,7 @@ fn what_a_trusted_authority_has_signed_is_trusted_and_nothing_else() {
     ];
     for (der, want) in rows {
         let why = judged(&pki, &der).unwrap_err();
-        assert!(why.starts_with("certificate not trusted (") && why.contains(want), "{why}");
+        assert!(why.contains("certificate not trusted (") && why.contains(want), "{why}");
     }
     // It has to fit all the same.
     let other = plant.signs(1, |p| p.subject_alt_names = vec![SanType::URI("urn:other".try_into().unwrap())]);

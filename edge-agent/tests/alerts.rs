@@ -105,7 +105,7 @@ fn every_panel_says_what_it_shows_and_asks_for_figures_there_are() {
         }
     }
     assert!(asked.len() > 40, "{asked:?}");
-    for what in ["lightsout_samples_refused_total", "lightsout_device_tags_bad", "lightsout_alarm"] {
+    for what in ["lightsout_samples_lost_total", "lightsout_device_tags_bad", "lightsout_alarm"] {
         assert!(asked.contains(what), "no panel shows {what}");
     }
 }

@@ -100,8 +100,10 @@ impl Client {
     }
 }
 
+/// What was sent or taken, then what was refused.
 fn audit(dir: &tempfile::TempDir) -> Vec<Value> {
-    let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
+    let read = |name| std::fs::read_to_string(dir.path().join("state").join(name)).unwrap_or_default();
+    let text = read("commands.jsonl") + &read("refused.jsonl");
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 

@@ -114,7 +114,7 @@ async fn the_same_key_is_the_same_order() {
     assert_eq!((first, second), (201, 200), "{body} {again}");
     let other = "{\"kind\":\"retrieve\",\"load\":1002,\"key\":\"po-17\"}";
     let (third, why) = http(agent.http, "POST", "/api/v1/orders", other).await.unwrap();
-    assert_eq!((third, why.contains("the key stands for order 1, load 1001")), (409, true), "{why}");
+    assert_eq!((third, why.contains("the key stands for order 1") && why.contains("1001")), (409, true), "{why}");
     let id = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].clone();
     assert_eq!(id(&body), id(&again));
     agent.stop().await;

@@ -85,8 +85,10 @@ async fn the_program_logs_no_warning_from_start_to_stop() {
     let levels: Vec<serde_json::Value> =
         lines.iter().map(|l| serde_json::from_str(l).expect("every line is JSON")).collect();
     assert!(levels.len() > 5, "it says something");
-    // The demo's cell has no security, and that is said once and loudly; there is nothing else to complain of.
-    let complaints: Vec<_> = levels.iter().filter(|l| l["level"] != "INFO").collect();
+    // The demo's cell has no security, and that is said once and loudly; there is nothing else to complain of, but the clock of a machine
+    // that nobody synchronises.
+    let own = |l: &&serde_json::Value| l["level"] != "INFO" && l["target"] != "edge_agent::clock";
+    let complaints: Vec<_> = levels.iter().filter(own).collect();
     let insecure = |l: &serde_json::Value| l.to_string().contains("security = \\\"none\\\"");
     assert!(complaints.len() == 1 && insecure(complaints[0]), "{complaints:#?}");
     assert!(lines.last().unwrap().contains("stopped"));

@@ -85,6 +85,7 @@ type Heard = Arc<Mutex<Vec<(String, Value)>>>;
 async fn client(broker: u16) -> (AsyncClient, Heard) {
     let mut options = MqttOptions::new("judge", "127.0.0.1", broker);
     options.set_keep_alive(Duration::from_secs(30)).set_outgoing_inflight_upper_limit(10);
+    options.set_max_packet_size(Some(256 * 1024));
     let (client, mut events) = AsyncClient::new(options, 10);
     client.subscribe("lightsout/#", QoS::AtLeastOnce).await.unwrap();
     let heard = Heard::default();

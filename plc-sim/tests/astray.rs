@@ -38,8 +38,11 @@ impl Hall {
                 let bays: Vec<LoadId> =
                     self.floor.plan().bays().filter_map(|b| self.floor.plant.loads().at(b)).collect();
                 let load = bays[self.rng.usize(0..bays.len())];
-                let stops =
-                    if self.orders % 3 == 0 { Stops::RETRIEVE } else { Stops::process((self.orders % 2) as u8, 1) };
+                let stops = if self.orders.is_multiple_of(3) {
+                    Stops::RETRIEVE
+                } else {
+                    Stops::process((self.orders % 2) as u8, 1)
+                };
                 self.orders += 1;
                 self.floor.order(order(self.orders, load, stops, 2, 0));
             }

@@ -42,7 +42,8 @@ pub(super) fn all(plan: &Plan) -> Result<Vec<Tried>, Failure> {
     let runtime = runtime.map_err(|e| Failure::new(1, e.to_string()))?;
     runtime.block_on(async {
         let mut tasks = Vec::new();
-        for line in plan.lines.iter().cloned() {
+        for line in &plan.lines {
+            let line = line.clone();
             tasks.push(tokio::spawn(async move { reach_line(&line).await }));
         }
         for (mqtt, broker) in plan.mqtt.iter().flat_map(|m| m.brokers.iter().map(move |b| (m.clone(), b.clone()))) {

@@ -214,7 +214,8 @@ impl Writer {
                     );
                 }
             }
-            (taken.clear(), refused.clear());
+            taken.clear();
+            refused.clear();
             for done in waiting.drain(..) {
                 let _ = done.send(());
             }

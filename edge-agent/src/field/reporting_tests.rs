@@ -114,7 +114,7 @@ fn a_source_that_says_that_it_has_no_value_takes_the_last_one_away() {
     ];
     for (reading, cause) in rows {
         let (mut line, mut outlet) = line(0.5, LONG, LONG);
-        let mut all = vec![good(5.0, 1000), reading.clone(), reading.clone(), reading, good(5.0, 3000)];
+        let mut all = [good(5.0, 1000), reading.clone(), reading.clone(), reading, good(5.0, 3000)];
         all.iter_mut().for_each(|r| line.readings(PollReport::default(), &mut vec![r.clone()]));
         let told = whole(&mut outlet);
         let row = |n: usize| (told[n]["value"].clone(), told[n]["quality"].clone(), told[n]["source_time"].clone());

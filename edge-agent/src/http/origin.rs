@@ -173,7 +173,8 @@ mod tests {
         let of = |peer: &str, rows: &[(&str, &str)]| {
             look(&door(&["127.0.0.1", "10.0.0.0/8"]), peer, Version::HTTP_11, rows).from.to_string()
         };
-        let rows: [(&str, &[(&str, &str)], &str); 14] = [
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let rows: [Row<'_>; 14] = [
             ("127.0.0.1", &[("x-forwarded-for", CLIENT)], CLIENT),
             ("127.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9, 10.0.0.4")], CLIENT),
             ("127.0.0.1", &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", CLIENT)], CLIENT),

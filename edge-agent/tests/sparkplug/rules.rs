@@ -230,7 +230,8 @@ impl World {
             }
             "will-qos" => self.connects(|_, _, _, will| will.is_some_and(|w| w.qos == 1)),
             "will-retain" => self.connects(|_, _, _, will| will.is_some_and(|w| !w.retain)),
-            "will-payload" => self.wills(|p| p.timestamp.is_some()),
+            // Without a time: who orders by it would take a will, made before its birth, for older than that.
+            "will-payload" => self.wills(|p| p.timestamp.is_none() && bd_seq(p).is_some()),
             "clean-311" => self.connects(|version, clean, _, _| version == 5 || clean),
             "clean-5" => self.connects(|version, clean, expiry, _| version == 4 || clean && expiry.unwrap_or(0) == 0),
             "bdseq-there" => self.each(&["NBIRTH"], |m| bd_seq(&m.payload).is_some()),

@@ -7,7 +7,7 @@
 //! | [`poison`](super::poison) | what connections ended over, over all of them |
 
 use super::later::{Key, Later, key};
-use super::poison::{CONTROL, Care, Evidence, Suspect};
+use super::poison::{CONTROL, Care, Evidence, PROMPT, Suspect};
 use crate::telemetry::spool::{Reason, Ticket};
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -59,8 +59,18 @@ impl Caution {
     /// How many may be on their way at once now.
     pub(super) fn window(&mut self, now: Instant) -> usize {
         let most = self.later.window(self.window, now);
+        if self.outlives().is_some_and(|at| now >= at) {
+            self.single = 0;
+            self.care.doubts.clear();
+        }
         let is_single = self.single > 0 || !self.care.doubts.is_empty() && now >= self.control;
         if is_single { most.min(1) } else { most }
+    }
+
+    /// From then on a connection does not end over what went alone: a broker may take its time, and acknowledge many together.
+    fn outlives(&self) -> Option<Instant> {
+        let is_careful = self.single > 0 || !self.care.doubts.is_empty();
+        self.alone.as_ref().filter(|_| is_careful).map(|alone| alone.sent_at + PROMPT)
     }
 
     /// What becomes of a message that is next. `may_wait`: its place in the order may be lost.
@@ -137,7 +147,7 @@ impl Caution {
 
     /// When something has to be done next.
     pub(super) fn wake(&self, now: Instant, is_dry: bool) -> Option<Instant> {
-        self.later.wake(now, is_dry)
+        self.later.wake(now, is_dry).into_iter().chain(self.outlives().filter(|at| *at > now)).min()
     }
 
     /// What this connection has shown: so many messages are open, this one alone.

@@ -25,7 +25,7 @@ const PROVEN: u32 = 3;
 /// What is in doubt goes out after a connection has lived for so long.
 pub(super) const CONTROL: Duration = Duration::from_secs(1);
 /// And the connection has to end within this time after it went out.
-const PROMPT: Duration = Duration::from_secs(2);
+pub(super) const PROMPT: Duration = Duration::from_secs(2);
 /// So many messages go one at a time: a broker acknowledges in order, so the guilty one is among the oldest.
 const SINGLE_MAX: usize = 8;
 /// How long is remembered what was given up. Then the broker may have been told better.

@@ -210,11 +210,12 @@ impl DiskFile for Page {
     }
 }
 
-/// Reads up to `most` bytes at an offset; fewer at the end of the file.
+/// Reads up to `most` bytes at an offset; fewer at the end of the file. Room is made as it is filled: first [`ROOM`], then twice as much each time.
 pub fn read_up_to(file: &dyn DiskFile, at: u64, most: usize, into: &mut Vec<u8>) -> io::Result<()> {
-    into.resize(most, 0);
     let mut filled = 0;
-    while let Some(rest) = into.get_mut(filled..).filter(|r| !r.is_empty()) {
+    while filled < most {
+        into.resize(most.min(into.len().max(filled * 2).max(ROOM)), 0);
+        let Some(rest) = into.get_mut(filled..) else { break };
         match file.read_at(at + filled as u64, rest) {
             Ok(0) => break,
             Ok(n) => filled += n,
@@ -228,3 +229,6 @@ pub fn read_up_to(file: &dyn DiskFile, at: u64, most: usize, into: &mut Vec<u8>)
     into.truncate(filled);
     Ok(())
 }
+
+/// Room for the first bytes of a file: most pieces that are asked for are no longer.
+const ROOM: usize = 64 * 1024;

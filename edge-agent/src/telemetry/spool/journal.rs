@@ -269,8 +269,11 @@ impl Journal {
     }
 }
 
+/// A journal as it is after it was opened: the number and the file that goes on, its length, and what is in force.
+type Recovered = (u64, Box<dyn DiskFile>, u64, Vec<Vec<u8>>);
+
 /// What is in force of these files, the oldest first. Where something was damaged a new file has all that is sound, before anything is moved.
-fn recover(disk: &dyn Disk, ids: &[u64]) -> io::Result<(u64, Box<dyn DiskFile>, u64, Vec<Vec<u8>>)> {
+fn recover(disk: &dyn Disk, ids: &[u64]) -> io::Result<Recovered> {
     let mut opened = Opened::default();
     ids.iter().rev().for_each(|id| opened.look(disk, *id));
     let Opened { mut current, mut damaged, begun, mut gone } = opened;
