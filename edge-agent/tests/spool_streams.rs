@@ -93,7 +93,7 @@ impl Sender {
         }
         // In one slot a piece is in the way of the next for longer than others wait for it.
         self.turns += 1;
-        let comes = if self.one_slot { self.turns % 20 == 0 } else { self.rng.bool() };
+        let comes = if self.one_slot { self.turns.is_multiple_of(20) } else { self.rng.bool() };
         if !self.loads.is_empty() && comes {
             let load = self.loads.swap_remove(self.rng.usize(0..self.loads.len()));
             self.outlet.loaded(load.run());

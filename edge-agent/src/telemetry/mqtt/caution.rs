@@ -57,9 +57,9 @@ impl Caution {
     }
 
     /// How many may be on their way at once now.
-    pub(super) fn window(&mut self, now: Instant) -> usize {
+    pub(super) fn window(&mut self, now: Instant, since: Option<Instant>) -> usize {
         let most = self.later.window(self.window, now);
-        if self.outlives().is_some_and(|at| now >= at) {
+        if self.outlives(since).is_some_and(|at| now >= at) {
             self.single = 0;
             self.care.doubts.clear();
         }
@@ -67,10 +67,11 @@ impl Caution {
         if is_single { most.min(1) } else { most }
     }
 
-    /// From then on a connection does not end over what went alone: a broker may take its time, and acknowledge many together.
-    fn outlives(&self) -> Option<Instant> {
+    /// From then on the connection does not end over what is on its way: a broker may take its time, and acknowledge many together. `since`:
+    /// when something was last acknowledged, if anything is on its way.
+    fn outlives(&self, since: Option<Instant>) -> Option<Instant> {
         let is_careful = self.single > 0 || !self.care.doubts.is_empty();
-        self.alone.as_ref().filter(|_| is_careful).map(|alone| alone.sent_at + PROMPT)
+        since.filter(|_| is_careful).map(|since| since + PROMPT)
     }
 
     /// What becomes of a message that is next. `may_wait`: its place in the order may be lost.
@@ -146,8 +147,8 @@ impl Caution {
     }
 
     /// When something has to be done next.
-    pub(super) fn wake(&self, now: Instant, is_dry: bool) -> Option<Instant> {
-        self.later.wake(now, is_dry).into_iter().chain(self.outlives().filter(|at| *at > now)).min()
+    pub(super) fn wake(&self, now: Instant, is_dry: bool, since: Option<Instant>) -> Option<Instant> {
+        self.later.wake(now, is_dry).into_iter().chain(self.outlives(since).filter(|at| *at > now)).min()
     }
 
     /// What this connection has shown: so many messages are open, this one alone.

@@ -295,7 +295,7 @@ impl<'a> Session<'a> {
         let look = if phase == Phase::Serving { self.looked_at + self.shared.look_every } else { deadline };
         let mut wake = look.min(self.ping_at()).min(self.silent_at());
         if phase != Phase::Farewell {
-            let again = self.caution.wake(Instant::now(), self.is_dry);
+            let again = self.caution.wake(Instant::now(), self.is_dry, self.waits_since());
             wake = [self.resume, again].into_iter().flatten().fold(wake, Instant::min);
         }
         if phase == Phase::Serving { wake } else { wake.min(deadline) }
@@ -314,6 +314,11 @@ impl<'a> Session<'a> {
             true => acknowledged.min(self.heard_at.max(self.pinged_at) + self.wire.keep_alive),
             false => acknowledged,
         }
+    }
+
+    /// When something was last acknowledged, if anything is on its way.
+    fn waits_since(&self) -> Option<Instant> {
+        (!self.flights.is_empty()).then_some(self.acknowledged_at)
     }
 
     fn keep_alive(&mut self, now: Instant) -> Result<(), String> {
@@ -350,7 +355,7 @@ impl<'a> Session<'a> {
         self.shared.stats.published.fetch_add(gone, Relaxed);
         let mut held_back = false;
         for _ in 0..FILL_MAX {
-            if self.flights.len() >= self.caution.window(now.into()) {
+            if self.flights.len() >= self.caution.window(now.into(), self.waits_since()) {
                 return;
             }
             if !self.flights.has_room() || self.flights.queued() > 0 || self.wire.pending() >= OUT_MAX {
