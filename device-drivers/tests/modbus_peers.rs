@@ -2,48 +2,19 @@
 //! against the bank.
 
 mod line;
+#[path = "support/peers.rs"]
+mod peers;
 
 use device_drivers::modbus::{DataType, Endpoint};
 use device_drivers::value::Cause;
 use device_drivers::{Value, WriteOutcome};
 use line::{Running, device, line, point};
+use peers::{Peer, python_with, script};
 use plc_sim::bank::{Bank, BankConfig, signal};
 use plc_sim::faces::opcua_bank::{self, OpcuaBankConfig};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// Python with a package, or a clear word that the test is skipped.
-fn python_with(package: &str, test: &str) -> Option<&'static str> {
-    let has = |python: &&str| {
-        let check = Command::new(python).args(["-c", &format!("import {package}")]).stderr(Stdio::null()).status();
-        check.is_ok_and(|s| s.success())
-    };
-    let found = ["python3", "python"].into_iter().find(has);
-    if found.is_none() {
-        assert!(
-            std::env::var("LIGHTSOUT_PEERS").as_deref() != Ok("require"),
-            "{test} needs the python package {package}, and CI must have it"
-        );
-        // Straight to the terminal: the test runner would swallow a println.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: python package {package} is not installed here");
-    }
-    found
-}
-
-fn script(name: &str) -> String {
-    format!("{}/tests/peers/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A program that ends with the test.
-struct Peer(Child);
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A server of pymodbus, and its port.
 async fn pymodbus_server(python: &str, arguments: &[&str]) -> (Peer, String) {
@@ -62,7 +33,7 @@ async fn pymodbus_server(python: &str, arguments: &[&str]) -> (Peer, String) {
 async fn a_slow_server_of_pymodbus_answers_everything_and_its_writes_are_done() {
     let test = "a_slow_server_of_pymodbus_answers_everything_and_its_writes_are_done";
     let Some(python) = python_with("pymodbus", test) else { return };
-    let (_peer, port) = pymodbus_server(python, &["0.6"]).await;
+    let (_peer, port) = pymodbus_server(&python, &["0.6"]).await;
     let units = [1u8, 2].map(|unit| {
         let first = u32::from(unit) * 10;
         device(unit, vec![point(first, "holding:5", DataType::U16), point(first + 1, "holding:150", DataType::U16)])
@@ -86,7 +57,7 @@ async fn a_slow_server_of_pymodbus_answers_everything_and_its_writes_are_done() 
 async fn a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_nothing() {
     let test = "a_server_of_pymodbus_is_read_and_written_and_its_bad_address_costs_nothing";
     let Some(python) = python_with("pymodbus", test) else { return };
-    let (_peer, port) = pymodbus_server(python, &[]).await;
+    let (_peer, port) = pymodbus_server(&python, &[]).await;
 
     // The server has 300 registers: one tag lies beyond them.
     let mut points: Vec<_> = (0..150).map(|n| point(n, &format!("holding:{}", n + 150), DataType::U16)).collect();
@@ -146,7 +117,7 @@ async fn a_client_of_pymodbus_gets_from_the_bank_what_the_specification_says() {
     // Registers that stand still: one tick a day.
     let rate = Duration::from_secs(86_400);
     let bank = Bank::start(BankConfig { units: 2, registers: 200, rate, ..BankConfig::default() }).await.unwrap();
-    let said = run(python, "pymodbus_client.py", &bank.addr.port().to_string()).await;
+    let said = run(&python, "pymodbus_client.py", &bank.addr.port().to_string()).await;
     let words =
         |unit: u8, count: u16| -> Vec<u16> { (0..count).map(|n| signal::register(unit, n, bank.tick())).collect() };
     assert_eq!(said["read"], serde_json::json!(words(1, 125)));
@@ -169,7 +140,7 @@ async fn a_client_of_asyncua_reads_and_subscribes_to_the_bank() {
         ..OpcuaBankConfig::default()
     };
     let bank = opcua_bank::serve(config).await.unwrap();
-    let said = run(python, "asyncua_client.py", &bank.url()).await;
+    let said = run(&python, "asyncua_client.py", &bank.url()).await;
     assert_eq!(said["values"].as_array().map(Vec::len), Some(3), "{said}");
     assert!(said["changes"].as_u64() >= Some(3), "{said}");
     assert_eq!(said["missing"], "BadNodeIdUnknown", "{said}");
