@@ -1,7 +1,7 @@
 //! What gathering costs: the real agent between a bank of devices and a broker, each in a process of its own.
 //!
 //! ```text
-//!   cargo bench -p benches --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small | opcua | opcua-idle]
+//!   cargo bench -p benches --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small | tags | opcua | opcua-idle]
 //!                                              [--for 20s] [--json] [--no-publish] [--broker mosquitto]
 //!
 //!   bank ──Modbus──> edge-agent ──MQTT QoS 1──> broker ──> subscriber       then, at the same bank:  floor
@@ -20,6 +20,7 @@
 //! | outage | 10 | 1 s | the broker is killed for 10 s |
 //! | ceiling | as many as it takes | 100 ms to 10 ms | 100 u16 a device, nothing published: the highest rate that is kept |
 //! | small | 10 | 100 ms | 100 registers a device; how long a change takes to the subscriber |
+//! | tags-10k, -30k, -100k | 10, 30, 100 | 100 ms | one message a value; after it the same messages from a bare loop |
 //! | opcua | 5 | 1 s | 5,000 variables of one OPC UA server, signed and encrypted |
 //! | opcua-idle | 5 | never | the same, and nothing changes |
 //!
@@ -39,6 +40,8 @@ mod plant;
 mod report;
 #[path = "acquisition/scrape.rs"]
 mod scrape;
+#[path = "acquisition/tags.rs"]
+mod tags;
 
 use load::{Load, Shape, device_name};
 use plant::{Agent, Bank, Broker, Subscriber};
@@ -63,8 +66,24 @@ const STEPS: [(usize, u64); 9] =
 /// Lines, and requests on their way on each, at the ceiling.
 const CEILING: (usize, u8) = (4, 8);
 
-const SCENARIOS: [&str; 13] =
-    ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "dead-units", "outage", "ceiling", "small", "opcua", "opcua-idle"];
+const SCENARIOS: [&str; 16] = [
+    "s1",
+    "s2",
+    "s3",
+    "s4",
+    "s5",
+    "s6",
+    "s7",
+    "dead-units",
+    "outage",
+    "ceiling",
+    "small",
+    "tags-10k",
+    "tags-30k",
+    "tags-100k",
+    "opcua",
+    "opcua-idle",
+];
 
 /// What was asked for.
 struct Options {
@@ -80,7 +99,8 @@ fn main() {
     let port = || args.get(1).and_then(|p| p.parse().ok()).expect("a port");
     match args.first().map(String::as_str) {
         Some("__broker") => return broker::serve(port()),
-        Some("__subscriber") => return broker::subscribe(port(), args.get(2).is_some_and(|mode| mode == "stamped")),
+        Some("__subscriber") => return broker::subscribe(port(), args.get(2).map_or("", String::as_str)),
+        Some("__publisher") => return tags::publish(args.get(1..).unwrap_or_default()),
         Some("__floor") => return floor::run(args.get(1..).unwrap_or_default()),
         _ => {}
     }
@@ -92,7 +112,8 @@ fn main() {
         mosquitto: value("--broker").is_some_and(|b| b == "mosquitto"),
         json: args.iter().any(|a| a == "--json"),
     };
-    let wanted: Vec<&str> = SCENARIOS.into_iter().filter(|s| args.iter().any(|a| a == s)).collect();
+    let is_wanted = |s: &&str| args.iter().any(|a| a == s || a == "tags" && s.starts_with("tags-"));
+    let wanted: Vec<&str> = SCENARIOS.into_iter().filter(is_wanted).collect();
     plant::build();
     for scenario in if wanted.is_empty() { SCENARIOS.to_vec() } else { wanted } {
         let outcome = run(scenario, &options);
@@ -117,12 +138,23 @@ fn run(scenario: &str, options: &Options) -> Outcome {
         "dead-units" => dead_units(Load::floats(100, second), options),
         "outage" => outage(Load::floats(10, second), options),
         "ceiling" => ceiling(options),
+        _ if let Some((_, rate)) = tags::RATES.iter().find(|(name, _)| *name == scenario) => {
+            tags::run(scenario, *rate, options)
+        }
         "opcua" => opcua::run(scenario, second, options),
         "opcua-idle" => opcua::run(scenario, NEVER, options),
         _ => {
             // Changes come a little faster than polls, so that every delay between the two is met.
             let changes = Duration::from_millis(97);
-            let load = Load { shape: Shape::Stamped, lines: 1, devices: 10, interval: tenth, pipeline: 1, changes };
+            let load = Load {
+                shape: Shape::Stamped,
+                lines: 1,
+                devices: 10,
+                interval: tenth,
+                pipeline: 1,
+                changes,
+                payload: "device",
+            };
             steady("small", load, options)
         }
     }
@@ -157,7 +189,7 @@ impl Setup {
     ) -> Setup {
         let dir = tempfile::tempdir().expect("a directory");
         let broker = publish.then(|| Broker::start(options.mosquitto, dir.path()));
-        let subscriber = broker.as_ref().map(|b| Subscriber::start(b.port, load.shape == Shape::Stamped));
+        let subscriber = broker.as_ref().map(|b| Subscriber::start(b.port, load.watched()));
         let (bank, agent) = make(&load, dir.path(), broker.as_ref().map(|b| b.port));
         let http = Http::new(agent.http);
         Setup { load, bank, broker, subscriber, agent, http, dir }
@@ -190,6 +222,7 @@ impl Setup {
             let pair = |name: &str| Some([seen[name]["p50"].as_f64()?, seen[name]["p99"].as_f64()?]);
             (outcome.change_ms, outcome.reply_ms) = (pair("change_ms"), pair("reply_ms"));
             outcome.delivered = seen["messages"].as_u64();
+            outcome.gap_ms = seen["gap_ms"].as_f64();
             let dropped = after.total("lightsout_samples_lost_total") - before.total("lightsout_samples_lost_total");
             outcome.lost = seen["missing"].as_u64().map(|missing| missing + dropped as u64);
         }
@@ -223,6 +256,7 @@ fn figures(load: &Load, before: &Page, after: &Page, seconds: f64, wanted: impl 
         on_time: if polls + missed > 0.0 { polls / (polls + missed) } else { 0.0 },
         jitter_us: after.spread_us(before, LATE, &wanted),
         grain: load.values() as f64 / seconds,
+        seconds,
         ..Outcome::default()
     }
 }
@@ -323,7 +357,8 @@ fn ceiling(options: &Options) -> Outcome {
     let mut best = None;
     for (devices, ms) in STEPS {
         let ((lines, pipeline), interval) = (CEILING, Duration::from_millis(ms));
-        let load = Load { shape: Shape::Words, lines, devices, interval, pipeline, changes: interval };
+        let load =
+            Load { shape: Shape::Words, lines, devices, interval, pipeline, changes: interval, payload: "device" };
         let mut setup = Setup::new(load, false, options, None);
         let (outcome, ()) = setup.window("ceiling", window, |_, _| ());
         if !options.json {

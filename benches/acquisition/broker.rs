@@ -11,7 +11,7 @@ use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// Largest payload: a device's message has some 20 kB.
@@ -46,6 +46,17 @@ pub(crate) fn serve(port: u16) {
     rumqttd::Broker::new(config).start().expect("the broker starts");
 }
 
+/// What is looked at in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// The sequence.
+    Plain,
+    /// And when the bank changed, and when its reply came.
+    Stamped,
+    /// One value a message: the sequence, and when its reply came.
+    Values,
+}
+
 /// What has come.
 #[derive(Default)]
 struct Seen {
@@ -53,26 +64,48 @@ struct Seen {
     sequences: HashSet<u64>,
     change_ms: Vec<f64>,
     reply_ms: Vec<f64>,
+    /// When the last one came, and the longest that nothing did.
+    last: Option<Instant>,
+    gap: Duration,
 }
 
 impl Seen {
-    fn take(&mut self, payload: &[u8], stamped: bool) {
-        // `{"sequence":7,"readings":..`; the status message has none.
-        let Some(rest) = payload.strip_prefix(b"{\"sequence\":") else { return };
+    fn take(&mut self, payload: &[u8], watch: Watch) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64() * 1000.0);
+        // `{"sequence":7,"readings":..`, or `.. ,"sequence":7}`; the status message has none.
+        let name: &[u8] = b"\"sequence\":";
+        let at = match watch {
+            Watch::Values => payload.windows(name.len()).rposition(|w| w == name),
+            _ => payload.get(1..).filter(|rest| rest.starts_with(name)).map(|_| 1),
+        };
+        let Some(rest) = at.and_then(|at| payload.get(at + name.len()..)) else { return };
         let digits = rest.iter().take_while(|b| b.is_ascii_digit());
         let sequence = digits.fold(0u64, |n, b| n.wrapping_mul(10).wrapping_add(u64::from(b - b'0')));
         self.messages += 1;
         self.sequences.insert(sequence);
-        if stamped {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64() * 1000.0);
-            let message: serde_json::Value = serde_json::from_slice(payload).expect("every payload is JSON");
-            for reading in message["readings"].as_array().into_iter().flatten() {
-                // A poll in which nothing changed but the heartbeat says no stamp.
-                if let Some(stamp) = reading["values"]["stamp"].as_u64() {
-                    self.change_ms.push(now - stamp as f64);
-                    let source = reading["source_time"].as_str().and_then(|t| humantime::parse_rfc3339(t).ok());
-                    let source = source.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).expect("a source time");
-                    self.reply_ms.push(now - source.as_secs_f64() * 1000.0);
+        let came = Instant::now();
+        self.gap = self.gap.max(self.last.replace(came).map_or(Duration::ZERO, |last| came - last));
+        let source = |text: &str| {
+            let time = humantime::parse_rfc3339(text).ok()?;
+            Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs_f64() * 1000.0)
+        };
+        match watch {
+            Watch::Plain => {}
+            Watch::Values => {
+                let name: &[u8] = b"\"source_time\":\"";
+                let at = payload.windows(name.len()).position(|w| w == name).map(|at| at + name.len());
+                let text = at.and_then(|at| payload.get(at..at + 24)).and_then(|t| std::str::from_utf8(t).ok());
+                self.reply_ms.extend(text.and_then(source).map(|source| now - source));
+            }
+            Watch::Stamped => {
+                let message: serde_json::Value = serde_json::from_slice(payload).expect("every payload is JSON");
+                for reading in message["readings"].as_array().into_iter().flatten() {
+                    // A poll in which nothing changed but the heartbeat says no stamp.
+                    if let Some(stamp) = reading["values"]["stamp"].as_u64() {
+                        self.change_ms.push(now - stamp as f64);
+                        let source = reading["source_time"].as_str().and_then(source).expect("a source time");
+                        self.reply_ms.push(now - source);
+                    }
                 }
             }
         }
@@ -87,6 +120,7 @@ impl Seen {
             "missing": expected - self.sequences.len() as u64,
             "change_ms": spread(&mut self.change_ms),
             "reply_ms": spread(&mut self.reply_ms),
+            "gap_ms": self.gap.as_secs_f64() * 1000.0,
         })
     }
 }
@@ -113,7 +147,13 @@ fn words() -> mpsc::UnboundedReceiver<String> {
 }
 
 /// Subscribes to everything, over and over when the broker goes away, and answers to what comes on its input.
-pub(crate) fn subscribe(port: u16, stamped: bool) {
+pub(crate) fn subscribe(port: u16, watched: &str) {
+    let (watch, qos) = match watched {
+        "stamped" => (Watch::Stamped, QoS::AtLeastOnce),
+        // The broker has enough to do with those who send.
+        "values" => (Watch::Values, QoS::AtMostOnce),
+        _ => (Watch::Plain, QoS::AtLeastOnce),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut options = MqttOptions::new("bench-subscriber", "127.0.0.1", port);
@@ -148,13 +188,13 @@ pub(crate) fn subscribe(port: u16, stamped: bool) {
             };
             match event {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    client.try_subscribe("lightsout/#", QoS::AtLeastOnce).expect("room for a subscription");
+                    client.try_subscribe("lightsout/#", qos).expect("room for a subscription");
                 }
                 Ok(Event::Incoming(Packet::SubAck(_))) if !ready => {
                     ready = true;
                     println!("{{}}");
                 }
-                Ok(Event::Incoming(Packet::Publish(publish))) => seen.take(&publish.payload, stamped),
+                Ok(Event::Incoming(Packet::Publish(publish))) => seen.take(&publish.payload, watch),
                 Ok(_) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await, // the broker is away
             }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &[String]) {
     let bank: SocketAddr = args.get(1).and_then(|a| a.parse().ok()).expect("an address");
     let interval = Duration::from_millis(number(4));
     let (lines, devices) = (number(2) as usize, number(3) as usize);
-    let load = Load { shape, lines, devices, interval, pipeline: 1, changes: interval };
+    let load = Load { shape, lines, devices, interval, pipeline: 1, changes: interval, payload: "device" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let values = Arc::new(AtomicU64::new(0));

@@ -34,18 +34,29 @@ pub(crate) struct Load {
     pub(crate) pipeline: u8,
     /// How often the bank's values change.
     pub(crate) changes: Duration,
+    /// What a message holds: `device` or `value`.
+    pub(crate) payload: &'static str,
 }
 
 impl Load {
     /// Groups of 1000 f32, one connection for ten units.
     pub(crate) fn floats(devices: usize, interval: Duration) -> Load {
         let lines = devices.div_ceil(10);
-        Load { shape: Shape::Floats, lines, devices, interval, pipeline: 1, changes: interval }
+        Load { shape: Shape::Floats, lines, devices, interval, pipeline: 1, changes: interval, payload: "device" }
     }
 
     /// Devices on each line; the last may have fewer.
     pub(crate) fn per_line(&self) -> usize {
         self.devices.div_ceil(self.lines)
+    }
+
+    /// What a subscriber looks at in a message.
+    pub(crate) fn watched(&self) -> &'static str {
+        match self.shape {
+            Shape::Stamped => "stamped",
+            _ if self.payload == "value" => "values",
+            _ => "plain",
+        }
     }
 
     /// Units the bank needs.
@@ -92,7 +103,7 @@ impl Load {
 
     /// `agent.toml`.
     pub(crate) fn agent_toml(&self, bank: SocketAddr, broker: Option<u16>) -> String {
-        let mut text = gateway_toml("", broker);
+        let mut text = gateway_toml("", broker, self.payload);
         for (n, devices) in (0..self.devices).collect::<Vec<_>>().chunks(self.per_line()).enumerate() {
             let (line, pipeline) = (n + 1, self.pipeline);
             let _ = write!(text, "\n[[line]]\nname = \"line-{line}\"\nmodbus = \"{bank}\"\npipeline = {pipeline}\n");
@@ -127,14 +138,14 @@ impl Load {
 }
 
 /// The head of `agent.toml`: a gateway without lines; `more` are keys of the gateway.
-pub(crate) fn gateway_toml(more: &str, broker: Option<u16>) -> String {
+pub(crate) fn gateway_toml(more: &str, broker: Option<u16>, payload: &str) -> String {
     let mut text = format!(
         "[gateway]\nname = \"bench\"\narea = \"hall\"\nline = \"bench\"\nlisten = \"127.0.0.1:0\"\n{more}[http]\nloopback = \"operator\"\n",
     );
     if let Some(port) = broker {
         let _ = write!(
             text,
-            "\n[mqtt]\nbroker = \"127.0.0.1:{port}\"\npayload = \"device\"\n[spool]\ndirectory = \"spool\"\n"
+            "\n[mqtt]\nbroker = \"127.0.0.1:{port}\"\npayload = \"{payload}\"\n[spool]\ndirectory = \"spool\"\n"
         );
     }
     text

@@ -44,7 +44,7 @@ pub(crate) fn run(scenario: &str, changes: Duration, options: &Options) -> Outco
 }
 
 fn write_files(load: &Load, endpoint: &str, broker: Option<u16>, dir: &Path) {
-    let mut agent = gateway_toml("state_dir = \"state\"\n", broker);
+    let mut agent = gateway_toml("state_dir = \"state\"\n", broker, load.payload);
     let _ = write!(
         agent,
         "\n[[line]]\nname = \"server\"\nopcua = \"{endpoint}\"\nsecurity = \"Basic256Sha256/SignAndEncrypt\"\n"

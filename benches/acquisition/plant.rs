@@ -222,9 +222,9 @@ pub(crate) struct Subscriber {
 
 impl Subscriber {
     /// Subscribes to everything; the answer comes when the broker has said yes.
-    pub(crate) fn start(port: u16, stamped: bool) -> Subscriber {
+    pub(crate) fn start(port: u16, watched: &str) -> Subscriber {
         let mut command = ourselves();
-        command.args(["__subscriber", &port.to_string(), if stamped { "stamped" } else { "plain" }]);
+        command.args(["__subscriber", &port.to_string(), watched]);
         let mut process = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let stdin = process.0.stdin.take().expect("it is piped");
         let stdout = BufReader::new(process.0.stdout.take().expect("it is piped"));

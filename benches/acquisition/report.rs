@@ -9,6 +9,8 @@ type Row = (&'static str, String, Option<(String, bool)>);
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) scenario: String,
+    /// Length of the window.
+    pub(crate) seconds: f64,
     /// What was done, for people.
     pub(crate) what: String,
     pub(crate) configured: f64,
@@ -25,9 +27,26 @@ pub(crate) struct Outcome {
     pub(crate) cpu_percent: f64,
     pub(crate) cpu_s_per_million: f64,
     pub(crate) floor_cpu_s_per_million: Option<f64>,
+    /// The longest that no message came, ms.
+    pub(crate) gap_ms: Option<f64>,
+    /// One message a value: what a bare loop makes of it.
+    pub(crate) bare: Option<Bare>,
     pub(crate) rss_mib: f64,
     /// One poll of one device, values a second over the window: as exact as the achieved rate can be.
     pub(crate) grain: f64,
+}
+
+/// A loop that publishes the same messages, and nothing else, on the same broker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bare {
+    /// Messages at the subscriber, a second.
+    pub(crate) per_s: f64,
+    /// From the making of a message to the subscriber, p50 and p99.
+    pub(crate) reply_ms: Option<[f64; 2]>,
+    /// The longest that no message came.
+    pub(crate) gap_ms: f64,
+    /// CPU of the loop.
+    pub(crate) cpu_s_per_million: f64,
 }
 
 fn rounded(value: f64) -> Json {
@@ -59,7 +78,20 @@ impl Outcome {
             "cpu_s_per_million_values": rounded(self.cpu_s_per_million),
             "floor_cpu_s_per_million_values": self.floor_cpu_s_per_million.map(rounded),
             "rss_mib": rounded(self.rss_mib),
+            "delivered_per_s": self.bare.map(|_| rounded(self.delivered_per_s())),
+            "longest_gap_ms": self.bare.and(self.gap_ms).map(rounded),
+            "bare_loop": self.bare.map(|bare| json!({
+                "delivered_per_s": rounded(bare.per_s),
+                "made_to_subscriber_ms": named(["p50", "p99"], bare.reply_ms),
+                "longest_gap_ms": rounded(bare.gap_ms),
+                "cpu_s_per_million_messages": rounded(bare.cpu_s_per_million),
+            })),
         })
+    }
+
+    /// Messages at the subscriber, a second.
+    fn delivered_per_s(&self) -> f64 {
+        self.delivered.map_or(0.0, |n| n as f64 / self.seconds)
     }
 
     /// A block for people.
@@ -119,6 +151,17 @@ impl Outcome {
         }
         if let Some(drained) = self.drained_s {
             rows.push(("backlog drained after", format!("{drained:.2} s"), None));
+        }
+        if let Some(bare) = self.bare {
+            let (ours, theirs) = (self.delivered_per_s(), bare.per_s);
+            let most = Some((">= 0.9 of the loop's".to_string(), ours >= 0.9 * theirs));
+            rows.push(("delivered a second, loop's", format!("{ours:.0}, {theirs:.0}"), most));
+            if let Some([p50, p99]) = bare.reply_ms {
+                rows.push(("  loop's p50/p99", format!("{p50:.2} / {p99:.2} ms"), None));
+            }
+            let gap = self.gap_ms.unwrap_or_default();
+            rows.push(("longest gap, loop's", format!("{gap:.0}, {:.0} ms", bare.gap_ms), at_most(1000.0, gap, "ms")));
+            rows.push(("  loop's CPU s per million", format!("{:.3}", bare.cpu_s_per_million), None));
         }
         rows.push(("CPU", format!("{:.2} % of a core", self.cpu_percent), None));
         let cost = match () {

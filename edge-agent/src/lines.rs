@@ -58,6 +58,9 @@ impl LineList {
     }
 }
 
+/// Lines begin within their shortest interval, but not later than this: a person waits for the first values.
+const PHASES_MAX: Duration = Duration::from_secs(1);
+
 /// What all lines are connected to.
 pub struct LineWires {
     /// The one clock.
@@ -133,8 +136,9 @@ impl LineRoom {
             task: {
                 let sink = FieldLine::new(&plan, wires);
                 self.wires.seed = self.wires.seed.rotate_left(7) ^ 0x9E37_79B9;
+                let phase = phase(self.running.len(), phases(&plan.driver));
                 // The plan is used up: what a line needs of it, the line has.
-                run(plan.driver, sink, asked, self.wires.seed, stopped)
+                run(plan.driver, sink, asked, (self.wires.seed, phase), stopped)
             },
         };
         self.running.push(entry);
@@ -420,16 +424,55 @@ fn write_wait_worst(driver: &DriverPlan) -> Duration {
     }
 }
 
+/// The time within which a line begins. OPC UA has intervals of its own, which begin when its server likes.
+fn phases(driver: &DriverPlan) -> Duration {
+    match driver {
+        DriverPlan::Modbus(spec) => {
+            let intervals = spec.devices.iter().flat_map(|d| &d.points).map(|p| p.interval);
+            intervals.min().map_or(Duration::ZERO, |shortest| shortest.min(PHASES_MAX))
+        }
+        DriverPlan::OpcUa(_) => Duration::ZERO,
+    }
+}
+
+/// When the nth line begins, of that time: lines of one interval would else poll in the same instant for as long as they live. Multiples of
+/// the golden ratio lie apart whatever their number, and are the same at every start.
+fn phase(nth: usize, within: Duration) -> Duration {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    within.mul_f64((nth as f64 * GOLDEN).fract())
+}
+
 fn run(
     driver: DriverPlan,
     sink: FieldLine,
     wishes: mpsc::Receiver<TagWrite>,
-    seed: u64,
-    stop: watch::Receiver<bool>,
+    (seed, phase): (u64, Duration),
+    mut stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let backoff = Backoff::new(LINE_BACKOFF.0, LINE_BACKOFF.1, seed);
-    match driver {
-        DriverPlan::Modbus(spec) => tokio::spawn(run_line(Modbus::new(spec), sink, wishes, backoff, stop)),
-        DriverPlan::OpcUa(spec) => tokio::spawn(run_line(OpcUa::new(spec), sink, wishes, backoff, stop)),
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(phase, stop.wait_for(|s| *s)).await;
+        match driver {
+            DriverPlan::Modbus(spec) => run_line(Modbus::new(spec), sink, wishes, backoff, stop).await,
+            DriverPlan::OpcUa(spec) => run_line(OpcUa::new(spec), sink, wishes, backoff, stop).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_begin_apart_from_each_other_and_the_same_way_at_every_start() {
+        let second = Duration::from_secs(1);
+        assert_eq!(phase(0, second), Duration::ZERO, "one line does not wait");
+        for count in [2, 10, 100] {
+            let mut phases: Vec<Duration> = (0..count).map(|n| phase(n, second)).collect();
+            phases.sort_unstable();
+            let apart = phases.windows(2).map(|w| w[1] - w[0]).min().unwrap();
+            assert!(apart > second / count as u32 / 3, "{count} lines: {apart:?}");
+            assert!(phases.last().unwrap() < &second);
+        }
     }
 }

@@ -9,7 +9,7 @@ mod support {
 
 use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::spool::{
-    Disk, DiskFile, Folder, Journal, Kind, Next, Outlet, Reason, Records, Replay, STREAMS, SpoolOptions, Stream,
+    Disk, DiskFile, Folder, Journal, Kind, Next, Outlet, Reason, Records, Replay, STREAMS, SpoolOptions, Stream, Ticket,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
@@ -34,8 +34,8 @@ fn drain(spool: &Arc<Spool>) -> (Vec<(u64, String)>, BTreeSet<u64>) {
     let mut outlet = Outlet::new(spool.clone(), Replay::InOrder, None);
     let (mut came, mut told) = (Vec::new(), BTreeSet::new());
     loop {
-        let next = outlet.next_blocking(Instant::now(), |stream, r| {
-            Some((stream, r.kind, r.sequence, String::from_utf8_lossy(r.payload).into_owned()))
+        let next = outlet.next_blocking(Instant::now(), |ticket, r| {
+            Some((ticket.stream, r.kind, r.sequence, String::from_utf8_lossy(r.payload).into_owned()))
         });
         let Next::Record(ticket, (stream, kind, sequence, payload)) = next else { break };
         outlet.acknowledge(&ticket);
@@ -73,7 +73,7 @@ fn no_damaged_record_is_delivered_and_what_is_missing_is_counted_and_told() {
     }
     let whole: HashSet<(u64, String)> = {
         let mut outlet = Outlet::new(spool.clone(), Replay::InOrder, None);
-        let take = |_: Stream, r: &edge_agent::telemetry::spool::record::Record<'_>| {
+        let take = |_: &Ticket, r: &edge_agent::telemetry::spool::record::Record<'_>| {
             Some((r.sequence, String::from_utf8_lossy(r.payload).into_owned()))
         };
         let next = std::iter::from_fn(|| match outlet.next_blocking(Instant::now(), take) {

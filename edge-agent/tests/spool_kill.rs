@@ -86,8 +86,8 @@ fn nothing_promised_is_lost_and_nothing_is_missing_between_after_200_kills() {
         let handle = Spool::start(Some(dir.path()), options()).unwrap();
         let mut outlet = Outlet::new(handle.spool.clone(), Replay::InOrder, None);
         let mut expected = first;
-        while let Next::Record(ticket, right) = outlet.next_blocking(Instant::now(), |stream, r| {
-            Some(stream != Stream::Normal || r.payload == content(r.sequence))
+        while let Next::Record(ticket, right) = outlet.next_blocking(Instant::now(), |ticket, r| {
+            Some(ticket.stream != Stream::Normal || r.payload == content(r.sequence))
         }) {
             assert!(right, "seed {seed}: sequence {} says something else", ticket.sequence);
             if ticket.stream == Stream::Normal && ticket.sequence >= first {

@@ -99,8 +99,14 @@ impl Model {
 
     /// Takes the next record from the outlet and checks what it says.
     fn send(&mut self) -> bool {
-        let next = self.outlet.next_blocking(Instant::now(), |stream, r: &Record<'_>| {
-            Some((stream, r.kind, r.sequence, r.topic.to_string(), String::from_utf8_lossy(r.payload).into_owned()))
+        let next = self.outlet.next_blocking(Instant::now(), |ticket, r: &Record<'_>| {
+            Some((
+                ticket.stream,
+                r.kind,
+                r.sequence,
+                r.topic.to_string(),
+                String::from_utf8_lossy(r.payload).into_owned(),
+            ))
         });
         let Next::Record(ticket, (stream, kind, sequence, _topic, payload)) = next else { return false };
         let told = self.streams.entry(stream).or_default();

@@ -77,7 +77,7 @@ impl Sender {
         let before = (self.came.len(), self.flying.len(), self.loads.len());
         let mut went = false;
         while self.flying.len() < usize::from(WINDOW) {
-            match self.outlet.next(self.now, |stream, r| Some((stream, r.sequence))) {
+            match self.outlet.next(self.now, |ticket, r| Some((ticket.stream, r.sequence))) {
                 Next::Record(ticket, which) => {
                     self.came.push(which);
                     self.flying.push_back(ticket);

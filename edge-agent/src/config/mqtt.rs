@@ -25,6 +25,8 @@ const DATA_TOPIC: &str = "lightsout/{area}/{line}/";
 const COMMAND_RATE: f64 = 20.0;
 /// The shortest keep-alive: below it a network that only hesitates looks like one that is gone.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// Messages on their way at once when nothing is said; the broker's Receive Maximum may be less. On a link of 100 ms this is 10,000 a second.
+const WINDOW: u16 = 1000;
 /// What a spool in memory holds, and one on disk, when nothing is said.
 const SIZE: (u64, u64) = (64 << 20, 512 << 20);
 /// Kept for the order journal when nothing is said: some ten thousand orders.
@@ -61,7 +63,7 @@ pub(super) fn mqtt(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: 
     let replay = choice(source, m.replay.as_ref(), "unknown order of replay", &replays, problems);
 
     let keep_alive = within(source, &m.keep_alive, Duration::from_secs(5), KEEP_ALIVE.0..=KEEP_ALIVE.1, problems);
-    let window = m.window.as_ref().map_or(64, |w| *w.get_ref());
+    let window = m.window.as_ref().map_or(WINDOW, |w| *w.get_ref());
     if window == 0 || window > 1000 {
         let span = m.window.as_ref().map_or(0..0, Spanned::span);
         problems.push(source.problem(span, "this window is out of range", "must be 1 to 1000"));

@@ -161,7 +161,7 @@ impl Reporter {
 mod tests {
     use super::*;
     use crate::config::Role;
-    use crate::telemetry::spool::{Next, Outlet, Replay, Stream};
+    use crate::telemetry::spool::{Next, Outlet, Replay, Stream, Ticket};
     use control_core::image::Quality;
     use device_drivers::value::{Cause, Value};
     use std::time::{Duration, Instant};
@@ -218,7 +218,7 @@ mod tests {
             reporter.deliver();
             let mut outlet = Outlet::new(spool, Replay::InOrder, None);
             let (mut tags, mut messages) = (0, 0);
-            let take = |_, r: &crate::telemetry::spool::record::Record<'_>| {
+            let take = |_: &Ticket, r: &crate::telemetry::spool::record::Record<'_>| {
                 let mut whole = Vec::new();
                 payload::with_sequence(&mut whole, r.kind, r.payload, r.hole, u64::MAX);
                 Some((r.topic.len(), whole, r.values))

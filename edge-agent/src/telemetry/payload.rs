@@ -341,18 +341,39 @@ impl DeviceMessage {
     }
 }
 
+/// Bytes of a sequence in a payload at most: the digits of the highest.
+pub const SEQUENCE_MAX: usize = 20;
+
+/// A sequence as it stands in a payload of this kind.
+pub fn sequence_bytes(kind: Kind, sequence: u64, buffer: &mut [u8; SEQUENCE_MAX]) -> &[u8] {
+    match kind {
+        Kind::Json | Kind::Loss => {
+            let (mut at, mut rest) = (buffer.len(), sequence);
+            while let Some(place) = at.checked_sub(1).and_then(|n| buffer.get_mut(n)) {
+                *place = b'0' + (rest % 10) as u8;
+                (at, rest) = (at - 1, rest / 10);
+                if rest == 0 {
+                    break;
+                }
+            }
+            buffer.get(at..).unwrap_or_default()
+        }
+        Kind::Cbor => {
+            let bytes = buffer.split_first_chunk_mut::<9>().map(|(bytes, _)| bytes);
+            let Some(bytes) = bytes else { return &[] };
+            bytes[0] = 0x1B; // unsigned, eight bytes
+            bytes[1..].copy_from_slice(&sequence.to_be_bytes());
+            bytes
+        }
+        Kind::Sparkplug | Kind::Skip => &[],
+    }
+}
+
 /// The payload with its sequence in it.
 pub fn with_sequence(out: &mut Vec<u8>, kind: Kind, payload: &[u8], hole: usize, sequence: u64) {
     let (before, after) = payload.split_at_checked(hole).unwrap_or((payload, &[]));
     out.extend_from_slice(before);
-    match kind {
-        Kind::Json | Kind::Loss => drop(write!(out, "{sequence}")),
-        Kind::Cbor => {
-            out.push(0x1B); // unsigned, eight bytes
-            out.extend_from_slice(&sequence.to_be_bytes());
-        }
-        Kind::Sparkplug | Kind::Skip => {}
-    }
+    out.extend_from_slice(sequence_bytes(kind, sequence, &mut [0; SEQUENCE_MAX]));
     out.extend_from_slice(after);
 }
 
@@ -471,6 +492,16 @@ mod tests {
         assert!(message.is_empty());
         with_sequence(&mut whole, encoding.kind(), &body, hole, 7);
         whole
+    }
+
+    #[test]
+    fn a_sequence_stands_in_a_payload_as_it_is_written_by_hand() {
+        for sequence in [0, 1, 9, 10, 99, 1_048_577, u64::MAX - 1, u64::MAX] {
+            let mut buffer = [0xAA; SEQUENCE_MAX];
+            assert_eq!(sequence_bytes(Kind::Json, sequence, &mut buffer), sequence.to_string().as_bytes());
+            let want = [&[0x1B][..], &sequence.to_be_bytes()].concat();
+            assert_eq!(sequence_bytes(Kind::Cbor, sequence, &mut buffer), want);
+        }
     }
 
     #[test]

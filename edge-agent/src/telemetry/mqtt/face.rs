@@ -1,6 +1,7 @@
 //! What is said over a connection: the gateway's own messages, or those of a Sparkplug edge node. The session below keeps the promises of
 //! delivery and knows nothing of topics.
 
+use super::publish::Head;
 use super::session::Out;
 use super::wire::{Message, Received};
 use crate::telemetry::spool::Stream;
@@ -12,8 +13,8 @@ use tokio::sync::Notify;
 /// How a message of the spool is sent.
 #[derive(Debug)]
 pub enum Sending {
-    /// QoS 1: done at its PUBACK.
-    Acknowledged(Message),
+    /// QoS 1: done at its PUBACK. The record itself, with its topic and its payload.
+    Straight(Head),
     /// QoS 0, as Sparkplug wants its data: done when the broker answers a ping that was sent after it. MQTT keeps the order of a
     /// connection, so by then it has been taken.
     Pinged(Message),
@@ -31,6 +32,10 @@ pub trait Face: Send {
     fn connected(&mut self, out: &mut Out<'_>);
     /// What a record of the spool becomes; `None`: not now.
     fn sending(&mut self, stream: Stream, record: &Record<'_>) -> Option<Sending>;
+    /// What MQTT 5 says with every record: names and values, encoded.
+    fn user_properties(&self) -> Vec<u8> {
+        Vec::new()
+    }
     /// A message came in.
     fn received(&mut self, message: Received, out: &mut Out<'_>);
     /// Something happened elsewhere, or time has passed: once in 50 ms at most.

@@ -14,6 +14,7 @@
 //! | `flights` | what is on its way over it, within its window |
 //! | `caution`, `later`, `poison` | what is sent again, what goes alone, what does not go at all |
 //! | `manners` | what is remembered of a broker: version, retained messages, taste |
+//! | [`publish`] | a record of the spool as a packet |
 //! | [`face`] | what is said over it |
 //! | [`plain`] | our own messages |
 //! | `probe` | a connection made to see whether it can be made |
@@ -27,6 +28,7 @@ mod manners;
 pub mod plain;
 mod poison;
 mod probe;
+pub mod publish;
 pub mod reason;
 mod session;
 #[cfg(test)]

@@ -11,13 +11,14 @@
 //! It ends the connection whose birth has the time that it names; when, is when it comes.
 
 use super::face::{Face, Sending};
+use super::publish::{Head, user_properties};
 use super::session::Out;
 use super::wire::{Message, Properties, Received};
 use crate::clock::{age_ms, run_ms};
 use crate::commands::Commands;
 use crate::config::plan::MqttPlan;
 use crate::telemetry::meaning::{Meanings, Telling};
-use crate::telemetry::payload::{rfc3339, with_sequence};
+use crate::telemetry::payload::rfc3339;
 use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Stream};
 use device_drivers::value::wall_clock_ms;
@@ -90,15 +91,15 @@ impl Face for Plain {
             // Written by a run that was a Sparkplug edge node: nobody here would understand it.
             Kind::Sparkplug | Kind::Skip => return Some(Sending::Nothing),
         };
-        let mut payload = Vec::with_capacity(record.payload.len() + 20);
-        with_sequence(&mut payload, record.kind, record.payload, record.hole, record.sequence);
         let expiry_s = self.expiry.map(|expiry| {
             let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
             u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX)
         });
-        let user = self.properties.clone();
-        let properties = Properties { content_type: Some(content_type), expiry_s, correlation: None, user };
-        Some(Sending::Acknowledged(Message { topic: record.topic.into(), payload, retain: false, properties }))
+        Some(Sending::Straight(Head { content_type, expiry_s }))
+    }
+
+    fn user_properties(&self) -> Vec<u8> {
+        user_properties(&self.properties)
     }
 
     fn received(&mut self, message: Received, _out: &mut Out<'_>) {

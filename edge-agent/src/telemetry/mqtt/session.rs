@@ -22,7 +22,7 @@ use super::face::{Face, Sending};
 use super::flights::{Flights, How, SUBSCRIBE_ID, Verdict, What};
 use super::poison::{Care, Evidence};
 use super::reason::{self, Failure};
-use super::wire::{Incoming, Message, OUT_MAX, Wire};
+use super::wire::{Incoming, Message, OUT_MAX, TooLarge, Wire};
 use super::{MqttStats, Shared};
 use crate::telemetry::spool::{Load, Next, Outlet, Reason, Ticket};
 use std::collections::VecDeque;
@@ -48,6 +48,20 @@ enum Phase {
     Serving,
     Draining,
     Farewell,
+}
+
+/// What has become of a record of the spool.
+enum Sent {
+    /// It is among the bytes that go out, with this packet id.
+    Written(Result<(), TooLarge>, u16),
+    /// A message was made of it.
+    Made(Message),
+    /// Nobody wants it.
+    Nothing,
+    /// The broker is asked again later.
+    Waits,
+    /// The broker does not take its like, for this reason.
+    Never(Reason),
 }
 
 /// What a face may do with a connection.
@@ -119,6 +133,8 @@ pub(super) struct Session<'a> {
     shared: &'a Shared,
     answers: &'a mut Answers,
     flights: Flights,
+    /// What MQTT 5 says with every record.
+    user: Vec<u8>,
     /// Pieces of segments that are being read. The outlet asks for one of each track at most, and each is handed back: a track whose piece was
     /// forgotten would wait for it for ever.
     loads: JoinSet<Load>,
@@ -151,7 +167,7 @@ impl<'a> Session<'a> {
         care: Care,
     ) -> Session<'a> {
         let window = window.min(wire.receive_max);
-        let now = Instant::now();
+        let (now, user) = (Instant::now(), face.user_properties());
         Session {
             wire,
             face,
@@ -159,6 +175,7 @@ impl<'a> Session<'a> {
             shared,
             answers,
             flights: Flights::new(window),
+            user,
             loads: JoinSet::new(),
             resume: None,
             heard_at: now,
@@ -361,15 +378,33 @@ impl<'a> Session<'a> {
             if !self.flights.has_room() || self.flights.queued() > 0 || self.wire.pending() >= OUT_MAX {
                 return;
             }
-            let face = &mut *self.face;
-            let next = self.outlet.next(now, |stream, record| {
-                let sending = face.sending(stream, record);
+            let Session { face, wire, flights, user, caution, .. } = self;
+            let next = self.outlet.next(now, |ticket, record| {
+                let sending = face.sending(ticket.stream, record);
                 held_back |= sending.is_none();
-                sending
+                let sending = sending?;
+                // A message whose place in the order counts, as in Sparkplug, cannot wait.
+                let may_wait = matches!(sending, Sending::Straight(_));
+                if !matches!(sending, Sending::Nothing) {
+                    match caution.judge(ticket, record.topic, may_wait, now.into()) {
+                        Pass::Goes => caution.sends(ticket, record.topic, flights.is_empty(), now.into()),
+                        Pass::Waits => return Some(Sent::Waits),
+                        Pass::Never(reason) => return Some(Sent::Never(reason)),
+                    }
+                }
+                Some(match sending {
+                    // Written from where it lies: nothing of it is copied but into the packet.
+                    Sending::Straight(head) => {
+                        let id = flights.next_id()?;
+                        Sent::Written(wire.publish_record(record, id, head, user), id)
+                    }
+                    Sending::Pinged(message) => Sent::Made(message),
+                    Sending::Nothing => Sent::Nothing,
+                })
             });
             self.shared.stats.held_back.store(held_back, Relaxed);
             match next {
-                Next::Record(ticket, sending) => self.send(ticket, sending),
+                Next::Record(ticket, sent) => self.sent(ticket, sent),
                 Next::Load(load) => drop(self.loads.spawn_blocking(move || load.run())),
                 Next::Wait(until) => {
                     self.resume = Some(until.into());
@@ -397,21 +432,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn send(&mut self, ticket: Ticket, sending: Sending) {
-        let (message, id) = match sending {
-            Sending::Acknowledged(message) => (message, self.flights.next_id()),
-            Sending::Pinged(message) => (message, None),
-            Sending::Nothing => return self.outlet.acknowledge(&ticket),
+    fn sent(&mut self, ticket: Ticket, sent: Sent) {
+        let (written, id) = match sent {
+            Sent::Written(written, id) => (written, Some(id)),
+            Sent::Made(message) => (self.wire.publish(message, None), None),
+            Sent::Nothing => return self.outlet.acknowledge(&ticket),
+            Sent::Waits => return,
+            Sent::Never(reason) => return self.give_up(&ticket, reason),
         };
-        let now = Instant::now();
-        // A message whose place in the order counts, as in Sparkplug, cannot wait.
-        match self.caution.judge(&ticket, &message.topic, id.is_some(), now) {
-            Pass::Goes => {}
-            Pass::Waits => return,
-            Pass::Never(reason) => return self.give_up(&ticket, reason),
-        }
-        self.caution.sends(&ticket, &message.topic, self.flights.is_empty(), now);
-        match self.wire.publish(message, id) {
+        match written {
             Ok(()) => {
                 self.flights.add(What::Record(ticket), id);
                 self.shared.stats.published.fetch_add(1, Relaxed);

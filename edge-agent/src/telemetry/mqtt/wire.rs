@@ -131,16 +131,16 @@ pub struct TooLarge {
 /// One connection.
 pub struct Wire {
     io: Box<dyn Io>,
-    version: Version,
+    pub(super) version: Version,
     inbox: BytesMut,
-    outbox: BytesMut,
+    pub(super) outbox: BytesMut,
     /// TLS holds bytes back until it is told to flush.
     is_held: bool,
     /// The largest packet it takes.
     pub packet_max: Option<u32>,
     /// It keeps what is to be retained.
     pub keeps: bool,
-    aliases: std::collections::HashMap<String, u16>,
+    pub(super) aliases: std::collections::HashMap<String, u16>,
     aliases_max: u16,
     /// Messages the broker takes without an acknowledgement.
     pub receive_max: u16,
@@ -387,7 +387,7 @@ impl Wire {
     }
 
     /// The alias of a topic, and whether the broker knows it already. When there are no more, topics go out in full.
-    fn alias(&mut self, topic: &str) -> (Option<u16>, bool) {
+    pub(super) fn alias(&mut self, topic: &str) -> (Option<u16>, bool) {
         if let Some(alias) = self.aliases.get(topic) {
             return (Some(*alias), true);
         }

@@ -196,7 +196,7 @@ impl Outlet {
 
     /// The next record, given to `make` under the spool's lock; what `make` does not take yet stays next in its stream. Does not
     /// block on a disk.
-    pub fn next<T>(&mut self, now: Instant, mut make: impl FnMut(Stream, &Record<'_>) -> Option<T>) -> Next<T> {
+    pub fn next<T>(&mut self, now: Instant, mut make: impl FnMut(&Ticket, &Record<'_>) -> Option<T>) -> Next<T> {
         let (mut waits, mut reads) = (None, None);
         for track in [LIVE, BACKLOG] {
             for stream in STREAMS {
@@ -243,7 +243,7 @@ impl Outlet {
         &mut self,
         (stream, track): (Stream, usize),
         now: Instant,
-        make: &mut impl FnMut(Stream, &Record<'_>) -> Option<T>,
+        make: &mut impl FnMut(&Ticket, &Record<'_>) -> Option<T>,
     ) -> Next<T> {
         let (spool, turn) = (self.spool.clone(), self.turn);
         let Some(own) = self.tracks.get_mut(stream.index()).and_then(|t| t.get_mut(track)) else { return Next::Empty };
@@ -267,8 +267,8 @@ impl Outlet {
                     own.next = record.sequence + 1;
                     continue;
                 }
-                let Some(made) = make(stream, &record) else { return Next::Empty };
                 let ticket = ticket(stream, before, &record, length, track);
+                let Some(made) = make(&ticket, &record) else { return Next::Empty };
                 own.next = record.sequence + 1;
                 (own.chunk, own.hint) = (None, hint);
                 if track == LIVE {
@@ -316,11 +316,11 @@ impl Outlet {
                         spool.lose(&mut state, &losses);
                         continue;
                     }
-                    let Some(made) = make(stream, &record) else {
+                    let ticket = ticket(stream, before, &record, length, track);
+                    let Some(made) = make(&ticket, &record) else {
                         chunk.used -= length;
                         return Next::Empty;
                     };
-                    let ticket = ticket(stream, before, &record, length, track);
                     own.next = record.sequence + 1;
                     lane.hand_out(track, own.next);
                     return Next::Record(ticket, made);
@@ -385,7 +385,7 @@ impl Outlet {
     pub fn next_blocking<T>(
         &mut self,
         now: Instant,
-        mut make: impl FnMut(Stream, &Record<'_>) -> Option<T>,
+        mut make: impl FnMut(&Ticket, &Record<'_>) -> Option<T>,
     ) -> Next<T> {
         loop {
             match self.next(now, &mut make) {
