@@ -41,14 +41,20 @@ pub struct Options {
     #[arg(long = "match", value_name = "GLOB")]
     pub globs: Vec<String>,
     /// Folder with keys and certificates; `edge-agent pki --dir` works on the same
-    #[arg(long, default_value = "state/pki")]
+    #[arg(long, default_value = crate::pki::DEFAULT_DIR)]
     pub pki_dir: PathBuf,
+    /// Configuration of the gateway whose folder is used, e.g. configs/demo/agent.toml; what else is wrong in it does not matter
+    #[arg(long, conflicts_with = "pki_dir")]
+    pub config: Option<PathBuf>,
     /// So many variables at most
     #[arg(long, default_value_t = 10_000)]
     pub limit: usize,
     /// Where the table goes; without it, to the terminal
     #[arg(short, long)]
     pub output: Option<PathBuf>,
+    /// Write over a table that is there
+    #[arg(long, requires = "output")]
+    pub force: bool,
 }
 
 /// Browses, and writes the table. What was done is said in a line.
@@ -60,6 +66,16 @@ pub async fn run(options: &Options) -> Result<String, String> {
         }
         _ => Identity::Anonymous,
     };
+    if let Some(path) = options.output.as_ref().filter(|path| !options.force && path.exists()) {
+        let path = path.display();
+        return Err(format!("{path} is there already, and may hold what somebody has set: another name, or --force"));
+    }
+    let pki_dir = match &options.config {
+        Some(file) => crate::config::state_dir_of(file)
+            .map(|dir| dir.join("pki"))
+            .ok_or_else(|| format!("{} names no state_dir: add one to its [gateway]", file.display()))?,
+        None => options.pki_dir.clone(),
+    };
     let spec = OpcUaSpec {
         endpoint: options.endpoint.clone(),
         timeout: TIMEOUT,
@@ -67,7 +83,7 @@ pub async fn run(options: &Options) -> Result<String, String> {
         security: Security { check_host: !options.any_host, ..options.security },
         identity,
         vendor: Vendor::Generic,
-        pki_dir: options.pki_dir.clone(),
+        pki_dir,
         points: Vec::new(),
         commands: Vec::new(),
     };
@@ -78,6 +94,9 @@ pub async fn run(options: &Options) -> Result<String, String> {
         globs.is_empty() || globs.iter().any(|g| g.matches(path) || g.matches(node))
     };
     let walk = browse(&spec, options.limit, wanted).await.map_err(|e| e.to_string())?;
+    if walk.found.is_empty() && !globs.is_empty() {
+        return Err(format!("none of the variables of {} nodes matches; nothing is written", walk.nodes));
+    }
     let text = table(&options.endpoint, &walk);
     let mut said = format!("{} variables, of {} nodes looked at", walk.found.len(), walk.nodes);
     let unreadable = walk.found.iter().filter(|f| f.unreadable.is_some()).count();

@@ -10,7 +10,7 @@ use crate::plain;
 use clap::{Args, Subcommand};
 use device_drivers::opcua::pki::{Certificate, Pki, Place, RevocationList};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What to do with certificates.
@@ -44,10 +44,13 @@ pub enum Command {
     },
 }
 
+/// Where `browse` keeps keys and certificates when nothing is said.
+pub const DEFAULT_DIR: &str = "state/pki";
+
 /// Which folder.
 #[derive(Debug, Args)]
 pub struct Where {
-    /// The folder with keys and certificates
+    /// The folder with keys and certificates; without this and --config: state/pki, if it is there
     #[arg(long, conflicts_with = "config")]
     dir: Option<PathBuf>,
     /// Configuration of the gateway whose folder it is, e.g. configs/demo/agent.toml
@@ -59,7 +62,12 @@ impl Where {
     fn open(&self) -> Result<Pki, String> {
         let dir = match (&self.dir, &self.config) {
             (Some(dir), _) => dir.clone(),
-            (None, Some(file)) => config::load(file).map_err(|report| report.to_string())?.state_dir.join("pki"),
+            (None, Some(file)) => match config::load(file) {
+                Ok(plan) => plan.state_dir.join("pki"),
+                // What is missing may be what a server has to be trusted for: the profile that browse is to write.
+                Err(report) => config::state_dir_of(file).ok_or_else(|| report.to_string())?.join("pki"),
+            },
+            (None, None) if Path::new(DEFAULT_DIR).is_dir() => DEFAULT_DIR.into(),
             (None, None) => return Err("say which folder: --config FILE, or --dir DIR".into()),
         };
         if !dir.is_dir() {
@@ -114,12 +122,12 @@ fn table(all: &[(Place, Certificate)], (lists, unreadable): (Vec<RevocationList>
             Place::Own => "own",
             Place::Trusted if certificate.is_authority => "authority",
             Place::Trusted => "trusted",
-            Place::Rejected => "rejected",
+            Place::Rejected => "quarantine",
         };
-        let _ = writeln!(text, "{place:9} {}", line(certificate)); // into a String: cannot fail
+        let _ = writeln!(text, "{place:10} {}", line(certificate)); // into a String: cannot fail
     }
     for list in &lists {
-        let _ = writeln!(text, "list      {}", list_line(list));
+        let _ = writeln!(text, "list       {}", list_line(list));
     }
     if let Some(why) = unreadable {
         let _ = writeln!(text, "{why}");

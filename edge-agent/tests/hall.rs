@@ -293,7 +293,11 @@ async fn a_robot_that_has_lost_its_way_is_named_by_an_alarm_until_a_person_says_
         let scene = get(at, "/api/v1/floor").await;
         scene["vehicles"].as_array().unwrap().iter().position(|v| v["name"] == "robot-2").unwrap()
     };
+    assert_eq!(get(at, "/api/v1/floor/vehicles/robot-2").await["name"], "robot-2");
     let located = format!("/api/v1/floor/vehicles/{index}/located");
+    let (code, said) = http(at, "POST", &located, "").await.unwrap();
+    assert!(code == 202 && said.contains("{\"vehicle\":\"robot-2\"}"), "{code} {said}");
+    let located = "/api/v1/floor/vehicles/robot-2/located".to_string();
     assert_eq!(http(at, "POST", &located, "").await.unwrap().0, 202);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(raised().await.is_some());

@@ -78,16 +78,19 @@ async fn a_server_is_trusted_by_what_the_text_says() {
     assert!(!ok && said.contains("there is no folder"), "{said}");
     let (ok, _, said) = edge_agent(words(&browse)).await;
     assert!(!ok && said.contains("run edge-agent pki trust "), "{said}");
-    let thumbprint = said.split("pki trust ").nth(1).unwrap().trim().to_string();
+    // The command as it stands there.
+    let command = said.split("run edge-agent ").nth(1).unwrap().trim().to_string();
+    assert!(command.ends_with(&at), "{command}");
+    let thumbprint = command.split_whitespace().nth(2).unwrap().to_string();
 
     let (_, list, _) = edge_agent(words(&format!("pki list {at}"))).await;
     let lines: Vec<&str> = list.lines().collect();
     assert!(lines[0].starts_with("own ") && lines[0].contains(":lightsout:edge-agent"), "{list}");
     assert!(
-        lines[1].starts_with(&format!("rejected  {thumbprint}")) && lines[1].contains("urn:lightsout:plc-sim"),
+        lines[1].starts_with(&format!("quarantine {thumbprint}")) && lines[1].contains("urn:lightsout:plc-sim"),
         "{list}"
     );
-    let (ok, said, _) = edge_agent(words(&format!("pki trust {thumbprint} {at}"))).await;
+    let (ok, said, _) = edge_agent(words(&command)).await;
     assert!(ok && said.starts_with(&format!("trusted {thumbprint}")), "{said}");
     let (ok, table, said) = edge_agent(words(&browse)).await;
     assert!(ok && table.contains("s=V.4"), "{said}");

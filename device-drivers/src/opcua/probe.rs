@@ -38,10 +38,7 @@ fn shown(name: &NodeName) -> String {
 fn advice(why: &LinkError) -> String {
     match why {
         LinkError::Untrusted { thumbprint, .. } if !thumbprint.is_empty() => {
-            format!(
-                "{why}; if {thumbprint} is its thumbprint: edge-agent pki trust {}",
-                thumbprint.get(..12).unwrap_or(thumbprint)
-            )
+            format!("{why}, if that is the thumbprint which the server itself shows")
         }
         _ => why.to_string(),
     }

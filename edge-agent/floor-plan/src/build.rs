@@ -181,6 +181,9 @@ impl Build {
         };
         let feeds = if let Some(End::Station(n)) = to { Some(StationId(n as u16)) } else { None };
         let name = belt.name.get_ref().clone();
+        if self.plan.zone_names.contains(&name) {
+            self.fault(belt.name.span(), "there are two belts of this name", format!("\"{name}\" again"));
+        }
         let first = self.next_pos();
         let positions = (0..count)
             .map(|k| {

@@ -62,7 +62,8 @@ impl Drop for Share {
 /// The right to work.
 pub(super) struct Turn {
     memory: Arc<Mutex<Memory>>,
-    held: (OwnedSemaphorePermit, Option<Share>),
+    /// Given back in this order: who gets the turn next finds the share free.
+    held: (Option<Share>, OwnedSemaphorePermit),
 }
 
 impl Work {
@@ -73,7 +74,7 @@ impl Work {
             None => None,
         };
         let permit = self.turns.clone().acquire_owned().await.map_err(|_| Denied::Busy)?;
-        Ok(Turn { memory: self.memory.clone(), held: (permit, share) })
+        Ok(Turn { memory: self.memory.clone(), held: (share, permit) })
     }
 
     fn share(&self, from: Neighbour) -> Option<Share> {

@@ -265,7 +265,7 @@ pub const TABLE: &[Row] = &[
         1,
         (
             "A mobile robot says it is where it cannot be: it does not know where it is, or another robot is there. Where it was last known, and what it was given ahead, stays closed to all others.",
-            "Go there and see where it stands. Put it right at the robot, then say that it is where it says (POST /api/v1/floor/vehicles/{n}/located), or take it off the floor and say that (../absent).",
+            "Go there and see where it stands. Put it right at the robot, then say that it is where it says (POST /api/v1/floor/vehicles/{name}/located), or take it off the floor and say that (../absent).",
         ),
         |w, raise| {
             for (name, why) in w.robots.iter().filter_map(|r| Some((&r.name, r.astray.clone()?))) {

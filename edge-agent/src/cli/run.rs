@@ -68,9 +68,12 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
 }
 
 /// A gateway that starts in the night with a file that somebody has left half-way goes on with the last good one, and says so. Where the
-/// state folder is, only systemd can tell: the file that would say so is wrong.
+/// state folder is, systemd can tell, or what is left of the file; where neither does, it may lie where folders of state usually lie. What is
+/// found there has to be of this very file.
 fn fall_back(file: &std::path::Path, report: &config::Report) -> Result<Plan, Failure> {
-    let good = std::env::var_os("STATE_DIRECTORY").and_then(|dir| lines::last_good(file, dir.as_ref()));
+    let told = std::env::var_os("STATE_DIRECTORY").map(std::path::PathBuf::from).into_iter();
+    let usual = [file.with_file_name("state"), "/var/lib/lightsout".into()];
+    let good = told.chain(config::state_dir_of(file)).chain(usual).find_map(|dir| lines::last_good(file, &dir));
     let Some(plan) = good else { return Err(Failure::config(report)) };
     tracing::error!("the configuration is wrong; the last good one is in force:");
     report.to_string().lines().for_each(|line| tracing::error!("{line}"));

@@ -34,6 +34,17 @@ pub use report::{Files, Problem, Report};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Where a gateway keeps its state, by a file that may be wrong anywhere else: the first `state_dir = ".."` in it.
+pub fn state_dir_of(path: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let said = text.lines().find_map(|line| {
+        let value = line.trim_start().strip_prefix("state_dir")?.trim_start().strip_prefix('=')?.trim_start();
+        let quote = value.chars().next().filter(|c| ['"', '\''].contains(c))?;
+        value.get(1..)?.split_once(quote).map(|(dir, _)| dir)
+    })?;
+    Some(path.parent().map_or_else(|| PathBuf::from(said), |dir| dir.join(said)))
+}
+
 /// Reads and checks a configuration with its `conf.d/*.toml` and the profiles they name. Every problem found is in the report.
 pub fn load(path: &Path) -> Result<Plan, Report> {
     load_from(path, Files::default())

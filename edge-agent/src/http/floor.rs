@@ -41,16 +41,20 @@ pub(super) async fn now(_: As<VIEWER>, State(face): State<Arc<Face>>) -> Result<
 }
 
 /// One vehicle: what it is up to, why it is held, its last commands.
-#[utoipa::path(get, path = "/api/v1/floor/vehicles/{index}", tag = "floor",
-    params(("index" = u32, Path, description = "Its place in the scene's list")), responses((status = 200, body = VehicleDetail)))]
+#[utoipa::path(get, path = "/api/v1/floor/vehicles/{vehicle}", tag = "floor",
+    params(("vehicle" = String, Path, description = "Its name, or its place in the scene's list, which counts from 0")), responses((status = 200, body = VehicleDetail)))]
 pub(super) async fn vehicle(
     _: As<VIEWER>,
     State(face): State<Arc<Face>>,
-    index: Result<Named<u32>, Problem>,
+    vehicle: Result<Named<String>, Problem>,
 ) -> Result<Json<VehicleDetail>, Problem> {
     let missing = || Problem::not_found("no such vehicle", "GET /api/v1/floor lists them");
-    let Named(index) = index.map_err(|_| missing())?;
-    face.floor.as_ref().and_then(|f| f.vehicle(usize::try_from(index).ok()?)).map(Json).ok_or_else(missing)
+    let Named(said) = vehicle.map_err(|_| missing())?;
+    let found = face.floor.as_ref().and_then(|f| {
+        let named = || f.scene().vehicles.iter().position(|v| v.name == said);
+        f.vehicle(said.parse().ok().or_else(named)?)
+    });
+    found.map(Json).ok_or_else(missing)
 }
 
 /// What is closed: places and roads to mobile robots, zones to loads.

@@ -49,47 +49,56 @@ pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Fa
 /// A person says that a mobile robot is not on the floor. Of one that was never seen: until that is known of each, none is moved. Of one that
 /// is silent or astray: its places are free again. One that stands where it is known to stands in the way whatever is said. One that can be
 /// seen comes back with `located` alone.
-#[utoipa::path(post, path = "/api/v1/floor/vehicles/{index}/absent", tag = "plant",
-    params(("index" = u32, Path, description = "Its place in the scene's list")),
-    responses((status = 202, description = "Handed to the control thread")))]
+#[utoipa::path(post, path = "/api/v1/floor/vehicles/{vehicle}/absent", tag = "plant",
+    params(("vehicle" = String, Path, description = "Its name, as robot-3; or its place in the scene's list, which counts from 0 through all vehicles")),
+    responses((status = 202, body = Meant, description = "Handed to the control thread")))]
 pub(super) async fn absent(
     As(who): As<OPERATOR>,
     State(face): State<Arc<Face>>,
-    index: Result<Named<u32>, Problem>,
-) -> Result<StatusCode, Problem> {
-    of_robot(&face, &who, index, "plant.absent", Request::Absent)
+    vehicle: Result<Named<String>, Problem>,
+) -> Result<(StatusCode, Json<Meant>), Problem> {
+    of_robot(&face, &who, vehicle, "plant.absent", Request::Absent)
 }
 
 /// A person says that a mobile robot that is astray, or was taken off the floor, is where it says it is: that is believed if it is a place and
 /// free, and what was kept closed for it is open again.
-#[utoipa::path(post, path = "/api/v1/floor/vehicles/{index}/located", tag = "plant",
-    params(("index" = u32, Path, description = "Its place in the scene's list")),
-    responses((status = 202, description = "Handed to the control thread")))]
+#[utoipa::path(post, path = "/api/v1/floor/vehicles/{vehicle}/located", tag = "plant",
+    params(("vehicle" = String, Path, description = "Its name, as robot-3; or its place in the scene's list, which counts from 0 through all vehicles")),
+    responses((status = 202, body = Meant, description = "Handed to the control thread")))]
 pub(super) async fn located(
     As(who): As<OPERATOR>,
     State(face): State<Arc<Face>>,
-    index: Result<Named<u32>, Problem>,
-) -> Result<StatusCode, Problem> {
-    of_robot(&face, &who, index, "plant.located", Request::Located)
+    vehicle: Result<Named<String>, Problem>,
+) -> Result<(StatusCode, Json<Meant>), Problem> {
+    of_robot(&face, &who, vehicle, "plant.located", Request::Located)
+}
+
+/// Which one was meant.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct Meant {
+    /// Its name.
+    vehicle: String,
 }
 
 /// A person's word on one mobile robot.
 fn of_robot(
     face: &Arc<Face>,
     who: &Who,
-    index: Result<Named<u32>, Problem>,
+    vehicle: Result<Named<String>, Problem>,
     action: &'static str,
     request: fn(MachineId) -> Request,
-) -> Result<StatusCode, Problem> {
-    let asked = index.ok().and_then(|Named(n)| u16::try_from(n).ok()).map(MachineId);
-    let Some(id) = asked.filter(|id| face.stages.robots.is_robot(*id)) else {
+) -> Result<(StatusCode, Json<Meant>), Problem> {
+    let Some(id) = vehicle.ok().and_then(|Named(said)| face.stages.robots.find(&said)) else {
         face.access.audit.note(who, action, "no such robot", "refused");
         return Err(Problem::not_found("no such mobile robot", "GET /api/v1/floor lists the vehicles"));
     };
     let done = face.desk.request(request(id));
     let name = face.stages.robots.name(id);
     face.access.audit.note(who, action, &name, if done { "done" } else { "busy" });
-    if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
+    match done {
+        true => Ok((StatusCode::ACCEPTED, Json(Meant { vehicle: name }))),
+        false => Err(Problem::busy("too many requests at once; try again in a second")),
+    }
 }
 
 /// Reads the configuration again and takes over what differs, all of it or nothing: lines that are the same keep their sockets and counters;

@@ -41,9 +41,11 @@ impl RobotWatch {
         !self.robots.is_empty()
     }
 
-    /// Whether a machine is one.
-    pub fn is_robot(&self, id: MachineId) -> bool {
-        self.robots.contains(&id)
+    /// A robot by its name, or by its place in the scene's list.
+    pub fn find(&self, said: &str) -> Option<MachineId> {
+        let plan = self.plan.as_ref()?;
+        let is_meant = |id: &&MachineId| plan.machine_name(**id) == said || said.parse() == Ok(id.0);
+        self.robots.iter().find(is_meant).copied()
     }
 
     /// The name of one.
