@@ -141,6 +141,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the source itself says so of its value, as opposed to us who could not ask it: what it does not take back stands.
+    pub const fn is_of_the_source(self) -> bool {
+        matches!(
+            self,
+            Cause::None
+                | Cause::Status(_)
+                | Cause::Found(_)
+                | Cause::WrongType
+                | Cause::OutOfRange
+                | Cause::NotAvailable
+        ) || self.says_there_is_none()
+    }
+
     /// Whether a reading with this cause says that there is no value, as opposed to that none could be had: the last one does not stand.
     pub const fn says_there_is_none(self) -> bool {
         matches!(self, Cause::NotAvailable | Cause::NotFinite | Cause::NoText | Cause::NoScale)

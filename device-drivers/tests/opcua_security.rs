@@ -311,7 +311,11 @@ fn what_trust_would_not_mend_is_said_first_and_at_once() {
     let doubt = pki.judge(&der, &wanted).unwrap_err();
     let host = "the server's certificate is for plc-1?WARN forged, not for 10.0.0.8: use one of these";
     assert!(doubt.what.starts_with(host) && doubt.what.contains("check_host = false"), "{}", doubt.what);
-    let then = format!("; and then: certificate not trusted: run edge-agent pki trust {} --dir {}", doubt.thumbprint, dir.path().display());
+    let then = format!(
+        "; and then: certificate not trusted: run edge-agent pki trust {} --dir {}",
+        doubt.thumbprint,
+        dir.path().display()
+    );
     assert!(doubt.what.ends_with(&then), "{}", doubt.what);
 }
 

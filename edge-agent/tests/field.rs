@@ -124,7 +124,7 @@ async fn writes_go_through_the_door_or_not_at_all() {
         (json!({"tag": "meter-1/setpoint", "value": -0.1}), 403, "not_allowed"),
         (json!({"tag": "meter-1/v0", "value": 1}), 403, "not_allowed"),
         (json!({"tag": "meter-9/setpoint", "value": 1}), 403, "not_allowed"),
-        (json!({"tag": "meter-1/setpoint", "value": "warm"}), 403, "not_allowed"),
+        (json!({"tag": "meter-1/setpoint", "value": "warm"}), 422, "invalid"),
         (json!({"tag": "meter-1/setpoint", "value": [1]}), 422, "invalid"),
         (json!({"tag": "meter-1/rare", "value": 70000}), 422, "invalid"),
         (json!({"tag": "meter-1/pump", "value": 2}), 422, "invalid"),

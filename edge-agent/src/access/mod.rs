@@ -123,6 +123,8 @@ pub enum Denied {
     Wait,
     /// Too many are being checked.
     Busy,
+    /// The file of the users cannot be read: nobody can sign in.
+    NobodyKnown,
     /// The one-time token is wrong, or has been used.
     BadFirst,
 }
@@ -236,7 +238,14 @@ impl Access {
             return Err(Denied::Wait);
         }
         let turn = self.turn_soon(place).await?;
-        let known = lock(&self.store).fresh().user(name).map(|u| (u.hash.clone(), u.role));
+        let known = {
+            let mut store = lock(&self.store);
+            let store = store.fresh();
+            if store.users().is_empty() && store.trouble().is_some() {
+                return Err(Denied::NobodyKnown);
+            }
+            store.user(name).map(|u| (u.hash.clone(), u.role))
+        };
         let (hash, role) = known.map_or((None, None), |(hash, role)| (Some(hash), Some(role)));
         // Somebody who does not exist is checked as long as somebody who does.
         let right = turn.run(move |memory| memory.verify(hash.as_deref(), &password)).await;

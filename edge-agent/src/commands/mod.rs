@@ -32,6 +32,8 @@ use wildmatch::WildMatch;
 
 /// Commands that may be on their way at once.
 const AT_ONCE: usize = 64;
+/// Longest key and tag that a refusal repeats, bytes.
+const ECHO_MAX: usize = 256;
 /// How long an order waits for the control thread's word.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Longest name of a sender that is written down.
@@ -149,6 +151,9 @@ impl Commands {
             }
             return;
         }
+        if message.payload.is_empty() {
+            return; // how a retained message is taken back: nobody asks for anything
+        }
         let commands = self.clone();
         match self.seats.clone().try_acquire_owned() {
             Ok(seat) => drop(tokio::spawn(async move {
@@ -172,8 +177,13 @@ impl Commands {
             Ok(asked) => asked,
             Err((verdict, why)) => {
                 let by = named(message, None);
-                self.refused(Origin { via: "mqtt", by }, what.into(), None, verdict, &why).await;
-                return outcome(None, verdict, Some(&why));
+                let (key, tag) = readable(message);
+                self.refused(Origin { via: "mqtt", by }, what.into(), key.clone(), verdict, &why).await;
+                let mut json = outcome(key.as_deref(), verdict, Some(&why));
+                if let Some(tag) = tag {
+                    json["tag"] = tag.into();
+                }
+                return json;
             }
         };
         let Asked { origin, key, mut rest } = asked;
@@ -184,7 +194,8 @@ impl Commands {
 
     /// What a message asks for, if it asks properly and in time.
     fn asked(&self, message: &Received) -> Result<Asked, (&'static str, String)> {
-        let envelope: Envelope = serde_json::from_slice(&message.payload).map_err(|e| ("invalid", e.to_string()))?;
+        let envelope: Envelope = serde_json::from_slice(&message.payload)
+            .map_err(|e| ("invalid", format!("this is no JSON object, as {{\"key\":\"..\", ..}}: {e}")))?;
         if message.expiry_s == Some(0) {
             return Err(("expired", "the message had expired when it came".into()));
         }
@@ -211,10 +222,11 @@ impl Commands {
         };
         let key = rest.get("key").and_then(|k| k.as_str().map(String::from)).or_else(correlation);
         let Some(key) = key.filter(|k| !k.is_empty()) else {
-            return Err((
-                "invalid",
-                "a command over MQTT needs a `key`, or correlation data: it may come twice".into(),
-            ));
+            let why = match rest.get("key") {
+                Some(key) if !key.is_string() => "`key` has to be a text",
+                _ => "a command over MQTT needs a `key`, or correlation data: it may come twice",
+            };
+            return Err(("invalid", why.into()));
         };
         let origin = Origin { via: "mqtt", by: named(message, envelope.by.as_deref()) };
         Ok(Asked { origin, key, rest })
@@ -352,6 +364,13 @@ fn named(message: &Received, by: Option<&str>) -> String {
     let property = message.user.iter().find(|(name, _)| name == "by").map(|(_, value)| value.as_str());
     let name = property.or(by).unwrap_or(&message.topic);
     name.chars().filter(|c| !c.is_control()).take(BY_MAX).collect()
+}
+
+/// Key and tag of a command that is refused, as far as they can be read: whoever waits for the answer knows it by them.
+fn readable(message: &Received) -> (Option<String>, Option<String>) {
+    let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+    let text = |name: &str| json.get(name).and_then(|v| v.as_str()).filter(|t| t.len() <= ECHO_MAX).map(String::from);
+    (text("key"), text("tag"))
 }
 
 fn outcome(key: Option<&str>, outcome: &str, reason: Option<&str>) -> serde_json::Value {

@@ -233,15 +233,15 @@ impl WriteDesk {
             return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes"));
         }
         let Some(target) = self.targets.load().get(&form.tag).cloned() else {
-            let why = "no tag of this name may be written; a tag that may has a `write` table in its profile";
+            let why = "either there is no such tag (names are DEVICE/TAG), or it has no `write` table in its profile";
             return say(form, "not_allowed", why.into());
         };
         let value = match value_of(&form.value) {
             Ok(value) => value,
             Err(why) => return say(form, "invalid", why),
         };
-        if let Err(why) = in_range(&value, &target.rule) {
-            return say(form, "not_allowed", why);
+        if let Err((outcome, why)) = in_range(&value, &target.rule) {
+            return say(form, outcome, why);
         }
         if let Err(why) = self.not_too_often(&form.tag, &target) {
             return say(form, "too_often", why);
@@ -304,16 +304,19 @@ fn value_within(json: &serde_json::Value, depth: usize) -> Result<Value, String>
     }
 }
 
-fn in_range(value: &Value, rule: &WriteRule) -> Result<(), String> {
+fn in_range(value: &Value, rule: &WriteRule) -> Result<(), (&'static str, String)> {
     if rule.min.is_none() && rule.max.is_none() {
         return Ok(());
     }
     if let Value::List(values) = value {
         return values.iter().try_for_each(|value| in_range(value, rule));
     }
-    let number = value.number().ok_or("this tag takes numbers of a range")?;
     let (min, max) = (rule.min.unwrap_or(Number::LEAST), rule.max.unwrap_or(Number::MOST));
-    if number >= min && number <= max { Ok(()) } else { Err(format!("{number} is not within {min} and {max}")) }
+    match value.number() {
+        Some(number) if number >= min && number <= max => Ok(()),
+        Some(number) => Err(("not_allowed", format!("{number} is not within {min} and {max}"))),
+        None => Err(("invalid", format!("{value} is no number; this tag takes those from {min} to {max}"))),
+    }
 }
 
 fn say(form: &WriteForm, outcome: &'static str, reason: String) -> WriteView {

@@ -304,7 +304,8 @@ impl LineSink for FieldLine {
             }
         }
         if report.alive {
-            for last in self.last.iter_mut().filter(|l| l.quality == Quality::Good) {
+            let stands = |l: &&mut Last| l.quality != Quality::Bad && l.cause.is_of_the_source();
+            for last in self.last.iter_mut().filter(stands) {
                 (last.seen, last.confirmed, last.confirmed_ms) = (now, now, wall_ms);
             }
         }

@@ -101,6 +101,11 @@ pub(super) fn denied(why: Denied) -> Problem {
     let (status, kind, detail) = match why {
         Denied::BadToken => (StatusCode::UNAUTHORIZED, "bad-token", "the token is not known, or no longer"),
         Denied::BadPassword => (StatusCode::UNAUTHORIZED, "bad-password", "name or password is wrong"),
+        Denied::NobodyKnown => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "users-unreadable",
+            "the file of the users cannot be read, so nobody can sign in; the gateway's log says why",
+        ),
         Denied::BadFirst => (
             StatusCode::FORBIDDEN,
             "bad-token",

@@ -201,7 +201,11 @@ impl Pki {
             Ok(()) => String::new(),
             Err(e) => format!(" (and it could not be kept: {e})"),
         };
-        Err(format!("certificate not trusted{but}: run edge-agent pki trust {} --dir {}{kept}", found.thumbprint, self.dir.display()))
+        Err(format!(
+            "certificate not trusted{but}: run edge-agent pki trust {} --dir {}{kept}",
+            found.thumbprint,
+            self.dir.display()
+        ))
     }
 
     /// The revocation lists, and what is wrong with the first that cannot be read.

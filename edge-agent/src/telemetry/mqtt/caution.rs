@@ -38,6 +38,7 @@ pub(super) struct Caution {
     /// What was sent while nothing else was on its way.
     alone: Option<Suspect>,
     taken: u32,
+    too_large: Option<u32>,
     cleared: Vec<Suspect>,
 }
 
@@ -52,6 +53,7 @@ impl Caution {
             on_their_way: HashSet::new(),
             alone: None,
             taken: 0,
+            too_large: None,
             cleared: Vec::new(),
         }
     }
@@ -129,9 +131,17 @@ impl Caution {
         }
     }
 
-    /// The broker does not take it now.
-    pub(super) fn refused(&mut self, ticket: &Ticket, now: Instant) {
-        self.later.refused(ticket, now);
+    /// The broker does not take it now; false: it never will, and is in the way of others.
+    pub(super) fn refused(&mut self, ticket: &Ticket, now: Instant) -> bool {
+        self.later.refused(ticket, now)
+    }
+
+    /// The broker takes no message of this size; gives one that it surely takes, or probably does.
+    pub(super) fn is_too_large(&mut self, size: u32) -> u32 {
+        let least = self.too_large.map_or(size, |before| before.min(size));
+        self.too_large = Some(least);
+        self.care.message_max = Some(least.saturating_sub(1));
+        (least / 2).max(self.taken.min(least.saturating_sub(1)))
     }
 
     /// Whether something is due that the outlet has passed already: it has to begin anew, without what is on its way. `is_dry`: there is
@@ -154,6 +164,7 @@ impl Caution {
     /// What this connection has shown: so many messages are open, this one alone.
     pub(super) fn evidence(&mut self, open: usize, alone: Option<Ticket>) -> Evidence {
         let alone = self.alone.take().filter(|s| alone.is_some_and(|ticket| key(&s.ticket) == key(&ticket)));
-        Evidence { open, alone, taken: self.taken, cleared: std::mem::take(&mut self.cleared), was_born: false }
+        let cleared = std::mem::take(&mut self.cleared);
+        Evidence { open, alone, taken: self.taken, cleared, too_large: self.too_large, was_born: false }
     }
 }

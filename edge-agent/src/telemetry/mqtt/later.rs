@@ -34,8 +34,15 @@ pub(super) fn key(ticket: &Ticket) -> Key {
     (ticket.stream, ticket.sequence)
 }
 
+/// A message refused so often, while so many others were taken, is not refused for now. Only where [`WAITING_MAX`] wait is it given up for
+/// that: till then it costs nobody anything.
+const PATIENCE: (u32, u64) = (8, 100);
+
 #[derive(Clone, Copy, Debug)]
 struct Wait {
+    /// How often it was refused, and how many others had been taken when that began.
+    refusals: u32,
+    taken: u64,
     /// `None`: it is to be sent, or on its way.
     due: Option<Instant>,
     next: Duration,
@@ -49,13 +56,21 @@ pub(super) struct Later {
     hold: Option<Duration>,
     /// So many at once; `None`: as many as the window has room for.
     pace: Option<usize>,
+    /// Messages taken so far.
+    taken: u64,
 }
 
 impl Later {
-    /// The broker does not take it now.
-    pub(super) fn refused(&mut self, ticket: &Ticket, now: Instant) {
-        let before = self.waiting.get(&key(ticket)).map_or(WAIT.0, |w| w.next);
-        let wait = Wait { due: Some(now + before), next: (before * 2).min(WAIT.1) };
+    /// The broker does not take it now; false: it never will, and is in the way of others.
+    pub(super) fn refused(&mut self, ticket: &Ticket, now: Instant) -> bool {
+        let first = Wait { refusals: 0, taken: self.taken, due: None, next: WAIT.0 };
+        let wait = self.waiting.get(&key(ticket)).copied().unwrap_or(first);
+        let refusals = wait.refusals + 1;
+        if refusals >= PATIENCE.0 && self.taken - wait.taken >= PATIENCE.1 && self.waiting.len() >= WAITING_MAX {
+            self.waiting.remove(&key(ticket));
+            return false;
+        }
+        let wait = Wait { refusals, due: Some(now + wait.next), next: (wait.next * 2).min(WAIT.1), ..wait };
         self.waiting.insert(key(ticket), wait);
         // Of a burst that is refused the first refusal counts.
         if self.held.is_none_or(|until| now >= until) {
@@ -63,11 +78,12 @@ impl Later {
             (self.hold, self.held) = (Some(hold), Some(now + hold));
         }
         self.pace = Some(1);
+        true
     }
 
     /// It is not to be sent before then, although nobody has refused it.
     pub(super) fn postpone(&mut self, ticket: &Ticket, until: Instant) {
-        self.waiting.insert(key(ticket), Wait { due: Some(until), next: WAIT.0 });
+        self.waiting.insert(key(ticket), Wait { refusals: 0, taken: self.taken, due: Some(until), next: WAIT.0 });
     }
 
     /// The broker has taken a message.
@@ -75,6 +91,7 @@ impl Later {
         if !self.waiting.is_empty() {
             self.waiting.remove(&key(ticket));
         }
+        self.taken += 1;
         (self.held, self.hold) = (None, None);
         self.pace = self.pace.map(|pace| pace + 1);
     }
@@ -146,7 +163,7 @@ mod tests {
         let (mut later, mut now) = (Later::default(), Instant::now());
         assert_eq!(later.window(64, now), 64);
         for (n, hold) in [200, 400, 800, 1600, 3200, 5000, 5000].into_iter().enumerate() {
-            (1..=64).for_each(|n| later.refused(&ticket(n), now));
+            (1..=64).for_each(|n| assert!(later.refused(&ticket(n), now)));
             assert_eq!(later.window(64, now + ms(hold - 1)), 0, "hold {n}");
             now += ms(hold);
             assert_eq!(later.window(64, now), 1, "then one");
@@ -161,6 +178,30 @@ mod tests {
         later.refused(&ticket(1), now);
         assert_eq!(later.window(64, now + ms(199)), 0);
         assert_eq!(later.window(64, now + ms(200)), 1, "the hold began anew");
+    }
+
+    /// A broker that refuses one topic for ever, and says that it is for now: other messages wait for that no longer than these few times.
+    #[tokio::test]
+    async fn when_all_that_may_wait_is_refused_for_ever_it_is_given_up_and_others_go_on() {
+        let (mut later, mut now) = (Later::default(), Instant::now());
+        let all = 1..=WAITING_MAX as u64;
+        let mut given_up = 0;
+        for round in 1..=PATIENCE.0 {
+            given_up = all.clone().filter(|n| !later.refused(&ticket(*n), now)).count();
+            assert!(round == PATIENCE.0 || later.window(64, now + ms(5000)) == 0, "all of them wait: {round}");
+            (0..PATIENCE.1).for_each(|n| later.taken(&ticket(1_000_000 + n)));
+            now += WAIT.1;
+            later.begins_anew(now);
+        }
+        assert_eq!(given_up, 1, "one makes room, and so on with each that is refused again");
+        assert!(later.window(64, now) > 0);
+        // A quota: nothing is taken, nothing is given up, however often.
+        let mut later = Later::default();
+        for _ in 0..100 {
+            assert!(all.clone().all(|n| later.refused(&ticket(n), now)));
+            now += WAIT.1;
+            later.begins_anew(now);
+        }
     }
 
     #[tokio::test]

@@ -54,6 +54,8 @@ pub(super) struct Evidence {
     pub(super) taken: u32,
     /// What was in doubt and was acknowledged.
     pub(super) cleared: Vec<Suspect>,
+    /// The smallest that was refused as too large.
+    pub(super) too_large: Option<u32>,
     /// Our birth was acknowledged, or another message of our own.
     pub(super) was_born: bool,
 }
@@ -128,6 +130,10 @@ impl Poison {
     /// A connection has ended; gives the message that is given up, and why.
     pub(super) fn ended(&mut self, seen: Evidence, why: &Failure, now: Instant) -> Option<(Suspect, Reason)> {
         self.taken = self.taken.max(seen.taken);
+        if let Some(size) = seen.too_large {
+            let before = self.too_large.map_or(size, |(before, _)| before);
+            self.too_large = Some((size.min(before), now));
+        }
         for cleared in &seen.cleared {
             self.doubts.retain_mut(|d| {
                 if d.it.0 == key(&cleared.ticket) {

@@ -102,7 +102,7 @@ impl Code {
     /// What follows when a PUBACK refuses a message (MQTT 5, 3.4.2.1).
     pub fn verdict(self) -> Verdict {
         match self.0 {
-            0x87 | 0x90 | 0x99 => Verdict::Never,
+            0x87 | 0x90 | 0x95 | 0x99 => Verdict::Never,
             _ => Verdict::Later,
         }
     }
@@ -144,7 +144,10 @@ impl fmt::Display for Failure {
             Failure::Refused(code, said) => {
                 write!(f, "the broker does not let us in: {code}{}; {}", says(said), code.hint())
             }
-            Failure::Unanswered => f.write_str("the broker hung up instead of answering; is this its MQTT port?"),
+            Failure::Unanswered => f.write_str(
+                "the broker hung up instead of answering; is this its MQTT port? One of 3.1.1 that keeps no retained messages does so \
+                 as well: then set `retain = false`",
+            ),
             Failure::Ended(code, said) => {
                 write!(f, "the broker ends the connection: {code}{}; {}", says(said), code.hint())
             }
@@ -207,6 +210,7 @@ mod tests {
             (0x97, Verdict::Later),
             (0x87, Verdict::Never),
             (0x90, Verdict::Never),
+            (0x95, Verdict::Never),
             (0x99, Verdict::Never),
         ] {
             assert_eq!(Code(code).verdict(), verdict);

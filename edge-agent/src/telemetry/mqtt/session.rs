@@ -21,7 +21,7 @@ use super::caution::{Caution, Pass};
 use super::face::{Face, Sending};
 use super::flights::{Flights, How, SUBSCRIBE_ID, Verdict, What};
 use super::poison::{Care, Evidence};
-use super::reason::{self, Failure};
+use super::reason::{self, Code, Failure};
 use super::wire::{Incoming, Message, OUT_MAX, TooLarge, Wire};
 use super::{MqttStats, Shared};
 use crate::telemetry::spool::{Load, Next, Outlet, Reason, Ticket};
@@ -504,11 +504,17 @@ impl<'a> Session<'a> {
                     self.outlet.acknowledge(&ticket);
                 }
                 Verdict::Refused(code) => match code.verdict() {
-                    reason::Verdict::Later => {
+                    reason::Verdict::Later if self.caution.refused(&ticket, Instant::now()) => {
                         self.shared.stats.postponed.fetch_add(1, Relaxed);
-                        self.caution.refused(&ticket, Instant::now());
                     }
-                    reason::Verdict::Never => self.give_up(&ticket, Reason::Refused(code.0)),
+                    _ if code == Code::TOO_LARGE => {
+                        // What is made from now on is cut to fit.
+                        let fits = u64::from(self.caution.is_too_large(ticket.bytes));
+                        let room = &self.shared.stats.message_max;
+                        let _ = room.fetch_update(Relaxed, Relaxed, |room| (room == 0 || fits < room).then_some(fits));
+                        self.give_up(&ticket, Reason::TooLarge);
+                    }
+                    _ => self.give_up(&ticket, Reason::Refused(code.0)),
                 },
             }
         }

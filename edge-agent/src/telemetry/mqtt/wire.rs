@@ -408,6 +408,8 @@ impl Wire {
                 let filter = |path: &String| {
                     let mut filter = v5::Filter::new(path, QoS5::AtLeastOnce);
                     filter.retain_forward_rule = rule.clone();
+                    // Else the broker hides that what it forwards just now is retained as well.
+                    filter.preserve_retain = true;
                     filter
                 };
                 let filters = filters.iter().map(filter).collect();
