@@ -6,7 +6,7 @@
 //!                                                        └── connected: all others are dropped
 //! ```
 //!
-//! As RFC 8305 (Happy Eyeballs) has it: every attempt has what is left of the whole time, so that one that is swallowed takes nothing
+//! As RFC 8305 (Happy Eyeballs) has it: every attempt has what is left of the whole time, the look-up aside, so that one that is swallowed takes nothing
 //! from the others. MQTT, Modbus and OPC UA all go this way.
 
 use std::io::{self, ErrorKind};
@@ -14,22 +14,25 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The next address is tried beside those before it after this long (RFC 8305, 5: "Connection Attempt Delay"); sooner where less than this
 /// would be left for it.
 const STAGGER: Duration = Duration::from_millis(250);
+/// A name server has this long, however quick the device behind the name has to be: the first of two may be dead, and each is asked for 5 s.
+const LOOKUP: Duration = Duration::from_secs(12);
 /// So many addresses of a name are tried: more are a name server's mistake, and each costs a socket.
 const ADDRESSES_MAX: usize = 8;
 
 /// Connects to `host:port`, at whichever of its addresses answers first. Delays nothing that is sent (TCP_NODELAY). The error has the kind
 /// that says most, and names every address where there are several.
 pub async fn dial(at: impl ToSocketAddrs, limit: Duration) -> io::Result<TcpStream> {
-    let end = Instant::now() + limit;
-    let Ok(found) = timeout_at(end, lookup_host(at)).await else {
-        return Err(io::Error::new(ErrorKind::TimedOut, format!("the name was not looked up within {limit:?}")));
+    let patience = limit.max(LOOKUP);
+    let Ok(found) = timeout(patience, lookup_host(at)).await else {
+        let why = format!("the name server has not answered within {patience:?}; can it be reached from here?");
+        return Err(io::Error::new(ErrorKind::NotFound, why));
     };
-    let stream = first_of(in_turn(found?), end, limit).await?;
+    let stream = first_of(in_turn(found?), Instant::now() + limit, limit).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

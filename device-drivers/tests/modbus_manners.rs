@@ -154,6 +154,35 @@ async fn a_device_that_hangs_up_behind_each_reply_is_well() {
     }
 }
 
+/// All units behind a gateway that is alive itself: no dance of connections, each of them is told as silent and asked less and less.
+#[tokio::test]
+async fn units_that_are_all_silent_are_told_so_and_the_connection_stays() {
+    let plc = Plc::start(Manners { silent: vec![1, 2], ..Manners::default() }).await;
+    let mut units = [1u8, 2].map(|unit| device(unit, apart(2)));
+    units[1].points.iter_mut().for_each(|p| p.id.0 += 10);
+    let mut spec = line(endpoint(&plc), units.to_vec());
+    spec.timeout = 50 * MS;
+    let running = Running::start(spec);
+    let demoted = |s: &Seen, device| s.health.iter().any(|(d, health, _)| (*d, *health) == (device, Health::Demoted));
+    running.until("both told", |s| demoted(s, 0) && demoted(s, 1)).await;
+    sleep(2000 * MS).await;
+    let connections = plc.inside().connections;
+    assert!(connections <= 2, "{connections} connections: {:?}", running.seen().links);
+    plc.inside().manners.silent.clear();
+    running.until("both well", |s| s.good(0) > 0 && s.good(10) > 0).await;
+}
+
+/// Nothing but the replies lets it go on: a poll a day, a sweep a day.
+#[tokio::test]
+async fn behind_a_connection_that_has_ended_the_next_request_waits_for_nothing() {
+    let plc = Plc::start(Manners { closes: Closes::AfterReplies(1), ..Manners::default() }).await;
+    let (mut points, day) = (apart(6), Duration::from_secs(86_400));
+    points.iter_mut().for_each(|p| p.interval = day);
+    let seen = Seen { sweep_every: Some(day), ..Seen::default() };
+    let running = Running::start_with(line(endpoint(&plc), vec![device(1, points)]), seen);
+    running.until("one poll of six requests", |s| s.good(5) >= 1).await;
+}
+
 #[tokio::test]
 async fn a_device_that_hangs_up_when_idle_is_well_and_is_asked_no_more_often() {
     for resets in [false, true] {

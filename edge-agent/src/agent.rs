@@ -65,6 +65,8 @@ pub struct Agent {
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
     spool: SpoolHandle,
+    /// The state folder is ours as long as this is open.
+    _held: Option<std::fs::File>,
 }
 
 impl Agent {
@@ -76,6 +78,13 @@ impl Agent {
     /// The same, with a floor of somebody else's to draw: for tests of the page.
     pub async fn start_with(plan: Plan, other_floor: Option<Arc<dyn Source>>) -> Result<Agent, String> {
         let clock = Clock::new();
+        let held = match plan.is_kept.then(|| state::hold(&plan.state_dir)) {
+            Some(Err(e)) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+                let dir = plan.state_dir.display();
+                return Err(format!("another gateway uses {dir}: each needs a `state_dir` of its own"));
+            }
+            held => held.and_then(Result::ok), // what cannot be made or opened is told where it is needed
+        };
         let (access, first) = Access::start(plan.access.clone())?;
         let mut unusable = Vec::new();
         let seed = fastrand::u64(..);
@@ -195,9 +204,7 @@ impl Agent {
         let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
         let mqtt = plan.mqtt.clone().map(|m| {
             let face: Box<dyn telemetry::mqtt::face::Face> = match (m.sparkplug.clone(), hub) {
-                (Some(node), Some(hub)) => {
-                    Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands, &alarms))
-                }
+                (Some(node), Some(hub)) => Box::new(Node::new(node, hub, spool.spool.clone(), commands, &alarms)),
                 _ => Box::new(Plain::new(&m, commands).telling(meanings)),
             };
             let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));
@@ -293,6 +300,7 @@ impl Agent {
             mqtt_stop,
             others,
             spool,
+            _held: held,
         })
     }
 

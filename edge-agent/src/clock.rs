@@ -12,7 +12,7 @@ use device_drivers::value::wall_clock_ms;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// 2025-01-01: before it this program was not written, so a clock that says so was never set.
 const PLAUSIBLE_MS: u64 = 1_735_689_600_000;
@@ -20,6 +20,26 @@ const PLAUSIBLE_MS: u64 = 1_735_689_600_000;
 const STEP_MIN_MS: u64 = 1_000;
 /// How often the wall clock is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A time of RFC 3339, as a person or another program writes it: in UTC, also without the `Z`, or with an offset.
+pub fn time_of(text: &str) -> Option<SystemTime> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Some(time);
+    }
+    let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let (sign, (hours, minutes)) = (offset.get(..1)?, offset.get(1..)?.split_once(':')?);
+    let number = |text: &str, most: u64| {
+        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|n| digits && *n <= most)
+    };
+    let ahead = Duration::from_secs((number(hours, 23)? * 60 + number(minutes, 59)?) * 60);
+    let local = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    match sign {
+        "+" => local.checked_sub(ahead),
+        "-" => local.checked_add(ahead),
+        _ => None,
+    }
+}
 
 /// Milliseconds since the agent started. Copy; reading it is one system call without a switch (vDSO).
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +220,30 @@ mod tests {
             (NTP + 4400, None, None), // slewed
             (NTP - 3_600_000, Some(true), None),
         ]);
+    }
+
+    #[test]
+    fn times_of_rfc_3339_are_read_with_any_offset() {
+        let noon = time_of("2026-11-24T12:00:00Z").unwrap();
+        for same in [
+            "2026-11-24T14:00:00+02:00",
+            "2026-11-24T06:30:00.000-05:30",
+            "2026-11-24 12:00:00",
+            "2026-11-24T12:00:00+00:00",
+        ] {
+            assert_eq!(time_of(same), Some(noon), "{same}");
+        }
+        for none in [
+            "",
+            "soon",
+            "2026-11-24T12:00:00+2:00",
+            "2026-11-24T12:00:00+24:00",
+            "2026-11-24T12:00:00*02:00",
+            "+02:00",
+            "ä+02:00",
+        ] {
+            assert_eq!(time_of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Commands over MQTT: what passes the gate is done, read back, answered and written down; nothing else reaches the wire.
 
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
+#[path = "support/sending.rs"]
+mod sending;
 mod support;
 #[path = "support/wire_broker.rs"]
 mod wire_broker;
@@ -225,6 +229,38 @@ async fn a_retained_command_is_ignored_and_an_answer_never_goes_into_what_is_our
         let (topic, ..) = client.answer().await;
         assert_eq!(topic, format!("{BASE}/write/reply"));
     }
+    agent.stop().await;
+}
+
+/// mosquitto hides from a subscriber that what it forwards just now is retained as well, unless it is asked not to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_retained_while_the_gateway_listens_is_ignored_and_taking_it_back_is_none() {
+    let test = "a_command_that_is_retained_while_the_gateway_listens_is_ignored_and_taking_it_back_is_none";
+    let Some(program) = support::installed("mosquitto", test) else { return };
+    let broker = mosquitto::Broker::start(&program, |_| "allow_anonymous true".into()).await;
+    let bank = Bank::start(BankConfig { units: 1, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (dir, agent) = gateway(&bank, broker.port, "").await;
+    assert!(
+        eventually(Duration::from_secs(20), async || agent
+            .stages
+            .mqtt
+            .connected
+            .load(std::sync::atomic::Ordering::Relaxed))
+        .await
+    );
+    let mut client = Client::new(broker.port).await;
+    client.send("write", &json!({"tag": "meter/speed", "value": 9, "key": "kept"}), None, true).await;
+    client.client.publish(format!("{BASE}/write"), QoS::AtLeastOnce, true, "").await.unwrap();
+    let answer = client.write(json!({"tag": "meter/speed", "value": 7, "key": "now"})).await;
+    assert_eq!((&answer["key"], &answer["outcome"]), (&"now".into(), &"done".into()), "{answer}");
+    assert_eq!(audit(&dir).len(), 1, "{:?}", audit(&dir));
+    let late = client
+        .write(json!({"tag": "meter/speed", "value": 7, "key": "e1", "expires": "2020-01-01T00:00:00+01:00"}))
+        .await;
+    assert_eq!(
+        (&late["key"], &late["tag"], &late["outcome"]),
+        (&"e1".into(), &"meter/speed".into(), &"expired".into())
+    );
     agent.stop().await;
 }
 

@@ -202,3 +202,21 @@ fn templates_are_named_after_files_and_two_of_one_name_are_told_apart() {
     std::fs::write(dir.path().join("agent.toml"), agent(true).replace("east/P.toml", "east/../p.toml")).unwrap();
     load(dir.path());
 }
+
+/// A gateway that hears its own values as commands, or whose status is some tag's.
+#[test]
+fn a_device_whose_topic_is_one_of_the_gateway_s_own_is_refused() {
+    for name in ["status", "lost", "cmd", "meta", "alarm"] {
+        let agent =
+            format!("{HEAD}[mqtt]\nbroker = \"b:1883\"\n{LINE}").replace("name = \"d\"", &format!("name = \"{name}\""));
+        load(folder(&agent, TAG).path());
+        let same = agent.replace("cell = \"c\"", "cell = \"gw\"");
+        assert_ne!(same, agent);
+        let dir = folder(&same, TAG);
+        let report = config::load(&dir.path().join("agent.toml")).expect_err(name).render(false);
+        assert!(
+            report.contains("this name is taken") && report.contains(&format!("lightsout/hall/a/gw/{name}")),
+            "{report}"
+        );
+    }
+}

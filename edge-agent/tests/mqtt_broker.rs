@@ -223,6 +223,19 @@ async fn a_limit_that_the_broker_tells_costs_no_connection() {
     pair.stop().await;
 }
 
+/// 0 is an error of the protocol (MQTT 5, 3.2.2.3.6), and with a few bytes nothing can be said: neither is a reason to throw away what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_under_which_nothing_fits_is_no_broker_and_everything_is_kept() {
+    for most in [0, 1, 40] {
+        let pair = Pair::start(Ways { packet_max: Some(most), ..Ways::default() }, |_| {}).await;
+        pair.append(&["t/a"; 10], 20);
+        pair.until("it was tried", |p| p.stats.failures.load(Relaxed) >= 2).await;
+        assert_eq!((pair.delivered(), pair.spool.stats.lost.values()), (0, 0), "{most}");
+        assert_eq!(pair.spool.stats.waiting.load(Relaxed), 10, "{most}");
+        pair.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_a_broker_ends_connections_over_is_given_up_and_told_and_the_others_flow() {
     let ends = [Does::HangUp, Does::Disconnect(0x90), Does::Disconnect(0x87), Does::Say(&[0xE0, 2, 0x81, 0])];

@@ -87,6 +87,49 @@ async fn small_packets_what_fits_is_delivered_the_rest_is_lost_and_told_and_few_
     }
 }
 
+/// `message_size_limit`: over 5 each message is answered, with 0x95. What is too large is lost and told at once, its size is learned, and what
+/// is small waits for none of it, however much of the other there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_by_its_puback_is_lost_and_told_and_holds_up_nobody() {
+    let test = "what_is_too_large_by_its_puback_is_lost_and_told_and_holds_up_nobody";
+    let Some(mosquitto) = installed("mosquitto", test) else { return };
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true\nmessage_size_limit 300".into()).await;
+    let edge = Edge::start(MqttPlan { version: Version::V5, ..plan(broker.port) });
+    for _ in 0..1500 {
+        edge.append(&["t/small"], 50);
+        edge.append(&["t/large"], 2000);
+    }
+    edge.drained(&broker).await;
+    let stats = &edge.spool.stats;
+    assert_eq!((stats.delivered.load(Relaxed), stats.lost.of(Reason::TooLarge).1), (1500, 1500));
+    assert_eq!(edge.stats.connects.load(Relaxed), 1);
+    let fits = edge.stats.message_max.load(Relaxed);
+    assert!((50..2000).contains(&fits), "what is made from now on is cut to {fits} bytes");
+    edge.stop().await;
+}
+
+/// Nobody wants a message any more that is older than its expiry: it is told as that, and not sent with a second to live.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_while_it_waited_is_told_and_not_sent() {
+    let test = "what_has_expired_while_it_waited_is_told_and_not_sent";
+    let Some(mosquitto) = installed("mosquitto", test) else { return };
+    let broker = Broker::start(&mosquitto, |_| "allow_anonymous true".into()).await;
+    let expiry = Some(Duration::from_secs(2));
+    let edge = Edge::start(MqttPlan { version: Version::V5, expiry, ..plan(support::free_port()) });
+    edge.append(&["t/a"; 5], 50);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let (spool, _) = (edge.spool.clone(), edge.stop().await);
+    let (stats, (stop, stopped)) = (Arc::new(MqttStats::default()), watch::channel(false));
+    let late = MqttPlan { version: Version::V5, expiry, ..plan(broker.port) };
+    let edge =
+        Edge { task: tokio::spawn(Mqtt::new(late, spool.clone(), stats.clone(), 1).run(stopped)), spool, stats, stop };
+    edge.append(&["t/a"; 3], 50);
+    edge.drained(&broker).await;
+    let stats = &edge.spool.stats;
+    assert_eq!((stats.delivered.load(Relaxed), stats.lost.of(Reason::Age).1), (3, 5));
+    edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_is_retained_values_flow_all_the_same() {
     let test = "where_nothing_is_retained_values_flow_all_the_same";

@@ -195,6 +195,18 @@ fn a_spool_that_another_gateway_uses_is_refused_all_the_same() {
     assert!(matches!(why, edge_agent::telemetry::spool::CannotOpen::InUse(_)), "{why}");
 }
 
+/// Two gateways in one folder would end each other's orders, and give the same numbers twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_folder_that_another_gateway_uses_is_refused() {
+    let plant = support::start_plant(3).await;
+    let dir = tempfile::tempdir().unwrap();
+    let first = Agent::start(plan(plant.addresses, dir.path())).await.unwrap();
+    let why = Agent::start(plan(plant.addresses, dir.path())).await.err().expect("refused");
+    assert!(why.contains("another gateway uses") && why.contains("state_dir"), "{why}");
+    first.stop().await;
+    Agent::start(plan(plant.addresses, dir.path())).await.expect("it is free again").stop().await;
+}
+
 /// `sudo edge-agent user add` beside a gateway that runs as a user of its own.
 #[test]
 fn what_root_makes_in_the_folder_of_the_gateway_s_user_is_that_user_s() {

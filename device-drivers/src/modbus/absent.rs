@@ -28,8 +28,8 @@ impl Absent {
         *self == Absent::default()
     }
 
-    /// Adds what a text says: `sunspec`, `sunspec-acc`, raw bits as `0x8000`, or a number as `-32768`. `Ok(false)`: it is for types of
-    /// another width. The error says what is wrong with it.
+    /// Adds what a text says: `sunspec`, `sunspec-acc`, raw bits as `0x8000`, or a number as `-32768`, for a float as `-9999.9`. `Ok(false)`: it
+    /// is for types of another width. The error says what is wrong with it.
     pub fn add(&mut self, text: &str, kind: DataType) -> Result<bool, String> {
         let bits = u32::from(kind.registers()) * 16;
         let ones = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
@@ -46,6 +46,12 @@ impl Absent {
                     4 | 8 | 16 => return Ok(false),
                     other => return Err(format!("\"{text}\" has {other} digits: 4, 8 or 16 say how many registers")),
                 }
+            }
+            // What the device means by it is the number, not the bits of a whole one.
+            decimal if matches!(kind, DataType::F32 | DataType::F64) => {
+                let number: f64 = decimal.parse().ok().filter(|n: &f64| n.is_finite()).ok_or_else(|| wrong(text))?;
+                let bits = if kind == DataType::F32 { u64::from((number as f32).to_bits()) } else { number.to_bits() };
+                self.push(bits);
             }
             decimal => {
                 let number: i128 = decimal.parse().map_err(|_| wrong(text))?;

@@ -86,6 +86,11 @@ impl Unit {
         self.quiet_until(now).is_some()
     }
 
+    /// Whether it has answered on this link.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// Whether it has answered on this link, its last request too.
     pub(super) fn is_fine(&self) -> bool {
         self.known && self.misses == 0

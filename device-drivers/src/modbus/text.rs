@@ -108,6 +108,9 @@ impl Lettering {
 
     /// The registers that hold a text; the text says why there are none.
     pub(super) fn words_of(self, text: &str, chars: u8, registers: u16) -> Result<Vec<u16>, String> {
+        if text.contains('\0') {
+            return Err("a text in registers ends at its first NUL: leave that out".into());
+        }
         let bytes: Vec<u8> = match self.charset {
             Charset::Utf8 => text.bytes().collect(),
             Charset::Latin1 => {

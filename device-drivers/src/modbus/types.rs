@@ -451,7 +451,8 @@ impl Format {
 
     /// The raw bits of a number, range-checked against the type.
     fn number(&self, value: &Value) -> Result<u64, String> {
-        let wanted = value.as_f64().ok_or("this tag is a number")?;
+        let number = Some(value).filter(|v| !matches!(v, Value::Bool(_))).and_then(Value::as_f64);
+        let wanted = number.ok_or("this tag is a number")?;
         let scale = self.scale.as_deref().filter(|s| !s.is_plain());
         // Whole numbers without a scale go through unrounded: a double holds 53 bits only.
         let exact: Option<i128> = match (value.number(), scale) {
@@ -492,7 +493,9 @@ impl Format {
             DataType::UnixMs => whole(0, i128::from(i64::MAX))? as u64,
             DataType::Bcd(n) => to_bcd(whole(0, 10i128.pow(4 * u32::from(n)) - 1)? as u64),
             DataType::F16 => u64::from(f64_to_half(raw).ok_or_else(|| format!("{wanted} does not fit into f16"))?),
-            DataType::F32 if (raw as f32).is_finite() => u64::from((raw as f32).to_bits()),
+            DataType::F32 if (raw as f32).is_finite() && (raw as f32 == 0.0) == (raw == 0.0) => {
+                u64::from((raw as f32).to_bits())
+            }
             DataType::F64 => raw.to_bits(),
             _ => return Err(format!("{wanted} does not fit into {}", self.kind)),
         })

@@ -165,6 +165,26 @@ fn what_a_device_says_when_it_has_no_value_is_no_value() {
     assert_eq!(absent(&["sunspec"], U16, ABCD).decode(&wire(&[0x8000])), Decoded::Good(Value::Uint(0x8000)));
 }
 
+/// What a maker writes of a float is its number: its bits are those of another.
+#[test]
+fn a_number_is_that_number_for_floats_too() {
+    for (text, number) in [("-9999", -9999.0f32), ("-9999.9", -9999.9), ("1e10", 1e10)] {
+        let bits = number.to_bits();
+        let format = absent(&[text], DataType::F32, Order::ABCD);
+        assert_eq!(
+            format.decode(&wire(&[(bits >> 16) as u16, bits as u16])),
+            Decoded::None(Cause::NotAvailable),
+            "{text}"
+        );
+    }
+    let bits = (-9999.0f64).to_bits();
+    let words: Vec<u16> = (0..4).rev().map(|n| (bits >> (16 * n)) as u16).collect();
+    assert_eq!(absent(&["-9999"], DataType::F64, Order::ABCD).decode(&wire(&words)), Decoded::None(Cause::NotAvailable));
+    assert!(
+        Absent::default().add("1e999", DataType::F32).is_err() && Absent::default().add("9.5", DataType::U32).is_err()
+    );
+}
+
 #[test]
 fn a_pattern_is_for_types_of_its_width_and_a_wrong_one_is_told() {
     let of = |text: &str, kind| Absent::default().add(text, kind);
@@ -212,6 +232,9 @@ fn what_does_not_fit_is_refused_and_says_why() {
         (Format::plain(DataType::Bool), Value::Int(2), "neither true nor false"),
         (Format::plain(DataType::U8 { high: true }), Value::Int(2), "part of a register"),
         (Format::plain(DataType::U16), Value::Text("a".into()), "is a number"),
+        (Format::plain(DataType::U16), Value::Bool(true), "is a number"),
+        (Format::plain(DataType::F32), Value::Float(1e-50), "does not fit into f32"),
+        (Format::plain(DataType::Text(8, Packing::HighLow.into())), Value::Text("ab\0cd".into()), "NUL"),
         (Format::plain(DataType::Text(2, Packing::HighLow.into())), Value::Text("abc".into()), "has 3 bytes"),
         (format(DataType::U16, Order::ABCD, scaled), Value::Float(7000.0), "does not fit into u16"),
     ];

@@ -33,6 +33,8 @@ pub struct Seen {
     /// Due whenever it is asked.
     pub always: Vec<BlockWrite>,
     pub machines: bool,
+    /// How often it is swept; 50 ms when nothing is said.
+    pub sweep_every: Option<Duration>,
 }
 
 impl Seen {
@@ -96,6 +98,10 @@ impl LineSink for Recorder {
     }
 
     fn sweep(&mut self) {}
+
+    fn sweep_every(&self) -> Duration {
+        self.seen().sweep_every.unwrap_or(Duration::from_millis(50))
+    }
 
     fn counters(&mut self, counters: LineCounters) {
         self.seen().counters = counters;

@@ -200,8 +200,8 @@ impl Commands {
             return Err(("expired", "the message had expired when it came".into()));
         }
         if let Some(text) = &envelope.expires {
-            let at = humantime::parse_rfc3339(text)
-                .map_err(|_| ("invalid", format!("expires: \"{text}\" is no time, as in 2026-11-24T22:00:00Z")))?;
+            let at = crate::clock::time_of(text)
+                .ok_or_else(|| ("invalid", format!("expires: \"{text}\" is no time, as in 2026-11-24T22:00:00Z")))?;
             if at < std::time::SystemTime::now() {
                 return Err(("expired", format!("it was to be begun before {text}")));
             }

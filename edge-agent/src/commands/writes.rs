@@ -229,8 +229,8 @@ impl WriteDesk {
     }
 
     async fn decided(&self, form: &WriteForm) -> WriteView {
-        if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
-            return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes"));
+        if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX || k.chars().any(char::is_control)) {
+            return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes, and no control characters"));
         }
         let Some(target) = self.targets.load().get(&form.tag).cloned() else {
             let why = "either there is no such tag (names are DEVICE/TAG), or it has no `write` table in its profile";

@@ -3,7 +3,7 @@
 use super::plan::{DevicePlan, DriverPlan, LinePlan};
 use super::report::{Files, Problem, Source, parse};
 use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
-use super::topics::{device_topic, topic_level};
+use super::topics::{device_topic, own_topic, topic_level};
 use super::values::{Spanned, within};
 use super::{csv, modbus, opcua, raw};
 use control_core::units::{MachineId, PosId};
@@ -144,6 +144,11 @@ impl<'a> Lines<'a> {
             let name = device.name.get_ref();
             let unit = device.unit.as_ref().map_or(1, |u| *u.get_ref());
             let topic = device_topic(self.raw, device.cell.get_ref(), name);
+            if let Some(taken) = own_topic(self.raw, &topic.0) {
+                let label = format!("its values would go to {taken}, which is a topic of the gateway's own");
+                let problem = source.problem(device.name.span(), "this name is taken", label);
+                self.problems.push(problem.help("give the device, or its cell, another name"));
+            }
             let (cell, profile) = (device.cell.get_ref().as_str(), self.template(source, device));
             let (cell, profile) = (self.names.get(cell), self.names.get(&profile));
             devices.push(DevicePlan { name: name.as_str().into(), unit, cell, profile, topic });

@@ -138,6 +138,7 @@ fn sparkplug(
         group: table.group.get_ref().clone(),
         node: table.node.as_ref().unwrap_or(&raw.gateway.name).get_ref().clone(),
         primary_host: table.primary_host.as_ref().map(|h| h.get_ref().clone()),
+        has_others: m.brokers.len() > 1,
         alarms: table.alarms,
         templates: table.templates,
         memory: raw.gateway.state_dir.as_deref().map(|dir| beside(dir).join("sparkplug-bdseq")),

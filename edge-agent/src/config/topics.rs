@@ -52,6 +52,16 @@ pub(super) fn device_topic(raw: &raw::Config, cell: &str, device: &str) -> (Arc<
     (expand(before, &levels).into(), expand(after, &levels).into())
 }
 
+/// The topic of the gateway's own that lies where a device's begins, if there is one. Else it would hear itself as somebody who commands it.
+pub(super) fn own_topic(raw: &raw::Config, device: &str) -> Option<String> {
+    let mqtt = raw.mqtt.as_ref()?;
+    let status = mqtt.status_topic.as_ref().map_or(STATUS_TOPIC, |t| t.get_ref());
+    let status = expand(status, &levels(raw, "", "", ""));
+    let base = status.trim_end_matches("/status");
+    let first = device.strip_prefix(base)?.strip_prefix('/')?.split('/').next()?;
+    ["status", "lost", "meta", "alarm", "cmd", "order"].contains(&first).then(|| format!("{base}/{first}"))
+}
+
 pub(super) type Levels<'a> = [(&'static str, &'a str); 8];
 
 pub(super) fn levels<'a>(raw: &'a raw::Config, cell: &'a str, device: &'a str, tag: &'a str) -> Levels<'a> {

@@ -118,8 +118,8 @@ pub(super) fn check(form: &OrderForm, stations: &[String]) -> Result<Checked, St
         return Err("class: expected 0 (rush), 1, 2 or 3 (bulk)".into());
     }
     for (name, text) in [("key", &form.key), ("tenant", &form.tenant), ("group", &form.group)] {
-        if text.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX) {
-            return Err(format!("{name}: expected 1 to {KEY_MAX} characters"));
+        if text.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX || k.chars().any(char::is_control)) {
+            return Err(format!("{name}: expected 1 to {KEY_MAX} characters, none of them a control character"));
         }
     }
     if form.number.is_some() && form.group.is_none() {
@@ -178,9 +178,9 @@ fn route(list: &[StopForm], stations: &[String]) -> Result<Stops, String> {
 
 /// A time, or how long from now: milliseconds from now, and the time. What is over is due at once.
 fn due(text: &str, now: std::time::SystemTime) -> Result<(u32, Option<String>), String> {
-    let at = match humantime::parse_rfc3339_weak(text) {
-        Ok(at) => at,
-        Err(_) => {
+    let at = match crate::clock::time_of(text) {
+        Some(at) => at,
+        None => {
             let wrong = || {
                 format!("due: found \"{text}\", expected a time as 2026-11-25T14:00:00Z, or how long from now, as 10m")
             };

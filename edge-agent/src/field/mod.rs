@@ -177,6 +177,10 @@ impl FieldLine {
     fn take(&mut self, reading: &mut Reading, (now, wall_ms): (u32, u64), resend: u32) {
         let n = reading.point.0 as usize;
         let (Some(point), Some(last)) = (self.points.get(n), self.last.get_mut(n)) else { return };
+        // Nothing was ever said, and now it cannot be asked: there is no value that could be doubtful.
+        if reading.value.is_none() && last.value.is_none() && !reading.cause.is_of_the_source() {
+            reading.quality = Quality::Bad;
+        }
         let other = |now: &Value| !last.value.as_ref().is_some_and(|then| same_within(then, now, point.deadband));
         // The source says that there is none: then the last one does not stand.
         let is_none = reading.value.is_none() && reading.cause.says_there_is_none();

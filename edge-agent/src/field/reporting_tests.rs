@@ -225,3 +225,38 @@ fn what_is_silent_turns_uncertain_then_bad_and_is_never_stamped_anew() {
     assert_eq!((said[0].1.as_str(), said.last().unwrap().1.as_str()), ("good", "bad"));
     assert!(said.len() <= 3, "{said:?}");
 }
+
+/// Uncertain by the server's own word, and a subscription that lives: it stays so, as what is Good stays Good.
+#[test]
+fn what_a_subscription_confirms_does_not_grow_old_whatever_its_server_thinks_of_it() {
+    for (quality, cause) in [
+        (Quality::Good, Cause::None),
+        (Quality::Uncertain, Cause::Status(0x4000_0000)),
+        (Quality::Uncertain, Cause::OutOfRange),
+    ] {
+        let (mut line, mut outlet) = line(0.0, Duration::from_millis(50), LONG);
+        line.readings(PollReport::default(), &mut vec![Reading { quality, cause, ..good(5.0, 1000) }]);
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(20));
+            line.readings(PollReport { alive: true, ..PollReport::default() }, &mut Vec::new());
+            line.sweep();
+        }
+        assert_eq!(whole(&mut outlet).len(), 1, "{cause:?} was said once, and stands");
+        std::thread::sleep(Duration::from_millis(500));
+        line.sweep();
+        assert_eq!(whole(&mut outlet).last().map(|m| m["cause"].clone()), Some("stale".into()), "{cause:?}");
+    }
+}
+
+/// A device that is busy from the start: there is no value that could be doubtful.
+#[test]
+fn where_there_never_was_a_value_there_is_none_and_that_is_bad() {
+    let busy = |value| Reading { value, quality: Quality::Uncertain, cause: Cause::Exception(6), ..good(0.0, 2000) };
+    let (mut line, mut outlet) = line(0.0, LONG, LONG);
+    line.readings(PollReport::default(), &mut vec![busy(None)]);
+    line.readings(PollReport::default(), &mut vec![good(5.0, 3000)]);
+    line.readings(PollReport::default(), &mut vec![busy(None)]);
+    let told = whole(&mut outlet);
+    let said: Vec<_> = told.iter().map(|m| (m["value"].as_f64(), m["quality"].as_str().unwrap())).collect();
+    assert_eq!(said, [(None, "bad"), (Some(5.0), "good"), (Some(5.0), "uncertain")]);
+}

@@ -4,13 +4,14 @@ use super::Face;
 use super::guard::{As, VIEWER};
 use super::problem::Problem;
 use crate::control::run_state_name;
+use crate::field::LineStats;
 use crate::live::frames;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use control_core::event::RunState;
-use device_drivers::LinkState;
+use device_drivers::{Health, LinkState};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -76,8 +77,12 @@ pub(super) fn readiness(face: &Face) -> Result<(), String> {
     let why = match state {
         RunState::Running | RunState::Degraded if face.alive() => {
             let lines = face.stages.lines.all();
-            let down = lines.iter().find(|(_, l)| l.state() != LinkState::Up);
-            return down.map_or(Ok(()), |(line, _)| Err(format!("line {line} is down; what is behind it waits")));
+            if let Some((line, _)) = lines.iter().find(|(_, l)| l.state() != LinkState::Up) {
+                return Err(format!("line {line} is down; what is behind it waits"));
+            }
+            let is_silent = |l: &LineStats| l.devices.iter().all(|d| d.health() == Health::Demoted);
+            let silent = lines.iter().find(|(_, l)| !l.devices.is_empty() && is_silent(l));
+            return silent.map_or(Ok(()), |(line, _)| Err(format!("line {line}: none of its devices answers")));
         }
         RunState::Running | RunState::Degraded => "no control cycle was completed in time",
         RunState::Starting | RunState::Recover => "the plant has not been read yet; are its controllers reachable?",

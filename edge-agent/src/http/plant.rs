@@ -35,7 +35,12 @@ pub(super) async fn write(
         _ => StatusCode::CONFLICT,
     };
     let detail = view.reason.clone().unwrap_or_default();
-    Err(Problem::new(status, &format!("write-{}", view.outcome), "the tag was not written", detail).of_write(view))
+    let title = match view.outcome {
+        "unknown" => "it is not known whether the tag was written",
+        "differs" => "the tag was written, and holds something else",
+        _ => "the tag was not written",
+    };
+    Err(Problem::new(status, &format!("write-{}", view.outcome), title, detail).of_write(view))
 }
 
 /// A person says that machines that left AUTO may go on.

@@ -6,8 +6,11 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -84,15 +87,36 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A JSON body.
+/// A JSON body: an object, whose fields have names. The library would take a list as well, by the order in which we happen to declare them.
 pub(super) struct Body<T>(pub T);
+
+/// Something that is read from an object alone.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+        source.deserialize_map(Fields(PhantomData))
+    }
+}
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match tokio::time::timeout(BODY_LIMIT, Json::<T>::from_request(request, state)).await {
-            Ok(Ok(Json(body))) => Ok(Body(body)),
+        match tokio::time::timeout(BODY_LIMIT, Json::<Object<T>>::from_request(request, state)).await {
+            Ok(Ok(Json(Object(body)))) => Ok(Body(body)),
             Ok(Err(why)) => Err(body_problem(&why)),
             Err(_) => {
                 let detail = format!("the body did not arrive within {BODY_LIMIT:?}");

@@ -88,7 +88,7 @@ function spark(values, from, to) {
 }
 function writeTag(t) {
   const w = t.write, allowed = w.min !== undefined || w.max !== undefined ? `${w.min ?? "any"} to ${w.max ?? "any"}` : "any value";
-  ask(`Write ${t.tag}`, [...(t.description ? [{ text: t.description }] : []), { text: `Now ${shownValue(t.value)}${t.unit ? ` ${t.unit}` : ""}. May be ${allowed}.` }, { name: "value", label: "New value", value: shownValue(t.value) }], "Write", async (f) => {
+  ask(`Write ${t.tag}`, [...(t.description ? [{ text: t.description }] : []), { text: `Now ${shownValue(t.value)}${t.unit ? ` ${t.unit}` : ""}. May be ${allowed}.` }, { name: "value", label: "New value" }], "Write", async (f) => {
     const text = f.value.trim();
     const value = text === "true" ? true : text === "false" ? false : text !== "" && !Number.isNaN(Number(text)) ? Number(text) : text;
     await request("POST", "/api/v1/writes", { tag: t.tag, value });

@@ -38,6 +38,18 @@ const DEPTH: u8 = 3;
 /// How often somebody looks whether what was set aside is still there.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// Holds a folder: one process uses it at a time, for as long as the file is open. An error of the kind `ResourceBusy` says that another
+/// does.
+pub fn hold(folder: &Path) -> io::Result<File> {
+    make_folder(folder)?;
+    let file = open(&folder.join("lock"), File::options().write(true))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Makes a folder of the state folder, and those above it that are missing.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     files::make_folder(path, FOLDER_MODE)

@@ -93,9 +93,9 @@ pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
         Some(Value::Uint(u)) => write!(out, "{u}"),
         // JSON has no number for what is not finite, and a tag has one type.
         Some(Value::Float(_) | Value::Single(_)) if !value.is_some_and(Value::is_finite) => out.write_all(b"null"),
-        Some(Value::Float(f)) if f.abs() < 1e16 => write!(out, "{f}"),
+        Some(Value::Float(f)) if *f == 0.0 || (1e-6..1e16).contains(&f.abs()) => write!(out, "{f}"),
         Some(Value::Float(f)) => write!(out, "{f:e}"),
-        Some(Value::Single(f)) if f.abs() < 1e16 => write!(out, "{f}"),
+        Some(Value::Single(f)) if *f == 0.0 || (1e-6..1e16).contains(&f.abs()) => write!(out, "{f}"),
         Some(Value::Single(f)) => write!(out, "{f:e}"),
         Some(Value::Words(words)) => write!(out, "{words:?}"),
         Some(Value::List(values)) => {

@@ -1,6 +1,6 @@
 //! What comes back, and what does not: replies to their requests, time-outs to their units.
 
-use super::{Flight, Modbus, SILENCE_LIMITS, What};
+use super::{FRUITLESS, Flight, Modbus, SILENCE_LIMITS, What};
 use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
 use crate::line::LineSink;
 use crate::modbus::frame::{Inbox, MbapFrame};
@@ -233,7 +233,7 @@ impl Modbus {
             }
             self.unit_missed(flight.unit, flight.sent, now, cause, sink);
             self.silent = if self.last_heard < flight.sent { self.silent + 1 } else { 0 };
-            if self.silent >= 2 && self.is_half_open(now) {
+            if self.silent >= 2 && self.is_half_open(now) && self.may_end(now) {
                 return Err(self.nobody_answers(flight.unit, &flight.ask));
             }
         }
@@ -252,6 +252,17 @@ impl Modbus {
             self.timer.push(Reverse((group.due, n)));
         }
         false
+    }
+
+    /// Whether it helps to end the connection because nobody answers. Where nobody has answered on it at all, and a new one was made for
+    /// that already, the units are silent and not the connection: they are demoted one by one, and told as such.
+    fn may_end(&mut self, now: Instant) -> bool {
+        let was_heard = self.units.iter().any(Unit::is_known);
+        let may = was_heard || self.fruitless.is_none_or(|at| now >= at + FRUITLESS);
+        if may {
+            self.fruitless = (!was_heard).then_some(now);
+        }
+        may
     }
 
     /// Without transaction ids a late reply looks like the answer to the next request of the same kind: the unit is left

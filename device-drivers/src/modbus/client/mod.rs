@@ -42,6 +42,8 @@ const CHUNK: usize = 8 * 1024;
 /// Time limits without a sound on a connection that is spoken to, after which it is half open. A gateway may wait longer than one for a
 /// dead unit behind it, and says nothing meanwhile.
 const SILENCE_LIMITS: u32 = 4;
+/// A connection on which nobody has answered is made anew once; and again only after this long.
+const FRUITLESS: Duration = Duration::from_secs(300);
 /// Groups of one interval are spread over at most this long: first values come soon.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
 
@@ -106,6 +108,8 @@ pub struct Modbus {
     last_heard: Instant,
     /// When a unit that has always answered was first asked without anything being heard after it.
     unheard: Option<Instant>,
+    /// A connection on which nobody had answered was ended then.
+    fruitless: Option<Instant>,
     silent: u32,
     read_is_next: bool,
     stopping: bool,
@@ -184,6 +188,7 @@ impl Modbus {
             may_send_at: now,
             last_heard: now,
             unheard: None,
+            fruitless: None,
             silent: 0,
             read_is_next: false,
             stopping: false,
@@ -299,6 +304,7 @@ impl Modbus {
             if self.is_done_with_the_connection() {
                 hang_up(&mut stream).await;
                 self.replies = 0;
+                continue; // what is to be asked still goes over the next one, at once
             }
             let mut until = self.next_instant(now).map_or(sweep, |at| at.min(sweep));
             if machines && !self.stopping {

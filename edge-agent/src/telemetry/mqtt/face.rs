@@ -4,8 +4,8 @@
 use super::publish::Head;
 use super::session::Out;
 use super::wire::{Message, Received};
-use crate::telemetry::spool::Stream;
 use crate::telemetry::spool::record::Record;
+use crate::telemetry::spool::{Reason, Stream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -20,6 +20,8 @@ pub enum Sending {
     Pinged(Message),
     /// Nothing to be sent: it is done.
     Nothing,
+    /// It cannot be sent, for this reason: lost, and told.
+    Lost(Reason),
 }
 
 /// What is said over a connection.

@@ -10,7 +10,7 @@
 //! An acknowledgement is found by its packet id in one step: ids are places in a table, and one that is free goes to the end of the row.
 
 use super::reason::Code;
-use super::wire::{Message, Wire};
+use super::wire::{Message, TooLarge, Wire};
 use crate::telemetry::spool::Ticket;
 use std::collections::VecDeque;
 
@@ -84,6 +84,8 @@ pub(super) struct Flights {
     pings_answered: u64,
     /// Something waits for a ping that has not been sent.
     wants_ping: bool,
+    /// The last message of QoS 0 that did not fit.
+    too_large: Option<TooLarge>,
 }
 
 impl Flights {
@@ -100,7 +102,13 @@ impl Flights {
             pings_sent: 0,
             pings_answered: 0,
             wants_ping: false,
+            too_large: None,
         }
+    }
+
+    /// What did not fit since this was asked last.
+    pub(super) fn take_too_large(&mut self) -> Option<TooLarge> {
+        self.too_large.take()
     }
 
     /// Whether another message may go.
@@ -173,7 +181,10 @@ impl Flights {
                 Err(e) if how == How::Answered => {
                     tracing::warn!("an answer of {} bytes to {topic} is not sent: the broker takes {}", e.size, e.max);
                 }
-                Err(e) => tracing::debug!("a message of {} bytes is not sent: the broker takes {}", e.size, e.max),
+                Err(e) => {
+                    tracing::debug!("a message of {} bytes is not sent: the broker takes {}", e.size, e.max);
+                    self.too_large = (how == How::Mentioned).then_some(e);
+                }
             }
         }
         gone

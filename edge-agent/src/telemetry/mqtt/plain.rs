@@ -20,7 +20,7 @@ use crate::config::plan::MqttPlan;
 use crate::telemetry::meaning::{Meanings, Telling};
 use crate::telemetry::payload::rfc3339;
 use crate::telemetry::spool::record::Record;
-use crate::telemetry::spool::{Kind, Stream};
+use crate::telemetry::spool::{Kind, Reason, Stream};
 use device_drivers::value::wall_clock_ms;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,17 +84,20 @@ impl Face for Plain {
         self.telling.begin();
     }
 
-    fn sending(&mut self, _stream: Stream, record: &Record<'_>) -> Option<Sending> {
+    fn sending(&mut self, stream: Stream, record: &Record<'_>) -> Option<Sending> {
         let content_type = match record.kind {
             Kind::Json | Kind::Loss => "application/json",
             Kind::Cbor => "application/cbor",
             // Written by a run that was a Sparkplug edge node: nobody here would understand it.
             Kind::Sparkplug | Kind::Skip => return Some(Sending::Nothing),
         };
-        let expiry_s = self.expiry.map(|expiry| {
-            let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
-            u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX)
-        });
+        let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
+        // Alarms and what is told of losses are wanted however late.
+        if stream != Stream::High && record.kind != Kind::Loss && self.expiry.is_some_and(|expiry| age > expiry) {
+            return Some(Sending::Lost(Reason::Age));
+        }
+        let expiry_s =
+            self.expiry.map(|expiry| u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX));
         Some(Sending::Straight(Head { content_type, expiry_s }))
     }
 

@@ -62,6 +62,8 @@ enum Sent {
     Waits,
     /// The broker does not take its like, for this reason.
     Never(Reason),
+    /// Nothing was made of it, for this reason.
+    Lost(Reason),
 }
 
 /// What a face may do with a connection.
@@ -82,8 +84,9 @@ impl Out<'_> {
     }
 
     /// Sends a message of our own, QoS 0.
-    pub fn mention(&mut self, message: Message) {
+    pub fn mention(&mut self, message: Message) -> Result<(), TooLarge> {
         self.send(message, How::Mentioned);
+        self.flights.take_too_large().map_or(Ok(()), Err)
     }
 
     fn send(&mut self, message: Message, how: How) {
@@ -385,7 +388,7 @@ impl<'a> Session<'a> {
                 let sending = sending?;
                 // A message whose place in the order counts, as in Sparkplug, cannot wait.
                 let may_wait = matches!(sending, Sending::Straight(_));
-                if !matches!(sending, Sending::Nothing) {
+                if !matches!(sending, Sending::Nothing | Sending::Lost(_)) {
                     match caution.judge(ticket, record.topic, may_wait, now.into()) {
                         Pass::Goes => caution.sends(ticket, record.topic, flights.is_empty(), now.into()),
                         Pass::Waits => return Some(Sent::Waits),
@@ -400,6 +403,7 @@ impl<'a> Session<'a> {
                     }
                     Sending::Pinged(message) => Sent::Made(message),
                     Sending::Nothing => Sent::Nothing,
+                    Sending::Lost(reason) => Sent::Lost(reason),
                 })
             });
             self.shared.stats.held_back.store(held_back, Relaxed);
@@ -439,6 +443,7 @@ impl<'a> Session<'a> {
             Sent::Nothing => return self.outlet.acknowledge(&ticket),
             Sent::Waits => return,
             Sent::Never(reason) => return self.give_up(&ticket, reason),
+            Sent::Lost(reason) => return self.outlet.give_up(&ticket, reason),
         };
         match written {
             Ok(()) => {

@@ -21,6 +21,8 @@ use tokio::time::Instant;
 pub const INCOMING_MAX: u32 = 256 * 1024;
 /// Bytes on their way out; more are not made before these have gone.
 pub const OUT_MAX: usize = 1 << 20;
+/// A Maximum Packet Size below this (0 is an error of the protocol) leaves no room for any message: topic, properties and a value.
+const PACKET_LEAST: u32 = 64;
 /// How long is waited for the last words of a broker that takes nothing any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Topic aliases used at most: each is a topic that the broker has to remember.
@@ -230,6 +232,12 @@ impl Wire {
     }
 
     fn agree(&mut self, terms: &Terms) -> Result<(), Failure> {
+        if let Some(most) = terms.packet_max.filter(|most| *most < PACKET_LEAST) {
+            let why = format!(
+                "the broker says that it takes packets of {most} bytes at most: no message fits, and all are kept"
+            );
+            return Err(Failure::Other(why));
+        }
         self.packet_max = terms.packet_max;
         self.aliases_max = terms.aliases_max.unwrap_or(0).min(ALIASES_MAX);
         self.receive_max = terms.receive_max.unwrap_or(u16::MAX).max(1);

@@ -19,9 +19,9 @@ use crate::commands::Commands;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::Out;
 use crate::telemetry::mqtt::face::{Face, Sending};
-use crate::telemetry::mqtt::wire::{Message, Received, Version};
+use crate::telemetry::mqtt::wire::{Message, Received};
 use crate::telemetry::spool::record::Record;
-use crate::telemetry::spool::{Kind, STREAMS, Stream};
+use crate::telemetry::spool::{Kind, Reason, STREAMS, Stream};
 use crate::trouble::Shared;
 use device_drivers::value::wall_clock_ms;
 use prost::Message as _;
@@ -47,6 +47,8 @@ pub struct NodePlan {
     pub node: String,
     /// Primary host: without its word nothing is published.
     pub primary_host: Option<String>,
+    /// There are other brokers, at one of which the primary host may be.
+    pub has_others: bool,
     /// Whether the alarms that stand are told, as a DataSet.
     pub alarms: bool,
     /// Whether devices are instances of templates, one for each profile.
@@ -65,6 +67,8 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     is_born: bool,
+    /// Its birth is larger than the broker takes: nothing of it can be sent, as nobody would know what it is.
+    is_barred: bool,
     /// Data wants to be sent although the device is not born.
     wants_birth: bool,
     last_data: Option<Instant>,
@@ -75,7 +79,6 @@ struct Told {
 /// The edge node.
 pub struct Node {
     plan: NodePlan,
-    version: Version,
     hub: Arc<Hub>,
     spool: Arc<Spool>,
     commands: Option<Arc<Commands>>,
@@ -98,7 +101,6 @@ impl Node {
     /// A node that is not connected.
     pub fn new(
         plan: NodePlan,
-        version: Version,
         hub: Arc<Hub>,
         spool: Arc<Spool>,
         commands: Option<Arc<Commands>>,
@@ -110,7 +112,6 @@ impl Node {
         let alarms = plan.alarms.then(|| Standing::new(alarms.clone()));
         Node {
             plan,
-            version,
             hub,
             spool,
             commands,
@@ -217,7 +218,14 @@ impl Node {
             metrics.push(profile.definition(now));
         }
         let birth = self.message("NBIRTH", None, metrics);
-        out.mention(birth);
+        if let Err(why) = out.mention(birth) {
+            return tracing::error!(
+                "the birth of this edge node has {} bytes, and the broker takes {}: nothing is published and all waits; are `templates` and \
+                 `alarms` of [mqtt.sparkplug] wanted?",
+                why.size,
+                why.max
+            );
+        }
         self.state = State::Born;
         self.tend_devices(out);
     }
@@ -236,13 +244,12 @@ impl Node {
         for (n, device) in devices.iter_mut().enumerate() {
             let Some(told) = self.told.get_mut(n) else { continue };
             let recent = told.last_data.is_some_and(|at| now < at + LINGER);
-            if !told.is_born && (device.is_ready(now) || told.wants_birth)
-                || told.is_born && std::mem::take(&mut device.has_changed)
-            {
+            let is_due = !told.is_born && !told.is_barred && (device.is_ready(now) || told.wants_birth);
+            if is_due || (told.is_born || told.is_barred) && std::mem::take(&mut device.has_changed) {
                 device.has_changed = false;
                 let historical = STREAMS.map(|stream| self.spool.next_sequence(stream));
                 let last_data = told.wants_birth.then_some(now);
-                *told = Told { is_born: true, wants_birth: false, last_data, historical };
+                *told = Told { is_born: true, last_data, historical, ..Told::default() };
                 due.push((n, device.name.clone(), Some(device.birth(profiles))));
             } else if told.is_born && !device.is_alive() && !recent {
                 *told = Told::default();
@@ -250,12 +257,24 @@ impl Node {
             }
         }
         drop(known);
-        for (_, name, birth) in due {
+        for (n, name, birth) in due {
             let message = match birth {
                 Some(metrics) => self.message("DBIRTH", Some(&name), metrics),
                 None => self.message("DDEATH", Some(&name), Vec::new()),
             };
-            out.mention(message);
+            let Err(why) = out.mention(message) else { continue };
+            // Nobody has heard of it: its number is that of the next, and what it would have made known stays unknown.
+            self.seq = self.seq.wrapping_sub(1);
+            self.told.get_mut(n).into_iter().for_each(|told| *told = Told { is_barred: true, ..Told::default() });
+            static BARRED: Shared<String> = Shared::new();
+            if let Some(lasting) = BARRED.is(format!("{name}: {}", why.size)) {
+                tracing::error!(
+                    "the birth of {name} has {} bytes, and the broker takes {}: its values cannot be sent, and are lost{lasting}; allow larger \
+                     packets at the broker, or make several devices of it",
+                    why.size,
+                    why.max
+                );
+            }
         }
     }
 
@@ -267,6 +286,9 @@ impl Node {
             return Some(Sending::Nothing); // no longer part of this gateway
         };
         let told = self.told.get_mut(n)?;
+        if told.is_barred {
+            return Some(Sending::Lost(Reason::TooLarge));
+        }
         if !told.is_born {
             // What only says that the device has gone is said by its death.
             if !device.is_alive() && readings(record.payload).all(|r| r.quality == quality::BAD) {
@@ -428,8 +450,9 @@ impl Face for Node {
         match self.host_state(&message) {
             Some(true) if self.state == State::Waiting => self.give_birth(out),
             Some(false) if self.state == State::Born => out.leave = Some("the primary host is offline".into()),
-            Some(false) => out.leave = Some("the primary host is offline here".into()),
-            Some(true) => {}
+            Some(false) if self.plan.has_others => out.leave = Some("the primary host is offline here".into()),
+            // It will say so here when it comes back: there is nothing to be had from going and coming.
+            Some(_) => {}
             None => self.command(&message, out),
         }
     }
@@ -450,7 +473,9 @@ impl Face for Node {
         metrics.extend(self.alarms.as_mut().map_or_else(Vec::new, Standing::news));
         if !metrics.is_empty() {
             let message = self.message("NDATA", None, metrics);
-            out.mention(message);
+            if out.mention(message).is_err() {
+                self.seq = self.seq.wrapping_sub(1); // a list of alarms that is too long; the next change says it again
+            }
         }
     }
 
@@ -470,6 +495,7 @@ impl Face for Node {
     fn farewell(&mut self) -> (Option<Message>, bool) {
         let death = (self.state == State::Born).then(|| self.death(Some(wall_clock_ms())));
         self.state = State::Waiting;
-        (death, self.version == Version::V5)
+        // Who was not born does not die, and who says so itself need not have it said by the broker.
+        (death, false)
     }
 }

@@ -41,7 +41,7 @@ impl Spool {
         let disks = match folder {
             None => [memory(), memory(), memory()],
             Some(folder) => {
-                held = Some(hold(folder).map_err(&why)?);
+                held = Some(crate::state::hold(folder).map_err(&why)?);
                 let disk = |s: Stream| Folder::new(&folder.join(s.name())).map(|f| Arc::new(f) as Arc<dyn Disk>);
                 let [high, normal, low] = STREAMS.map(disk);
                 [high.map_err(&why)?, normal.map_err(&why)?, low.map_err(&why)?]
@@ -142,17 +142,6 @@ impl Spool {
             let mark = lock(&self.state).mark(stream);
             let _ = writer.save_cursor(mark, true, committed);
         }
-    }
-}
-
-/// One process uses a spool at a time.
-fn hold(folder: &Path) -> io::Result<std::fs::File> {
-    crate::state::make_folder(folder)?;
-    let file = crate::state::open(&folder.join("lock"), std::fs::File::options().write(true))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
-        Err(e) => Err(e.into()),
     }
 }
 
