@@ -204,7 +204,9 @@ impl Agent {
         let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
         let mqtt = plan.mqtt.clone().map(|m| {
             let face: Box<dyn telemetry::mqtt::face::Face> = match (m.sparkplug.clone(), hub) {
-                (Some(node), Some(hub)) => Box::new(Node::new(node, hub, spool.spool.clone(), commands, &alarms)),
+                (Some(node), Some(hub)) => {
+                    Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands, &alarms))
+                }
                 _ => Box::new(Plain::new(&m, commands).telling(meanings)),
             };
             let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));

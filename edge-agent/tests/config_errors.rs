@@ -51,7 +51,7 @@ fn wrong_configurations_say_what_where_and_what_to_do() {
         ("not TOML at all", agent, "[mqtt]", "[mqtt"),
         ("a text without quotation marks", agent, "\"127.0.0.1:1883\"", "127.0.0.1:1883"),
         ("a table with single brackets", agent, "[[line]]", "[line]"),
-        ("a password without a user", agent, "window    = 64 ", "password_file = \"secret\""),
+        ("a password without a user", agent, "heartbeat = \"30s\" ", "password_file = \"secret\""),
         ("an address without a port", agent, "\"127.0.0.1:5020\"", "\"127.0.0.1\""),
         ("a control period out of range", agent, "\"10ms\"", "\"2s\""),
         ("a topic with a level that does not exist", agent, "{device}/{tag}", "{machine}/{tag}"),

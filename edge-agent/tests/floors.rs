@@ -122,6 +122,7 @@ fn what_is_proven_of_a_floor_and_what_is_wrong_with_it_is_said_with_place_and_li
             AGENT,
             vec![],
         ),
+        ("two belts of one name", with("name = \"a1.in\"", "name = \"a1.out\""), AGENT, vec![]),
         ("a robot of no size", with("count = 3", "count = 3\nsize = [0.0, 0.9]"), AGENT, vec![]),
         ("not TOML at all", with("[roads]", "[roads"), AGENT, vec![]),
         ("more machines than the floor has", HALL.to_string(), AGENT, vec![("robots.toml", &*robots)]),

@@ -43,7 +43,7 @@ impl Edge {
     fn append(&self, topics: &[&str], bytes: usize) {
         let mut records = Records::default();
         for topic in topics {
-            records.push((Stream::Normal, Kind::Json), &[topic], (1, 1), |out| {
+            records.push((Stream::Normal, Kind::Json), &[topic], (edge_agent::clock::run_ms(), 1), |out| {
                 out.extend(std::iter::repeat_n(b' ', bytes));
                 0
             });

@@ -179,7 +179,10 @@ fn a_number_is_that_number_for_floats_too() {
     }
     let bits = (-9999.0f64).to_bits();
     let words: Vec<u16> = (0..4).rev().map(|n| (bits >> (16 * n)) as u16).collect();
-    assert_eq!(absent(&["-9999"], DataType::F64, Order::ABCD).decode(&wire(&words)), Decoded::None(Cause::NotAvailable));
+    assert_eq!(
+        absent(&["-9999"], DataType::F64, Order::ABCD).decode(&wire(&words)),
+        Decoded::None(Cause::NotAvailable)
+    );
     assert!(
         Absent::default().add("1e999", DataType::F32).is_err() && Absent::default().add("9.5", DataType::U32).is_err()
     );

@@ -187,7 +187,7 @@ pub struct Mqtt {
     /// An unchanged value is sent again after this long.
     #[serde(default)]
     pub heartbeat: Option<Spanned<Time>>,
-    /// Messages on their way at once.
+    /// Messages on their way at once: 1000 when nothing is said, or as many as the broker allows.
     #[serde(default)]
     pub window: Option<Spanned<u16>>,
     /// Memory for samples that wait for the broker.

@@ -228,8 +228,10 @@ impl Modbus {
             if deaf && self.endpoint.host_port().is_some() {
                 return Err(self.nobody_answers(flight.unit, &flight.ask));
             }
-            if flight.behind {
-                continue; // it may have waited behind another: that one's silence, not its own
+            // It may have waited behind another: that one's silence, not its own; unless nobody has answered for two connections.
+            let is_excused = self.fruitless.is_none() || self.units.iter().any(Unit::is_known);
+            if flight.behind && is_excused {
+                continue;
             }
             self.unit_missed(flight.unit, flight.sent, now, cause, sink);
             self.silent = if self.last_heard < flight.sent { self.silent + 1 } else { 0 };

@@ -166,11 +166,11 @@ fn plain(version: Version, _spool: &Arc<Spool>) -> Box<dyn Face> {
     Box::new(Plain::new(&plan(version), None))
 }
 
-fn sparkplug(_version: Version, spool: &Arc<Spool>) -> Box<dyn Face> {
+fn sparkplug(version: Version, spool: &Arc<Spool>) -> Box<dyn Face> {
     let (group, node) = ("g".into(), "n".into());
     let plan =
         NodePlan { group, node, primary_host: None, has_others: false, alarms: false, templates: false, memory: None };
-    Box::new(Node::new(plan, Hub::new(&[], 16, false), spool.clone(), None, &Arc::new(AlarmDesk::default())))
+    Box::new(Node::new(plan, version, Hub::new(&[], 16, false), spool.clone(), None, &Arc::new(AlarmDesk::default())))
 }
 
 impl Bench {

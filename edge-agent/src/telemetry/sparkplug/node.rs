@@ -19,7 +19,7 @@ use crate::commands::Commands;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::Out;
 use crate::telemetry::mqtt::face::{Face, Sending};
-use crate::telemetry::mqtt::wire::{Message, Received};
+use crate::telemetry::mqtt::wire::{Message, Received, Version};
 use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Reason, STREAMS, Stream};
 use crate::trouble::Shared;
@@ -79,6 +79,7 @@ struct Told {
 /// The edge node.
 pub struct Node {
     plan: NodePlan,
+    version: Version,
     hub: Arc<Hub>,
     spool: Arc<Spool>,
     commands: Option<Arc<Commands>>,
@@ -101,6 +102,7 @@ impl Node {
     /// A node that is not connected.
     pub fn new(
         plan: NodePlan,
+        version: Version,
         hub: Arc<Hub>,
         spool: Arc<Spool>,
         commands: Option<Arc<Commands>>,
@@ -112,6 +114,7 @@ impl Node {
         let alarms = plan.alarms.then(|| Standing::new(alarms.clone()));
         Node {
             plan,
+            version,
             hub,
             spool,
             commands,
@@ -495,7 +498,8 @@ impl Face for Node {
     fn farewell(&mut self) -> (Option<Message>, bool) {
         let death = (self.state == State::Born).then(|| self.death(Some(wall_clock_ms())));
         self.state = State::Waiting;
-        // Who was not born does not die, and who says so itself need not have it said by the broker.
-        (death, false)
+        // Who was not born does not die.
+        let with_will = death.is_some() && self.version == Version::V5;
+        (death, with_will)
     }
 }
