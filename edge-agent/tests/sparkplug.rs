@@ -18,7 +18,7 @@ use prost::Message;
 use rules::{Scene, Verdict, World};
 use std::time::Duration;
 use support::eventually;
-use wire_broker::{Event, Trace, WireBroker, now_ms};
+use wire_broker::{Event, Trace, Ways, WireBroker, now_ms};
 
 /// Three devices: `m1` and `m2` move, `still` does not; `speed` of m1 may be written.
 async fn agent(
@@ -66,9 +66,7 @@ async fn bank() -> Bank {
 }
 
 fn count(trace: &Trace, kind: &str) -> usize {
-    let part = format!("/{kind}/");
-    let is = |e: &&wire_broker::Entry| matches!(&e.event, Event::Publish(p) if String::from_utf8_lossy(&p.topic).contains(&part));
-    trace.lock().unwrap().iter().filter(is).count()
+    count_of(trace, &format!("/{kind}/"))
 }
 
 async fn until(trace: &Trace, kind: &str, more: usize) {
@@ -422,6 +420,42 @@ async fn a_host_that_speaks_the_older_form_is_understood() {
     assert!(eventually(Duration::from_secs(20), async || count(&trace, "DBIRTH") == 3).await);
     after(&trace, "NDEATH", 1, || broker.tell("STATE/scada", "OFFLINE", false)).await;
     agent.stop().await;
+}
+
+/// A birth that the broker takes no packet of: nobody would know what the device's data is. It is not sent, and told as lost; numbers go on
+/// without a hole, and other devices are well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_birth_is_too_large_says_nothing_and_is_told_and_the_others_are_well() {
+    let trace = Trace::default();
+    // Of the births those of `m1` and `m2` have some 260 bytes, that of `still` less; data has some 60, the node's birth 200.
+    let most: u32 = std::env::var("MOST").ok().and_then(|m| m.parse().ok()).unwrap_or(230);
+    let ways = Ways { packet_max: Some(most), ..Ways::default() };
+    let broker = WireBroker::with(1, trace.clone(), ways).await;
+    let bank = bank().await;
+    let (_dir, agent) = agent(&bank, &[&broker], "gw7", "5,", None).await;
+    assert!(eventually(Duration::from_secs(20), async || count(&trace, "DBIRTH") == 1).await, "that of the small one");
+    let lost = &agent.stages.spool.stats.lost;
+    let told = async || lost.of(edge_agent::telemetry::spool::Reason::TooLarge).1 > 50;
+    assert!(eventually(Duration::from_secs(20), told).await, "{} values", lost.values());
+    agent.stop().await;
+    for entry in trace.lock().unwrap().iter().take(12) {
+        if let Event::Publish(p) = &entry.event {
+            eprintln!("{} {}", String::from_utf8_lossy(&p.topic), p.payload.len());
+        }
+    }
+    assert_eq!(count(&trace, "DDATA"), count_of(&trace, "/DDATA/gw7/still"), "no data of who was not born");
+    let mut expected = 0u64;
+    for entry in trace.lock().unwrap().iter() {
+        let Event::Publish(said) = &entry.event else { continue };
+        let Some(seq) = Payload::decode(&said.payload[..]).unwrap().seq else { continue };
+        assert_eq!(seq, expected % 256, "{}", String::from_utf8_lossy(&said.topic));
+        expected = seq + 1;
+    }
+}
+
+fn count_of(trace: &Trace, part: &str) -> usize {
+    let is = |e: &&wire_broker::Entry| matches!(&e.event, Event::Publish(p) if String::from_utf8_lossy(&p.topic).contains(part));
+    trace.lock().unwrap().iter().filter(is).count()
 }
 
 /// What waited while the broker was away comes as historical, with its own times, and every value comes.
