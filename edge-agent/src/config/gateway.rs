@@ -32,7 +32,8 @@ pub(super) fn plan(
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
     let access = http::access(source, &raw, &gateway.1, &mut problems);
-    let http = http::http(source, &raw, (gateway.0, &gateway.1), &mut problems);
+    let mut defects = Vec::new();
+    let http = http::http(source, &raw, (gateway.0, &gateway.1), &mut problems, &mut defects);
     let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
     if raw.floor.is_some() && floor.is_none() {
         return Err(Report(problems));
@@ -43,6 +44,7 @@ pub(super) fn plan(
     let plan = floor.as_ref().map(|f| &*f.plan);
     let (lines, [notes, advice]) = lines::Lines::new(&raw, plan, &gateway.1, &mut problems, kept).read(source, &files);
     if !problems.is_empty() {
+        problems.append(&mut defects);
         return Err(Report(problems));
     }
     let (listen, state_dir) = gateway;
@@ -60,6 +62,7 @@ pub(super) fn plan(
         lines,
         notes,
         advice,
+        defects,
         access,
         http,
         file: None,

@@ -262,7 +262,14 @@ impl<'a> Lines<'a> {
         let table = device.tags.as_ref().map(|path| {
             self.files
                 .read(&beside(source, path.get_ref()))
-                .map_err(|why| vec![source.problem(path.span(), "the tag table cannot be read", why.first_title())])
+                .map_err(|why| {
+                    vec![source.unread(
+                        path.span(),
+                        "the tag table cannot be read",
+                        &why,
+                        "tables are looked for beside this file",
+                    )]
+                })
                 .and_then(|table| csv::tags(&table).map(|tags| (table, tags)).map_err(|report| report.0))
         });
         match &table {
@@ -315,8 +322,12 @@ impl<'a> Lines<'a> {
                 }
             },
             Err(why) => {
-                let problem = source.problem(path.span(), "the profile cannot be read", why.first_title());
-                self.problems.push(problem.help("profile files are looked for beside this file"));
+                self.problems.push(source.unread(
+                    path.span(),
+                    "the profile cannot be read",
+                    &why,
+                    "profile files are looked for beside this file",
+                ));
                 None
             }
         };

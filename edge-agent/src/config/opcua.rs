@@ -9,6 +9,7 @@ use super::plan::PointPlan;
 use super::raw;
 use super::report::{Problem, Source, closest};
 use super::values::{Spanned, within};
+use device_drivers::files;
 use device_drivers::opcua::{Deadband, Identity, Mode, NodeName, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -163,11 +164,8 @@ fn identity(source: &Source, line: &raw::Line, security: Security, problems: &mu
     }
     match (user, certificate) {
         ([None, None], [None, None]) => Identity::Anonymous,
-        ([Some(name), Some(password)], _) => match std::fs::read_to_string(file(password)) {
-            Ok(text) => Identity::User {
-                name: name.get_ref().clone(),
-                password: text.trim_end_matches(['\r', '\n']).to_string(),
-            },
+        ([Some(name), Some(password)], _) => match files::read_secret(&file(password)) {
+            Ok(password) => Identity::User { name: name.get_ref().clone(), password },
             Err(e) => {
                 let problem = source.problem(password.span(), "the password cannot be read", e.to_string());
                 problems.push(problem.help("the file is looked for beside this file"));
@@ -176,7 +174,7 @@ fn identity(source: &Source, line: &raw::Line, security: Security, problems: &mu
         },
         (_, [Some(certificate), Some(key)]) => {
             for (given, path) in [(certificate, file(certificate)), (key, file(key))] {
-                if let Err(e) = std::fs::File::open(&path) {
+                if let Err(e) = files::read(&path, files::SECRET_MAX) {
                     let problem = source.problem(given.span(), "this file cannot be read", e.to_string());
                     problems.push(problem.help("the file is looked for beside this file"));
                 }
