@@ -493,7 +493,7 @@ pub const TABLE: &[Row] = &[
         ),
         |w, raise| {
             for name in w.state.aside() {
-                raise(&name, "set aside".into());
+                raise(&name, w.state.said_of(&name).into());
             }
         },
     ),
@@ -605,6 +605,20 @@ pub const TABLE: &[Row] = &[
         |w, raise| {
             if w.stages.http.is_unencrypted {
                 raise("http", "unencrypted = true".into());
+            }
+        },
+    ),
+    row(
+        "page-closed",
+        High,
+        0,
+        (
+            "The certificate that [http] names cannot be used: page and API are served to this machine alone. Control and telemetry go on.",
+            "The alarm says what is wrong with which file; edge-agent check says whether it is mended. Then restart the gateway.",
+        ),
+        |w, raise| {
+            if let Some(why) = &w.stages.http.closed {
+                raise("http", why.clone());
             }
         },
     ),
