@@ -467,6 +467,20 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "passwords-guessed",
+        Medium,
+        0,
+        (
+            "Many wrong passwords came within five minutes: somebody may be guessing.",
+            "strangers.jsonl in the state folder says for whom and from where. Shut that place out at the network; whose password is short should take another one.",
+        ),
+        |w, raise| {
+            if w.missed >= GUESSED {
+                raise("sign-in", format!("{} wrong passwords within five minutes", w.missed));
+            }
+        },
+    ),
+    row(
         "state-unusable",
         High,
         0,
@@ -643,6 +657,8 @@ pub const TABLE: &[Row] = &[
 
 /// Once may be somebody who tries something.
 const TAKEN_OVER: u64 = 2;
+/// Wrong passwords within five minutes that no shift mistypes.
+const GUESSED: u32 = 30;
 /// Below this a robot does nothing but drive to a charger, as the core's settings say.
 const CHARGE_CRITICAL: f64 = 0.15;
 /// What has just started has not failed yet.
