@@ -102,6 +102,7 @@ async fn a_certificate_is_made_on_request_and_everything_goes_over_tls() {
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = status(&[]).await;
     assert!(code == Some(3) && text.contains("--ca FILE says whom to believe"), "{text}");
+    assert!(text.contains("answers") && text.contains("tls/gateway.pem") && !text.contains("does it run"), "{text}");
 
     let (code, text) = edge(vec!["check".into(), file.display().to_string()]).await;
     let print = text.lines().find_map(|l| l.trim().strip_prefix("SHA-256 ")).unwrap_or_else(|| panic!("{text}"));

@@ -302,3 +302,18 @@ pub(crate) async fn serve(face: Arc<Face>, listener: TcpListener, tls: Option<Ar
     let stats = face.stages.http.clone();
     server::serve(router.with_state(face), listener, stats, tls).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_that_is_shown_leads_there_from_a_desk() {
+        let all = "0.0.0.0:9464".parse().unwrap();
+        assert_eq!(address_for_people("10.1.2.3:9464".parse().unwrap(), &["gw".into()]), "10.1.2.3:9464");
+        assert_eq!(address_for_people(all, &["gw-1.plant".into()]), "gw-1.plant:9464");
+        let shown = address_for_people(all, &[]);
+        assert!(!shown.starts_with("0.0.0.0") && shown.ends_with(":9464"), "{shown}");
+        assert_eq!(on_this_machine("[::]:9464".parse().unwrap()), "[::1]:9464".parse().unwrap());
+    }
+}
