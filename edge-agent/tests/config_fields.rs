@@ -587,3 +587,52 @@ fn a_table_takes_time_by_its_length_and_not_by_its_square() {
     assert!(same.contains("two tags have the same name") && same.len() < 200_000, "{}", same.len());
     assert!(told(&rows(1_000_000, "u16")).unwrap_err().contains("larger than 16 MiB"));
 }
+
+#[test]
+fn what_was_hoped_for_and_is_not_so_is_told() {
+    let tags =
+        "name,address,type,write,write_min,write_max\nspeed,holding:0,u16,yes,0,100\nlevel,holding:1,u16,no,0,9\n";
+    let device = "[[line.device]]\nname = \"d\"\ncell = \"c\"\nunit = 3\ntags = \"t.csv\"\n";
+    let whole = line("10.0.0.1:502", device);
+    let refused = |main: &str, table: &str| {
+        let (_dir, path) = folder(&[("agent.toml", main), ("t.csv", table), ("p.toml", "[tag]\nname = \"a\"\n")]);
+        config::load(&path).map(|plan| plan.advice).map_err(|e| e.to_string())
+    };
+    assert_eq!(refused(&whole, tags), Ok(Vec::new()));
+    let why = |main: &str, table: &str, words: &[&str]| {
+        let why = refused(main, table).unwrap_err();
+        assert!(words.iter().all(|w| why.contains(w)), "{words:?}: {why}");
+    };
+    why(&whole.replace("10.0.0.1", "${PLC}"), tags, &["${PLC}:502", "nothing is filled in"]);
+    let ua = "security = \"none\"\n[[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
+    let ua = line("", ua).replace("modbus = \"\"", "opcua = \"opc.tcp://${PLC}:4840/\"");
+    why(&ua, tags, &["not an OPC UA endpoint", "nothing is filled in"]);
+    why(
+        &whole.replace("line = \"a\"\n", "line = \"a\"\nstate_dir = \"~/state\"\n"),
+        tags,
+        &["~/state", "a folder of that name"],
+    );
+    why(&whole.replace("t.csv", "~/t.csv"), tags, &["`~` means no folder here"]);
+    why(&whole, &tags.replace(",no,", ",,"), &["`write_min` has no effect", "t.csv:3", "yes or no"]);
+    why(&format!("{whole}[http]\nunencrypted = yes\n"), tags, &["write true"]);
+    why(&format!("{whole}[http]\nremote = viewer\n"), tags, &["a text needs quotation marks"]);
+    why(&format!("{whole}[http]\nremote = \u{201c}viewer\u{201d}\n"), tags, &["plain quotation marks"]);
+    why(&whole.replace("tags = \"t.csv\"", "profile = \"p.toml\""), tags, &["single brackets", "[[tag]]"]);
+    why("", tags, &["[gateway] is missing", "name = \"..\", area = \"..\" and line"]);
+
+    let latin = [tags.as_bytes(), b"temp\xe9rature,holding:2,u16,,,\n"].concat();
+    let (dir, path) = folder(&[("agent.toml", &whole)]);
+    std::fs::write(dir.path().join("t.csv"), latin).unwrap();
+    let said = config::load(&path).unwrap_err().to_string();
+    assert!(["t.csv", "row 4", "save it as UTF-8"].iter().all(|w| said.contains(w)), "{said}");
+
+    let commands = "[mqtt]\nbroker = \"127.0.0.1:1883\"\n[mqtt.commands]\nallow = [\"d/speed\", \"d/sped\", \"d/level\", \"e/*\"]\n";
+    let told = refused(&format!("{whole}{commands}"), tags).unwrap();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (note, name) in told.iter().zip(["d/sped", "d/level", "e/*"]) {
+        assert!(note.contains("agent.toml:16: ") && note.contains(name), "{note}");
+    }
+    let empty = format!("{whole}[[line]]\nname = \"m\"\nmodbus = \"10.0.0.2:502\"\n");
+    assert!(refused(&empty, tags).unwrap()[0].contains("line m has no [[line.device]]"));
+    assert!(refused(&whole, "name,address,type\n").unwrap()[0].contains("d has no tags"));
+}

@@ -8,7 +8,7 @@
 use super::plan::PointPlan;
 use super::raw;
 use super::report::{Problem, Source, closest};
-use super::values::{Spanned, within};
+use super::values::{Spanned, is_host, not_filled_in, within};
 use device_drivers::files;
 use device_drivers::opcua::{Deadband, Identity, Mode, NodeName, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 use std::ops::Range;
@@ -112,11 +112,14 @@ pub(super) fn line(
 
 fn check_endpoint(source: &Source, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {
     let address = endpoint.get_ref().strip_prefix("opc.tcp://").map(|rest| rest.split('/').next().unwrap_or(rest));
-    let valid =
-        address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
+    let valid = address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| is_host(h) && p.parse::<u16>().is_ok());
     if !valid {
         let label = "expected an endpoint, as in \"opc.tcp://192.168.1.20:4840/\"";
-        problems.push(source.problem(endpoint.span(), "this is not an OPC UA endpoint", label));
+        let problem = source.problem(endpoint.span(), "this is not an OPC UA endpoint", label);
+        problems.push(match not_filled_in(endpoint.get_ref()) {
+            Some(help) => problem.help(help),
+            None => problem,
+        });
     }
 }
 
