@@ -93,7 +93,7 @@ async fn whatever_has_become_of_every_file_the_gateway_starts_and_control_runs()
         if no_users {
             let login = "{\"name\":\"ada\",\"password\":\"correct horse\"}";
             let signed_in = http_with(agent.http, "POST", "/api/v1/login", login, "").await.unwrap().0;
-            assert_eq!(signed_in, 401, "{harm:?}: users that cannot be trusted cannot sign in");
+            assert_eq!(signed_in, 503, "{harm:?}: users that cannot be trusted cannot sign in");
         }
         assert!(!agent.access().needs_setup(), "{harm:?}: nobody becomes the first admin by it");
         agent.stop().await;

@@ -270,6 +270,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// What becomes of a file's bytes; `None`: it is gone.
+    type Harm = Box<dyn Fn(&[u8]) -> Option<Vec<u8>>>;
+
     fn files(dir: &Path) -> HttpTls {
         let (certificate, key) = (dir.join("tls/gateway.pem"), dir.join("tls/gateway.key"));
         HttpTls { certificate, key, is_self_signed: true }
@@ -328,7 +331,7 @@ mod tests {
                 std::fs::remove_file(entry.unwrap().path()).unwrap();
             }
         };
-        let mut harms: Vec<Box<dyn Fn(&[u8]) -> Option<Vec<u8>>>> = vec![
+        let mut harms: Vec<Harm> = vec![
             Box::new(|_| None),
             Box::new(|_| Some(Vec::new())),
             Box::new(|bytes| Some(bytes[..bytes.len() / 2].to_vec())),
