@@ -372,21 +372,38 @@ fn quarantine_is_bounded_and_thumbprints_are_found_as_people_write_them() {
 }
 
 #[test]
-fn a_key_that_others_can_read_is_not_used_and_a_certificate_without_its_key_neither() {
+fn a_key_that_others_can_read_is_closed_to_them_and_a_certificate_without_its_key_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::open(dir.path()).unwrap();
     let own = pki.own().unwrap();
     let key = dir.path().join("private/private.pem");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let why = pki.own().unwrap_err();
-    assert!(why.contains("chmod 600"), "{why}");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(pki.own().unwrap(), own);
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     // A start that ended between key and certificate: the key stays.
     std::fs::remove_file(dir.path().join("own/cert.der")).unwrap();
     let again = pki.own().unwrap();
     assert_eq!(again.application_uri, own.application_uri);
     std::fs::remove_file(&key).unwrap();
     assert!(pki.own().unwrap_err().contains("restore the key"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_without_security_needs_no_folder_of_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let bank = bank(dir.path(), |_| {}).await;
+    // As little of a folder as there can be: what stands in its place cannot become one.
+    let blocked = dir.path().join("client");
+    std::fs::write(&blocked, "a file").unwrap();
+    let line = Line::run(
+        OpcUa::new(OpcUaSpec { pki_dir: blocked.clone(), ..secure(bank.url(), dir.path(), Security::NONE) }),
+        false,
+    );
+    all_good(&line).await;
+    line.stop().await;
+    let line =
+        Line::run(OpcUa::new(OpcUaSpec { pki_dir: blocked, ..secure(bank.url(), dir.path(), ENCRYPTED) }), false);
+    assert!(error(&line, "Connect").await.contains("client"));
 }
 
 /// `ACK` with usual limits, and an `OPN` that claims this policy, certificate and body.

@@ -88,10 +88,16 @@ impl Agent {
         let (access, first) = Access::start(plan.access.clone())?;
         let mut unusable = Vec::new();
         let seed = fastrand::u64(..);
-        let listener =
-            TcpListener::bind(plan.listen).await.map_err(|e| format!("cannot listen on {}: {e}", plan.listen))?;
+        let opened = plan.http.tls.as_ref().map(|t| http::Door::open(t, plan.listen, &plan.http.names)).transpose();
+        // A certificate that cannot be used is no reason to stand still; without one nobody beyond this machine is served.
+        let (tls, closed) = opened.map_or_else(|why| (None, Some(why)), |tls| (tls, None));
+        let listen = if closed.is_some() { http::on_this_machine(plan.listen) } else { plan.listen };
+        if let Some(why) = &closed {
+            tracing::error!("{why}; the page is served to this machine alone, without TLS");
+        }
+        unusable.extend(tls.as_ref().and_then(|door| door.unkept.clone()).map(|why| ("page", why)));
+        let listener = TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
         let http_at = listener.local_addr().map_err(|e| e.to_string())?;
-        let tls = plan.http.tls.as_ref().map(|t| http::Door::open(t, http_at, &plan.http.names)).transpose()?;
 
         let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
         let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
@@ -176,7 +182,8 @@ impl Agent {
         unusable.iter().for_each(|(_, why)| tracing::error!("{why}"));
         let spooled = plan.mqtt.as_ref().and_then(|m| m.spool.directory.clone());
         let kept_in = plan.is_kept.then(|| plan.state_dir.clone());
-        let state = Arc::new(StateWatch::new(kept_in.into_iter().chain(spooled).collect(), unusable));
+        let state = StateWatch::new(kept_in.into_iter().chain(spooled).collect(), unusable);
+        let state = Arc::new(state.saying("tls/", tls.as_ref().and_then(|door| door.aside.clone())));
         let audit = Arc::new(audit);
         let writes = Arc::new(WriteDesk::new(audit.clone(), &known));
         let rest = lines::rest(&plan);
@@ -230,7 +237,7 @@ impl Agent {
             alarms,
             live: Arc::new(LiveStats::default()),
             certificates: certificates.clone(),
-            http: Arc::new(HttpStats { is_unencrypted: plan.http.is_unencrypted, ..HttpStats::default() }),
+            http: Arc::new(HttpStats { is_unencrypted: plan.http.is_unencrypted, closed, ..HttpStats::default() }),
         });
         let reloader = Arc::new(Reloader::new(
             room,
@@ -263,6 +270,7 @@ impl Agent {
             reloader: reloader.clone(),
             door: plan.http,
         });
+        let shown_at = http::address_for_people(http_at, &face.door.names);
         let beat = face.clone();
         let mut others = vec![
             tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
@@ -278,15 +286,14 @@ impl Agent {
         others.extend(traffic.map(tokio::spawn));
         others.extend(alarming.map(tokio::spawn));
         others.extend(tls.clone().map(|door| tokio::spawn(door.keep_fresh())));
-        let at = format!("{}://{http_at}/", if tls.is_some() { "https" } else { "http" });
-        tracing::info!("serving {at}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!("serving {scheme}://{http_at}/");
         if let Some(door) = &tls {
             tracing::info!("its certificate, to be compared with what a browser shows: SHA-256 {}", door.thumbprint());
         }
         if let Some(token) = first {
-            tracing::info!(
-                "nobody can sign in yet. The one-time token {token} makes the first admin: open {at}#setup={token}"
-            );
+            let at = format!("{scheme}://{shown_at}/#setup={token}");
+            tracing::info!("nobody can sign in yet. The one-time token {token} makes the first admin: open {at}");
         }
         Ok(Agent {
             http: http_at,

@@ -61,8 +61,8 @@ pub struct Options {
 pub async fn run(options: &Options) -> Result<String, String> {
     let identity = match (&options.user, &options.password_file) {
         (Some(name), Some(file)) => {
-            let password = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-            Identity::User { name: name.clone(), password: password.trim_end_matches(['\r', '\n']).to_string() }
+            let password = device_drivers::files::read_secret(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            Identity::User { name: name.clone(), password }
         }
         _ => Identity::Anonymous,
     };

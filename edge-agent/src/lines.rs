@@ -44,6 +44,8 @@ const LINE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// The last good configuration, in the state folder.
 pub const LAST_GOOD: &str = "last-good.json";
+/// What is read of it, bytes: some files of the largest size.
+const LAST_GOOD_MAX: u64 = 4 * device_drivers::files::CONFIGURATION_MAX;
 /// How long new lines have to come up when nothing is said.
 pub const HEALTHY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -373,7 +375,8 @@ impl Reloader {
 
 /// The last good configuration of this file that a state folder has, when the file itself is wrong.
 pub fn last_good(file: &std::path::Path, dir: &std::path::Path) -> Option<Plan> {
-    let files = Files::from_json(&std::fs::read(dir.join(LAST_GOOD)).ok()?).ok()?;
+    let kept = device_drivers::files::read(&dir.join(LAST_GOOD), LAST_GOOD_MAX).ok()?;
+    let files = Files::from_json(&kept).ok()?;
     let is_of_this = files.paths().any(|p| p == file);
     if is_of_this { config::load_from(file, files).ok() } else { None }
 }

@@ -508,3 +508,131 @@ fn check_says_what_a_gateway_to_a_serial_line_has_to_be_set_to() {
     assert!(two.contains(want), "{two}");
     assert!(!told(&line("10.0.0.1:502", DEVICE)).contains("gateway to a serial line"), "one unit needs no advice");
 }
+
+/// What has a name like a file and is none, and what never ends: in each place that a configuration can name.
+#[test]
+fn what_is_no_file_is_an_error_at_once_wherever_it_is_named() {
+    let table = "[[line.device]]\nname = \"d\"\ncell = \"c\"\nunit = 3\ntags = \"t.csv\"\n";
+    let whole = line("10.0.0.1:502", &format!("{DEVICE}{}", table.replace("\"d\"", "\"e\"")))
+        + "[mqtt]\nbroker = \"mqtts://b:8883\"\nusername = \"u\"\npassword_file = \"secret\"\ntls = { ca = \"ca.pem\" }\n"
+        + "[http]\ntls = { certificate = \"gw.pem\", key = \"gw.key\" }\n"
+        + "[[line]]\nname = \"ua\"\nopcua = \"opc.tcp://10.0.0.2:4840/\"\nsecurity = \"Basic256Sha256/Sign\"\n"
+        + "username = \"u\"\npassword_file = \"ua-secret\"\n[[line.device]]\nname = \"f\"\ncell = \"c\"\nprofile = \"ua.toml\"\n";
+    let whole = whole.replace("line = \"a\"\n", "line = \"a\"\nstate_dir = \"state\"\n");
+    let made = rcgen::generate_simple_self_signed(vec!["gw".to_string()]).unwrap();
+    let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let files = [
+        ("agent.toml", whole.as_str()),
+        ("p.toml", "[[tag]]\nname = \"a\"\naddress = \"holding:0\"\ntype = \"u16\"\n"),
+        ("t.csv", "name,address,type\na,holding:0,u16\n"),
+        ("ua.toml", "[[tag]]\nname = \"a\"\nnode = \"ns=2;s=a\"\n"),
+        ("secret", "x\n"),
+        ("ua-secret", "x\n"),
+        ("ca.pem", pem.as_str()),
+        ("gw.pem", pem.as_str()),
+        ("gw.key", key.as_str()),
+        ("conf.d/more.toml", ""),
+    ];
+    let (dir, path) = folder(&files);
+    if let Err(why) = config::load(&path) {
+        assert!(why.to_string().contains("node"), "{why}");
+        panic!("{why}");
+    }
+    let begun = std::time::Instant::now();
+    for (name, _) in files {
+        let (file, kept) = (dir.path().join(name), dir.path().join("kept"));
+        std::fs::rename(&file, &kept).unwrap();
+        for kind in ["fifo", "endless", "folder", "large"] {
+            match kind {
+                "fifo" => assert!(Command::new("mkfifo").arg(&file).status().unwrap().success()),
+                "endless" => std::os::unix::fs::symlink("/dev/zero", &file).unwrap(),
+                "folder" => std::fs::create_dir(&file).unwrap(),
+                _ => std::fs::File::create(&file).unwrap().set_len(1 << 34).unwrap(),
+            }
+            let told = config::load(&path).map(drop).map_err(|e| e.to_string());
+            // A folder in conf.d is one more folder.
+            if (name, kind) != ("conf.d/more.toml", "folder") {
+                let why = told.expect_err(&format!("{name} is a {kind}"));
+                assert!(
+                    ["no regular file", "a folder", "larger than"].iter().any(|w| why.contains(w)),
+                    "{name}: {why}"
+                );
+            }
+            let _ = std::fs::remove_file(&file).or_else(|_| std::fs::remove_dir(&file));
+        }
+        std::fs::rename(&kept, &file).unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_table_takes_time_by_its_length_and_not_by_its_square() {
+    let device = "[[line.device]]\nname = \"d\"\ncell = \"c\"\nunit = 3\ntags = \"t.csv\"\n";
+    let told = |table: &str| {
+        let (_dir, path) = folder(&[("agent.toml", &line("10.0.0.1:502", device)), ("t.csv", table)]);
+        let begun = std::time::Instant::now();
+        let told = config::load(&path).map(|plan| plan.lines[0].points.len()).map_err(|e| e.to_string());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        told
+    };
+    let columns: String = (0..100_000).map(|n| format!("c{n},")).collect();
+    assert!(told(&format!("name,{columns}\n")).unwrap_err().contains("100002 columns"));
+    let row = |n: u32, kind: &str| format!("t{n},holding:{},{kind}\n", n % 60_000);
+    let rows =
+        |count: u32, kind: &str| (0..count).fold("name,address,type\n".to_string(), |all, n| all + &row(n, kind));
+    assert_eq!(told(&rows(50_000, "u16")), Ok(50_000));
+    let wrong = told(&rows(500_000, "u17")).unwrap_err();
+    assert!(wrong.contains("and 9") && wrong.len() < 200_000, "{}", wrong.len());
+    let same = told(&("name,address,type\n".to_string() + &"a,holding:1,u16\n".repeat(500_000))).unwrap_err();
+    assert!(same.contains("two tags have the same name") && same.len() < 200_000, "{}", same.len());
+    assert!(told(&rows(1_000_000, "u16")).unwrap_err().contains("larger than 16 MiB"));
+}
+
+#[test]
+fn what_was_hoped_for_and_is_not_so_is_told() {
+    let tags =
+        "name,address,type,write,write_min,write_max\nspeed,holding:0,u16,yes,0,100\nlevel,holding:1,u16,no,0,9\n";
+    let device = "[[line.device]]\nname = \"d\"\ncell = \"c\"\nunit = 3\ntags = \"t.csv\"\n";
+    let whole = line("10.0.0.1:502", device);
+    let refused = |main: &str, table: &str| {
+        let (_dir, path) = folder(&[("agent.toml", main), ("t.csv", table), ("p.toml", "[tag]\nname = \"a\"\n")]);
+        config::load(&path).map(|plan| plan.advice).map_err(|e| e.to_string())
+    };
+    assert_eq!(refused(&whole, tags), Ok(Vec::new()));
+    let why = |main: &str, table: &str, words: &[&str]| {
+        let why = refused(main, table).unwrap_err();
+        assert!(words.iter().all(|w| why.contains(w)), "{words:?}: {why}");
+    };
+    why(&whole.replace("10.0.0.1", "${PLC}"), tags, &["${PLC}:502", "nothing is filled in"]);
+    let ua = "security = \"none\"\n[[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
+    let ua = line("", ua).replace("modbus = \"\"", "opcua = \"opc.tcp://${PLC}:4840/\"");
+    why(&ua, tags, &["not an OPC UA endpoint", "nothing is filled in"]);
+    why(
+        &whole.replace("line = \"a\"\n", "line = \"a\"\nstate_dir = \"~/state\"\n"),
+        tags,
+        &["~/state", "a folder of that name"],
+    );
+    why(&whole.replace("t.csv", "~/t.csv"), tags, &["`~` means no folder here"]);
+    why(&whole, &tags.replace(",no,", ",,"), &["`write_min` has no effect", "t.csv:3", "yes or no"]);
+    why(&format!("{whole}[http]\nunencrypted = yes\n"), tags, &["write true"]);
+    why(&format!("{whole}[http]\nremote = viewer\n"), tags, &["a text needs quotation marks"]);
+    why(&format!("{whole}[http]\nremote = \u{201c}viewer\u{201d}\n"), tags, &["plain quotation marks"]);
+    why(&whole.replace("tags = \"t.csv\"", "profile = \"p.toml\""), tags, &["single brackets", "[[tag]]"]);
+    why("", tags, &["[gateway] is missing", "name = \"..\", area = \"..\" and line"]);
+
+    let latin = [tags.as_bytes(), b"temp\xe9rature,holding:2,u16,,,\n"].concat();
+    let (dir, path) = folder(&[("agent.toml", &whole)]);
+    std::fs::write(dir.path().join("t.csv"), latin).unwrap();
+    let said = config::load(&path).unwrap_err().to_string();
+    assert!(["t.csv", "row 4", "save it as UTF-8"].iter().all(|w| said.contains(w)), "{said}");
+
+    let commands = "[mqtt]\nbroker = \"127.0.0.1:1883\"\n[mqtt.commands]\nallow = [\"d/speed\", \"d/sped\", \"d/level\", \"e/*\"]\n";
+    let told = refused(&format!("{whole}{commands}"), tags).unwrap();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (note, name) in told.iter().zip(["d/sped", "d/level", "e/*"]) {
+        assert!(note.contains("agent.toml:16: ") && note.contains(name), "{note}");
+    }
+    let empty = format!("{whole}[[line]]\nname = \"m\"\nmodbus = \"10.0.0.2:502\"\n");
+    assert!(refused(&empty, tags).unwrap()[0].contains("line m has no [[line.device]]"));
+    assert!(refused(&whole, "name,address,type\n").unwrap()[0].contains("d has no tags"));
+}

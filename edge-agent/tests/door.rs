@@ -182,6 +182,10 @@ async fn the_role_of_this_machine_is_for_nobody_who_was_passed_on() {
         ("HTTP/1.1", "Host: localhost\r\nVia: 1.1 proxy\r\n", "401"),
         ("HTTP/1.1", "Host: localhost\r\nX-Forwarded-Proto: https\r\n", "401"),
         ("HTTP/1.0", "Host: 127.0.0.1\r\n", "401"),
+        ("HTTP/1.1", "", "400"),
+        ("HTTP/1.1", "Host: localhost\r\nHost: localhost\r\n", "400"),
+        ("HTTP/1.1", "Host: localhost\r\nHost: plant.example\r\n", "400"),
+        ("HTTP/1.1", "Host: localhost:1@plant.example\r\n", "400"),
     ];
     for (version, headers, want) in rows {
         let request = format!("GET /api/v1/orders {version}\r\n{headers}Connection: close\r\n\r\n");

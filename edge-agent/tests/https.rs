@@ -27,8 +27,19 @@ fn config(dir: &Path, listen: &str, rest: &str) -> PathBuf {
     file
 }
 
+/// As `run` starts it.
 async fn start(file: &Path) -> Agent {
-    Agent::start(edge_agent::config::load(file).unwrap_or_else(|e| panic!("{e}"))).await.unwrap()
+    let plan = edge_agent::config::load_from(file, Default::default()).unwrap_or_else(|e| panic!("{e}"));
+    Agent::start(plan).await.unwrap()
+}
+
+/// What an alarm says, when it stands.
+async fn told(agent: &Agent, alarm: &str) -> String {
+    let said =
+        || agent.stages.alarms.list().iter().filter(|a| a.alarm == alarm).map(|a| a.detail.clone()).collect::<Vec<_>>();
+    let stands = async || !said().is_empty();
+    assert!(eventually(Duration::from_secs(30), stands).await, "{alarm} is not told");
+    said().join("; ")
 }
 
 /// One request over TLS: the whole answer.
@@ -91,6 +102,7 @@ async fn a_certificate_is_made_on_request_and_everything_goes_over_tls() {
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = status(&[]).await;
     assert!(code == Some(3) && text.contains("--ca FILE says whom to believe"), "{text}");
+    assert!(text.contains("answers") && text.contains("tls/gateway.pem") && !text.contains("does it run"), "{text}");
 
     let (code, text) = edge(vec!["check".into(), file.display().to_string()]).await;
     let print = text.lines().find_map(|l| l.trim().strip_prefix("SHA-256 ")).unwrap_or_else(|| panic!("{text}"));
@@ -191,5 +203,51 @@ async fn a_certificate_that_runs_out_is_a_figure_and_an_alarm_a_month_and_a_week
         all.any(|a| a["alarm"] == "certificate-ends" && a["state"] == "returned")
     };
     assert!(eventually(Duration::from_secs(30), gone).await, "{:?}", alarms().await);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_pair_of_the_gateway_s_own_keeps_nobody_from_control_and_is_told_with_both_thumbprints() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = config(dir.path(), "127.0.0.1:0", "[http]\ntls = { self_signed = true }\n");
+    start(&file).await.stop().await;
+    let (pem, key) = (dir.path().join("state/tls/gateway.pem"), dir.path().join("state/tls/gateway.key"));
+    let check = async || edge(vec!["check".into(), file.display().to_string()]).await.1;
+    let print = |text: &str| text.lines().find_map(|l| l.trim().strip_prefix("SHA-256 ")).map(String::from);
+    let old = print(&check().await).unwrap();
+    let mut bytes = std::fs::read(&key).unwrap();
+    bytes[100] ^= 4;
+    std::fs::write(&key, bytes).unwrap();
+    let text = check().await;
+    assert!(text.contains("a key from") && text.contains("gateway.key") && text.contains("sets it aside"), "{text}");
+
+    let agent = start(&file).await;
+    let new = print(&check().await).unwrap();
+    let said = told(&agent, "state-damaged").await;
+    assert!(old != new && said.contains(&old) && said.contains(&new), "{said}");
+    assert!(https(agent.http, &pem, get("/healthz")).await.unwrap().starts_with("HTTP/1.1 200"));
+    agent.stop().await;
+
+    // A key that is gone is no first start.
+    std::fs::remove_file(&key).unwrap();
+    let agent = start(&file).await;
+    assert!(told(&agent, "state-damaged").await.contains(&new), "the one that was in force is named");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_cannot_be_read_closes_the_page_and_not_the_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new("Plant CA").signs("gw", &["localhost"]).write(dir.path(), "gw");
+    let given = "[http]\ntls = { certificate = \"gw.pem\", key = \"gw.key\" }\n";
+    let file = config(dir.path(), "0.0.0.0:0", given);
+    edge_agent::config::load(&file).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(dir.path().join("gw.key"), "").unwrap();
+    let (code, text) = edge(vec!["check".into(), file.display().to_string()]).await;
+    assert!(code == Some(2) && text.contains("gw.key"), "{text}");
+    let agent = start(&file).await;
+    assert!(agent.http.ip().is_loopback(), "{}", agent.http);
+    assert_eq!(http(agent.http, "GET", "/healthz", "").await.unwrap().0, 200);
+    assert!(told(&agent, "page-closed").await.contains("gw.key"));
     agent.stop().await;
 }

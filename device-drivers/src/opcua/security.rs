@@ -16,6 +16,7 @@ use super::guard::{Door, Note};
 use super::pki::{self, Pki, Wanted};
 use super::{Identity, MessageMode, OpcUaSpec, Policy};
 use crate::driver::LinkError;
+use crate::files;
 use opcua::client::{Client, ClientBuilder, IdentityToken};
 use opcua::core::comms::url::hostname_from_url;
 use opcua::crypto::SecurityPolicy;
@@ -79,12 +80,20 @@ pub(super) async fn prepare(spec: &OpcUaSpec) -> Result<Prepared, LinkError> {
     let secure = !spec.is_insecure();
     // Making a key takes seconds: on a thread that may.
     let opened = tokio::task::spawn_blocking(move || {
-        let pki = Pki::open(&folder)?;
-        let own = if secure { Some((pki.own()?, Arc::new(pki.keys()?))) } else { None };
-        Ok::<_, String>((pki, own))
+        let pki = match Pki::open(&folder) {
+            Ok(pki) => pki,
+            // Who has no security needs no keys.
+            Err(_) if !secure => return Ok(None),
+            Err(why) => return Err(why),
+        };
+        if !secure {
+            return Ok(None);
+        }
+        let (own, keys) = (pki.own()?, Arc::new(pki.keys()?));
+        Ok(Some((pki, own, keys)))
     });
-    let (pki, own) = opened.await.map_err(|e| no_link(spec, e.to_string()))?.map_err(|e| no_link(spec, e))?;
-    let (own, keys) = own.unzip();
+    let opened = opened.await.map_err(|e| no_link(spec, e.to_string()))?.map_err(|e| no_link(spec, e))?;
+    let (pki, own, keys) = opened.map_or((None, None, None), |(pki, own, keys)| (Some(pki), Some(own), Some(keys)));
     let uri = own.as_ref().and_then(|c| c.application_uri.clone()).unwrap_or_else(|| APPLICATION_URI.into());
     let client = client(spec, &uri)?;
     let door = Door::new(&spec.endpoint, keys, spec.timeout);
@@ -103,7 +112,7 @@ pub(super) async fn prepare(spec: &OpcUaSpec) -> Result<Prepared, LinkError> {
         }
     };
     let mut endpoint = choose(spec, &offers)?;
-    if secure {
+    if let Some(pki) = &pki {
         let host = hostname_from_url(&spec.endpoint).ok();
         let wanted = Wanted {
             policy: policy_of(spec.security.policy),
@@ -201,6 +210,11 @@ fn identity(spec: &OpcUaSpec, endpoint: &mut EndpointDescription) -> Result<Iden
             (UserTokenType::UserName, IdentityToken::new_user_name(name, password.as_str()))
         }
         Identity::Certificate { certificate, key } => {
+            // The library would read whatever is there, for as long as it takes.
+            for file in [certificate, key] {
+                let looked = files::read(file, files::SECRET_MAX);
+                looked.map_err(|e| denied(spec, format!("the user's {} cannot be read: {e}", file.display())))?;
+            }
             let token = IdentityToken::new_x509_path(certificate, key);
             (
                 UserTokenType::Certificate,

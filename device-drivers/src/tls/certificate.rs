@@ -50,7 +50,7 @@ impl Certificate {
     /// All in a file: PEM, or a single one in DER.
     pub fn all_in(path: &Path) -> Result<Vec<Certificate>, String> {
         let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let bytes = std::fs::read(path).map_err(|e| fail(&e))?;
+        let bytes = crate::files::read(path, crate::files::AUTHORITIES_MAX).map_err(|e| fail(&e))?;
         let pem: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         let all = match pem {
             Ok(all) if !all.is_empty() => all,

@@ -79,6 +79,19 @@ fn stands_for_itself(der: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixT
     leaf.verify_is_valid_for_subject_name(name).map_err(|_| bad(CertificateError::NotValidForName))
 }
 
+/// Whether a certificate that has signed itself is still as it was signed: a bit that a disk has lost is found by that.
+pub fn is_as_signed(der: &CertificateDer<'_>) -> Result<(), String> {
+    let wrong = |e: &dyn std::fmt::Display| format!("it is not as it was signed: {e}");
+    let (from, _) = x509_validity(der).ok_or("it is no X.509 certificate")?;
+    let anchor = webpki::anchor_from_trusted_cert(der).map_err(|e| wrong(&e))?;
+    let leaf = webpki::EndEntityCert::try_from(der).map_err(|e| wrong(&e))?;
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+    // At its first second: whether it has run out is asked by others.
+    let then = UnixTime::since_unix_epoch(std::time::Duration::from_secs(from));
+    let usage = webpki::KeyUsage::server_auth();
+    leaf.verify_for_usage(algorithms.all, &[anchor], &[], then, usage, None, None).map(drop).map_err(|e| wrong(&e))
+}
+
 fn x509_validity(der: &[u8]) -> Option<(u64, u64)> {
     use x509_cert::der::Decode;
     let validity = x509_cert::Certificate::from_der(der).ok()?.tbs_certificate.validity;

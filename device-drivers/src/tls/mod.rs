@@ -12,7 +12,9 @@ pub mod shown;
 mod words;
 
 pub use certificate::Certificate;
+pub use judge::is_as_signed;
 
+use crate::files;
 use judge::Judge;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 /// TLS files, PEM.
@@ -40,9 +42,29 @@ pub struct Tls {
 
 /// The certificates of a PEM file.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let fail = |e: rustls::pki_types::pem::Error| format!("cannot read certificates from {}: {e}", path.display());
-    let all = CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    let fail = |e: &dyn std::fmt::Display| format!("cannot read certificates from {}: {e}", path.display());
+    let bytes = files::read(path, files::AUTHORITIES_MAX).map_err(|e| fail(&e))?;
+    let all =
+        CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>().map_err(|e| fail(&pem_trouble(&e)))?;
     if all.is_empty() { Err(format!("{} holds no certificate in PEM form", path.display())) } else { Ok(all) }
+}
+
+/// The key of a PEM file.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let fail = |e: &dyn std::fmt::Display| format!("cannot read a key from {}: {e}", path.display());
+    let bytes = files::read(path, files::SECRET_MAX).map_err(|e| fail(&e))?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|e| fail(&pem_trouble(&e)))
+}
+
+/// What is wrong with a PEM file, in words: the library shows bytes.
+pub fn pem_trouble(e: &pem::Error) -> String {
+    match e {
+        pem::Error::NoItemsFound => "it holds none in PEM form".into(),
+        pem::Error::MissingSectionEnd { .. } => "it is cut short: a line -----END .. is missing".into(),
+        pem::Error::IllegalSectionStart { .. } => "a line -----BEGIN .. is damaged".into(),
+        pem::Error::Base64Decode(_) => "it is damaged: what stands between its lines BEGIN and END is no base64".into(),
+        other => other.to_string(),
+    }
 }
 
 impl Tls {
@@ -73,8 +95,7 @@ impl Tls {
         let config = match &self.own {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let fail = |e: rustls::pki_types::pem::Error| format!("cannot read a key from {}: {e}", key.display());
-                let secret = PrivateKeyDer::from_pem_file(key).map_err(fail)?;
+                let secret = private_key(key)?;
                 let own = certificates(chain)?;
                 fit_to_show(chain, &own)?;
                 builder.with_client_auth_cert(own, secret).map_err(|e| match e {

@@ -201,6 +201,11 @@ impl Access {
         &self.plan
     }
 
+    /// How many wrong passwords there were within five minutes.
+    pub fn missed_lately(&self) -> u32 {
+        lock(&self.misses).lately(Instant::now())
+    }
+
     /// Who somebody is. A token that is wrong is an error; a cookie that has gone stale is not.
     pub fn who(&self, shown: Shown<'_>) -> Result<Who, Denied> {
         if let Some(token) = shown.bearer {
@@ -237,6 +242,9 @@ impl Access {
         if lock(&self.misses).must_wait(place, name, Instant::now()) {
             return Err(Denied::Wait);
         }
+        let is_here = from.to_canonical().is_loopback();
+        let wait = lock(&self.misses).delay(place, is_here, name, Instant::now()).ok_or(Denied::Wait)?;
+        tokio::time::sleep(wait).await;
         let turn = self.turn_soon(place).await?;
         let known = {
             let mut store = lock(&self.store);
@@ -253,7 +261,7 @@ impl Access {
             lock(&self.misses).missed(place, name, Instant::now());
             return Err(Denied::BadPassword);
         };
-        lock(&self.misses).forget(place, name);
+        lock(&self.misses).right(place, name);
         self.enter(name.into(), role).ok_or(Denied::Busy)
     }
 
@@ -312,6 +320,7 @@ impl Access {
     pub fn remove_user(&self, name: &str) -> Result<(), StoreError> {
         lock(&self.store).fresh().remove(name)?;
         lock(&self.sessions).retain(|_, s| &*s.name != name);
+        lock(&self.misses).removed(name);
         Ok(())
     }
 
@@ -383,6 +392,24 @@ mod tests {
         }
         assert!(access.login(HERE, "ada", "correct horse".into()).await.is_ok());
         assert_eq!(access.login(THERE, "ada", "correct horse".into()).await, Err(Denied::Wait));
+    }
+
+    #[tokio::test]
+    async fn the_right_password_gets_in_whatever_others_guess_for_the_name_and_late_only_from_a_place_it_never_came_from()
+     {
+        let (access, _) = Access::open(plan(None)).unwrap();
+        access.add_user("ada", Role::Operator, "correct horse".into()).await.unwrap();
+        assert!(access.login(THERE, "ada", "correct horse".into()).await.is_ok());
+        for n in 0..=misses::FREE {
+            let from = IpAddr::from([10, 0, 0, n as u8]);
+            assert_eq!(access.login(from, "ada", "wrong".into()).await, Err(Denied::BadPassword));
+        }
+        assert_eq!(access.missed_lately(), misses::FREE + 1);
+        let delay = |from| lock(&access.misses).delay(Neighbour::from(from), false, "ada", Instant::now());
+        assert_eq!(delay(THERE), Some(Duration::ZERO));
+        let begun = Instant::now();
+        assert!(access.login([10, 0, 1, 1].into(), "ada", "correct horse".into()).await.is_ok());
+        assert!(begun.elapsed() >= misses::GAP, "{:?}", begun.elapsed());
     }
 
     #[tokio::test(flavor = "multi_thread")]

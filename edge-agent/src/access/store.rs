@@ -8,6 +8,7 @@
 
 use super::{Role, digest};
 use crate::state;
+use device_drivers::files;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -138,7 +139,7 @@ impl Store {
     fn read(&mut self) -> Result<(), StoreError> {
         let Some(path) = &self.path else { return Ok(()) };
         let other = |text: String| StoreError::Other(format!("{}: {text}", path.display()));
-        let text = match std::fs::read_to_string(path) {
+        let text = match files::read_text(path, files::CONFIGURATION_MAX) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {

@@ -467,6 +467,20 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "passwords-guessed",
+        Medium,
+        0,
+        (
+            "Many wrong passwords came within five minutes: somebody may be guessing.",
+            "strangers.jsonl in the state folder says for whom and from where. Shut that place out at the network; whose password is short should take another one.",
+        ),
+        |w, raise| {
+            if w.missed >= GUESSED {
+                raise("sign-in", format!("{} wrong passwords within five minutes", w.missed));
+            }
+        },
+    ),
+    row(
         "state-unusable",
         High,
         0,
@@ -493,7 +507,7 @@ pub const TABLE: &[Row] = &[
         ),
         |w, raise| {
             for name in w.state.aside() {
-                raise(&name, "set aside".into());
+                raise(&name, w.state.said_of(&name).into());
             }
         },
     ),
@@ -609,6 +623,20 @@ pub const TABLE: &[Row] = &[
         },
     ),
     row(
+        "page-closed",
+        High,
+        0,
+        (
+            "The certificate that [http] names cannot be used: page and API are served to this machine alone. Control and telemetry go on.",
+            "The alarm says what is wrong with which file; edge-agent check says whether it is mended. Then restart the gateway.",
+        ),
+        |w, raise| {
+            if let Some(why) = &w.stages.http.closed {
+                raise("http", why.clone());
+            }
+        },
+    ),
+    row(
         "open-door",
         Low,
         0,
@@ -629,6 +657,8 @@ pub const TABLE: &[Row] = &[
 
 /// Once may be somebody who tries something.
 const TAKEN_OVER: u64 = 2;
+/// Wrong passwords within five minutes that no shift mistypes.
+const GUESSED: u32 = 30;
 /// Below this a robot does nothing but drive to a charger, as the core's settings say.
 const CHARGE_CRITICAL: f64 = 0.15;
 /// What has just started has not failed yet.

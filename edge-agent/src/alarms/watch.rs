@@ -21,6 +21,8 @@ pub struct Watch<'a> {
     pub(crate) access: &'a AccessPlan,
     /// Why nobody can sign in, if the users cannot be read.
     pub(crate) no_users: Option<String>,
+    /// Wrong passwords within five minutes.
+    pub(crate) missed: u32,
     /// Whether the audit record cannot be written.
     pub(crate) audit_fails: bool,
     pub(crate) state: &'a StateWatch,
@@ -117,6 +119,7 @@ impl AlarmWatcher {
                 stages: &self.stages,
                 access: self.people.plan(),
                 no_users: self.people.trouble(),
+                missed: self.people.missed_lately(),
                 audit_fails: self.people.audit.is_failing(),
                 state: &self.state,
                 alive: alive(),

@@ -141,14 +141,21 @@ fn door(plan: &Plan) -> String {
                 say!(out, "  page     https://{at}, certificate {file}, valid until {until}");
                 say!(out, "           SHA-256 {}", identity.thumbprint);
             }
-            Err(_) if files.is_self_signed => {
+            Err(_) if files.is_self_signed && !files.certificate.exists() && !files.key.exists() => {
                 say!(
                     out,
                     "  page     https://{at}, certificate {} is made at the first start",
                     files.certificate.display()
                 );
             }
-            Err(why) => say!(out, "  page     https://{at}: {}", styled(BAD, &why)),
+            Err(why) if files.is_self_signed => {
+                let then = match why.is_damaged {
+                    true => "the next start sets it aside and makes another one, which nobody trusts yet",
+                    false => "the gateway has one for its next run only if it cannot read it either",
+                };
+                say!(out, "  page     https://{at}: {}", styled(BAD, &format!("{why}; {then}")));
+            }
+            Err(why) => say!(out, "  page     https://{at}: {}", styled(BAD, &why.to_string())),
         },
         None if plan.http.is_unencrypted => {
             let said = styled(WARN, "without encryption: passwords and tokens can be read on the way");

@@ -3,7 +3,7 @@
 use super::{EXIT_NO_AGENT, EXIT_NOT_ALLOWED, Failure};
 use clap::Args;
 use device_drivers::dial;
-use device_drivers::tls::Tls;
+use device_drivers::tls::{Tls, shown};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, header};
@@ -90,7 +90,14 @@ impl Agent {
         let (status, text) = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => {
-                let text = format!("the agent at {place} cannot be reached: {why}; does it run? --url says where");
+                let text = match why {
+                    Unheard::Silent(why) => {
+                        format!("the agent at {place} cannot be reached: {why}; does it run? --url says where")
+                    }
+                    Unheard::Untrusted(why) => format!(
+                        "the agent at {place} answers, and its certificate is not trusted: {why}; --ca FILE says whom to believe"
+                    ),
+                };
                 return Err(Failure::new(EXIT_NO_AGENT, text));
             }
             Err(_) => {
@@ -114,12 +121,31 @@ impl Agent {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-async fn connect(place: &Place) -> Result<Box<dyn Io>, String> {
+/// Why there is no answer.
+enum Unheard {
+    Silent(String),
+    Untrusted(String),
+}
+
+impl From<String> for Unheard {
+    fn from(why: String) -> Unheard {
+        Unheard::Silent(why)
+    }
+}
+
+async fn connect(place: &Place) -> Result<Box<dyn Io>, Unheard> {
     let stream = dial(place.at.as_str(), LIMIT).await.map_err(|e| e.to_string())?;
     let Some(tls) = &place.tls else { return Ok(Box::new(stream)) };
     let host = place.at.rsplit_once(':').map_or(place.at.as_str(), |(host, _)| host);
-    let stream = tls.connect(host, stream, LIMIT).await;
-    Ok(Box::new(stream.map_err(|why| format!("{why}; --ca FILE says whom to believe"))?))
+    let stream = tls.connect(host, stream, LIMIT).await.map_err(|why| match shown::of(&place.at) {
+        Some(own) if own.subject == own.issuer => Unheard::Untrusted(format!(
+            "it has signed itself ({}). If the gateway has made it, it is tls/gateway.pem in its state_dir",
+            own.subject
+        )),
+        Some(_) => Unheard::Untrusted(why),
+        None => Unheard::Silent(why),
+    })?;
+    Ok(Box::new(stream))
 }
 
 async fn exchange(
@@ -128,7 +154,7 @@ async fn exchange(
     method: &str,
     path: &str,
     body: Option<&serde_json::Value>,
-) -> Result<(u16, Bytes), String> {
+) -> Result<(u16, Bytes), Unheard> {
     let stream = connect(place).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;

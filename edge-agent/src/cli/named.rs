@@ -7,6 +7,7 @@
 use super::doctor::{Finding, row};
 use crate::config::Plan;
 use crate::config::plan::Secret;
+use device_drivers::files;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub(super) fn findings(plan: &Plan) -> Vec<Finding> {
     let mut named = Named::new();
     for file in plan.files.paths() {
         named.insert(file.to_path_buf(), false);
-        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let text = files::read_text(file, files::CONFIGURATION_MAX).unwrap_or_default();
         if let Ok(table) = text.parse::<toml::Table>() {
             collect(&table, file.parent().unwrap_or(Path::new("")), &mut named);
         }

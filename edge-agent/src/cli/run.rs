@@ -2,7 +2,7 @@
 
 use super::{Done, Failure, progress};
 use crate::Agent;
-use crate::config::{self, Plan};
+use crate::config::{self, Files, Plan};
 use crate::lines::{self, HEALTHY_WITHIN};
 use crate::plain::OneLine;
 use clap::{Args, ValueEnum};
@@ -46,7 +46,7 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
         LogFormat::Text => subscriber.fmt_fields(OneLine).with_ansi(colour).init(),
         LogFormat::Json => subscriber.json().init(),
     }
-    let (plan, refused) = match config::load(&options.file) {
+    let (plan, refused) = match config::load_from(&options.file, Files::default()) {
         Ok(plan) => (plan, None),
         Err(report) => (fall_back(&options.file, &report)?, Some(lines::first_line(&report.to_string()))),
     };

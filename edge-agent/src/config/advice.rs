@@ -1,5 +1,6 @@
 //! What a configuration may say, and hardly anybody means: `check` tells it with its place. No reason not to start.
 
+use super::plan::LinePlan;
 use super::raw;
 use super::report::Source;
 use super::tags::{DeviceReader, line_of};
@@ -7,6 +8,7 @@ use super::values::Spanned;
 use device_drivers::Number;
 use device_drivers::modbus::{DataType, Format, PointSpec, Table};
 use std::collections::HashSet;
+use wildmatch::WildMatch;
 
 /// Notes, each once: a hundred devices have one profile.
 #[derive(Default)]
@@ -18,7 +20,15 @@ pub(super) struct Advice {
 impl Advice {
     /// Of this place.
     pub(super) fn add(&mut self, file: &std::path::Path, line: usize, what: &str) {
-        let note = format!("{}:{line}: {what}", file.display());
+        self.push(format!("{}:{line}: {what}", file.display()));
+    }
+
+    /// Those of others, as far as they are new.
+    pub(super) fn append(&mut self, others: &mut Advice) {
+        others.take().into_iter().for_each(|note| self.push(note));
+    }
+
+    fn push(&mut self, note: String) {
         if self.told.insert(note.clone()) {
             self.notes.push(note);
         }
@@ -45,6 +55,25 @@ impl Advice {
             known.push((unit, name));
         }
     }
+}
+
+/// Patterns of `allow` that let nothing in: misspelt, or of a tag that nobody may write.
+pub(super) fn of_allowed(source: &Source, allow: &[Spanned<String>], lines: &[LinePlan]) -> Vec<String> {
+    let writable = |line: &LinePlan| {
+        let points = line.points.iter().filter(|p| p.write.is_some());
+        let named = points.filter_map(|p| Some(format!("{}/{}", line.devices.get(p.device as usize)?.name, p.tag)));
+        named.collect::<Vec<String>>()
+    };
+    let names: Vec<String> = lines.iter().flat_map(writable).collect();
+    let mut advice = Advice::default();
+    for given in allow {
+        let pattern = WildMatch::new(given.get_ref());
+        if !names.iter().any(|name| pattern.matches(name)) {
+            let what = format!("`allow` has \"{}\", and no tag of that name may be written", given.get_ref());
+            advice.add(&source.path, line_of(&source.text, given.span().start), &what);
+        }
+    }
+    advice.take()
 }
 
 /// A value's registers or bits on the wire.

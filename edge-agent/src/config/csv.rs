@@ -11,6 +11,7 @@
 
 use super::raw;
 use super::report::{Problem, Report, Source};
+use super::tags::PROBLEMS_MAX;
 use super::values::{Exact, Spanned, Time};
 use device_drivers::Number;
 use std::ops::Range;
@@ -47,6 +48,9 @@ const COLUMNS: [&str; 28] = [
     "scale_from",
 ];
 
+/// More columns than this are no table of tags: each of ours may stand in it once.
+const COLUMNS_MAX: usize = 100;
+
 /// Reads all rows; every problem of the table is in the report.
 pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
     let mut problems = Vec::new();
@@ -60,6 +64,11 @@ pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
         Ok(headers) => headers.clone(),
         Err(e) => return Err(Report(vec![broken(source, &e)])),
     };
+    if columns.len() > COLUMNS_MAX {
+        let label = format!("found {} columns; there are {}", columns.len(), COLUMNS.len());
+        let problem = source.problem(0..0, "the table has too many columns", label);
+        return Err(Report(vec![problem.help(format!("the columns are: {}", COLUMNS.join(", ")))]));
+    }
     let head = cells(source, delimiter, 0, &columns);
     for (column, at) in columns.iter().zip(&head) {
         if !COLUMNS.contains(&column) {
@@ -94,6 +103,9 @@ pub(super) fn tags(source: &Source) -> Result<Vec<raw::Tag>, Report> {
                 );
             }
             Err(e) => problems.push(broken(source, &e)),
+        }
+        if problems.len() >= PROBLEMS_MAX {
+            break;
         }
     }
     if problems.is_empty() { Ok(tags) } else { Err(Report(problems)) }
@@ -201,9 +213,23 @@ impl Row<'_> {
         self.parsed(column, "a duration with its unit, as in 250ms", parse)
     }
 
+    /// How a tag is written says nothing while nobody has said that it may be.
+    fn rules_are_wanted(&mut self, is_said: bool) {
+        let rules =
+            ["write_min", "write_max", "write_every", "write_priority", "write_verify", "write_read_modify_write"];
+        let Some((column, cell)) = rules.iter().find_map(|c| Some((c, self.text(c)?))).filter(|_| !is_said) else {
+            return;
+        };
+        let title = format!("`{column}` has no effect here");
+        let problem =
+            self.source.problem(cell.span(), title, "the cell of `write` is empty: nobody may write this tag");
+        self.problems.push(problem.help("write yes or no into the column `write`"));
+    }
+
     fn tag(mut self) -> raw::Tag {
         let whole = self.at.first().cloned().unwrap_or(0..0);
         let write = self.yes_or_no("write");
+        self.rules_are_wanted(write.is_some());
         let rule = raw::Write {
             min: self.exact("write_min").map(Spanned::into_inner),
             max: self.exact("write_max").map(Spanned::into_inner),

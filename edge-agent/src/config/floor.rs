@@ -114,8 +114,12 @@ fn from_file(
     let floor = match files.read(&path) {
         Ok(floor) => floor,
         Err(why) => {
-            let problem = source.problem(file.span(), "the floor file cannot be read", why.first_title());
-            problems.push(problem.help("floor files are looked for beside this file"));
+            problems.push(source.unread(
+                file.span(),
+                "the floor file cannot be read",
+                &why,
+                "floor files are looked for beside this file",
+            ));
             return None;
         }
     };

@@ -7,7 +7,7 @@ use super::plan::{ControlPlan, Plan};
 use super::raw;
 use super::report::{Files, Problem, Report, Source};
 use super::topics::topic_level;
-use super::values::within;
+use super::values::{no_home, within};
 use super::{lines, mqtt};
 use crate::control::rt::RealTime;
 use std::net::SocketAddr;
@@ -32,7 +32,8 @@ pub(super) fn plan(
     let control = control(source, &raw.control, &mut problems);
     let gateway = gateway(source, &raw.gateway, &mut problems);
     let access = http::access(source, &raw, &gateway.1, &mut problems);
-    let http = http::http(source, &raw, (gateway.0, &gateway.1), &mut problems);
+    let mut defects = Vec::new();
+    let http = http::http(source, &raw, (gateway.0, &gateway.1), &mut problems, &mut defects);
     let mqtt = raw.mqtt.as_ref().map(|m| mqtt::mqtt(source, m, &raw, &mut problems));
     if raw.floor.is_some() && floor.is_none() {
         return Err(Report(problems));
@@ -41,9 +42,14 @@ pub(super) fn plan(
     files.extend(parts.iter().map(|(source, part)| (source, &part.lines[..])));
     let drain = within(source, &raw.gateway.drain, DRAIN, DRAIN_RANGE, &mut problems);
     let plan = floor.as_ref().map(|f| &*f.plan);
-    let (lines, [notes, advice]) = lines::Lines::new(&raw, plan, &gateway.1, &mut problems, kept).read(source, &files);
+    let (lines, [notes, mut advice]) =
+        lines::Lines::new(&raw, plan, &gateway.1, &mut problems, kept).read(source, &files);
     if !problems.is_empty() {
+        problems.append(&mut defects);
         return Err(Report(problems));
+    }
+    if let Some(commands) = raw.mqtt.as_ref().and_then(|m| m.commands.as_ref()) {
+        advice.extend(super::advice::of_allowed(source, &commands.get_ref().allow, &lines));
     }
     let (listen, state_dir) = gateway;
     let is_kept = raw.gateway.state_dir.is_some();
@@ -60,6 +66,7 @@ pub(super) fn plan(
         lines,
         notes,
         advice,
+        defects,
         access,
         http,
         file: None,
@@ -81,7 +88,11 @@ fn gateway(source: &Source, raw: &raw::Gateway, problems: &mut Vec<Problem>) -> 
         }),
     };
     let beside = |dir: &str| source.path.parent().map_or_else(|| PathBuf::from(dir), |p| p.join(dir));
-    let state_dir = raw.state_dir.as_deref().map_or_else(|| std::env::temp_dir().join("lightsout"), beside);
+    if let Some(given) = &raw.state_dir {
+        no_home(source, given, problems);
+    }
+    let given = raw.state_dir.as_ref().map(|dir| beside(dir.get_ref()));
+    let state_dir = given.unwrap_or_else(|| std::env::temp_dir().join("lightsout"));
     (listen, state_dir)
 }
 

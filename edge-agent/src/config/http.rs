@@ -43,6 +43,7 @@ pub(super) fn http(
     raw: &raw::Config,
     (listen, state_dir): (SocketAddr, &Path),
     problems: &mut Vec<Problem>,
+    defects: &mut Vec<Problem>,
 ) -> HttpPlan {
     let http = &raw.http;
     for name in &http.names {
@@ -57,7 +58,7 @@ pub(super) fn http(
         read.map_err(|label| problems.push(source.problem(text.span(), "this is not where a proxy is", label))).ok()
     };
     let trusted_proxies = http.trusted_proxies.iter().filter_map(&mut network).collect();
-    let tls = http.tls.as_ref().and_then(|given| tls(source, given, raw, state_dir, problems));
+    let tls = http.tls.as_ref().and_then(|given| tls(source, given, raw, state_dir, problems, defects));
     let beyond = !listen.ip().is_loopback();
     let is_unencrypted = beyond && http.tls.is_none();
     let wanted = http.unencrypted.as_ref().filter(|u| *u.get_ref());
@@ -84,6 +85,7 @@ fn tls(
     raw: &raw::Config,
     state_dir: &Path,
     problems: &mut Vec<Problem>,
+    defects: &mut Vec<Problem>,
 ) -> Option<HttpTls> {
     let table = given.get_ref();
     let is_self_signed = table.self_signed.as_ref().is_some_and(|s| *s.get_ref());
@@ -102,7 +104,7 @@ fn tls(
             let (pem, secret) = (beside(source, certificate.get_ref()), beside(source, key.get_ref()));
             let files = HttpTls { certificate: pem, key: secret, is_self_signed };
             if let Err(why) = crate::http::tls_files(&files) {
-                problems.push(source.problem(certificate.span(), "this certificate cannot be served", why));
+                defects.push(source.problem(certificate.span(), "this certificate cannot be served", why.to_string()));
             }
             Some(files)
         }

@@ -1,8 +1,9 @@
 //! The field lines: each with its driver, its points and the machines it carries.
 
+use super::advice::Advice;
 use super::plan::{DevicePlan, DriverPlan, LinePlan};
 use super::report::{Files, Problem, Source, parse};
-use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names};
+use super::tags::{Bound, DeviceReader, INTERVAL, LinePoints, Names, line_of};
 use super::topics::{device_topic, own_topic, topic_level};
 use super::values::{Spanned, within};
 use super::{csv, modbus, opcua, raw};
@@ -32,7 +33,7 @@ pub(super) struct Lines<'a> {
     /// Names of profiles, in small letters, and the files that have them.
     templates: HashMap<String, (PathBuf, PathBuf)>,
     notes: Vec<String>,
-    advice: Vec<String>,
+    advice: Advice,
 }
 
 impl<'a> Lines<'a> {
@@ -56,7 +57,7 @@ impl<'a> Lines<'a> {
             profiles,
             templates,
             notes: Vec::new(),
-            advice: Vec::new(),
+            advice: Advice::default(),
         }
     }
 
@@ -83,7 +84,7 @@ impl<'a> Lines<'a> {
             plans.extend(self.line(source, line));
         }
         self.floor_is_complete(root);
-        (plans, [self.notes, self.advice])
+        (plans, [self.notes, self.advice.take()])
     }
 
     /// Every machine has a controller, every load position is read once.
@@ -152,7 +153,12 @@ impl<'a> Lines<'a> {
             let (cell, profile) = (device.cell.get_ref().as_str(), self.template(source, device));
             let (cell, profile) = (self.names.get(cell), self.names.get(&profile));
             devices.push(DevicePlan { name: name.as_str().into(), unit, cell, profile, topic });
+            let before = all.points.len();
             self.device(source, device, n as u32, unit, ua.as_ref(), &mut all);
+            if all.points.len() == before {
+                let at = line_of(&source.text, device.name.span().start);
+                all.advice.add(&source.path, at, &format!("{name} has no tags: nothing of it is read"));
+            }
             specs.push(DeviceSpec {
                 unit,
                 points: std::mem::take(&mut all.modbus),
@@ -167,12 +173,12 @@ impl<'a> Lines<'a> {
         if is_modbus {
             all.advice.of_units(source, line);
         }
-        for note in all.advice.take() {
-            // Lines may have profiles in common.
-            if !self.advice.contains(&note) {
-                self.advice.push(note);
-            }
+        if line.devices.is_empty() {
+            let (name, at) = (line.name.get_ref(), line_of(&source.text, line.name.span().start));
+            let what = format!("line {name} has no [[line.device]]: nothing is read");
+            all.advice.add(&source.path, at, &what);
         }
+        self.advice.append(&mut all.advice); // lines may have profiles in common
         let machines = specs
             .iter()
             .flat_map(|s| s.commands.iter().map(|(m, _)| *m))
@@ -267,7 +273,14 @@ impl<'a> Lines<'a> {
         let table = device.tags.as_ref().map(|path| {
             self.files
                 .read(&beside(source, path.get_ref()))
-                .map_err(|why| vec![source.problem(path.span(), "the tag table cannot be read", why.first_title())])
+                .map_err(|why| {
+                    vec![source.unread(
+                        path.span(),
+                        "the tag table cannot be read",
+                        &why,
+                        "tables are looked for beside this file",
+                    )]
+                })
                 .and_then(|table| csv::tags(&table).map(|tags| (table, tags)).map_err(|report| report.0))
         });
         match &table {
@@ -320,8 +333,12 @@ impl<'a> Lines<'a> {
                 }
             },
             Err(why) => {
-                let problem = source.problem(path.span(), "the profile cannot be read", why.first_title());
-                self.problems.push(problem.help("profile files are looked for beside this file"));
+                self.problems.push(source.unread(
+                    path.span(),
+                    "the profile cannot be read",
+                    &why,
+                    "profile files are looked for beside this file",
+                ));
                 None
             }
         };

@@ -31,12 +31,13 @@ pub use meaning::{DESCRIPTION_MAX, UNIT_MAX};
 pub use plan::{DevicePlan, DriverPlan, LinePlan, Meaning, Payload, Plan, PointPlan, Role, WriteRule};
 pub use report::{Files, Problem, Report};
 
+use device_drivers::files;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where a gateway keeps its state, by a file that may be wrong anywhere else: the first `state_dir = ".."` in it.
 pub fn state_dir_of(path: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = files::read_text(path, files::CONFIGURATION_MAX).ok()?;
     let said = text.lines().find_map(|line| {
         let value = line.trim_start().strip_prefix("state_dir")?.trim_start().strip_prefix('=')?.trim_start();
         let quote = value.chars().next().filter(|c| ['"', '\''].contains(c))?;
@@ -47,10 +48,11 @@ pub fn state_dir_of(path: &Path) -> Option<PathBuf> {
 
 /// Reads and checks a configuration with its `conf.d/*.toml` and the profiles they name. Every problem found is in the report.
 pub fn load(path: &Path) -> Result<Plan, Report> {
-    load_from(path, Files::default())
+    let plan = load_from(path, Files::default())?;
+    if plan.defects.is_empty() { Ok(plan) } else { Err(Report(plan.defects)) }
 }
 
-/// The same, from files that may have been kept.
+/// The same for a gateway that starts, from files that may have been kept: defects that are no reason to stand still are in the plan.
 pub fn load_from(path: &Path, mut files: Files) -> Result<Plan, Report> {
     let source = files.read(path)?;
     let raw: raw::Config = report::parse(&source)?;

@@ -4,6 +4,7 @@ use super::lines::beside;
 use super::raw;
 use super::report::{Problem, Source};
 use super::values::{Spanned, host_port, within};
+use device_drivers::files;
 use device_drivers::modbus::{DeviceSpec, Endpoint, LineSpec, Serial, Tls};
 use std::ops::Range;
 use std::time::Duration;
@@ -117,7 +118,7 @@ fn tls(source: &Source, line: &raw::Line, text: &Spanned<String>, problems: &mut
 pub(super) fn tls_files(source: &Source, table: &raw::Tls, problems: &mut Vec<Problem>) -> Tls {
     let mut file = |path: &Spanned<String>| {
         let found = beside(source, path.get_ref());
-        if let Err(e) = std::fs::metadata(&found) {
+        if let Err(e) = files::look_at(&found, files::AUTHORITIES_MAX) {
             let label = format!("{}: {e}", found.display());
             problems.push(source.problem(path.span(), "this file cannot be read", label));
         }

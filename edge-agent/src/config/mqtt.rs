@@ -4,7 +4,7 @@ use super::plan::{Broker, Login, MqttPlan, Payload, Secret, SpoolPlan};
 use super::raw;
 use super::report::{Problem, Source};
 use super::topics::{STATUS_TOPIC, check_template, expand, levels, topic_level, unfit};
-use super::values::{Size, Spanned, host_port, within};
+use super::values::{Size, Spanned, host_port, no_home, within};
 use crate::commands::CommandPlan;
 use crate::telemetry::mqtt::wire::Version;
 use crate::telemetry::payload::Encoding;
@@ -141,7 +141,7 @@ fn sparkplug(
         has_others: m.brokers.len() > 1,
         alarms: table.alarms,
         templates: table.templates,
-        memory: raw.gateway.state_dir.as_deref().map(|dir| beside(dir).join("sparkplug-bdseq")),
+        memory: raw.gateway.state_dir.as_ref().map(|dir| beside(dir.get_ref()).join("sparkplug-bdseq")),
     }
 }
 
@@ -340,6 +340,7 @@ fn spool(source: &Source, m: &raw::Mqtt, raw: &raw::Config, problems: &mut Vec<P
     if let Some(given) = spool.keep.as_ref().filter(|_| !matches!(retention, Retention::Thin(_))) {
         problems.push(source.problem(given.span(), "this key has no effect", "it belongs to retention = \"thin\""));
     }
+    no_home(source, &spool.directory, problems);
     let directory = source.path.parent().map_or_else(PathBuf::new, PathBuf::from).join(spool.directory.get_ref());
     SpoolPlan { directory: Some(directory), capacity, age, retention, reserve }
 }

@@ -8,7 +8,8 @@
 use super::plan::PointPlan;
 use super::raw;
 use super::report::{Problem, Source, closest};
-use super::values::{Spanned, within};
+use super::values::{Spanned, is_host, not_filled_in, within};
+use device_drivers::files;
 use device_drivers::opcua::{Deadband, Identity, Mode, NodeName, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -111,11 +112,14 @@ pub(super) fn line(
 
 fn check_endpoint(source: &Source, endpoint: &Spanned<String>, problems: &mut Vec<Problem>) {
     let address = endpoint.get_ref().strip_prefix("opc.tcp://").map(|rest| rest.split('/').next().unwrap_or(rest));
-    let valid =
-        address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
+    let valid = address.and_then(|a| a.rsplit_once(':')).is_some_and(|(h, p)| is_host(h) && p.parse::<u16>().is_ok());
     if !valid {
         let label = "expected an endpoint, as in \"opc.tcp://192.168.1.20:4840/\"";
-        problems.push(source.problem(endpoint.span(), "this is not an OPC UA endpoint", label));
+        let problem = source.problem(endpoint.span(), "this is not an OPC UA endpoint", label);
+        problems.push(match not_filled_in(endpoint.get_ref()) {
+            Some(help) => problem.help(help),
+            None => problem,
+        });
     }
 }
 
@@ -163,11 +167,8 @@ fn identity(source: &Source, line: &raw::Line, security: Security, problems: &mu
     }
     match (user, certificate) {
         ([None, None], [None, None]) => Identity::Anonymous,
-        ([Some(name), Some(password)], _) => match std::fs::read_to_string(file(password)) {
-            Ok(text) => Identity::User {
-                name: name.get_ref().clone(),
-                password: text.trim_end_matches(['\r', '\n']).to_string(),
-            },
+        ([Some(name), Some(password)], _) => match files::read_secret(&file(password)) {
+            Ok(password) => Identity::User { name: name.get_ref().clone(), password },
             Err(e) => {
                 let problem = source.problem(password.span(), "the password cannot be read", e.to_string());
                 problems.push(problem.help("the file is looked for beside this file"));
@@ -176,7 +177,7 @@ fn identity(source: &Source, line: &raw::Line, security: Security, problems: &mu
         },
         (_, [Some(certificate), Some(key)]) => {
             for (given, path) in [(certificate, file(certificate)), (key, file(key))] {
-                if let Err(e) = std::fs::File::open(&path) {
+                if let Err(e) = files::read(&path, files::SECRET_MAX) {
                     let problem = source.problem(given.span(), "this file cannot be read", e.to_string());
                     problems.push(problem.help("the file is looked for beside this file"));
                 }

@@ -60,7 +60,7 @@ pub struct Gateway {
     pub listen: Option<Spanned<String>>,
     /// Keys and other things that outlive a run.
     #[serde(default)]
-    pub state_dir: Option<String>,
+    pub state_dir: Option<Spanned<String>>,
     /// How long a stop waits for machines to finish.
     #[serde(default)]
     pub drain: Option<Spanned<Time>>,

@@ -1,12 +1,18 @@
 //! What is wrong with a configuration: which file, which line, what was found, what was expected, what to do.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use device_drivers::files;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What helps where nothing better is known.
+const LOOK_AT_PATH: &str = "check the path and its permissions";
+/// Problems that are told one by one; whoever mends these sees the others with the next look.
+const TOLD_MAX: usize = 100;
 
 /// A file that was read.
 #[derive(Clone, Debug)]
@@ -64,11 +70,29 @@ impl Files {
 impl Source {
     /// Reads a file.
     fn read(path: &Path) -> Result<Source, Report> {
-        match std::fs::read_to_string(path) {
+        let bytes = files::read(path, files::CONFIGURATION_MAX).map_err(|e| Report::unreadable(path, &e))?;
+        match std::str::from_utf8(&bytes) {
             // Spreadsheets and some editors put a byte order mark in front.
             Ok(text) => Ok(Source { path: path.into(), text: text.trim_start_matches('\u{feff}').into() }),
-            Err(e) => Err(Report::unreadable(path, &e)),
+            Err(e) => Err(Report::of_other_letters(path, &bytes, e.valid_up_to())),
         }
+    }
+
+    /// The lines that a span touches, and where the first of them begins.
+    fn lines(&self, span: &Range<usize>) -> (usize, &str) {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |n| n + 1);
+        let behind = self.text.get(span.end.max(span.start)..).and_then(|t| t.find('\n'));
+        let end = behind.map_or(self.text.len(), |n| span.end.max(span.start) + n + 1);
+        (start, self.text.get(start..end).unwrap_or_default())
+    }
+
+    /// Another file that is named here, and cannot be read.
+    pub(super) fn unread(&self, span: Range<usize>, title: &str, why: &Report, usual: &str) -> Problem {
+        let first = why.0.first();
+        let (label, help) = first.map_or_else(Default::default, |p| (p.title.clone(), p.help.clone()));
+        let help = help.filter(|help| help != LOOK_AT_PATH);
+        self.problem(span, title, label).help(help.unwrap_or_else(|| usual.into()))
     }
 
     /// A problem at a place in this file.
@@ -100,8 +124,15 @@ impl Problem {
         let title = Level::ERROR.primary_title(&self.title);
         report.push(match &self.span {
             Some(span) => {
-                let note = AnnotationKind::Primary.span(span.clone()).label(self.label.as_str());
-                title.element(Snippet::source(&*self.source.text).path(&path).annotation(note))
+                // No more of the file than is shown: of a long one with many problems the rest would be gone through for each.
+                let (start, text) = self.source.lines(span);
+                let first = self.source.text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
+                // Behind the last line there is nothing to show: the library knows how to say that.
+                let (start, first, text) =
+                    if text.is_empty() { (0, 1, &*self.source.text) } else { (start, first, text) };
+                let here = span.start.saturating_sub(start)..span.end.saturating_sub(start);
+                let note = AnnotationKind::Primary.span(here).label(self.label.as_str());
+                title.element(Snippet::source(text).line_start(first).path(&path).annotation(note))
             }
             None => Group::with_title(title),
         });
@@ -120,23 +151,37 @@ impl Report {
     /// A file or a folder that cannot be read.
     pub(super) fn unreadable(path: &Path, e: &std::io::Error) -> Report {
         let help = match e.kind() {
-            std::io::ErrorKind::InvalidData => "save the file as UTF-8",
-            _ => "check the path and its permissions",
+            _ if path.components().any(|part| part.as_os_str() == "~") => {
+                "`~` means no folder here: write the path out, as in \"/home/ada/..\""
+            }
+            std::io::ErrorKind::FileTooLarge => {
+                "a configuration is read up to this size: share it out among several files"
+            }
+            std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "name a file",
+            _ => LOOK_AT_PATH,
         };
-        let source = Source { path: path.into(), text: "".into() };
-        let title = format!("cannot read {}: {e}", path.display());
-        Report(vec![Problem { source, span: None, title, label: String::new(), help: Some(help.into()) }])
+        Report::of_file(path, format!("cannot read {}: {e}", path.display()), help)
     }
 
-    /// What the first problem is called.
-    pub fn first_title(&self) -> String {
-        self.0.first().map_or_else(String::new, |p| p.title.clone())
+    /// A file in the letters of another time: what cannot be read is in the row behind so many bytes.
+    fn of_other_letters(path: &Path, bytes: &[u8], at: usize) -> Report {
+        let row = bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+        let title = format!("cannot read {}: row {row} is not written in UTF-8", path.display());
+        Report::of_file(path, title, "save it as UTF-8; spreadsheets call that \"CSV UTF-8\"")
+    }
+
+    fn of_file(path: &Path, title: String, help: &str) -> Report {
+        let source = Source { path: path.into(), text: "".into() };
+        Report(vec![Problem { source, span: None, title, label: String::new(), help: Some(help.into()) }])
     }
 
     /// The report as a terminal shows it, with or without colour.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let mut text: String = self.0.iter().map(|p| p.render(&renderer) + "\n\n").collect();
+        let mut text: String = self.0.iter().take(TOLD_MAX).map(|p| p.render(&renderer) + "\n\n").collect();
+        if self.0.len() > TOLD_MAX {
+            text += &format!("and {} more\n\n", self.0.len() - TOLD_MAX);
+        }
         let count = self.0.len();
         text.push_str(&match count {
             1 => "1 problem; nothing was started".to_string(),
@@ -181,7 +226,7 @@ impl Report {
                 help: p.help.clone(),
             }
         };
-        self.0.iter().map(view).collect()
+        self.0.iter().take(TOLD_MAX).map(view).collect()
     }
 }
 
@@ -198,7 +243,7 @@ pub fn parse<T: DeserializeOwned>(source: &Source) -> Result<T, Report> {
     toml::from_str(&source.text).map_err(|e| {
         let message = e.message().to_string();
         let span = e.span().unwrap_or(0..0);
-        let (title, label, help) = explain(&message);
+        let (title, label, help) = explain(&message, Place { source, span: span.clone() });
         let problem = source.problem(span, title, label);
         Report(vec![match help {
             Some(help) => problem.help(help),
@@ -207,8 +252,41 @@ pub fn parse<T: DeserializeOwned>(source: &Source) -> Result<T, Report> {
     })
 }
 
+/// Where a parser has stumbled.
+struct Place<'a> {
+    source: &'a Source,
+    span: Range<usize>,
+}
+
+impl Place<'_> {
+    /// The word there: what stands behind a `=`, up to a blank.
+    fn word(&self) -> &str {
+        let rest = self.source.text.get(self.span.start..).unwrap_or_default();
+        rest.split(|c: char| c.is_whitespace() || [',', ']', '}', '#'].contains(&c)).next().unwrap_or_default()
+    }
+
+    /// The name of a table whose header is there: `tag` of `[tag]`.
+    fn table(&self) -> Option<&str> {
+        let line = self.source.lines(&self.span).1.lines().next()?.trim();
+        let name = line.strip_prefix('[')?.split(']').next()?.trim();
+        Some(name).filter(|name| !name.starts_with('['))
+    }
+}
+
+/// What to write instead of a value that is neither a text nor a number.
+fn bare(word: &str) -> String {
+    match word.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" => "a switch is true or false: write true".into(),
+        "no" | "off" | "false" => "a switch is true or false: write false".into(),
+        _ if word.starts_with(['\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}', '\u{ab}', '\u{bb}']) => {
+            "use plain quotation marks: \"".into()
+        }
+        _ => "a text needs quotation marks, as in \"press-1\"; a switch is true or false".into(),
+    }
+}
+
 /// Turns a parser's message into a title, a label and a suggestion.
-fn explain(message: &str) -> (String, String, Option<String>) {
+fn explain(message: &str, at: Place<'_>) -> (String, String, Option<String>) {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if let Some((found, expected)) = quoted.split_first()
         && message.starts_with("unknown field")
@@ -225,6 +303,14 @@ fn explain(message: &str) -> (String, String, Option<String>) {
     if let Some(field) = quoted.first()
         && message.starts_with("missing field")
     {
+        if *field == "gateway" {
+            let help = "add [gateway] with name = \"..\", area = \"..\" and line = \"..\"; configs/demo/agent.toml shows one of each";
+            return (
+                "the table [gateway] is missing".into(),
+                "nothing says which gateway this is".into(),
+                Some(help.into()),
+            );
+        }
         return (
             format!("the key `{field}` is missing"),
             "in this table".into(),
@@ -240,6 +326,10 @@ fn explain(message: &str) -> (String, String, Option<String>) {
             "a sequence" => "a list of tables, as in [[line]]",
             other => other,
         };
+        if let (Some(table), "a list of tables, as in [[line]]") = (at.table(), expected) {
+            let help = format!("there may be several of it, so it has double brackets: [[{table}]]");
+            return ("this table has single brackets".into(), format!("found [{table}]"), Some(help));
+        }
         return ("this value has the wrong type".into(), format!("found {found}, expected {expected}"), None);
     }
     if let Some((found, expected)) = message.strip_prefix("invalid value: ").and_then(|m| m.split_once(", expected ")) {
@@ -259,9 +349,9 @@ fn explain(message: &str) -> (String, String, Option<String>) {
         ("key with no value", "a value is given with `=`, as in timeout = \"1s\""),
         ("invalid float", "a text needs quotation marks, as in \"127.0.0.1:1883\""),
         ("invalid basic string", "the closing quotation mark is missing, or a \\ stands in the text: write / in paths"),
-        ("literal string", "use plain quotation marks: \""),
     ];
-    let help = help.iter().find(|(found, _)| first.contains(found)).map(|(_, help)| (*help).to_string());
+    let known = help.iter().find(|(found, _)| first.contains(found)).map(|(_, help)| (*help).to_string());
+    let help = known.or_else(|| first.contains("literal string").then(|| bare(at.word())));
     ("this line cannot be understood".into(), first.to_string(), help)
 }
 

@@ -8,6 +8,9 @@ use device_drivers::modbus::{Absent, Address, DataType, Special, Written};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Misspelt names that are guessed at.
+const GUESSES_MAX: usize = 20;
+
 impl DeviceReader<'_> {
     /// What a profile says of all its tags.
     pub(super) fn absent_of_all(&mut self, given: Option<&Spanned<Vec<String>>>) {
@@ -66,9 +69,12 @@ impl DeviceReader<'_> {
         for tag in tags.iter().filter(|t| wanted.contains(t.name.get_ref().as_str())) {
             self.powers.insert(tag.name.get_ref().clone(), place_of_power(tag));
         }
-        for text in wanted.into_iter().filter(|text| !tags.iter().any(|t| t.name.get_ref() == text)) {
-            let names: Vec<&str> = tags.iter().map(|t| t.name.get_ref().as_str()).collect();
-            let near = closest(text, &names).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+        let names: Vec<&str> = tags.iter().map(|t| t.name.get_ref().as_str()).collect();
+        let unknown: Vec<&str> = wanted.into_iter().filter(|text| !self.powers.contains_key(*text)).collect();
+        for (n, text) in unknown.into_iter().enumerate() {
+            // Each looks through all names: a few are help, thousands are a file that is wrong as a whole.
+            let near = if n < GUESSES_MAX { closest(text, &names) } else { None };
+            let near = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));
             self.powers.insert(text.into(), Err(format!("this file has no tag `{text}`{near}")));
         }
     }

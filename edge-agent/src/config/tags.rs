@@ -19,6 +19,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Problems after which nobody reads on: a table that is wrong as a whole has one in each of a million rows.
+pub(super) const PROBLEMS_MAX: usize = 1000;
 /// How often tags are read when nothing is said.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 /// The fastest poll: below it the network's own jitter decides (FIELD section 5).
@@ -144,8 +146,11 @@ impl DeviceReader<'_> {
 
     pub(super) fn tags(&mut self, tags: &[raw::Tag]) {
         let (mut line, mut at) = (1, 0);
+        self.find_powers(tags);
         for tag in tags {
-            self.find_powers(tags);
+            if self.problems.len() >= PROBLEMS_MAX {
+                return;
+            }
             // Tags come in the order of the file: the lines of a long one are counted once.
             let start = tag.name.span().start;
             line = match self.profile.text.get(at..start) {

@@ -220,14 +220,37 @@ pub(super) fn within(
     time
 }
 
+/// Whether this can be a host's name or address.
+pub(super) fn is_host(host: &str) -> bool {
+    !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || "-._:[]%".contains(c))
+}
+
+/// What helps where somebody has hoped that something is filled in.
+pub(super) fn not_filled_in(text: &str) -> Option<&'static str> {
+    let hoped = text.contains("${") || text.contains("{{") || text.contains("$(");
+    hoped.then_some("nothing is filled in here: write the address out, or make the file with a tool that fills it in")
+}
+
+/// A folder beside the file that names it; `~` would be one of that name.
+pub(super) fn no_home(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) {
+    if text.get_ref() == "~" || text.get_ref().starts_with("~/") {
+        let problem = source.problem(text.span(), "`~` means no folder here", "a folder of that name would be made");
+        problems.push(problem.help("write the path out, as in \"/home/ada/state\""));
+    }
+}
+
 /// `host:port`, neither empty.
 pub(super) fn host_port(source: &Source, text: &Spanned<String>, problems: &mut Vec<Problem>) -> (String, u16) {
     let parsed = text.get_ref().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parsed {
-        Some((host, port)) if !host.is_empty() && port > 0 && !host.contains(['/', ' ']) => (host.to_string(), port),
+        Some((host, port)) if port > 0 && is_host(host) => (host.to_string(), port),
         _ => {
             let label = format!("found \"{}\", expected host:port, as in \"192.168.1.10:502\"", text.get_ref());
-            problems.push(source.problem(text.span(), "this is not a network address", label));
+            let problem = source.problem(text.span(), "this is not a network address", label);
+            problems.push(match not_filled_in(text.get_ref()) {
+                Some(help) => problem.help(help),
+                None => problem,
+            });
             (String::new(), 0)
         }
     }

@@ -8,12 +8,15 @@
 //!   here, for the role `loopback`:  a loopback peer, and no header of a proxy, and a name that only this machine has
 //! ```
 //!
+//! A request without a name in `Host`, with two, or with one that is none, is not answered at all: whoever looks at it takes another for it.
+//!
 //! A proxy on this machine makes everybody a loopback peer. So whatever looks passed on is not from here: any forwarding header, whoever sent
 //! it; a name in `Host` that is not ours; HTTP/1.0, which is how nginx speaks to what is behind it unless told otherwise, and nobody else does.
 
 use crate::config::plan::HttpPlan;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Version, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Request, Version, header};
 use std::net::{IpAddr, SocketAddr};
 
 /// Headers by which a proxy says that it is one; and all that begin with [`FORWARDED`].
@@ -39,6 +42,30 @@ pub(super) struct Origin {
     pub(super) from: IpAddr,
     /// Whether that is this machine.
     pub(super) is_here: bool,
+}
+
+/// Whether a request says whom it is for, once, and as a name can be (RFC 9112, 3.2). The text says what is wrong.
+pub(super) fn says_host<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let target = request.uri().authority().map(Authority::as_str);
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Err("it has more than one `Host`"),
+        (None, None) if request.version() >= Version::HTTP_11 => Err("it has no `Host`"),
+        (Some(host), None) if !host.to_str().is_ok_and(|h| h.is_empty() || host_of(h).is_some()) => {
+            Err("its `Host` is no name and no address")
+        }
+        _ if target.is_some_and(|t| host_of(t).is_none()) => Err("it is for no name and no address"),
+        _ => Ok(()),
+    }
+}
+
+/// The name or address of `host` or `host:port`; nothing else may stand in it, and no user before it.
+fn host_of(text: &str) -> Option<String> {
+    let authority: Authority = text.parse().ok()?;
+    let host = authority.host();
+    let port = text.strip_prefix(host)?;
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.is_empty() || p.parse::<u16>().is_ok());
+    (is_port && !host.is_empty()).then(|| host.trim_matches(['[', ']']).to_ascii_lowercase())
 }
 
 /// Looks at a request.
@@ -109,11 +136,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 
 /// Whether the host asked for is this machine, under a name that no foreign page can have and no proxy passes on by itself.
 fn is_own_host(door: &HttpPlan, host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    let name = name.to_ascii_lowercase();
+    let Some(name) = host_of(host) else { return false };
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || door.names.contains(&name)
 }
 
@@ -149,6 +172,11 @@ mod tests {
             ("10.1.2.3", false),
             ("evil.example:9464", false),
             ("localhost.evil.example", false),
+            ("localhost:1@evil.example", false),
+            ("evil.example@localhost", false),
+            ("localhost:9464:9464", false),
+            ("localhost:99999", false),
+            ("[::1]evil.example", false),
             ("", false),
         ];
         for (name, want) in rows {
@@ -165,6 +193,36 @@ mod tests {
                     assert!(!look(&door(trusted), "127.0.0.1", Version::HTTP_11, &rows).is_here, "{name}: {value}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_request_says_once_whom_it_is_for() {
+        let rows: [(Version, &str, &[&str], bool); 17] = [
+            (Version::HTTP_11, "/", &["localhost"], true),
+            (Version::HTTP_11, "/", &["gw_1.plant:9464"], true),
+            (Version::HTTP_11, "/", &["[::1]:9464"], true),
+            (Version::HTTP_11, "/", &["10.1.2.3:"], true),
+            (Version::HTTP_11, "/", &[""], true),
+            (Version::HTTP_11, "http://localhost/", &["localhost"], true),
+            (Version::HTTP_10, "/", &[], true),
+            (Version::HTTP_11, "/", &[], false),
+            (Version::HTTP_11, "http://localhost/", &[], false),
+            (Version::HTTP_11, "/", &["localhost", "localhost"], false),
+            (Version::HTTP_10, "/", &["localhost", "evil.example"], false),
+            (Version::HTTP_11, "/", &["localhost:1@evil.example"], false),
+            (Version::HTTP_11, "/", &["a b"], false),
+            (Version::HTTP_11, "/", &["http://localhost"], false),
+            (Version::HTTP_11, "/", &["localhost:x"], false),
+            (Version::HTTP_11, "/", &["[::1"], false),
+            (Version::HTTP_11, "http://localhost:1@evil.example/", &["localhost"], false),
+        ];
+        for (version, uri, hosts, want) in rows {
+            let mut request = Request::builder().uri(uri).version(version);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            assert_eq!(says_host(&request.body(()).unwrap()).is_ok(), want, "{version:?} {uri} {hosts:?}");
         }
     }
 

@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 pub struct HttpStats {
     /// Whether passwords cross the network for all to read.
     pub is_unencrypted: bool,
+    /// Why only this machine is served, if that was not wanted.
+    pub closed: Option<String>,
     /// Connections served right now.
     pub connections: AtomicUsize,
     /// Connections that were closed to make room for others.

@@ -9,10 +9,13 @@
 //! | [`AGE_LIMIT`], [`LIVE_AGE_LIMIT`] | a client that stays for ever; a browser comes again by itself |
 
 use super::guard::Peer;
+use super::origin::says_host;
+use super::problem::Problem;
 use super::seats::{HttpStats, Seat, Seats};
 use super::tls::{Door, HANDSHAKE, HSTS};
-use axum::http::HeaderValue;
 use axum::http::header::STRICT_TRANSPORT_SECURITY;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -130,10 +133,17 @@ async fn talk(router: Router, io: impl AsyncRead + AsyncWrite + Unpin, peer: Pee
     let inner = TowerToHyperService::new(router.layer(Extension(peer)).layer(Extension(is_live.clone())));
     let live = is_live.clone();
     let service = service_fn(move |request| {
-        let (answer, sign, live) = (inner.call(request), sign.clone(), live.clone());
+        let answer = match says_host(&request) {
+            Ok(()) => Ok(inner.call(request)),
+            Err(what) => Err(Problem::new(StatusCode::BAD_REQUEST, "host", "this is not said to be for anybody", what)),
+        };
+        let (sign, live) = (sign.clone(), live.clone());
         async move {
             sign.is_busy.store(true, Relaxed);
-            let mut answer = answer.await;
+            let mut answer = match answer {
+                Ok(answer) => answer.await,
+                Err(problem) => Ok(problem.into_response()),
+            };
             sign.is_busy.store(live.0.load(Relaxed), Relaxed);
             if let (Ok(answer), true) = (&mut answer, peer.is_tls) {
                 answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));

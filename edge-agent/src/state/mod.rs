@@ -5,6 +5,7 @@
 //!   audit.jsonl, strangers.jsonl        who did what; who was refused
 //!   commands.jsonl, refused.jsonl       what came from outside and was sent; what was not
 //!   orders/  spool/  traffic/  pki/     a room each
+//!   tls/                                the certificate and the key of the page, if they are made here
 //!
 //!   NAME.damaged-20261130T175012Z       what could not be read as NAME: kept for a person, and an alarm for as long as it is there
 //! ```
@@ -135,6 +136,8 @@ pub struct StateWatch {
     /// Parts that are done without, and why.
     unusable: Vec<(&'static str, String)>,
     damaged: Mutex<Vec<PathBuf>>,
+    /// What is to be said of files whose names begin so, when they were set aside.
+    said: Vec<(&'static str, String)>,
 }
 
 impl StateWatch {
@@ -142,9 +145,20 @@ impl StateWatch {
     pub fn new(mut folders: Vec<PathBuf>, unusable: Vec<(&'static str, String)>) -> StateWatch {
         folders.sort();
         folders.dedup_by(|inner, outer| inner.starts_with(&*outer));
-        let watch = StateWatch { folders, unusable, damaged: Mutex::default() };
+        let watch = StateWatch { folders, unusable, ..StateWatch::default() };
         watch.look();
         watch
+    }
+
+    /// With something to be said of the files whose names begin so, when they were set aside.
+    pub fn saying(mut self, of: &'static str, what: Option<String>) -> StateWatch {
+        self.said.extend(what.map(|what| (of, what)));
+        self
+    }
+
+    /// What there is to say of a name that [`StateWatch::aside`] gives.
+    pub fn said_of(&self, name: &str) -> &str {
+        self.said.iter().find(|(of, _)| name.starts_with(of)).map_or("set aside", |(_, what)| what)
     }
 
     fn damaged(&self) -> MutexGuard<'_, Vec<PathBuf>> {

@@ -1,7 +1,7 @@
 //! What a certificate says.
 
+use crate::files;
 use opcua::crypto::X509;
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use x509_cert::der::{Decode, Reader, SliceReader};
@@ -95,7 +95,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 /// Reads a certificate file, DER or PEM.
 pub fn read(path: &Path) -> Result<Certificate, String> {
     let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let bytes = fs::read(path).map_err(|e| fail(&e))?;
+    let bytes = files::read(path, files::SECRET_MAX).map_err(|e| fail(&e))?;
     let der = match X509::from_pem(&bytes).and_then(|x| x.to_der()) {
         Ok(der) => der,
         Err(_) => bytes,

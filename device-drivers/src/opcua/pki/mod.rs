@@ -89,8 +89,7 @@ impl Pki {
             let path = dir.join(place);
             files::make_folder(&path, 0o700).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
         }
-        let tight = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
-        tight.map_err(|e| format!("cannot keep {} from others: {e}", dir.display()))?;
+        keep_private(dir, 0o700)?;
         Ok(Pki { dir: dir.to_path_buf() })
     }
 
@@ -106,20 +105,21 @@ impl Pki {
             }
             (has_key, false) => self.make_own(has_key)?,
         }
-        let mode = fs::metadata(&key).map_err(|e| format!("cannot see {}: {e}", key.display()))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let found = format!("{} can be read by others (mode {:o})", key.display(), mode & 0o777);
-            return Err(format!("{found}; if nobody has read it: chmod 600 {}", key.display()));
-        }
+        keep_private(&key, 0o600)?;
         read(&cert)
     }
 
     /// Our key, and the thumbprint of our certificate.
     pub(super) fn keys(&self) -> Result<Keys, String> {
         let thumbprint = self.own()?.x509()?.thumbprint().value().to_vec();
+        Ok(Keys { thumbprint, key: self.read_key()? })
+    }
+
+    fn read_key(&self) -> Result<PrivateKey, String> {
         let file = self.key_file();
-        let key = PrivateKey::read_pem_file(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-        Ok(Keys { thumbprint, key })
+        let fail = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", file.display());
+        let pem = files::read(&file, files::SECRET_MAX).map_err(|e| fail(&e))?;
+        PrivateKey::from_pem(&pem).map_err(|e| fail(&e))
     }
 
     fn key_file(&self) -> PathBuf {
@@ -143,7 +143,7 @@ impl Pki {
             certificate_duration_days: DAYS,
         };
         let (certificate, key) = if has_key {
-            let key = PrivateKey::read_pem_file(&self.key_file()).map_err(|e| fail("read the key", &e))?;
+            let key = self.read_key()?;
             (X509::from_pkey(&key, &data)?, None)
         } else {
             let (certificate, key) = X509::cert_and_pkey(&data)?;
@@ -216,7 +216,8 @@ impl Pki {
             Err(e) => return (lists, Some(format!("revocation lists cannot be read: {e}"))),
         };
         for path in entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| !is_partial(p)) {
-            let read = fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| RevocationList::from_bytes(&bytes));
+            let bytes = files::read(&path, files::CONFIGURATION_MAX).map_err(|e| e.to_string());
+            let read = bytes.and_then(|bytes| RevocationList::from_bytes(&bytes));
             match read {
                 Ok(list) => lists.push(list),
                 Err(e) => wrong = Some(format!("the revocation list {} cannot be read: {e}", path.display())),
@@ -268,7 +269,8 @@ impl Pki {
     /// Keeps a revocation list from a file. It takes the place of an older one of the same authority.
     pub fn revoke(&self, file: &Path) -> Result<RevocationList, String> {
         let fail = |e: String| format!("{}: {e}", file.display());
-        let list = RevocationList::from_bytes(&fs::read(file).map_err(|e| fail(e.to_string()))?).map_err(fail)?;
+        let bytes = files::read(file, files::CONFIGURATION_MAX).map_err(|e| fail(e.to_string()))?;
+        let list = RevocationList::from_bytes(&bytes).map_err(fail)?;
         let mut authorities = self.all(Place::Trusted).into_iter().map(|(_, c)| c);
         let Some(authority) = authorities.find(|c| c.is_authority && c.subject == list.issuer) else {
             return Err(fail(format!("it is signed by {}, which is not trusted here; trust that first", list.issuer)));
@@ -350,6 +352,20 @@ fn fits(found: &Certificate, wanted: &Wanted<'_>) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Takes a file or a folder of ours from everybody else, if it is not so already: on a disk that is read-only that is enough.
+fn keep_private(path: &Path, mode: u32) -> Result<(), String> {
+    let found = fs::metadata(path).map_err(|e| format!("cannot see {}: {e}", path.display()))?.permissions().mode();
+    if found & 0o077 == 0 {
+        return Ok(());
+    }
+    let (shown, found) = (path.display(), found & 0o777);
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| {
+        format!(
+            "{shown} is open to others (mode {found:o}), and cannot be closed to them ({e}): chmod {mode:o} {shown}"
+        )
+    })
 }
 
 /// What a stranger has written, as far as it can be shown.

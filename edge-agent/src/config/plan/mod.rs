@@ -23,7 +23,7 @@ pub use mqtt::{Broker, Login, MqttPlan, Payload, Secret, SpoolPlan};
 pub use names::FloorNames;
 
 use super::floor::FloorSetup;
-use super::report::Files;
+use super::report::{Files, Problem};
 use crate::access::AccessPlan;
 use crate::control::rt::RealTime;
 use std::net::SocketAddr;
@@ -55,6 +55,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// What hardly anybody means, each with file and line.
     pub advice: Vec<String>,
+    /// What `check` refuses, and control and telemetry can do without: a gateway starts all the same, and says so.
+    pub defects: Vec<Problem>,
     /// Who may do what over HTTP.
     pub access: AccessPlan,
     /// The door itself.

@@ -127,9 +127,8 @@ impl Secret {
             let what = "systemd hands no credentials over";
             return Err(format!("{what}: add `LoadCredential={name}:/path/of/the/file` to the unit"));
         };
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|e| format!("cannot read the password from {}: {e}", path.display()))?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_string())
+        let secret = device_drivers::files::read_secret(&path);
+        secret.map_err(|e| format!("cannot read the password from {}: {e}", path.display()))
     }
 }
 
