@@ -5,7 +5,7 @@
 //! ```text
 //!   | 4 KiB | 4 KiB | 8 KiB  | 8 KiB  | 16 KiB ..         what is longer goes into a larger place; the newest sound one counts
 //!
-//!   a place:  "LCUR" turn first next reserved ended islands | island .. | CRC32C | promised_to records bytes values | CRC32C
+//!   a place:  "LCUR" turn first next reserved ended islands | island .. | CRC32C | turn promised_to records bytes values | CRC32C
 //!                                                            of an earlier version it ends here ^
 //! ```
 
@@ -20,7 +20,7 @@ const PLACE: usize = 4096;
 const SIZES: u32 = 10;
 const MAGIC: &[u8; 4] = b"LCUR";
 /// Bytes of a cursor without islands.
-const BARE: usize = MAGIC.len() + (6 + 4) * 8 + 2 * 4;
+const BARE: usize = MAGIC.len() + (6 + 5) * 8 + 2 * 4;
 /// Islands that have room in the largest place: twice as many as any broker lets be on their way at once.
 const ISLANDS_MAX: usize = ((PLACE << (SIZES - 1)) - BARE) / 16;
 
@@ -69,9 +69,10 @@ impl Cursor {
         numbers.into_iter().chain(pairs).for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         if let Some(Kept { promised_to, waiting }) = self.kept {
-            let numbers = [promised_to, waiting.records, waiting.bytes, waiting.values];
-            numbers.into_iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
-            out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+            let numbers = [turn, promised_to, waiting.records, waiting.bytes, waiting.values];
+            let rest = numbers.map(u64::to_le_bytes).concat();
+            out.extend_from_slice(&rest);
+            out.extend_from_slice(&crc32c::crc32c(&rest).to_le_bytes());
         }
         out
     }
@@ -83,20 +84,20 @@ impl Cursor {
         let count = usize::try_from(number()?).ok().filter(|n| *n <= ISLANDS_MAX)?;
         let islands = (0..count).map(|_| Some((number()?, number()?))).collect::<Option<Vec<_>>>()?;
         let length = MAGIC.len() + (6 + 2 * count) * 8;
-        let is_sound = |length: usize| {
-            let sum = bytes.get(length..length + 4).and_then(|sum| sum.try_into().ok()).map(u32::from_le_bytes);
-            sum.is_some() && bytes.get(..length).map(crc32c::crc32c) == sum
-        };
-        if !is_sound(length) {
+        let (head, rest) = bytes.split_at_checked(length)?;
+        let (sum, rest) = rest.split_first_chunk()?;
+        if crc32c::crc32c(head) != u32::from_le_bytes(*sum) {
             return None;
         }
         let (clean, untold) = (ended & 1 == 1, ended >> 1);
-        let rest = length + 4..length + 4 + 4 * 8;
-        let kept = bytes.get(rest.clone()).filter(|_| is_sound(rest.end)).and_then(|rest| {
+        let kept = rest.split_at_checked(5 * 8).and_then(|(rest, sum)| {
             let mut numbers = rest.chunks_exact(8).map_while(|c| c.try_into().ok()).map(u64::from_le_bytes);
             let mut number = || numbers.next();
+            // What is left of an older cursor has another turn.
+            let is_ours = u32::from_le_bytes(*sum.first_chunk()?) == crc32c::crc32c(rest) && number()? == turn;
             let promised_to = number()?;
-            Some(Kept { promised_to, waiting: Waiting { records: number()?, bytes: number()?, values: number()? } })
+            let waiting = Waiting { records: number()?, bytes: number()?, values: number()? };
+            is_ours.then_some(Kept { promised_to, waiting })
         });
         Some((turn, Cursor { done: Done { first, islands }, next, reserved, clean, untold, kept }))
     }
