@@ -241,8 +241,13 @@ impl DiskFile for Open {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        drop(self.disk.call()?);
+        let state = self.disk.call()?;
+        let used = state.used();
         let mut content = lock(&self.file);
+        let grows = length.saturating_sub(content.live.len() as u64);
+        if grows > 0 && state.room.is_some_and(|room| used + grows > room) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         content.live.resize(length as usize, 0);
         content.pending.push((length, None));
         Ok(())

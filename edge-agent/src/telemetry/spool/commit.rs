@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lanes ──batch──> writer ──ok──> segment, durable
-//!                      ├── disk full ──> the oldest segment goes, once more
+//!                      ├── disk full, memory too ──> something on disk gives way, once more
 //!                      └── error ──> still in memory; tried again
 //! ```
 
@@ -18,8 +18,8 @@ impl Spool {
     pub fn commit(&self) -> io::Result<()> {
         let mut writers = lock(&self.writers);
         let mut result = Ok(());
-        for (stream, writer) in STREAMS.into_iter().zip(writers.iter_mut()) {
-            if let Err(e) = self.commit_stream(stream, writer) {
+        for stream in STREAMS {
+            if let Err(e) = self.commit_stream(stream, &mut writers) {
                 result = Err(e);
             }
         }
@@ -29,23 +29,35 @@ impl Spool {
         result
     }
 
-    fn commit_stream(&self, stream: Stream, writer: &mut LaneWriter) -> io::Result<()> {
+    fn commit_stream(&self, stream: Stream, writers: &mut [LaneWriter; 3]) -> io::Result<()> {
+        lock(&self.state).lane_mut(stream).close_block();
         loop {
-            let (batch, mark) = {
-                let mut state = lock(&self.state);
-                (state.lane_mut(stream).take_batch(), state.mark(stream))
+            let Some(writer) = writers.get_mut(stream.index()) else { return Ok(()) };
+            let (batch, done, next) = {
+                let state = lock(&self.state);
+                let lane = state.lane(stream);
+                (lane.take_batch(self.options.segment_bytes()), lane.done.clone(), lane.next)
             };
-            let done = mark.done.clone();
             // Sequences that somebody may see are reserved before long.
-            if writer.reserved < mark.next.saturating_add(writer::RESERVE / 2) {
+            if writer.reserved < next.saturating_add(writer::RESERVE / 2) {
+                let mark = lock(&self.state).mark(stream);
                 let _ = writer.save_cursor(mark, false, false);
             }
             if batch.parts.is_empty() {
                 return Ok(());
             }
+            let bytes = batch.bytes() as u64 + writer::SPARE;
             match self.write_batch(stream, writer, batch, &done) {
-                Err(e) if e.kind() == io::ErrorKind::StorageFull && self.make_room(writer, stream) => {}
-                result => return result,
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::StorageFull && self.make_room(writers, bytes) => {}
+                Err(e) => {
+                    if !self.stats.is_failing.swap(true, Relaxed) {
+                        tracing::error!(
+                            "the spool's disk takes nothing: {e}; records wait in memory, it is tried again"
+                        );
+                    }
+                    return Err(e);
+                }
             }
         }
     }
@@ -60,13 +72,12 @@ impl Spool {
                 "the spool's disk failed: {e}; the segment is left, what is not acknowledged is written anew"
             );
         }
-        let written = result.inspect_err(|e| {
+        let written = result.inspect_err(|_| {
             self.stats.disk_faults.fetch_add(1, Relaxed);
-            if !self.stats.is_failing.load(Relaxed) && e.kind() != io::ErrorKind::StorageFull {
-                tracing::error!("the spool's disk takes nothing: {e}; records wait in memory, it is tried again");
-            }
         })?;
         let mut state = lock(&self.state);
+        let is_written = written.segment.is_some();
+        state.gave_way &= !is_written;
         let lane = state.lane_mut(stream);
         if let Some(segment) = written.segment {
             lane.segments.retain(|s| !written.replaced.iter().any(|r| r.id == s.id) && s.id != segment.id);
@@ -76,7 +87,10 @@ impl Spool {
             self.stats.commit.record_ns(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
         lane.committed(last);
+        let mark = is_written.then(|| state.mark(stream));
         drop(state);
+        // Who reads the disk next knows what has to be there. Nobody waits for that: a cursor that is a little older is worth as much.
+        mark.into_iter().for_each(|mark| drop(writer.save_cursor(mark, false, false)));
         for segment in &written.replaced {
             let _ = writer.disk.remove(&segment.name());
         }

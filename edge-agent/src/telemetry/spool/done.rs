@@ -6,8 +6,8 @@
 //!                         ^ the oldest that is not done
 //! ```
 
-/// Islands kept at most: with more, replay goes in order until they are fewer.
-pub const ISLANDS_MAX: usize = 64;
+/// With so many islands replay goes in order until they are fewer: each is looked through and written down with the cursor.
+const RAGGED: usize = 1024;
 
 /// Sequences that are done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,12 +73,20 @@ impl Done {
 
     /// Whether nothing of a stretch is done.
     pub fn is_open(&self, from: u64, to: u64) -> bool {
-        self.first <= from && !self.islands.iter().any(|(begin, end)| *begin <= to && *end >= from)
+        let near = self.islands.partition_point(|(_, end)| *end < from);
+        self.first <= from && self.islands.get(near).is_none_or(|(begin, _)| *begin > to)
     }
 
-    /// Whether there is room for another island.
+    /// Whether there are more islands than there should be.
     pub fn is_ragged(&self) -> bool {
-        self.islands.len() >= ISLANDS_MAX
+        self.islands.len() >= RAGGED
+    }
+
+    /// Marks numbers of which none is anywhere and none is owed, if what is done reaches up to them: an island of their own they need not be.
+    pub fn join(&mut self, from: u64, to: u64) {
+        if from <= to && (self.has(from.saturating_sub(1)) || self.has(to.saturating_add(1))) {
+            self.add(from, to);
+        }
     }
 }
 

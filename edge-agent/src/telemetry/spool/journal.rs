@@ -308,7 +308,7 @@ fn begin(disk: &dyn Disk, id: u64, records: &[u8]) -> io::Result<(u64, Box<dyn D
         let file = disk.create(&name(id))?;
         let mut bytes = segment::header(id);
         bytes.extend_from_slice(records);
-        record::push_skip(&mut bytes, 0);
+        record::push_skip(&mut bytes, (0, 0));
         file.write_at(0, &bytes)?;
         file.sync()?;
         disk.sync()?;

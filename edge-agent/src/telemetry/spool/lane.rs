@@ -60,12 +60,19 @@ impl Waiting {
         self.values += more.values;
     }
 
+    /// What is left of it without these.
+    pub(super) fn without(self, less: Waiting) -> Waiting {
+        Waiting {
+            records: self.records.saturating_sub(less.records),
+            bytes: self.bytes.saturating_sub(less.bytes),
+            values: self.values.saturating_sub(less.values),
+        }
+    }
+
     /// Some are done. Gives the values that nobody will ever account for: what damage took told nobody its length and its values, and at the
     /// latest when nothing waits this is right again.
     pub(super) fn take(&mut self, went: Waiting) -> u64 {
-        self.records = self.records.saturating_sub(went.records);
-        self.bytes = self.bytes.saturating_sub(went.bytes);
-        self.values = self.values.saturating_sub(went.values);
+        *self = self.without(went);
         if self.records > 0 {
             return 0;
         }
@@ -85,11 +92,21 @@ pub(super) struct Jump {
     pub(super) told_at: Option<u64>,
 }
 
+/// What a stream owes to whoever reads its disk next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Up to here every number is done or on disk.
+    pub(super) promised_to: u64,
+    /// Of these: records that are not done.
+    pub(super) waiting: Waiting,
+}
+
 /// What the cursor of a stream is to say.
 #[derive(Debug)]
 pub(super) struct Mark {
     pub(super) done: Done,
     pub(super) next: u64,
+    pub(super) kept: Kept,
     /// See [`super::cursor::Cursor::untold`].
     pub(super) untold: u64,
 }
@@ -180,6 +197,13 @@ impl Lane {
         waiting
     }
 
+    /// What a reader of the disk has to find there.
+    pub(super) fn kept(&self) -> Kept {
+        let is_some = self.waiting.records > 0;
+        let waiting = if is_some { self.waiting.without(self.waiting_volatile()) } else { Waiting::default() };
+        Kept { promised_to: self.durable_next - 1, waiting }
+    }
+
     pub(super) fn open_bytes(&self) -> usize {
         self.open.len()
     }
@@ -193,16 +217,25 @@ impl Lane {
         self.blocks.front().map_or(self.open_first, |b| b.first)
     }
 
-    /// Closes the open block, and gives what has to be written: what is not done yet.
-    pub(super) fn take_batch(&mut self) -> Batch {
+    /// Closes the open block: what comes now is for the next.
+    pub(super) fn close_block(&mut self) {
         if !self.open.is_empty() {
             let spare = std::mem::take(&mut self.spare);
             let bytes = Arc::new(std::mem::replace(&mut self.open, spare));
             self.blocks.push_back(Block { first: self.open_first, last: self.next - 1, bytes, durable: false });
             self.open_first = self.next;
         }
-        let mut batch = Batch::default();
+    }
+
+    /// What has to be written of the closed blocks: what is not done yet. About so many bytes, and a block at least: after a disk that took
+    /// nothing for a while there may be many, and each that is written is one less to be lost.
+    pub(super) fn take_batch(&self, most: u64) -> Batch {
+        let (mut batch, mut bytes) = (Batch::default(), 0);
         for block in self.blocks.iter().filter(|b| !b.durable) {
+            bytes += block.bytes.len() as u64;
+            if bytes > most && !batch.parts.is_empty() {
+                break;
+            }
             let mut ranges: Vec<Range<usize>> = Vec::new();
             // Nothing of it is done, or all of it: then it need not be walked through.
             let is_open = self.done.is_open(block.first, block.last);
@@ -280,6 +313,13 @@ impl Lane {
     /// The segment in which a sequence is, or the next one after it.
     pub(super) fn segment_for(&self, sequence: u64) -> Option<Segment> {
         self.segments.iter().find(|s| s.last >= sequence && s.last > 0).copied()
+    }
+
+    /// The numbers that go when a segment goes: its own, and those between it and its neighbours, of which there is none anywhere.
+    pub(super) fn around(&self, segment: &Segment) -> (u64, u64) {
+        let before = self.segments.iter().map(|s| s.last).filter(|last| *last < segment.first).max();
+        let behind = self.segments.iter().map(|s| s.first).filter(|first| *first > segment.last).min();
+        (before.map_or(1, |last| last + 1), behind.map_or(segment.last, |first| first - 1))
     }
 
     /// A track has come to this sequence.

@@ -12,7 +12,7 @@
 
 use super::lane::{Jump, Waiting};
 use super::record::{self, Kind};
-use super::{Spool, State, Stream, VOLATILE_MAX, retention};
+use super::{Spool, State, Stream, retention};
 use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -101,20 +101,36 @@ impl Loss {
 }
 
 impl Spool {
-    /// The disk takes nothing, and memory is full: the oldest block of the least important stream goes.
-    pub(super) fn overflow(&self, state: &mut State) {
-        for stream in [Stream::Low, Stream::Normal, Stream::High] {
-            let lane = state.lane_mut(stream);
-            lane.take_batch(); // closes the open block
-            let Some(block) = lane.oldest_volatile() else { continue };
-            if stream == Stream::High && block.bytes.len() < VOLATILE_MAX / 2 {
-                continue;
+    /// The disk takes nothing, and memory is full: the oldest blocks of the least important stream go, until the rest has room.
+    pub(super) fn overflow(&self, state: &mut State, memory: usize) {
+        let (low, normal, high) = (Stream::Low, Stream::Normal, Stream::High);
+        // Notices of losses go when nothing else is left.
+        for (stream, spares_notices) in [(low, false), (normal, false), (high, true), (high, false)] {
+            state.lane_mut(stream).close_block();
+            // What is told of it comes into the open block of `high`, and stays.
+            while state.volatile() > memory
+                && let Some(block) = state.lane(stream).oldest_volatile()
+            {
+                state.lane_mut(stream).blocks.retain(|b| b.first != block.first);
+                if spares_notices {
+                    self.move_notices(state, stream, &block.bytes);
+                }
+                let losses = retention::losses_of(&block.bytes, stream, &state.lane(stream).done, Reason::Disk);
+                self.lose(state, &losses);
             }
-            let done = lane.done.clone();
-            let losses = retention::losses_of(&block.bytes, stream, &done, Reason::Disk);
-            lane.blocks.retain(|b| b.first != block.first);
-            self.lose(state, &losses);
-            return;
+        }
+    }
+
+    /// Notices among these records of a stream go to the end of `high`: they are not lost with what they lie beside.
+    pub(super) fn move_notices(&self, state: &mut State, stream: Stream, records: &[u8]) {
+        for (range, record) in record::walk(records).filter(|(_, r)| r.kind == Kind::Loss) {
+            let lane = state.lane_mut(stream);
+            if !lane.done.has(record.sequence) {
+                let went = Waiting { records: 1, bytes: range.len() as u64, values: u64::from(record.values) };
+                let unknown = lane.finish((record.sequence, record.sequence), went);
+                self.stats.lost.damaged_values(unknown);
+                state.lane_mut(Stream::High).append(records.get(range).unwrap_or_default());
+            }
         }
     }
 

@@ -27,6 +27,9 @@
 //! the records it hit, which are counted and told; nothing damaged is delivered. A file of which nothing can be read is set aside. After the first failed fsync a segment is left for good,
 //! and what is not done in it is written anew (`writer`).
 //!
+//! **Disk full, or broken.** What it does not take waits in memory, up to the size of the spool and [`VOLATILE_MAX`]: that shows at once.
+//! Then something goes, the least important first (`retention`, `loss`).
+//!
 //! **Full.** Bytes and age are limited. What goes first is configured: the oldest, the less important, or every record but each n-th of
 //! the less important (`retention`). Each stretch that is lost is told in the stream `high`, apart from others (`loss`).
 //!
@@ -77,7 +80,7 @@ use writer::LaneWriter;
 pub const COMMIT_AFTER: Duration = Duration::from_millis(100);
 /// Or when so many bytes wait for one.
 pub const COMMIT_BYTES: usize = 256 << 10;
-/// Memory for records that no disk takes, bytes; beyond, the oldest are lost and told.
+/// Memory for records that no disk takes, bytes, if the spool is not smaller; beyond, the oldest are lost and told.
 pub const VOLATILE_MAX: usize = 16 << 20;
 
 struct State {
@@ -86,6 +89,8 @@ struct State {
     due: Option<Instant>,
     urgent: bool,
     stop: bool,
+    /// Something on a full disk gave way, and no write has succeeded since.
+    gave_way: bool,
     saying: Saying,
 }
 
@@ -95,7 +100,12 @@ impl State {
         let (lane, high) = (self.lane(stream), self.lane(Stream::High));
         let is_told = |jump: &Jump| jump.told_at.is_some_and(|at| at < high.durable_next || high.done.has(at));
         let untold = lane.jump.filter(|jump| !is_told(jump)).map_or(0, |jump| jump.promised_to + 1);
-        Mark { done: lane.done.clone(), next: lane.next, untold }
+        Mark { done: lane.done.clone(), next: lane.next, kept: lane.kept(), untold }
+    }
+
+    /// Bytes that no disk holds yet.
+    fn volatile(&self) -> usize {
+        self.lanes.iter().map(Lane::volatile).sum()
     }
 
     fn lane(&self, stream: Stream) -> &Lane {
@@ -155,9 +165,10 @@ impl Spool {
         let mut found = |(writer, found): (LaneWriter, writer::Found), stream: Stream| {
             stats.produced.fetch_add(found.waiting.values, Relaxed);
             let mut done = found.done;
-            for (from, to) in found.damaged {
+            for (from, to, values) in found.damaged {
                 done.add(from, to);
-                losses.push(Loss::of_damage(stream, from, to));
+                stats.produced.fetch_add(values, Relaxed);
+                losses.push(Loss { values, ..Loss::of_damage(stream, from, to) });
             }
             let mut lane = Lane::new(found.next, done, found.segments, found.waiting);
             lane.jump = found.jump;
@@ -165,7 +176,8 @@ impl Spool {
         };
         let (high, normal, low) = (found(high, Stream::High), found(normal, Stream::Normal), found(low, Stream::Low));
         let lanes = [high.1, normal.1, low.1];
-        let state = State { lanes, due: None, urgent: false, stop: false, saying: Saying::default() };
+        let saying = Saying::default();
+        let state = State { lanes, due: None, urgent: false, stop: false, gave_way: false, saying };
         let spool = Spool {
             state: Mutex::new(state),
             writers: Mutex::new([high.0, normal.0, low.0]),
@@ -211,8 +223,9 @@ impl Spool {
         let was_due = state.due.is_some();
         state.due.get_or_insert_with(Instant::now);
         let big = state.lanes.iter().any(|l| l.open_bytes() >= COMMIT_BYTES);
-        if state.lanes.iter().map(Lane::volatile).sum::<usize>() > VOLATILE_MAX {
-            self.overflow(&mut state);
+        let memory = self.memory(&state);
+        if state.volatile() > memory {
+            self.overflow(&mut state, memory);
         }
         self.show(&state);
         let wake = !was_due || big || state.urgent;
@@ -224,6 +237,22 @@ impl Spool {
         self.bell.notify_one();
     }
 
+    /// Memory for records that no disk has taken yet, bytes. When the disk takes nothing they may use what is left of the spool.
+    fn memory(&self, state: &State) -> usize {
+        if !self.stats.is_failing.load(Relaxed) {
+            return VOLATILE_MAX;
+        }
+        let used: u64 = state.lanes.iter().map(Lane::disk_bytes).sum();
+        let left = usize::try_from(self.options.capacity.saturating_sub(used)).unwrap_or(usize::MAX);
+        left.clamp(COMMIT_BYTES, VOLATILE_MAX)
+    }
+
+    /// Whether that is nearly used up: then it is time to make room, before something has to go where it stands.
+    fn is_crowded(&self, state: &State) -> bool {
+        let memory = self.memory(state);
+        state.volatile() > memory - memory / 16
+    }
+
     fn show_waiting(&self, state: &State) {
         self.stats.waiting.store(state.lanes.iter().map(|l| l.waiting.records).sum(), Relaxed);
         self.stats.waiting_bytes.store(state.lanes.iter().map(|l| l.waiting.bytes).sum(), Relaxed);
@@ -233,7 +262,7 @@ impl Spool {
     fn show(&self, state: &State) {
         self.show_waiting(state);
         self.stats.disk_bytes.store(state.lanes.iter().map(Lane::disk_bytes).sum(), Relaxed);
-        self.stats.volatile_bytes.store(state.lanes.iter().map(Lane::volatile).sum::<usize>() as u64, Relaxed);
+        self.stats.volatile_bytes.store(state.volatile() as u64, Relaxed);
     }
 
     fn disk(&self, stream: Stream) -> Arc<dyn Disk> {

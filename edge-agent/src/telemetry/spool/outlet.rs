@@ -45,7 +45,7 @@ pub enum Replay {
 pub struct Ticket {
     /// Its stream.
     pub stream: Stream,
-    /// Sequences from here on are done with it.
+    /// Sequences from here on are done with it: those before its own are nowhere, and not owed.
     pub from: u64,
     /// Its sequence.
     pub sequence: u64,
@@ -134,7 +134,10 @@ struct Chunk {
 
 #[derive(Debug, Default)]
 struct Track {
+    /// Behind the last that was handed out.
     next: u64,
+    /// Numbers from there to below this are nowhere, and not owed: they are done with the record that follows.
+    owed: u64,
     /// Not beyond; `None`: to the end.
     end: Option<u64>,
     hint: Hint,
@@ -250,21 +253,24 @@ impl Outlet {
         loop {
             let mut state = lock(&spool.state);
             let lane = state.lane_mut(stream);
-            let want = lane.done.open_from(own.next);
+            let want = lane.done.open_from(own.next.max(own.owed));
             if want >= own.end.unwrap_or(u64::MAX).min(lane.next) {
-                own.next = want.max(own.next).min(own.end.unwrap_or(u64::MAX));
+                let to = want.min(own.end.unwrap_or(u64::MAX));
+                lane.done.add(own.next, to.saturating_sub(1));
+                own.next = to;
                 own.chunk = None;
                 return Next::Empty;
             }
             // Memory first: the newest is there.
             let (before, mut hint) = (own.next, own.hint);
             if let Some((record, length)) = lane.in_memory(want, &mut hint) {
-                if own.end.is_some_and(|end| record.sequence >= end) {
-                    own.next = own.end.unwrap_or(own.next);
+                if let Some(end) = own.end.filter(|end| record.sequence >= *end) {
+                    lane.done.add(own.next, end - 1);
+                    own.next = end;
                     return Next::Empty;
                 }
                 if lane.done.has(record.sequence) {
-                    own.next = record.sequence + 1;
+                    own.owed = record.sequence + 1;
                     continue;
                 }
                 let ticket = ticket(stream, before, &record, length, track);
@@ -279,8 +285,10 @@ impl Outlet {
             }
             let segment = lane.segment_for(want);
             let Some(segment) = segment.filter(|s| s.first < own.end.unwrap_or(u64::MAX)) else {
-                // Not on disk, not in memory: it was thinned out or lost, and told then.
-                own.next = lane.memory_from(want + 1);
+                // Not on disk, not in memory: it was thinned out or lost, and told then, or never was.
+                let to = lane.memory_from(want + 1).min(own.end.unwrap_or(u64::MAX));
+                lane.done.add(own.next, to - 1);
+                own.next = to;
                 continue;
             };
             let done = &lane.done;
@@ -297,24 +305,30 @@ impl Outlet {
             let more_on_disk = !chunk.at_end || end < segment.length && rest.is_empty() && chunk.used > 0;
             match record::read(rest) {
                 Found::Record(record, length) => {
-                    chunk.used += length;
-                    if record.kind == Kind::Skip {
-                        own.next = own.next.max(record.sequence + 1);
+                    let is_skip = record.kind == Kind::Skip;
+                    // An older version did not say where a skip begins.
+                    let from = if is_skip { record.skips_from().unwrap_or(want) } else { record.sequence };
+                    if record.sequence < want || !is_skip && done.has(record.sequence) {
+                        chunk.used += length;
                         continue;
                     }
-                    if record.sequence < want || done.has(record.sequence) {
-                        continue;
-                    }
-                    if own.end.is_some_and(|end| record.sequence >= end) {
-                        own.next = own.end.unwrap_or(own.next);
-                        return Next::Empty;
-                    }
-                    if std::mem::take(&mut own.is_damaged) && record.sequence > want {
-                        chunk.used -= length; // it is looked at again
-                        let gaps = done.gaps(want, record.sequence - 1);
+                    let from = from.min(own.end.unwrap_or(u64::MAX));
+                    if std::mem::take(&mut own.is_damaged) && from > want {
+                        // It is looked at again.
+                        let gaps = done.gaps(want, from - 1);
                         let losses: Vec<Loss> = gaps.map(|(from, to)| Loss::of_damage(stream, from, to)).collect();
                         spool.lose(&mut state, &losses);
                         continue;
+                    }
+                    chunk.used += length;
+                    if is_skip {
+                        own.owed = record.sequence + 1;
+                        continue;
+                    }
+                    if let Some(end) = own.end.filter(|end| record.sequence >= *end) {
+                        lane.done.add(own.next, end - 1);
+                        own.next = end;
+                        return Next::Empty;
                     }
                     let ticket = ticket(stream, before, &record, length, track);
                     let Some(made) = make(&ticket, &record) else {
@@ -403,7 +417,7 @@ impl Outlet {
         // What was dropped while it was on its way is told as lost, and stays so.
         if !lane.done.has(ticket.sequence) {
             let went = Waiting { records: 1, bytes: u64::from(ticket.bytes), values: u64::from(ticket.values) };
-            let unknown = lane.finish((ticket.from.min(ticket.sequence), ticket.sequence), went);
+            let unknown = lane.finish((ticket.from, ticket.sequence), went);
             stats.lost.damaged_values(unknown);
             stats.delivered.fetch_add(u64::from(ticket.values), Relaxed);
             stats.drained.fetch_add(1, Relaxed);
@@ -419,6 +433,7 @@ impl Outlet {
         if !state.lane(stream).done.has(sequence) {
             let (values, bytes) = (u64::from(ticket.values), u64::from(ticket.bytes));
             let (from, to) = (sequence, sequence);
+            state.lane_mut(stream).done.add(ticket.from, sequence.saturating_sub(1));
             self.spool.lose(&mut state, &[Loss { stream, from, to, records: 1, values, bytes, reason, is_notice }]);
         }
         self.spool.show_waiting(&state);

@@ -38,7 +38,8 @@ pub enum Kind {
     Sparkplug,
     /// A JSON payload that tells of a loss: never lost with what it lies beside.
     Loss,
-    /// No message: the sequences up to and with its own were delivered before they had to be written, or thinned out.
+    /// No message: the sequences from the one in its payload up to and with its own were delivered before they had to be written, thinned
+    /// out, or left out by a restart.
     Skip,
 }
 
@@ -75,6 +76,13 @@ pub struct Record<'a> {
     pub hole: usize,
     /// What it says.
     pub payload: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Where a [`Kind::Skip`] begins; `None` for one of an earlier version, which did not say.
+    pub fn skips_from(&self) -> Option<u64> {
+        self.payload.try_into().ok().map(u64::from_le_bytes)
+    }
 }
 
 /// What stands at the beginning of some bytes.
@@ -161,12 +169,15 @@ pub fn number(bytes: &mut [u8], sequence: u64) {
     put(bytes, HEAD_SUMMED, &head.to_le_bytes());
 }
 
-/// Writes a [`Kind::Skip`]: everything up to and with `sequence` is not here, and that is no loss.
-pub fn push_skip(out: &mut Vec<u8>, sequence: u64) {
+/// Writes a [`Kind::Skip`]: the sequences between these two, both ends included, are not here, and that is no loss.
+pub fn push_skip(out: &mut Vec<u8>, (from, to): (u64, u64)) {
     let start = out.len();
-    push(out, Kind::Skip, &[], (0, 0), |_| 0);
+    push(out, Kind::Skip, &[], (0, 0), |out| {
+        out.extend_from_slice(&from.to_le_bytes());
+        0
+    });
     if let Some(record) = out.get_mut(start..) {
-        number(record, sequence);
+        number(record, to);
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) fn losses_of(bytes: &[u8], stream: Stream, done: &Done, reason: Reaso
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     sequence: u64,
+    /// The same, but of a [`Kind::Skip`] the first of its numbers, if it says so.
+    from: Option<u64>,
     values: u32,
     bytes: usize,
     kind: Kind,
@@ -48,7 +50,8 @@ struct Seen {
 
 impl Seen {
     fn of(record: &record::Record<'_>, bytes: usize) -> Seen {
-        Seen { sequence: record.sequence, values: record.values, bytes, kind: record.kind }
+        let from = if record.kind == Kind::Skip { record.skips_from() } else { Some(record.sequence) };
+        Seen { sequence: record.sequence, from, values: record.values, bytes, kind: record.kind }
     }
 }
 
@@ -72,7 +75,8 @@ impl Stretches {
         let (values, bytes, is_notice) = (u64::from(seen.values), seen.bytes as u64, kind == Kind::Loss);
         // Sequences that are not there and were not delivered have been thinned out, and told then.
         let joined = |loss: &&mut Loss| {
-            loss.is_notice == is_notice && done.islands.iter().all(|(from, to)| *to <= loss.to || *from >= sequence)
+            let near = done.islands.partition_point(|(_, to)| *to <= loss.to);
+            loss.is_notice == is_notice && done.islands.get(near).is_none_or(|(from, _)| *from >= sequence)
         };
         match self.losses.last_mut().filter(joined) {
             Some(loss) => {
@@ -91,12 +95,11 @@ impl Stretches {
 /// Stretches of a segment that are neither there nor done nor left out on purpose.
 fn damaged<'a>(seen: &'a [Seen], segment: &Segment, done: &'a Done) -> impl Iterator<Item = (u64, u64)> + 'a {
     let (mut behind, last) = (segment.first.saturating_sub(1), segment.last);
-    let end = Seen { sequence: last + 1, values: 0, bytes: 0, kind: Kind::Json };
+    let end = Seen { sequence: last + 1, from: Some(last + 1), values: 0, bytes: 0, kind: Kind::Json };
     seen.iter().copied().chain([end]).flat_map(move |s| {
-        let gap = (behind + 1, s.sequence.saturating_sub(1).min(last));
-        let is_gap = s.kind != Kind::Skip && gap.0 <= gap.1;
+        let gap = (behind + 1, s.from.map_or(behind, |from| from.saturating_sub(1).min(last)));
         behind = behind.max(s.sequence);
-        is_gap.then(|| done.gaps(gap.0, gap.1)).into_iter().flatten()
+        (gap.0 <= gap.1).then(|| done.gaps(gap.0, gap.1)).into_iter().flatten()
     })
 }
 
@@ -105,6 +108,15 @@ fn damaged<'a>(seen: &'a [Seen], segment: &Segment, done: &'a Done) -> impl Iter
 enum Step {
     Drop(Stream, Segment),
     Thin(Stream, Segment, u32),
+}
+
+fn oldest((stream, lane): (Stream, &Lane)) -> Option<(Stream, Segment)> {
+    lane.segments.front().map(|s| (stream, *s))
+}
+
+/// The oldest segment of the least important stream that has one.
+fn least(lanes: &[Lane; 3]) -> Option<(Stream, Segment)> {
+    STREAMS.into_iter().zip(lanes).rev().find_map(oldest)
 }
 
 impl Spool {
@@ -147,19 +159,38 @@ impl Spool {
         }
     }
 
-    /// The disk is full although the spool is not: the oldest segment of this stream goes. False when there is none.
-    pub(super) fn make_room(&self, writer: &mut LaneWriter, stream: Stream) -> bool {
-        let oldest = lock(&self.state).lane(stream).segments.front().copied();
-        oldest.is_some_and(|segment| self.drop_segment(writer, stream, segment, Reason::Full))
+    /// The disk is full although the spool is not. What waits does so in memory; when there is no room there either, so many bytes on disk give
+    /// way, the least important first. Once, until a write succeeds: what is freed may be taken by whoever has filled the disk, and the rest would follow for
+    /// nothing. False when nothing was freed.
+    pub(super) fn make_room(&self, writers: &mut [LaneWriter; 3], bytes: u64) -> bool {
+        let (mut freed, mut state) = (0, lock(&self.state));
+        if !self.is_crowded(&state) || std::mem::replace(&mut state.gave_way, true) {
+            return false;
+        }
+        while freed < bytes {
+            // What is less important than the next, and in memory, goes before it.
+            let less =
+                STREAMS.into_iter().zip(&state.lanes).rev().find(|(_, l)| !l.segments.is_empty() || l.volatile() > 0);
+            let Some((stream, segment)) = less.and_then(oldest) else { break };
+            drop(state);
+            let dropped = writers
+                .get_mut(stream.index())
+                .is_some_and(|writer| self.drop_segment(writer, stream, segment, Reason::Disk));
+            if !dropped {
+                return freed > 0;
+            }
+            freed += segment.length;
+            state = lock(&self.state);
+        }
+        freed > 0
     }
 
     fn step(&self, lanes: &[Lane; 3]) -> Option<Step> {
         let streams = || STREAMS.into_iter().zip(lanes);
-        let front = |(stream, lane): (Stream, &Lane)| lane.segments.front().map(|s| (stream, *s));
-        let least = || streams().rev().find_map(front).map(|(stream, s)| Step::Drop(stream, s));
+        let least = || least(lanes).map(|(stream, s)| Step::Drop(stream, s));
         match self.options.retention {
             Retention::Oldest => {
-                let oldest = streams().filter_map(front).min_by_key(|(_, s)| s.span_ms.0);
+                let oldest = streams().filter_map(oldest).min_by_key(|(_, s)| s.span_ms.0);
                 oldest.map(|(stream, s)| Step::Drop(stream, s))
             }
             Retention::DropLowPriority => least(),
@@ -193,21 +224,17 @@ impl Spool {
         }
         let mut state = lock(&self.state);
         let lane = state.lane_mut(stream);
+        let around = lane.around(&segment);
         lane.segments.retain(|s| s.id != segment.id);
         let done = lane.done.clone(); // as it is now: some may have been acknowledged while the segment was read
         let mut losses: Vec<Loss> =
             damaged(&seen, &segment, &done).map(|(a, b)| Loss::of_damage(stream, a, b)).collect();
         let mut stretches = Stretches::new(stream, reason);
         seen.iter().filter(|s| s.kind != Kind::Loss).for_each(|s| stretches.take(s, &done));
-        for (range, record) in record::walk(&notices).filter(|(_, r)| !done.has(r.sequence)) {
-            let went = Waiting { records: 1, bytes: range.len() as u64, values: u64::from(record.values) };
-            let unknown = state.lane_mut(stream).finish((record.sequence, record.sequence), went);
-            self.stats.lost.damaged_values(unknown);
-            state.lane_mut(Stream::High).append(notices.get(range).unwrap_or_default());
-        }
+        self.move_notices(&mut state, stream, &notices);
         losses.append(&mut stretches.losses);
         self.lose(&mut state, &losses);
-        let unknown = state.lane_mut(stream).finish((segment.first, segment.last), Waiting::default());
+        let unknown = state.lane_mut(stream).finish(around, Waiting::default());
         self.stats.lost.damaged_values(unknown);
         let mark = state.mark(stream);
         self.show(&state);
@@ -216,13 +243,16 @@ impl Spool {
         writer.disk.remove(&segment.name()).is_ok()
     }
 
-    /// Keeps every n-th record of each series in a segment; false when that is not possible.
+    /// Keeps every n-th record of each series; they are counted from one segment to the next, for one alone may hold fewer than n of a series.
+    /// False when that is not possible.
     fn thin(&self, writer: &mut LaneWriter, stream: Stream, segment: Segment, keep: u32) -> bool {
         let done = lock(&self.state).lane(stream).done.clone();
         let Ok(file) = writer.disk.open(&segment.name()) else { return false };
+        let before = writer.thinning.entry(segment.level).or_default();
         let mut series: HashMap<String, u32> = HashMap::new();
         let mut thinned = Segment { level: segment.level + 1, ..Segment::empty(segment.id) };
-        let (mut out, mut expected) = (segment::header(segment.id), 0);
+        // Since the last that was kept numbers were left out, from this on.
+        let (mut out, mut hole) = (segment::header(segment.id), None);
         let mut loss = Loss {
             stream,
             from: segment.first,
@@ -234,32 +264,45 @@ impl Spool {
             is_notice: false,
         };
         let read = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
+            let from = if record.kind == Kind::Skip { record.skips_from() } else { None };
+            let from = from.unwrap_or(record.sequence);
             if record.kind == Kind::Skip || done.has(record.sequence) {
+                hole.get_or_insert(from);
                 return;
             }
             let nth = match series.get_mut(record.topic) {
                 Some(nth) => nth,
-                None => series.entry(record.topic.to_string()).or_default(),
+                None => {
+                    let nth = before.get(record.topic).copied().unwrap_or(0);
+                    series.entry(record.topic.to_string()).or_insert(nth)
+                }
             };
-            *nth += 1;
+            *nth = (*nth + 1) % keep.max(1);
             // The newest of a stretch says most: it is the one that is kept.
-            if *nth % keep != 0 {
+            if *nth != 0 {
+                hole.get_or_insert(from);
                 loss.records += 1;
                 loss.values += u64::from(record.values);
                 loss.bytes += bytes.len() as u64;
                 return;
             }
-            if record.sequence > expected {
-                record::push_skip(&mut out, record.sequence - 1);
+            if let Some(from) = hole.take() {
+                record::push_skip(&mut out, (from, record.sequence - 1));
             }
             out.extend_from_slice(bytes);
             thinned.note(&record);
-            expected = record.sequence + 1;
         });
-        if read.is_err() || thinned.last == 0 {
+        // What damage has taken is found and told when the segment is read or dropped.
+        if !read.is_ok_and(|scan| scan.damaged == 0) || lock(&self.state).lane(stream).is_handed_out(&segment) {
             return false;
         }
-        record::push_skip(&mut out, segment.last);
+        if thinned.last == 0 {
+            before.extend(series);
+            return self.drop_segment(writer, stream, segment, Reason::Thinned(keep));
+        }
+        if let Some(from) = hole {
+            record::push_skip(&mut out, (from, segment.last));
+        }
         thinned.length = out.len() as u64;
         let written = writer.disk.create(&thinned.name()).and_then(|file| {
             file.write_at(0, &out)?;
@@ -283,7 +326,11 @@ impl Spool {
         let unknown = lane.waiting.take(went);
         self.stats.lost.damaged_values(unknown);
         self.note(&mut state, &loss);
+        let mark = state.mark(stream);
         drop(state);
+        before.extend(series);
+        // As long as the whole one is there, it is the one that counts.
+        let _ = writer.save_cursor(mark, false, false);
         let _ = writer.disk.remove(&segment.name());
         true
     }

@@ -80,6 +80,10 @@ impl Spool {
                 let active = writer.active_id();
                 let is_gone = |s: &segment::Segment| Some(s.id) != active && lane.done.open_from(s.first) > s.last;
                 let gone: Vec<_> = lane.segments.iter().filter(|s| is_gone(s)).copied().collect();
+                for segment in &gone {
+                    let (from, to) = lane.around(segment);
+                    lane.done.add(from, to);
+                }
                 (gone, state.mark(stream))
             };
             if gone.is_empty() || writer.save_cursor(mark, true, false).is_err() {

@@ -6,11 +6,11 @@
 use super::cursor::{Cursor, CursorFile};
 use super::disk::{Disk, DiskFile};
 use super::done::Done;
-use super::lane::{Batch, Jump, Mark, Waiting};
+use super::lane::{Batch, Jump, Kept, Mark, Waiting};
 use super::record;
 use super::segment::{self, Scan, Segment};
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -20,10 +20,25 @@ pub(super) const RESERVE: u64 = 1 << 20;
 /// Segments of this size or more take their room on the disk at once: the file system then has less to write down at each commit.
 const AHEAD_FROM: u64 = 4 << 20;
 
+/// Left free on a disk that was full a moment ago: room that the order journal has just made for itself is not ours. Bytes.
+pub(super) const SPARE: u64 = 256 << 10;
+/// With so much room it is full no more.
+const AMPLE: u64 = 4 * SPARE;
+
 struct Active {
     segment: Segment,
     file: Box<dyn DiskFile>,
     is_new: bool,
+}
+
+impl Active {
+    /// Whether there is room for so many bytes more; a disk that cannot say is asked by writing.
+    fn has_room(&self, bytes: u64) -> bool {
+        let full =
+            self.file.set_len(self.segment.length + bytes).is_err_and(|e| e.kind() == io::ErrorKind::StorageFull);
+        let _ = self.file.set_len(self.segment.length);
+        !full
+    }
 }
 
 /// The writer of one stream.
@@ -39,6 +54,10 @@ pub(super) struct LaneWriter {
     /// The sequence that follows the last one on disk.
     expected: u64,
     segment_bytes: u64,
+    /// The disk was full, and has not been seen with ample room since.
+    is_short: bool,
+    /// Of segments that were thinned so often: records of each series since the last one that was kept.
+    pub(super) thinning: BTreeMap<u32, HashMap<String, u32>>,
 }
 
 /// What a commit did.
@@ -58,8 +77,12 @@ pub(super) struct Found {
     pub(super) next: u64,
     /// Records that are not done, and the values in them.
     pub(super) waiting: Waiting,
-    /// Stretches that damage has taken, both ends included.
-    pub(super) damaged: Vec<(u64, u64)>,
+    /// Of these: what the cursor speaks of.
+    kept: Waiting,
+    /// Stretches that damage has taken, both ends included, and the values in them.
+    pub(super) damaged: Vec<(u64, u64, u64)>,
+    /// Stretches that were left out when the records around them were written.
+    skipped: Vec<(u64, u64)>,
     /// The numbers go on above those that a run that was not stopped had reserved.
     pub(super) jump: Option<Jump>,
 }
@@ -75,15 +98,19 @@ impl LaneWriter {
             done: known.done.clone(),
             next: known.next.max(1),
             waiting: Waiting::default(),
+            kept: Waiting::default(),
             damaged: Vec::new(),
+            skipped: Vec::new(),
             jump: None,
         };
+        let promised_to = known.kept.map_or(0, |kept| kept.promised_to);
         let mut last = 0;
         for (n, (id, level)) in names.iter().enumerate() {
             let segment = Segment { level: *level, ..Segment::empty(*id) };
             // Before the first record on disk nothing is missing that the cursor does not know of.
             let base = if cursor.is_some() { known.done.first - 1 } else { u64::MAX };
-            if let Err(why) = read_segment(&*disk, segment, n + 1 == names.len(), (&mut last, base), &mut found) {
+            let is_newest = n + 1 == names.len();
+            if let Err(why) = read_segment(&*disk, segment, is_newest, (&mut last, base, promised_to), &mut found) {
                 // What was in it is missing from the numbers, and told as damage with the next that is there.
                 tracing::error!("{} of the spool cannot be read: {why}", segment.name());
                 disk.set_aside(&segment.name())?;
@@ -94,23 +121,30 @@ impl LaneWriter {
         let clean = known.clean || cursor.is_none() && last == 0;
         let known_reserved = if lost_cursor { last + 1 + RESERVE } else { known.reserved };
         found.next = found.next.max(last + 1);
-        if clean && last + 1 < found.next {
-            // Whatever is between was done before the stop, or damage took it from the end.
-            missing(&found.done.clone(), last.max(found.done.first.saturating_sub(1)) + 1, found.next - 1, &mut found);
-        }
+        // Up to here each number was done or on disk: what is neither now, damage took from the end.
+        let owed_to = last.max(if clean { found.next - 1 } else { promised_to });
+        missing(&found.done.clone(), last.max(found.done.first.saturating_sub(1)) + 1, owed_to, &mut found);
         let mut jump_from = 0;
-        if !clean && known_reserved > last + 1 {
-            let from = found.done.open_from(last + 1).min(known_reserved);
+        if !clean && known_reserved > owed_to + 1 {
+            let from = found.done.open_from(owed_to + 1).min(known_reserved);
             jump_from = if from < known_reserved { from } else { 0 };
             found.next = found.next.max(known_reserved);
-            found.done.add(last + 1, known_reserved - 1);
+            found.done.add(owed_to + 1, known_reserved - 1);
+        }
+        found.forgive(&known);
+        let lost = found.count(&known);
+        for (from, to) in std::mem::take(&mut found.skipped) {
+            found.done.join(from, to);
         }
         // Nobody has been told of an earlier one: it begins there.
         let untold = if known.untold > 0 { known.untold } else { jump_from };
         let jump = Jump { promised_to: untold.saturating_sub(1), continues_at: found.next, told_at: None };
         found.jump = (untold > 0).then_some(jump);
         let reserved = found.next + RESERVE;
-        let cursor = Cursor { done: found.done.clone(), next: found.next, reserved, clean: false, untold };
+        // What damage took is not done before it is told: it is owed until then.
+        let waiting = Waiting { values: found.waiting.values + lost, ..found.waiting };
+        let kept = Some(Kept { promised_to: found.next - 1, waiting });
+        let cursor = Cursor { done: found.done.clone(), next: found.next, reserved, clean: false, untold, kept };
         cursor_file.write(&cursor, true)?;
         let next_id = names.last().map_or(1, |(id, _)| id + 1);
         let writer = LaneWriter {
@@ -123,6 +157,8 @@ impl LaneWriter {
             next_id,
             expected: last + 1,
             segment_bytes,
+            is_short: false,
+            thinning: BTreeMap::new(),
         };
         Ok((writer, found))
     }
@@ -130,7 +166,13 @@ impl LaneWriter {
     /// Writes a batch and waits for the disk. An error leaves the segment for good; the batch is then tried in a new one, once.
     pub(super) fn write(&mut self, batch: &Batch, done: &Done) -> (io::Result<Written>, Option<io::Error>) {
         let first = match self.try_write(batch, done) {
-            Err(e) if e.kind() != io::ErrorKind::StorageFull => e,
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                // What was written of it is no use to us, and the room is to others.
+                self.active.iter().for_each(|active| drop(active.file.set_len(active.segment.length)));
+                self.is_short = true;
+                return (Err(e), None);
+            }
+            Err(e) => e,
             result => return (result, None),
         };
         self.leave();
@@ -173,6 +215,12 @@ impl LaneWriter {
             self.begin()?;
         }
         let Some(active) = &mut self.active else { return Err(io::ErrorKind::NotFound.into()) };
+        if self.is_short {
+            self.is_short = !active.has_room(total as u64 + AMPLE);
+            if self.is_short && !active.has_room(total as u64 + SPARE) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         let mut at = active.segment.length;
         for piece in &pieces {
             active.file.write_at(at, piece)?;
@@ -200,7 +248,7 @@ impl LaneWriter {
         self.next_id += 1;
         let begun = file.write_at(0, &segment::header(segment.id));
         begun.inspect_err(|_| drop(self.disk.remove(&segment.name())))?;
-        if self.segment_bytes >= AHEAD_FROM {
+        if self.segment_bytes >= AHEAD_FROM && !self.is_short {
             file.reserve(self.segment_bytes);
         }
         self.active = Some(Active { segment, file, is_new: true });
@@ -209,18 +257,26 @@ impl LaneWriter {
 
     /// Reads back what is not done of the segments that were left. What cannot be read back is damage, and found as such later.
     fn salvage(&self, done: &Done, buffer: &mut Vec<u8>, note: &mut Segment) -> u64 {
-        let mut expected = 0;
+        let (mut expected, mut hole) = (0, None);
         for segment in &self.left {
             let Ok(file) = self.disk.open(&segment.name()) else { continue };
             let _ = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
                 expected = expected.max(record.sequence + 1);
-                if record.kind == record::Kind::Skip || !done.has(record.sequence) {
-                    buffer.extend_from_slice(bytes);
-                    if record.kind != record::Kind::Skip {
-                        note.note(&record);
-                    }
+                let is_skip = record.kind == record::Kind::Skip;
+                if is_skip || done.has(record.sequence) {
+                    let from = if is_skip { record.skips_from() } else { None };
+                    hole.get_or_insert(from.unwrap_or(record.sequence));
+                    return;
                 }
+                if let Some(from) = hole.take() {
+                    record::push_skip(buffer, (from, record.sequence - 1));
+                }
+                buffer.extend_from_slice(bytes);
+                note.note(&record);
             });
+        }
+        if let Some(from) = hole {
+            record::push_skip(buffer, (from, expected - 1));
         }
         // Everything before was in files that are whole.
         if expected == 0 { self.expected } else { expected }
@@ -228,15 +284,13 @@ impl LaneWriter {
 
     /// Writes the cursor if it has changed. Waits for the disk when sequences have to be reserved, or when it is asked to.
     pub(super) fn save_cursor(&mut self, mark: Mark, durably: bool, clean: bool) -> io::Result<()> {
-        let Mark { done, next, untold } = mark;
+        let Mark { done, next, kept, untold } = mark;
         let reserve = self.reserved < next.saturating_add(RESERVE / 2);
         let reserved = if reserve { next + RESERVE } else { self.reserved };
-        let cursor = Cursor { done, next, reserved, clean, untold };
-        if cursor == self.last_cursor && !durably {
-            return Ok(());
-        }
+        let cursor = Cursor { done, next, reserved, clean, untold, kept: Some(kept) };
         // A cursor without news but the next sequence need not be written.
-        if !durably && !reserve && (&cursor.done, untold) == (&self.last_cursor.done, self.last_cursor.untold) {
+        let (old, new) = (&self.last_cursor, &cursor);
+        if !durably && !reserve && (&new.done, untold, new.kept) == (&old.done, old.untold, old.kept) {
             return Ok(());
         }
         self.cursor.write(&cursor, durably || reserve || clean)?;
@@ -268,7 +322,7 @@ impl<'a> Pieces<'a> {
             return;
         }
         if record::sequence(part) > *expected {
-            record::push_skip(&mut self.own, record::sequence(part) - 1);
+            record::push_skip(&mut self.own, (*expected, record::sequence(part) - 1));
         }
         let mut rest = part;
         while !rest.is_empty() {
@@ -298,43 +352,86 @@ impl<'a> Pieces<'a> {
 
 /// Sequences from..=to of which nothing was found.
 fn missing(done: &Done, from: u64, to: u64, found: &mut Found) {
-    found.damaged.extend(done.gaps(from, to));
+    found.damaged.extend(done.gaps(from, to).map(|(from, to)| (from, to, 0)));
 }
+
+impl Found {
+    /// A cursor of an earlier version kept [`OLD_ISLANDS`] and forgot what was done above them: what is missing there is no loss.
+    fn forgive(&mut self, known: &Cursor) {
+        let islands = &known.done.islands;
+        let Some((_, end)) = islands.last().filter(|_| known.kept.is_none() && islands.len() >= OLD_ISLANDS) else {
+            return;
+        };
+        let (kept, forgotten) = std::mem::take(&mut self.damaged).into_iter().partition(|(from, ..)| from <= end);
+        self.damaged = kept;
+        forgotten.iter().for_each(|(from, to, _): &(u64, u64, u64)| self.done.add(*from, *to));
+    }
+
+    /// Counts the values that damage took: what the cursor knew of and nobody found. Of each stretch its share, for only their sum is known.
+    fn count(&mut self, known: &Cursor) -> u64 {
+        let Some(kept) = known.kept.filter(|_| !self.damaged.is_empty()) else { return 0 };
+        let length = |(from, to, _): &(u64, u64, u64)| (to + 1).saturating_sub(*from);
+        let (lost, mut records) =
+            (kept.waiting.without(self.kept).values, self.damaged.iter().map(length).sum::<u64>());
+        let mut left = lost;
+        for stretch in &mut self.damaged {
+            let share = u128::from(left) * u128::from(length(stretch)) / u128::from(records.max(1));
+            stretch.2 = u64::try_from(share).unwrap_or(left);
+            (left, records) = (left - stretch.2, records - length(stretch));
+        }
+        lost
+    }
+}
+
+/// Islands that a cursor of an earlier version kept.
+const OLD_ISLANDS: usize = 64;
 
 fn read_segment(
     disk: &dyn Disk,
     mut segment: Segment,
     is_newest: bool,
-    (last, base): (&mut u64, u64),
+    (last, base, promised_to): (&mut u64, u64, u64),
     found: &mut Found,
 ) -> io::Result<()> {
     let file = disk.open(&segment.name())?;
     let done = found.done.clone();
     let mut gaps: Vec<(u64, u64)> = Vec::new();
-    let (mut waiting, mut end, mut behind) = (found.waiting, 0, *last);
+    let mut skipped: Vec<(u64, u64)> = Vec::new();
+    let (mut waiting, mut kept, mut end, mut behind) = (found.waiting, found.kept, 0, *last);
     let Scan { damaged, end: good } = segment::scan(&*file, (0, u64::MAX), |record, bytes, _| {
-        if record.kind == record::Kind::Skip {
-            behind = behind.max(record.sequence);
-            return;
-        }
         if record.sequence <= behind {
             return; // written anew after an error, and both are there
         }
+        let is_skip = record.kind == record::Kind::Skip;
         let before = if behind > 0 { behind } else { base };
-        if record.sequence > before.saturating_add(1) {
-            gaps.push((before + 1, record.sequence - 1));
+        // An older version did not say where a skip begins.
+        let from = if is_skip { record.skips_from() } else { Some(record.sequence) };
+        let from = from.unwrap_or(0).max(before.saturating_add(1));
+        if from > before.saturating_add(1) {
+            gaps.push((before + 1, from - 1));
         }
         behind = record.sequence;
+        if is_skip {
+            if from <= behind {
+                skipped.push((from, behind));
+            }
+            return;
+        }
         end = record.sequence;
         segment.note(&record);
         if !done.has(record.sequence) {
-            waiting.add(Waiting { records: 1, bytes: bytes.len() as u64, values: u64::from(record.values) });
+            let more = Waiting { records: 1, bytes: bytes.len() as u64, values: u64::from(record.values) };
+            waiting.add(more);
+            if record.sequence <= promised_to {
+                kept.add(more);
+            }
         }
     })?;
     file.let_go(0..good);
     *last = behind;
+    found.skipped.append(&mut skipped);
     gaps.iter().for_each(|(from, to)| missing(&done, *from, *to, found));
-    found.waiting = waiting;
+    (found.waiting, found.kept) = (waiting, kept);
     segment.length = good;
     if end == 0 && damaged > 0 && !segment::is_torn(&*file, good)? {
         return disk.set_aside(&segment.name()); // nothing in it can be read, and no crash leaves that
