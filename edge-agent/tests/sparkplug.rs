@@ -427,23 +427,40 @@ async fn a_host_that_speaks_the_older_form_is_understood() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_whose_birth_is_too_large_says_nothing_and_is_told_and_the_others_are_well() {
     let trace = Trace::default();
-    // Of the births those of `m1` and `m2` have some 260 bytes, that of `still` less; data has some 60, the node's birth 200.
-    let most: u32 = std::env::var("MOST").ok().and_then(|m| m.parse().ok()).unwrap_or(230);
-    let ways = Ways { packet_max: Some(most), ..Ways::default() };
+    let ways = Ways { packet_max: Some(800), ..Ways::default() };
     let broker = WireBroker::with(1, trace.clone(), ways).await;
     let bank = bank().await;
-    let (_dir, agent) = agent(&bank, &[&broker], "gw7", "5,", None).await;
-    assert!(eventually(Duration::from_secs(20), async || count(&trace, "DBIRTH") == 1).await, "that of the small one");
-    let lost = &agent.stages.spool.stats.lost;
-    let told = async || lost.of(edge_agent::telemetry::spool::Reason::TooLarge).1 > 50;
-    assert!(eventually(Duration::from_secs(20), told).await, "{} values", lost.values());
+    let dir = tempfile::tempdir().unwrap();
+    let device = |name: &str, unit: u8| {
+        format!("[[line.device]]\nname = \"{name}\"\ncell = \"c\"\nunit = {unit}\nprofile = \"{name}.toml\"\n")
+    };
+    let text = format!(
+        "[gateway]\nname = \"gw7\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+         [mqtt]\nbroker = \"127.0.0.1:{}\"\nversion = \"5\"\nsparkplug = {{ group = \"plant\" }}\n\
+         [[line]]\nname = \"bank\"\nmodbus = \"{}\"\n{}{}",
+        broker.port,
+        bank.addr,
+        device("large", 1),
+        device("small", 2)
+    );
+    let tags = |count: u32| {
+        let tag = |n| format!("[[tag]]\nname = \"tag-{n}\"\naddress = \"input:{n}\"\ntype = \"u16\"\n");
+        "interval = \"20ms\"\n".to_string() + &(0..count).map(tag).collect::<String>()
+    };
+    std::fs::write(dir.path().join("large.toml"), tags(100)).unwrap();
+    std::fs::write(dir.path().join("small.toml"), tags(2)).unwrap();
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+    plan.listen.set_port(0);
+    let agent = Agent::start(plan).await.unwrap();
+    let stats = agent.stages.clone();
+    let lost = || stats.spool.stats.lost.of(edge_agent::telemetry::spool::Reason::TooLarge).1;
+    let both = async || count_of(&trace, "/DDATA/gw7/small") > 20 && lost() > 200;
+    let in_time = eventually(Duration::from_secs(20), both).await;
     agent.stop().await;
-    for entry in trace.lock().unwrap().iter().take(12) {
-        if let Event::Publish(p) = &entry.event {
-            eprintln!("{} {}", String::from_utf8_lossy(&p.topic), p.payload.len());
-        }
-    }
-    assert_eq!(count(&trace, "DDATA"), count_of(&trace, "/DDATA/gw7/still"), "no data of who was not born");
+    let (small, all) = (count_of(&trace, "/DDATA/gw7/small"), count(&trace, "DDATA"));
+    assert!(in_time, "{small} of the small one, {} lost", lost());
+    assert_eq!((small, count(&trace, "DBIRTH")), (all, 1), "no data of who was not born");
     let mut expected = 0u64;
     for entry in trace.lock().unwrap().iter() {
         let Event::Publish(said) = &entry.event else { continue };
