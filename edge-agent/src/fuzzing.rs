@@ -126,7 +126,8 @@ pub fn body(bytes: &[u8]) {
             let payload = bytes.to_vec().into();
             door.take(Received { topic: topic.into(), payload, ..Received::default() });
         }
-        for _ in 0..2 {
+        // Nothing at all is how a retained message is taken back: no command.
+        for _ in 0..if bytes.is_empty() { 0 } else { 2 } {
             let answer = answers.recv().await;
             let sound = answer.is_some_and(|a| serde_json::from_slice::<serde_json::Value>(&a.payload).is_ok());
             assert!(sound, "each command is answered, in JSON");
