@@ -34,7 +34,7 @@ pub(crate) struct Load {
     pub(crate) pipeline: u8,
     /// How often the bank's values change.
     pub(crate) changes: Duration,
-    /// What a message holds: `device` or `value`.
+    /// What a message holds: `device` or `tag`.
     pub(crate) payload: &'static str,
 }
 
@@ -54,7 +54,7 @@ impl Load {
     pub(crate) fn watched(&self) -> &'static str {
         match self.shape {
             Shape::Stamped => "stamped",
-            _ if self.payload == "value" => "values",
+            _ if self.payload == "tag" => "values",
             _ => "plain",
         }
     }

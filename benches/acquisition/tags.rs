@@ -37,7 +37,7 @@ pub(crate) fn run(scenario: &str, rate: usize, options: &Options) -> Outcome {
     // Changes come a little faster than polls: each poll finds every value changed.
     let changes = INTERVAL - Duration::from_millis(3);
     let (shape, lines) = (Shape::Words, devices.min(10));
-    let load = Load { shape, lines, devices, interval: INTERVAL, pipeline: 1, changes, payload: "value" };
+    let load = Load { shape, lines, devices, interval: INTERVAL, pipeline: 1, changes, payload: "tag" };
     let mut setup = Setup::new(load, true, options, None);
     let (mut outcome, ()) = setup.window(scenario, options.window, |_, _| ());
     let Setup { load, bank, broker, subscriber, agent, dir: _dir, .. } = setup;
