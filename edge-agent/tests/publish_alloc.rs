@@ -1,50 +1,18 @@
 //! A record goes from the spool to the wire, and is done at its acknowledgement, without an allocation: counted.
 
+#[path = "support/counting.rs"]
+mod counting;
+
+use counting::counted;
 use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::mqtt::publish::{Head, user_properties};
 use edge_agent::telemetry::mqtt::wire::{Hello, Message, Version, Wire};
 use edge_agent::telemetry::spool::{Kind, Next, Outlet, Records, Replay, Stream};
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Write;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count() {
-    // `try_with`: an allocation while a thread ends must not panic.
-    if INSIDE.try_with(Cell::get).unwrap_or(false) {
-        let _ = COUNT.try_with(|c| c.set(c.get() + 1));
-    }
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const WINDOW: u64 = 500;
 
@@ -92,23 +60,22 @@ async fn a_message_costs_no_allocation_and_is_the_packet_it_should_be() {
         let (mut allocations, rounds) = (0, 20);
         for round in 0..rounds {
             append(&spool, WINDOW);
-            COUNT.set(0);
-            INSIDE.set(true);
             let now = Instant::now();
             let mut id = 0;
-            while let Next::Record(ticket, written) = outlet.next(now, |_, record| {
-                id += 1;
-                Some(wire.publish_record(record, id, head, &user))
-            }) {
-                written.unwrap();
-                tickets.push(ticket);
-            }
-            tickets.iter().for_each(|ticket| outlet.acknowledge(ticket));
-            INSIDE.set(false);
+            let count = counted(|| {
+                while let Next::Record(ticket, written) = outlet.next(now, |_, record| {
+                    id += 1;
+                    Some(wire.publish_record(record, id, head, &user))
+                }) {
+                    written.unwrap();
+                    tickets.push(ticket);
+                }
+                tickets.iter().for_each(|ticket| outlet.acknowledge(ticket));
+            });
             assert_eq!(tickets.len() as u64, WINDOW);
             tickets.clear();
             // The buffer has its size after the first.
-            allocations += if round == 0 { 0 } else { COUNT.get() };
+            allocations += if round == 0 { 0 } else { count };
             while wire.pending() > 0 {
                 wire.turn().await.unwrap();
             }

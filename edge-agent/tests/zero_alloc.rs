@@ -1,56 +1,14 @@
 //! A control cycle allocates nothing: counted by an allocator that knows when it is asked from inside a cycle.
 
+#[path = "support/counting.rs"]
+mod counting;
+
 use control_core::order::{OrderRequest, Stops};
 use control_core::units::{LoadId, OrderId};
+use counting::counted;
 use floor_plan::Arena;
 use plc_sim::PlantConfig;
 use plc_sim::closed_loop::{ClosedLoop, LinkFaults};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count() {
-    // `try_with`: an allocation while a thread ends must not panic.
-    let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
-    if inside {
-        let _ = COUNT.try_with(|c| c.set(c.get() + 1));
-    }
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(); // freeing in a cycle is as bad as allocating
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn counted(run: impl FnOnce()) -> u64 {
-    COUNT.set(0);
-    INSIDE.set(true);
-    run();
-    INSIDE.set(false);
-    COUNT.get()
-}
 
 #[test]
 fn no_cycle_allocates_or_frees_from_the_first_to_the_last() {

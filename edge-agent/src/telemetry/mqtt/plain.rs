@@ -91,13 +91,17 @@ impl Face for Plain {
             // Written by a run that was a Sparkplug edge node: nobody here would understand it.
             Kind::Sparkplug | Kind::Skip => return Some(Sending::Nothing),
         };
-        let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
+        // What is left of its time; `None`: none, or less. The clock is asked only where that matters.
+        let left = self.expiry.map(|expiry| {
+            let age = Duration::from_millis(age_ms(record.at_ms, run_ms()));
+            expiry.checked_sub(age)
+        });
         // Alarms and what is told of losses are wanted however late.
-        if stream != Stream::High && record.kind != Kind::Loss && self.expiry.is_some_and(|expiry| age > expiry) {
+        if stream != Stream::High && record.kind != Kind::Loss && left == Some(None) {
             return Some(Sending::Lost(Reason::Age));
         }
-        let expiry_s =
-            self.expiry.map(|expiry| u32::try_from(expiry.saturating_sub(age).as_secs().max(1)).unwrap_or(u32::MAX));
+        let seconds = |left: Option<Duration>| left.unwrap_or_default().as_secs().max(1);
+        let expiry_s = left.map(|left| u32::try_from(seconds(left)).unwrap_or(u32::MAX));
         Some(Sending::Straight(Head { content_type, expiry_s }))
     }
 
