@@ -1,7 +1,7 @@
 //! What gathering costs: the real agent between a bank of devices and a broker, each in a process of its own.
 //!
 //! ```text
-//!   cargo bench -p benches --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small | tags | opcua | opcua-idle]
+//!   cargo bench --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small | tags | opcua | opcua-idle]
 //!                                              [--for 20s] [--json] [--no-publish] [--broker mosquitto]
 //!
 //!   bank ──Modbus──> edge-agent ──MQTT QoS 1──> broker ──> subscriber       then, at the same bank:  floor

@@ -1,8 +1,8 @@
 //! What a control cycle costs.
 //!
 //! ```text
-//!   cargo bench -p benches --bench control_cycle [-- --minutes 60] [--json]           the demo floor in virtual time
-//!   cargo bench -p benches --bench control_cycle -- --vehicles 100,1000 --period-us 1000 [--for 30s] [--stress] [--plot FILE.svg] [--json]
+//!   cargo bench --bench control_cycle [-- --minutes 60] [--json]           the demo floor in virtual time
+//!   cargo bench --bench control_cycle -- --vehicles 100,1000 --period-us 1000 [--for 30s] [--stress] [--plot FILE.svg] [--json]
 //! ```
 //!
 //! The second keeps a real beat on a thread of the host: once under SCHED_OTHER, once under SCHED_FIFO, for each number of vehicles;

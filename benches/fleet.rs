@@ -2,12 +2,12 @@
 //! by the rules of the published figures.
 //!
 //! ```text
-//!   cargo bench -p benches --bench fleet -- --map FILE [--agents FILE] [--tasks FILE] --robots N --steps T --seed S
+//!   cargo bench --bench fleet -- --map FILE [--agents FILE] [--tasks FILE] --robots N --steps T --seed S
 //!       [--turning] [--guidance] [--improve CHECKS] [--delays P] [--json]       the product
 //!       .. --planner-alone [--zone-cap K]                                       the lock-step planner alone
 //!       .. --oneshot                                                            one goal each, for all at once
-//!   cargo bench -p benches --bench fleet -- --draw random|warehouse|rack --size 32x32 ..       a floor from the seed
-//!   cargo bench -p benches --bench fleet -- --problem FILE ..                     a League of Robot Runners problem (JSON)
+//!   cargo bench --bench fleet -- --draw random|warehouse|rack --size 32x32 ..       a floor from the seed
+//!   cargo bench --bench fleet -- --problem FILE ..                     a League of Robot Runners problem (JSON)
 //!   .. --planviz FILE writes what PlanViz shows; --plot FILE.svg [--robots 100,200,..] draws tasks a step over robots
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! How much a rack with shuttles and lifts brings out, beside what it could at most by formula.
 //!
 //! ```text
-//!   cargo bench -p benches --bench shuttle -- --aisles A --tiers T --bays B --lifts 1|2 --depth 1|2 --buffer N
+//!   cargo bench --bench shuttle -- --aisles A --tiers T --bays B --lifts 1|2 --depth 1|2 --buffer N
 //!       [--sequence strict|groups:G|free] [--four-way P] [--look-ahead W] [--loads N] [--seed S] [--json] [--plot FILE.svg]
 //! ```
 //!

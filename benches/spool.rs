@@ -1,7 +1,7 @@
 //! What keeping promises costs: durable appends of 256-byte records with group commit, beside two embedded databases that do the same.
 //!
 //! ```text
-//!   cargo bench -p benches --bench spool [-- --json] [--for 6s] [--dir DIR]
+//!   cargo bench --bench spool [-- --json] [--for 6s] [--dir DIR]
 //! ```
 //!
 //! All three write the same records into a folder on the same disk, in turns, for the same time. The databases wait for the disk after each

@@ -1,7 +1,8 @@
-//! The floor: a bare tokio-modbus loop that does the same reads at the same rates, and nothing with what comes.
+//! The floor: a bare tokio-modbus loop that does the same reads at the same times, and nothing with what comes.
 //!
-//! A task for each line, its devices in turn, each at its time; values are decoded and dropped. What it costs on this machine, in this
-//! run, is what the agent is compared with.
+//! A task for each line, its devices in turn, each at its time; lines begin apart as the agent's do: what comes together wakes a loop
+//! once, and is cheap, for either. Values are decoded and dropped. What it costs on this machine, in this run, is what the agent is compared
+//! with.
 
 use crate::load::{Load, Shape};
 use crate::plant::{Process, cpu_s, ourselves};
@@ -15,7 +16,11 @@ use tokio_modbus::client::{Context, tcp};
 use tokio_modbus::prelude::{Reader, Slave, SlaveContext};
 
 /// Before it is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Lines begin within their interval, but within this, as do the devices of one.
+const SPREAD_MAX: Duration = Duration::from_secs(1);
+/// Where lines begin, of their interval: the multiples that the agent takes.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 /// CPU seconds per million values that a bare loop needs for this load.
 pub(crate) fn measure(load: &Load, bank: SocketAddr, window: Duration) -> f64 {
@@ -47,24 +52,25 @@ pub(crate) fn run(args: &[String]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let values = Arc::new(AtomicU64::new(0));
-        for devices in (0..load.devices).collect::<Vec<_>>().chunks(load.per_line()) {
+        for (n, devices) in (0..load.devices).collect::<Vec<_>>().chunks(load.per_line()).enumerate() {
             let units: Vec<u8> = devices.iter().map(|d| load.unit(*d)).collect();
-            tokio::spawn(line(load.clone(), bank, units, values.clone()));
+            let phase = load.interval.min(SPREAD_MAX).mul_f64((n as f64 * GOLDEN).fract());
+            tokio::spawn(line(load.clone(), bank, units, values.clone(), phase));
         }
         tokio::time::sleep(WARM_UP).await;
-        let (before, cpu) = (values.load(Relaxed), cpu_s("self"));
+        let (before, cpu) = (values.load(Relaxed), cpu_s(std::process::id()));
         tokio::time::sleep(Duration::from_millis(number(5))).await;
-        println!("{}", json!({ "values": values.load(Relaxed) - before, "cpu_s": cpu_s("self") - cpu }));
+        println!("{}", json!({ "values": values.load(Relaxed) - before, "cpu_s": cpu_s(std::process::id()) - cpu }));
     });
 }
 
-async fn line(load: Load, bank: SocketAddr, units: Vec<u8>, values: Arc<AtomicU64>) {
+async fn line(load: Load, bank: SocketAddr, units: Vec<u8>, values: Arc<AtomicU64>, phase: Duration) {
     let stream = tokio::net::TcpStream::connect(bank).await.expect("the bank takes connections");
     stream.set_nodelay(true).expect("a TCP option");
     let mut client = tcp::attach(stream);
     let (requests, mut decoded) = (load.requests(), Vec::with_capacity(1000));
-    let apart = load.interval.min(WARM_UP) / units.len() as u32;
-    let start = tokio::time::Instant::now();
+    let apart = load.interval.min(SPREAD_MAX) / units.len() as u32;
+    let start = tokio::time::Instant::now() + phase;
     let mut due: Vec<_> = (0..units.len() as u32).map(|n| start + apart * n).collect();
     loop {
         for (unit, due) in units.iter().zip(&mut due) {

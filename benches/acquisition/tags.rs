@@ -95,7 +95,7 @@ pub(crate) fn publish(args: &[String]) {
             tokio::time::sleep_until(due).await;
             due += every;
             if before.is_none() && start.elapsed() >= WARM_UP {
-                (before, from) = (Some(cpu_s("self")), sent);
+                (before, from) = (Some(cpu_s(std::process::id())), sent);
             }
             let time = humantime::format_rfc3339_millis(SystemTime::now());
             for n in 0..BURST {
@@ -110,7 +110,7 @@ pub(crate) fn publish(args: &[String]) {
                 }
             }
         }
-        let cpu = cpu_s("self") - before.unwrap_or_default();
+        let cpu = cpu_s(std::process::id()) - before.unwrap_or_default();
         println!("{}", json!({ "sent": sent - from, "cpu_s": cpu }));
         polling.abort();
     });

@@ -46,6 +46,7 @@ struct Options {
 const ORDERS_AT_ONCE: usize = 40;
 
 fn main() -> ExitCode {
+    edge_agent::cli::abort_at_panics();
     let options = Options::parse();
     let level = if options.json { "error" } else { "warn" };
     let quiet = "opcua_client=off,opcua_core=off,opcua_server=off,opcua_crypto=off,rumqttd=off,rumqttc=off";

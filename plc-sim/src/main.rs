@@ -50,6 +50,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A plant of which a part has died without a word would be a strange one.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
     // The server's complaint that it has no certificate is true and meant: by itself this simulation offers no security.
     // And whoever only looks whether the port is open (`check --connect`) is nobody to complain of.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {

@@ -160,8 +160,19 @@ impl From<String> for Failure {
     }
 }
 
+/// A panic anywhere ends the process, so that the plant's own watchdog takes over and the supervisor starts it anew. Half a gateway is worse
+/// than none.
+pub fn abort_at_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 /// The program.
 pub fn main() -> ExitCode {
+    abort_at_panics();
     let Cli { json, command } = Cli::parse();
     let done = match command {
         Command::Run(options) => run::run(&options),

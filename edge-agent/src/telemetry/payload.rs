@@ -16,7 +16,8 @@ use super::spool::{Kind, Stream};
 use control_core::image::Quality;
 use device_drivers::value::{Cause, Value};
 use minicbor::Encoder;
-use std::io::Write;
+use serde::Serialize;
+use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What is said of a point.
@@ -89,14 +90,11 @@ pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
     let _ = match value {
         None => out.write_all(b"null"),
         Some(Value::Bool(b)) => write!(out, "{b}"),
-        Some(Value::Int(i)) => write!(out, "{i}"),
-        Some(Value::Uint(u)) => write!(out, "{u}"),
-        // JSON has no number for what is not finite, and a tag has one type.
-        Some(Value::Float(_) | Value::Single(_)) if !value.is_some_and(Value::is_finite) => out.write_all(b"null"),
-        Some(Value::Float(f)) if *f == 0.0 || (1e-6..1e16).contains(&f.abs()) => write!(out, "{f}"),
-        Some(Value::Float(f)) => write!(out, "{f:e}"),
-        Some(Value::Single(f)) if *f == 0.0 || (1e-6..1e16).contains(&f.abs()) => write!(out, "{f}"),
-        Some(Value::Single(f)) => write!(out, "{f:e}"),
+        Some(Value::Int(i)) => json_number(out, i),
+        Some(Value::Uint(u)) => json_number(out, u),
+        // What is not finite becomes null: JSON has no number for it, and a tag has one type.
+        Some(Value::Float(f)) => json_number(out, f),
+        Some(Value::Single(f)) => json_number(out, f),
         Some(Value::Words(words)) => write!(out, "{words:?}"),
         Some(Value::List(values)) => {
             out.push(b'[');
@@ -112,6 +110,16 @@ pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
             Ok(())
         }
     };
+}
+
+/// Appends a number in the fewest digits that give the same bits again (several times as fast as `Display`); a whole one without `.0`.
+fn json_number(out: &mut Vec<u8>, number: &impl Serialize) -> io::Result<()> {
+    let begin = out.len();
+    serde_json::to_writer(&mut *out, number)?;
+    if out.get(begin..).is_some_and(|text| text.ends_with(b".0")) {
+        out.truncate(out.len() - 2);
+    }
+    Ok(())
 }
 
 /// A value as a text of JSON.
