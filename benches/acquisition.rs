@@ -1,7 +1,7 @@
 //! What gathering costs: the real agent between a bank of devices and a broker, each in a process of its own.
 //!
 //! ```text
-//!   cargo bench --bench acquisition [-- s1 .. s7 | dead-units | outage | ceiling | small | tags | opcua | opcua-idle]
+//!   cargo bench --bench acquisition [-- s1 .. s7 | dead-units | defaults | outage | ceiling | small | tags | opcua | opcua-idle]
 //!                                              [--for 20s] [--json] [--no-publish] [--broker mosquitto]
 //!
 //!   bank ──Modbus──> edge-agent ──MQTT QoS 1──> broker ──> subscriber       then, at the same bank:  floor
@@ -17,6 +17,7 @@
 //! | s4, s5, s6 | 1, 5, 10 | 100 ms | |
 //! | s7 | 100 | 1 s | 100 writes a second through the API, to one device after the other |
 //! | dead-units | 100 | 1 s | 30 of them fall silent in the window: the figures are those of the others |
+//! | defaults | 100 | 1 s | nothing set: each of the 100,000 values a message of its own |
 //! | outage | 10 | 1 s | the broker is killed for 10 s |
 //! | ceiling | as many as it takes | 100 ms to 10 ms | 100 u16 a device, nothing published: the highest rate that is kept |
 //! | small | 10 | 100 ms | 100 registers a device; how long a change takes to the subscriber |
@@ -66,7 +67,7 @@ const STEPS: [(usize, u64); 9] =
 /// Lines, and requests on their way on each, at the ceiling.
 const CEILING: (usize, u8) = (4, 8);
 
-const SCENARIOS: [&str; 16] = [
+const SCENARIOS: [&str; 17] = [
     "s1",
     "s2",
     "s3",
@@ -75,6 +76,7 @@ const SCENARIOS: [&str; 16] = [
     "s6",
     "s7",
     "dead-units",
+    "defaults",
     "outage",
     "ceiling",
     "small",
@@ -136,6 +138,7 @@ fn run(scenario: &str, options: &Options) -> Outcome {
         "s6" => steady(scenario, Load::floats(10, tenth), options),
         "s7" => writes(Load::floats(100, second), options),
         "dead-units" => dead_units(Load::floats(100, second), options),
+        "defaults" => steady(scenario, Load { payload: "tag", ..Load::floats(100, second) }, options),
         "outage" => outage(Load::floats(10, second), options),
         "ceiling" => ceiling(options),
         _ if let Some((_, rate)) = tags::RATES.iter().find(|(name, _)| *name == scenario) => {
@@ -229,10 +232,13 @@ impl Setup {
         (outcome, done)
     }
 
-    /// The floor at the same bank, when the agent has gone.
-    fn floor(self, options: &Options) -> f64 {
-        drop((self.agent, self.subscriber, self.broker));
-        floor::measure(&self.load, self.bank.at, (options.window / 2).max(Duration::from_secs(2)))
+    /// The floor at the same bank, when the agent has gone: of a loop that reads, and of one that publishes too.
+    fn floors(self, options: &Options) -> (Option<f64>, Option<f64>) {
+        let window = (options.window / 2).max(Duration::from_secs(2));
+        drop(self.agent);
+        let publishing = self.broker.as_ref().map(|b| floor::measure(&self.load, self.bank.at, window, Some(b.port)));
+        drop((self.subscriber, self.broker));
+        (Some(floor::measure(&self.load, self.bank.at, window, None)), publishing)
     }
 }
 
@@ -270,7 +276,7 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 fn steady(scenario: &str, load: Load, options: &Options) -> Outcome {
     let mut setup = Setup::new(load, options.publish, options, None);
     let (mut outcome, ()) = setup.window(scenario, options.window, |_, _| ());
-    outcome.floor_cpu_s_per_million = Some(setup.floor(options));
+    (outcome.floor_cpu_s_per_million, outcome.publishing_floor) = setup.floors(options);
     outcome
 }
 
@@ -296,7 +302,7 @@ fn writes(load: Load, options: &Options) -> Outcome {
     outcome.write_ms =
         quantile(&took, 0.99).and_then(|p99| Some([took.first().copied()?, average, p99, took.last().copied()?]));
     outcome.what = format!("{}, {} writes", outcome.what, took.len());
-    outcome.floor_cpu_s_per_million = Some(setup.floor(options));
+    (outcome.floor_cpu_s_per_million, outcome.publishing_floor) = setup.floors(options);
     outcome
 }
 
@@ -372,6 +378,6 @@ fn ceiling(options: &Options) -> Outcome {
     }
     let (mut outcome, setup) = best.expect("10,000 values/s are kept");
     outcome.scenario = "ceiling".into();
-    outcome.floor_cpu_s_per_million = Some(setup.floor(options));
+    (outcome.floor_cpu_s_per_million, outcome.publishing_floor) = setup.floors(options);
     outcome
 }

@@ -2,16 +2,20 @@
 //!
 //! A task for each line, its devices in turn, each at its time; lines begin apart as the agent's do: what comes together wakes a loop
 //! once, and is cheap, for either. Values are decoded and dropped. What it costs on this machine, in this run, is what the agent is compared
-//! with.
+//! with. Where the agent publishes, the loop is run a second time and publishes too: one JSON message a device, QoS 1, by rumqttc. That is the
+//! gateway somebody writes in an afternoon, which keeps nothing and checks nothing.
 
 use crate::load::{Load, Shape};
 use crate::plant::{Process, cpu_s, ourselves};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::{AsyncClient, MqttOptions};
 use serde_json::json;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio_modbus::client::{Context, tcp};
 use tokio_modbus::prelude::{Reader, Slave, SlaveContext};
 
@@ -22,14 +26,15 @@ const SPREAD_MAX: Duration = Duration::from_secs(1);
 /// Where lines begin, of their interval: the multiples that the agent takes.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
-/// CPU seconds per million values that a bare loop needs for this load.
-pub(crate) fn measure(load: &Load, bank: SocketAddr, window: Duration) -> f64 {
+/// CPU seconds per million values that a bare loop needs for this load; published, where there is a broker's port.
+pub(crate) fn measure(load: &Load, bank: SocketAddr, window: Duration, broker: Option<u16>) -> f64 {
     let shape = match load.shape {
         Shape::Floats => "floats",
         Shape::Words => "words",
         Shape::Stamped => "stamped",
     };
-    let numbers = [load.lines as u64, load.devices as u64, load.interval.as_millis() as u64, window.as_millis() as u64];
+    let (interval, window) = (load.interval.as_millis() as u64, window.as_millis() as u64);
+    let numbers = [load.lines as u64, load.devices as u64, interval, window, broker.map_or(0, u64::from)];
     let mut command: Command = ourselves();
     command.args(["__floor", shape, &bank.to_string()]).args(numbers.map(|n| n.to_string()));
     let text = Process::start(command.stdout(Stdio::piped())).output();
@@ -52,10 +57,11 @@ pub(crate) fn run(args: &[String]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let values = Arc::new(AtomicU64::new(0));
+        let publisher = u16::try_from(number(6)).ok().filter(|port| *port > 0).map(publisher);
         for (n, devices) in (0..load.devices).collect::<Vec<_>>().chunks(load.per_line()).enumerate() {
             let units: Vec<u8> = devices.iter().map(|d| load.unit(*d)).collect();
             let phase = load.interval.min(SPREAD_MAX).mul_f64((n as f64 * GOLDEN).fract());
-            tokio::spawn(line(load.clone(), bank, units, values.clone(), phase));
+            tokio::spawn(line(load.clone(), bank, units, (values.clone(), publisher.clone()), phase));
         }
         tokio::time::sleep(WARM_UP).await;
         let (before, cpu) = (values.load(Relaxed), cpu_s(std::process::id()));
@@ -64,7 +70,36 @@ pub(crate) fn run(args: &[String]) {
     });
 }
 
-async fn line(load: Load, bank: SocketAddr, units: Vec<u8>, values: Arc<AtomicU64>, phase: Duration) {
+/// A client, whose events are taken and dropped.
+fn publisher(port: u16) -> AsyncClient {
+    let mut options = MqttOptions::new("bench-floor", "127.0.0.1", port);
+    options.set_keep_alive(Duration::from_secs(30));
+    let mut network = options.network_options();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    let (client, mut events) = AsyncClient::new(options, 1000);
+    tokio::spawn(async move { while events.poll().await.is_ok() {} });
+    client
+}
+
+/// What the agent says of a device, from a loop: a time, and each value by its name.
+fn message(values: &[f32]) -> String {
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    let mut text = format!("{{\"source_time\":\"{time}\",\"values\":{{");
+    for (n, value) in values.iter().enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        let _ = write!(text, "{comma}\"t{n}\":{value}");
+    }
+    text + "}}"
+}
+
+async fn line(
+    load: Load,
+    bank: SocketAddr,
+    units: Vec<u8>,
+    (values, publisher): (Arc<AtomicU64>, Option<AsyncClient>),
+    phase: Duration,
+) {
     let stream = tokio::net::TcpStream::connect(bank).await.expect("the bank takes connections");
     stream.set_nodelay(true).expect("a TCP option");
     let mut client = tcp::attach(stream);
@@ -82,6 +117,10 @@ async fn line(load: Load, bank: SocketAddr, units: Vec<u8>, values: Arc<AtomicU6
                 read(&mut client, &load, *at, *count, &mut decoded).await;
             }
             std::hint::black_box(&decoded);
+            if let Some(client) = &publisher {
+                let topic = format!("lightsout/hall/bench/c1/d{unit}");
+                client.publish(topic, QoS::AtLeastOnce, false, message(&decoded)).await.expect("the broker takes it");
+            }
             values.fetch_add(load.values() as u64, Relaxed);
         }
     }

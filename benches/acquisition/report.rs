@@ -27,6 +27,8 @@ pub(crate) struct Outcome {
     pub(crate) cpu_percent: f64,
     pub(crate) cpu_s_per_million: f64,
     pub(crate) floor_cpu_s_per_million: Option<f64>,
+    /// Of a bare loop that publishes as well.
+    pub(crate) publishing_floor: Option<f64>,
     /// The longest that no message came, ms.
     pub(crate) gap_ms: Option<f64>,
     /// One message a value: what a bare loop makes of it.
@@ -77,6 +79,7 @@ impl Outcome {
             "cpu_percent": rounded(self.cpu_percent),
             "cpu_s_per_million_values": rounded(self.cpu_s_per_million),
             "floor_cpu_s_per_million_values": self.floor_cpu_s_per_million.map(rounded),
+            "publishing_floor_cpu_s_per_million_values": self.publishing_floor.map(rounded),
             "rss_mib": rounded(self.rss_mib),
             "delivered_per_s": self.bare.map(|_| rounded(self.delivered_per_s())),
             "longest_gap_ms": self.bare.and(self.gap_ms).map(rounded),
@@ -174,6 +177,10 @@ impl Outcome {
             let (times, most) = (self.cpu_s_per_million / floor, if self.delivered.is_some() { 6.0 } else { 3.0 });
             let target = if s3 { at_most(most, times, "x floor") } else { None };
             rows.push(("  of a bare loop, and times", format!("{floor:.3}, x {times:.2}"), target));
+        }
+        if let Some(floor) = self.publishing_floor {
+            let times = self.cpu_s_per_million / floor;
+            rows.push(("  of one that publishes", format!("{floor:.3}, x {times:.2}"), None));
         }
         let memory = match () {
             () if s3 => at_most(40.0, self.rss_mib, "MiB"),

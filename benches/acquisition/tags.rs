@@ -46,7 +46,7 @@ pub(crate) fn run(scenario: &str, rate: usize, options: &Options) -> Outcome {
         outcome.bare = Some(bare_loop(broker.port, rate, options.window, &mut subscriber));
     }
     drop(broker);
-    outcome.floor_cpu_s_per_million = Some(floor::measure(&load, bank.at, options.window / 2));
+    outcome.floor_cpu_s_per_million = Some(floor::measure(&load, bank.at, options.window / 2, None));
     outcome
 }
 

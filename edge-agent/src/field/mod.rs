@@ -106,6 +106,8 @@ pub struct FieldLine {
     written: Vec<(u32, u32, bool)>,
     last_beat: Instant,
     last_look: Instant,
+    /// Before this nothing can have become stale or due again.
+    sweep_due: u32,
     down: Trouble<String>,
     away: Vec<Trouble<Cause>>,
     refused: Trouble<Cause>,
@@ -145,6 +147,7 @@ impl FieldLine {
             written: vec![(0, 0, false); plan.machines.len()],
             last_beat: now,
             last_look: now,
+            sweep_due: 0,
             down: Trouble::default(),
             away: plan.devices.iter().map(|_| Trouble::default()).collect(),
             refused: Trouble::default(),
@@ -454,26 +457,10 @@ impl LineSink for FieldLine {
         (soonest / 6).clamp(SWEEP.0, SWEEP.1)
     }
 
-    /// Marks what has been silent for too long, and says again what has not been said for long: who listens only now learns also what
-    /// never changes, and what is not there. Source times stay what they were.
     fn sweep(&mut self) {
-        let (now, resend) = (self.now_ms(), ms_of(self.wires.resend));
-        for (point, last) in self.points.iter().zip(&mut self.last) {
-            let (silent, limit) = (now.wrapping_sub(last.seen), ms_of(point.stale_after));
-            let next = match last.quality {
-                Quality::Good | Quality::Uncertain if silent > limit.saturating_mul(2) => Some(Quality::Bad),
-                Quality::Good if silent > limit => Some(Quality::Uncertain),
-                _ => None,
-            };
-            if let Some(next) = next {
-                move_between(&mut self.quality, last.quality, next);
-                count(&self.wires.stats, point, last.quality, next);
-                (last.quality, last.cause) = (next, Cause::Stale);
-            } else if now.wrapping_sub(last.sent) < resend {
-                continue;
-            }
-            last.sent = now;
-            self.reporter.report(point, last.said());
+        let now = self.now_ms();
+        if now.wrapping_sub(self.sweep_due) < u32::MAX / 2 {
+            self.look_for_stale(now);
         }
         self.show_quality();
         self.deliver();
@@ -506,6 +493,41 @@ impl LineSink for FieldLine {
 }
 
 impl FieldLine {
+    /// Marks what has been silent for too long, and says again what has not been said for long: who listens only now learns also what
+    /// never changes, and what is not there. Source times stay what they were. Finds out when that is to be done again: what is read
+    /// meanwhile can only put it off, and what comes to be Good now has its limit before it.
+    fn look_for_stale(&mut self, now: u32) {
+        let resend = ms_of(self.wires.resend);
+        let mut rest = resend;
+        for (point, last) in self.points.iter().zip(&mut self.last) {
+            let (silent, limit) = (now.wrapping_sub(last.seen), ms_of(point.stale_after));
+            let next = match last.quality {
+                Quality::Good | Quality::Uncertain if silent > limit.saturating_mul(2) => Some(Quality::Bad),
+                Quality::Good if silent > limit => Some(Quality::Uncertain),
+                _ => None,
+            };
+            let unsaid = now.wrapping_sub(last.sent);
+            if let Some(next) = next {
+                move_between(&mut self.quality, last.quality, next);
+                count(&self.wires.stats, point, last.quality, next);
+                (last.quality, last.cause) = (next, Cause::Stale);
+            }
+            if next.is_some() || unsaid >= resend {
+                last.sent = now;
+                self.reporter.report(point, last.said());
+            } else {
+                rest = rest.min(resend - unsaid);
+            }
+            let lasts = match last.quality {
+                Quality::Good => limit.saturating_sub(silent),
+                Quality::Uncertain => limit.saturating_mul(2).saturating_sub(silent),
+                Quality::Bad => limit,
+            };
+            rest = rest.min(lasts).min(limit);
+        }
+        self.sweep_due = now.wrapping_add(rest.min(u32::MAX / 4));
+    }
+
     /// Devices that have been away for another hour.
     fn remind(&mut self) {
         if self.last_look.elapsed() < REMIND {
