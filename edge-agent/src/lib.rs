@@ -28,6 +28,7 @@
 //! | [`trouble`] | what is wrong for long is said once, then hourly |
 //! | [`access`] | who may do what, and who has done what |
 //! | [`state`] | the state folder: how its files are made, and what becomes of damaged ones |
+//! | [`store`] | everything that was promised, as events that are never changed |
 //! | [`lines`] | the lines that run, and reload by difference |
 //! | [`live`] | what pages see, encoded once for all of them |
 //! | [`http`] | the API and the page |
@@ -64,6 +65,7 @@ pub mod pki;
 pub mod plain;
 pub mod scene;
 pub mod state;
+pub mod store;
 pub mod telemetry;
 pub mod traffic;
 pub mod trouble;

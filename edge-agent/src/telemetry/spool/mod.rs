@@ -48,7 +48,7 @@ mod outlet;
 pub mod record;
 mod retention;
 mod saying;
-mod segment;
+pub(crate) mod segment;
 mod status;
 mod stream;
 mod tally;

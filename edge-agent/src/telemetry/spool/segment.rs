@@ -10,7 +10,7 @@ use super::record::{self, Found, Record};
 use std::io;
 
 /// Bytes before the first record.
-pub(super) const SEGMENT_HEADER: u64 = 16;
+pub(crate) const SEGMENT_HEADER: u64 = 16;
 const MAGIC: &[u8; 6] = b"LSPOOL";
 /// Version of the format: a file of a newer one is set aside as it is.
 const VERSION: u16 = 1;
@@ -69,7 +69,7 @@ fn parse(name: &str) -> Option<(u64, u32)> {
 }
 
 /// The first bytes of a segment.
-pub(super) fn header(id: u64) -> Vec<u8> {
+pub(crate) fn header(id: u64) -> Vec<u8> {
     [&MAGIC[..], &VERSION.to_le_bytes(), &id.to_le_bytes()].concat()
 }
 
@@ -96,15 +96,15 @@ fn too_new(head: &[u8]) -> Option<u16> {
 
 /// What a segment was found to hold.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub(crate) struct Scan {
     /// Stretches of bytes that are no records.
-    pub damaged: u64,
+    pub(crate) damaged: u64,
     /// Where the last good record ends.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 /// Whether what stands behind the last good record is what a crash leaves of a write: the beginning of a record, or room that was never filled.
-pub(super) fn is_torn(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
+pub(crate) fn is_torn(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
     let mut tail = Vec::new();
     read_up_to(file, end, record::RECORD_MAX, &mut tail)?;
     Ok(tail.iter().all(|b| *b == 0) || matches!(record::read(&tail), Found::Part(_)))
@@ -112,7 +112,7 @@ pub(super) fn is_torn(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
 
 /// Reads a segment from `from` to `to` and shows every good record with the offset of its end, and whether damage lies between it
 /// and the record before. Nothing is shown that its checksums do not vouch for.
-pub(super) fn scan(
+pub(crate) fn scan(
     file: &dyn DiskFile,
     (from, to): (u64, u64),
     mut show: impl FnMut(Record<'_>, &[u8], bool),
