@@ -107,6 +107,40 @@ async fn a_device_slower_than_a_quarter_of_the_limit_is_never_asked_beside_and_i
     assert!(bad.is_empty() && seen.downs().is_empty(), "{bad:?}, {:?}, {:?}", seen.downs(), seen.counters);
 }
 
+/// Its turn is over long before its reply comes, by what it was used to: what waits goes out behind that reply all the same.
+#[tokio::test]
+async fn a_quick_device_that_becomes_slow_is_never_asked_beside_either() {
+    let block = BlockWrite { machine: MachineId(0), seq: 1, words: [0; 20] };
+    for always in [vec![], vec![block]] {
+        let plc = Plc::start(Manners { drops_while_busy: true, ..Manners::default() }).await;
+        let mut unit = device(1, apart(3));
+        unit.commands = always.iter().map(|b| (b.machine, 1000)).collect();
+        let mut spec = line(endpoint(&plc), vec![unit]);
+        spec.timeout = 600 * MS;
+        let machines = !always.is_empty();
+        let running = Running::start_with(spec, Seen { machines, always, ..Seen::default() });
+        running.until("quick", |s| s.good(2) >= 3).await;
+        plc.inside().manners.delay = 360 * MS;
+        let written = running.seen().written.len();
+        if machines {
+            running.until("blocks", |s| s.written.len() >= written + 4).await;
+        } else {
+            for n in 0..3u64 {
+                let outcome = running.write(n as u32, Value::Uint(1000 + n), true).await;
+                assert_eq!(outcome, WriteOutcome::Done, "write {n}");
+            }
+        }
+        assert_eq!(plc.inside().open.1, 1, "requests at once, machines {machines}");
+        let seen = running.seen();
+        let bad: Vec<_> = seen.readings.iter().filter(is_bad).collect();
+        assert!(
+            bad.is_empty() && seen.not_written.is_empty() && seen.downs().is_empty(),
+            "{bad:?}, {:?}",
+            seen.downs()
+        );
+    }
+}
+
 #[tokio::test]
 async fn command_blocks_wait_for_the_reply_of_a_slow_device() {
     let plc = Plc::start(slow()).await;

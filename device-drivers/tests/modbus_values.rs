@@ -53,6 +53,30 @@ async fn a_scale_factor_is_of_the_same_read_as_what_it_scales() {
 }
 
 #[tokio::test]
+async fn a_scale_factor_that_stands_far_away_is_of_the_same_poll_as_what_it_scales() {
+    // The device changes its mind with every poll, which begins with the value in front of the factor.
+    let polls = AtomicU16::new(0);
+    let (endpoint, _) = server(move |asked| {
+        let begins = u16::from(asked.pdu[1..3] == [0, 0]);
+        let fine = (polls.fetch_add(begins, Relaxed) + begins) % 2 == 1;
+        answer(asked, |register| match (register, fine) {
+            (500, true) => (-2i16).cast_unsigned(),
+            (500, false) => (-1i16).cast_unsigned(),
+            (_, true) => 23010,
+            (_, false) => 2301,
+        })
+    })
+    .await;
+    let points = vec![scaled(0, "holding:0", "holding:500"), scaled(1, "holding:900", "holding:500")];
+    let running = Running::start(line(endpoint, vec![device(1, points)]));
+    running.until("twenty values", |s| s.good(0) >= 20 && s.good(1) >= 20).await;
+    let seen = running.stop().await;
+    let seen = seen.lock().unwrap();
+    let values: Vec<_> = seen.readings.iter().filter_map(|r| r.value.clone()).collect();
+    assert!(values.iter().all(|v| *v == Value::Float(230.1)), "{values:?}");
+}
+
+#[tokio::test]
 async fn a_value_is_as_absent_as_its_scale_factor_and_comes_back_with_it() {
     // The factor stands far away, in a request of its own; two values share it, one before and one behind it.
     let power = Arc::new(AtomicU16::new((-1i16).cast_unsigned()));

@@ -12,6 +12,7 @@ fn set(path: &Path, mode: u32) {
 /// Whether the row passes, and what it found.
 fn verdict(config: &Path, row: &str) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
+    command.env("CREDENTIALS_DIRECTORY", config.with_file_name("credentials"));
     let output = command.args(["--json", "doctor", "--security"]).arg(config).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{output:?}"));
@@ -86,5 +87,23 @@ tls = { ca = "ca.pem", certificate = "m.pem", key = "m.key" }
     if std::os::unix::fs::chown(at("gw.key"), Some(61_234), None).is_ok() {
         let (pass, found) = verdict(&config, "named secrets");
         assert!(!pass && found.contains("gw.key: owner 61234"), "{found}");
+    }
+}
+
+#[test]
+fn a_password_that_the_unit_hands_over_is_looked_at_like_one_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path(), 0o755);
+    let (config, credential) = (dir.path().join("agent.toml"), dir.path().join("credentials/mqtt"));
+    let text = "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\nstate_dir = \"state\"\n\
+                [mqtt]\nbroker = \"broker.example:1883\"\nusername = \"gw\"\npassword_credential = \"mqtt\"\n";
+    std::fs::write(&config, text).unwrap();
+    std::fs::create_dir(dir.path().join("credentials")).unwrap();
+    std::fs::write(&credential, "x").unwrap();
+    for (mode, passes) in [(0o400, true), (0o440, false), (0o644, false)] {
+        set(&credential, mode);
+        let (pass, found) = verdict(&config, "named secrets");
+        assert_eq!(pass, passes, "{mode:o}: {found}");
+        assert!(passes || found.contains(&format!("credentials/mqtt: mode {mode:o}")), "{found}");
     }
 }

@@ -98,6 +98,20 @@ async fn a_tag_is_shown_with_its_unit_its_range_and_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_does_not_change_is_shown_as_long_the_same_and_lately_confirmed() {
+    let bank = Bank::start(BankConfig { units: 1, registers: 200, ..BankConfig::default() }).await.unwrap();
+    let (_dir, agent) = agent(&bank, 1, support::free_port()).await;
+    let stands = async || {
+        let (_, body) = http(agent.http, "GET", "/api/v1/tags?q=meter-1/setpoint", "").await.unwrap();
+        let tag = serde_json::from_str::<Value>(&body).unwrap()["tags"][0].take();
+        let (text, seconds) = (|key: &str| tag[key].as_str().map(String::from), |key: &str| tag[key].as_f64().unwrap());
+        seconds("unchanged_s") > seconds("age_s") + 0.5 && text("confirmed_time") > text("source_time")
+    };
+    assert!(eventually(Duration::from_secs(20), stands).await);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_go_through_the_door_or_not_at_all() {
     let bank = Bank::start(BankConfig { units: 2, registers: 200, ..BankConfig::default() }).await.unwrap();
     let (_dir, agent) = agent(&bank, 2, support::free_port()).await;

@@ -256,6 +256,38 @@ async fn a_shuttle_that_changes_tier_fetches_from_each_and_the_page_sees_it_ther
     assert!(truth.is_clean() && truth.loads_left >= 2, "{truth:?}");
 }
 
+/// The stop of the belt by which loads come out is closed: no robot may drive there, and that is told until it is open again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_to_which_no_robot_can_come_is_named_by_an_alarm_until_the_way_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in FILES {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let (sim, plan) = plant_and_plan(dir.path(), HALL, AGENT, 12).await;
+    let agent = Agent::start(plan).await.unwrap();
+    let at = agent.http;
+    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
+    let stop = "/api/v1/floor/places/A/closed";
+    let (code, said) = http(at, "PUT", stop, "").await.unwrap();
+    assert_eq!(code, 202, "{said}");
+    let order = json!({ "kind": "retrieve", "load": 1001 }).to_string();
+    assert_eq!(http(at, "POST", "/api/v1/orders", &order).await.unwrap().0, 201);
+    let raised = async || {
+        let alarms = get(at, "/api/v1/alarms").await;
+        let all = alarms.as_array().unwrap().clone();
+        all.into_iter().find(|a| a["alarm"] == "nobody-comes" && a["active"] == true)
+    };
+    assert!(eventually(Duration::from_secs(120), async || raised().await.is_some()).await, "no alarm");
+    let alarm = raised().await.unwrap();
+    assert!(alarm["subject"].as_str().unwrap().starts_with("a1.out"), "{alarm}");
+    assert_eq!(http(at, "DELETE", stop, "").await.unwrap().0, 202);
+    assert!(eventually(Duration::from_secs(60), async || raised().await.is_none()).await, "it stays raised");
+    let done = async || get(at, "/api/v1/orders").await[0]["state"] == "completed";
+    assert!(eventually(Duration::from_secs(120), done).await, "{}", get(at, "/api/v1/orders").await);
+    agent.stop().await;
+    assert!(sim.truth().is_clean(), "{:?}", sim.truth());
+}
+
 /// Where a robot stands is asked of the plant; what it says is in the alarm, with its name, until a person has looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_robot_that_has_lost_its_way_is_named_by_an_alarm_until_a_person_says_that_it_is_where_it_says() {

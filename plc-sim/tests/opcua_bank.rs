@@ -7,7 +7,9 @@ use opcua::types::{
     TimestampsToReturn, UserTokenPolicy, Variant,
 };
 use plc_sim::bank::{Fault, FaultScript, Kind};
+use plc_sim::faces::Keep;
 use plc_sim::faces::opcua_bank::{self, OpcuaBank, OpcuaBankConfig};
+use plc_sim::{PlantConfig, Sim};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,7 +67,8 @@ async fn try_connect(
     if !connected {
         return Err("no session".into());
     }
-    let namespace = session.get_namespace_index(opcua_bank::NAMESPACE).await.map_err(|e| e.to_string())?;
+    // A plant has no bank.
+    let namespace = session.get_namespace_index(opcua_bank::NAMESPACE).await.unwrap_or_default();
     Ok(Client { session, namespace, task })
 }
 
@@ -183,6 +186,26 @@ async fn a_secure_bank_lets_in_whom_it_should() {
     assert!(refused.is_err(), "a wrong password");
     let nobody = try_connect(&bank.url(), &pki, (policies[0], encrypt), IdentityToken::Anonymous).await;
     assert!(nobody.is_err(), "nobody");
+}
+
+/// What `plc-sim run --secure` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plant_offers_security_too_if_that_is_wanted_and_not_otherwise() {
+    let secured = (SecurityPolicy::Basic256Sha256, MessageSecurityMode::SignAndEncrypt);
+    for secure in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = PlantConfig::from_toml(include_str!("../../configs/small/plant.toml")).unwrap();
+        config.listen.modbus.set_port(0);
+        config.listen.opcua.set_port(0);
+        let pki_dir = Some(folder.path().join("server"));
+        let sim = Sim::start(config, 1, 1, Keep { pki_dir, secure, trust_all: true, ..Keep::default() }).await.unwrap();
+        let (url, pki) = (format!("opc.tcp://{}/", sim.addresses.opcua), folder.path().join("client"));
+        let plain =
+            soon("a session", async || try_connect(&url, &pki, PLAIN, IdentityToken::Anonymous).await.ok()).await;
+        drop(plain);
+        let client = try_connect(&url, &pki, secured, IdentityToken::Anonymous).await;
+        assert_eq!(client.is_ok(), secure, "{:?}", client.err());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

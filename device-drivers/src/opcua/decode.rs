@@ -215,6 +215,13 @@ mod tests {
             read(data).source_ms
         };
         assert_eq!(of(at(1000), at(2000)), 1000);
+        let failed = DataValue {
+            status: Some(StatusCode::BadSensorFailure),
+            source_timestamp: at(1000),
+            server_timestamp: at(2000),
+            ..DataValue::default()
+        };
+        assert_eq!(read(failed).source_ms, 1000, "also of what is bad: since then");
         assert_eq!(of(None, at(2000)), 2000);
         assert_eq!(of(Some(DateTime::null()), at(2000)), 2000, "a time before 1970 is none");
         assert!(of(None, None).abs_diff(wall_clock_ms()) < 10_000);

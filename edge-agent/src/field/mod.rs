@@ -13,6 +13,8 @@ mod reporter;
 mod reporting_tests;
 mod stats;
 mod telling;
+#[cfg(test)]
+mod telling_tests;
 pub mod view;
 
 pub use image::ImageStage;

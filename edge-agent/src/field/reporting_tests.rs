@@ -9,7 +9,7 @@ use device_drivers::PointId;
 use device_drivers::modbus::{Endpoint, LineSpec};
 use triple_buffer::triple_buffer;
 
-fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, Outlet) {
+pub(super) fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, Outlet) {
     let device = DevicePlan {
         name: "d".into(),
         unit: 1,
@@ -52,13 +52,13 @@ fn line(deadband: f64, stale_after: Duration, resend: Duration) -> (FieldLine, O
             message_max: Arc::default(),
         }),
         resend,
-        stats: Arc::new(LineStats::new(std::iter::empty(), Duration::ZERO, false)),
+        stats: Arc::new(LineStats::new(std::iter::once(&"d".into()), Duration::ZERO, false)),
         looks: tokio::sync::mpsc::channel(1).1,
     };
     (FieldLine::new(&plan, wires), Outlet::new(spool, Replay::InOrder, None))
 }
 
-fn good(value: f64, source_ms: u64) -> Reading {
+pub(super) fn good(value: f64, source_ms: u64) -> Reading {
     Reading {
         point: PointId(0),
         value: Some(Value::Float(value)),
@@ -143,7 +143,31 @@ fn what_does_not_change_says_when_it_was_confirmed_and_what_is_not_read_any_more
     assert!(told[2..].iter().all(|m| m["confirmed_time"] == confirmed), "nobody has confirmed it since: {told:?}");
 }
 
-const LONG: Duration = Duration::from_secs(3600);
+/// Of a value that stands: how old it is, and how long ago its source last said so, are two things.
+#[test]
+fn who_looks_at_a_value_that_does_not_change_sees_it_confirmed_and_one_that_is_not_read_grow_old() {
+    let (mut line, _outlet) = line(0.0, LONG, LONG);
+    let (ask, looks) = mpsc::channel(1);
+    line.wires.looks = looks;
+    let pause = Duration::from_millis(30);
+    let ages = |line: &mut FieldLine| {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        ask.try_send(view::Look { points: vec![0], bad: None, reply }).unwrap();
+        line.sweep();
+        answer.try_recv().unwrap()[0].ages
+    };
+    for _ in 0..3 {
+        line.readings(PollReport::default(), &mut vec![good(5.0, 1000)]);
+        std::thread::sleep(pause);
+    }
+    let [changed, confirmed] = ages(&mut line);
+    assert!(changed >= confirmed + pause, "read again since: {changed:?}, {confirmed:?}");
+    std::thread::sleep(pause);
+    let [_, frozen] = ages(&mut line);
+    assert!(frozen >= confirmed + pause / 2, "not read any more: {confirmed:?}, then {frozen:?}");
+}
+
+pub(super) const LONG: Duration = Duration::from_secs(3600);
 
 #[test]
 fn changes_within_the_deadband_are_not_reported_and_do_not_creep() {

@@ -539,5 +539,13 @@ mod tests {
         let want = "{\"value\": 9, \"quality\": \"good\", \"source_time_ms\": 1795386896123, \"stream\": \"low\", \
                     \"sequence\": 18446744073709551615}";
         assert_eq!(shown, want);
+        let (nan, infinity) = (Value::Float(f64::NAN), Value::Single(f32::INFINITY));
+        let row = Value::List([Value::Float(1.5), Value::Float(f64::NEG_INFINITY)].into());
+        for (value, want) in [(nan, "null"), (infinity, "null"), (row, "[1.5, null]")] {
+            let mut bytes = Vec::new();
+            cbor_value(&mut Encoder::new(&mut bytes), Some(&value));
+            let shown = minicbor::display(&bytes).to_string();
+            assert_eq!(shown.replace("1.5e0", "1.5"), want, "a tag has one type: no number is no float");
+        }
     }
 }
