@@ -1,5 +1,7 @@
 //! Commands over MQTT: what passes the gate is done, read back, answered and written down; nothing else reaches the wire.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
 #[path = "support/sending.rs"]
@@ -136,7 +138,7 @@ async fn a_write_over_mqtt_5_is_done_read_back_answered_and_written_down() {
         "{line}"
     );
     assert!(line["time"].as_str().is_some_and(|t| t.ends_with('Z')));
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 /// MQTT 3.1.1 has no response topic and no correlation data: the key says which question is answered.
@@ -173,7 +175,7 @@ async fn a_gateway_that_speaks_3_1_1_answers_on_the_usual_topic_with_the_key() {
     }
     let lines: Vec<Value> = audit(&dir);
     assert_eq!(lines.iter().map(|l| l["outcome"].as_str().unwrap()).collect::<Vec<_>>(), ["done", "not_allowed"]);
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +209,7 @@ async fn what_is_not_allowed_does_not_reach_the_wire_and_is_written_down() {
     assert_eq!(lines.len(), rows.len() - 2, "one line a command; a known key is none: {lines:#?}");
     let blocks = agent.stages.writes.stats.outcomes.iter().map(|o| o.load(std::sync::atomic::Ordering::Relaxed));
     assert_eq!(blocks.clone().next(), Some(2), "two were done: {:?}", blocks.collect::<Vec<_>>());
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +231,7 @@ async fn a_retained_command_is_ignored_and_an_answer_never_goes_into_what_is_our
         let (topic, ..) = client.answer().await;
         assert_eq!(topic, format!("{BASE}/write/reply"));
     }
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 /// mosquitto hides from a subscriber that what it forwards just now is retained as well, unless it is asked not to.
@@ -261,7 +263,7 @@ async fn a_command_that_is_retained_while_the_gateway_listens_is_ignored_and_tak
         (&late["key"], &late["tag"], &late["outcome"]),
         (&"e1".into(), &"meter/speed".into(), &"expired".into())
     );
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +283,7 @@ async fn a_flood_of_commands_is_slowed_down_and_costs_nobody_a_value() {
         too_often += u32::from(answer["outcome"] == "too_often" || answer["outcome"] == "busy");
     }
     assert!(too_often > 100, "{too_often} of 300 were turned away");
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,6 +321,6 @@ async fn orders_come_over_mqtt_and_answer_with_every_change_of_their_state() {
         }
     };
     assert_eq!(again["outcome"], "known", "the same key again is the same order");
-    agent.stop().await;
+    accounts::stopped(agent).await;
     assert!(sim.truth().is_clean());
 }

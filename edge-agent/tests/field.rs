@@ -1,5 +1,7 @@
 //! The agent without a floor: it gathers from a bank of units, forwards by device, and writes what it is allowed to write.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 mod support;
 
 use edge_agent::Agent;
@@ -69,7 +71,7 @@ async fn a_gateway_without_a_floor_gathers_and_forwards_by_device_and_loses_noth
     let many = async || received.lock().unwrap().messages >= 30;
     assert!(eventually(Duration::from_secs(20), many).await, "messages come");
     let stages = agent.stages.clone();
-    agent.stop().await;
+    accounts::stopped(agent).await;
     let produced = stages.spool.stats.produced.load(Relaxed);
     assert_eq!(produced, stages.spool.stats.delivered.load(Relaxed));
     let values = async || received.lock().unwrap().values() == produced;
@@ -94,7 +96,7 @@ async fn a_tag_is_shown_with_its_unit_its_range_and_what_it_is() {
     assert_eq!(told, json!(["kW", "Power of the last phase", 0.0, 16.5]), "{v9}");
     let v8 = tag("v8").await;
     assert!(["unit", "description", "low", "high"].iter().all(|key| v8.get(key).is_none()), "{v8}");
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +163,7 @@ async fn writes_go_through_the_door_or_not_at_all() {
     assert_eq!((status, &lost["outcome"]), (504, &json!("unknown")), "{lost}");
     assert_eq!(metric(at, "lightsout_writes_total{outcome=\"done\"}").await, 3.0);
     assert_eq!(metric(at, "lightsout_writes_total{outcome=\"unknown\"}").await, 1.0);
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +185,7 @@ async fn a_silent_unit_is_seen_in_the_metrics_and_its_neighbours_do_not_care() {
         eventually(Duration::from_secs(10), async || metric(at, "lightsout_tags_good{line=\"bank\"}").await == 39.0)
             .await
     );
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +229,7 @@ async fn health_is_that_of_a_unit_on_its_line_and_what_is_silent_keeps_its_old_t
     assert!(told["value"].is_number() && told["cause"].is_string(), "the last value stands, and why: {told}");
     assert_eq!(last("other")["quality"], "good", "unit 1 of the other line is another unit");
     assert_eq!(metric(at, "lightsout_device_demoted{device=\"meter-other\"").await, 0.0);
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,5 +258,5 @@ async fn every_change_of_an_alarm_is_told_to_the_broker_before_process_values() 
     let acknowledged = told("acknowledged");
     assert!(eventually(Duration::from_secs(20), async || acknowledged().await.is_some()).await);
     assert_eq!(acknowledged().await.unwrap()["by"], "ada");
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }

@@ -1,5 +1,7 @@
 //! The whole floor over real sockets: orders done, nothing lost; plant or broker gone for seconds, and back.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 mod support;
 
 use edge_agent::Agent;
@@ -52,7 +54,7 @@ async fn loads_come_out_of_the_rack_go_through_the_cell_and_back_and_every_sampl
     };
     assert!(eventually(Duration::from_secs(10), all_told).await, "the desk says so too");
     let stages = agent.stages.clone();
-    agent.stop().await;
+    accounts::stopped(agent).await;
 
     let produced = stages.spool.stats.produced.load(Relaxed);
     let all =
@@ -100,7 +102,7 @@ async fn a_plant_that_is_gone_for_five_seconds_is_bad_then_good_again_and_orders
     assert!(eventually(Duration::from_secs(15), async || http(at, "GET", "/readyz", "").await.unwrap().0 == 200).await);
     assert!(eventually(Duration::from_secs(60), async || completed(&agent) >= 1).await, "the order goes on");
     assert_eq!(metric(at, "lightsout_tags_bad{line=\"rack\"}").await, 0.0);
-    agent.stop().await;
+    accounts::stopped(agent).await;
     assert!(sim.truth().is_clean(), "{:?}", sim.truth());
 }
 
@@ -115,7 +117,7 @@ async fn a_broker_that_comes_late_gets_every_sample_from_the_first_on() {
     assert!(spool.stats.waiting.load(Relaxed) > 200);
     assert_eq!(metric(agent.http, "lightsout_mqtt_connected").await, 0.0);
     assert_eq!(metric(agent.http, "lightsout_samples_lost_total").await, 0.0);
-    agent.stop().await;
+    accounts::stopped(agent).await;
     assert_eq!(spool.stats.delivered.load(Relaxed), 0, "nothing was taken for delivered");
 }
 
@@ -128,7 +130,7 @@ async fn a_stopped_agent_leaves_a_plant_without_authority_and_nothing_on_a_deck(
         submit(agent.http, "retrieve", load).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    agent.stop().await;
+    accounts::stopped(agent).await;
     let plant = sim.plant.lock();
     for id in plant.plan().view().machine_ids() {
         let block = plant.command_block(id).unwrap();

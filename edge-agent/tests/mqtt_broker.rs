@@ -1,6 +1,8 @@
 //! Brokers that want something else than we would: quotas, small packets, nothing retained, an older version, two of us under one name. Each
 //! is a stand-in of ours; the same of mosquitto stands in `mqtt_peers.rs`.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 #[path = "support/sending.rs"]
 mod sending;
 mod support;
@@ -36,11 +38,15 @@ struct Pair {
 
 impl Pair {
     async fn start(ways: Ways, change: impl FnOnce(&mut MqttPlan)) -> Pair {
+        Pair::with(Spool::in_memory(8 << 20), ways, change).await
+    }
+
+    async fn with(spool: Arc<Spool>, ways: Ways, change: impl FnOnce(&mut MqttPlan)) -> Pair {
         let trace = Trace::default();
         let broker = WireBroker::with(1, trace.clone(), ways).await;
         let mut plan = plan(broker.port);
         change(&mut plan);
-        let (spool, stats) = (Spool::in_memory(8 << 20), Arc::new(MqttStats::default()));
+        let stats = Arc::new(MqttStats::default());
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(Mqtt::new(plan, spool.clone(), stats.clone(), 1).run(stopped));
         Pair { spool, stats, trace, broker, stop, task }
@@ -97,6 +103,7 @@ impl Pair {
     async fn stop(self) {
         let _ = self.stop.send(true);
         self.task.await.unwrap();
+        accounts::balanced(&self.spool);
     }
 }
 
@@ -331,8 +338,8 @@ async fn two_gateways_of_one_name_are_told_and_leave_each_other_ever_longer_alon
     let one = |seed| {
         let (spool, stats) = (Spool::in_memory(1 << 20), Arc::new(MqttStats::default()));
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(Mqtt::new(plan(broker.port), spool, stats.clone(), seed).run(stopped));
-        (stats, stop, task)
+        let task = tokio::spawn(Mqtt::new(plan(broker.port), spool.clone(), stats.clone(), seed).run(stopped));
+        (stats, stop, task, spool)
     };
     let both = [one(1), one(2)];
     let know = async || both.iter().all(|(stats, ..)| stats.taken_over.load(Relaxed) >= 2);
@@ -342,10 +349,37 @@ async fn two_gateways_of_one_name_are_told_and_leave_each_other_ever_longer_alon
     // The first two come at once; each of the following has waited for 2.5 s at least, and so has the other.
     let took = at.last().unwrap() - at[0];
     assert!(at.len() as u64 <= 4 + took / 1000, "{} connections in {took} ms", at.len());
-    for (_, stop, task) in both {
+    for (_, stop, task, spool) in both {
         let _ = stop.send(true);
         task.await.unwrap();
+        accounts::balanced(&spool);
     }
+}
+
+/// A broker that takes its time, and a spool that has no room for so long.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_as_lost_never_came_however_late_the_broker_acknowledges() {
+    let ways = Ways { puback_after: Duration::from_millis(1500), ..Ways::default() };
+    let pair = Pair::with(Spool::in_memory(1 << 20), ways, |plan| plan.window = 400).await;
+    for _ in 0..50 {
+        pair.append(&["t/a"; 60], 1000);
+        pair.spool.commit().unwrap();
+        pair.spool.tend();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    pair.until("each is one thing", |p| p.spool.is_empty()).await;
+    let sequence = |said: &Said| serde_json::from_slice::<serde_json::Value>(&said.payload).unwrap()["sequence"].as_u64();
+    let came: BTreeSet<u64> = pair.said("t/a").iter().filter_map(sequence).collect();
+    let told: BTreeSet<u64> = pair
+        .told()
+        .iter()
+        .flat_map(|t| t["from_sequence"].as_u64().unwrap()..=t["to_sequence"].as_u64().unwrap())
+        .collect();
+    assert!(told.len() > 500 && came.len() > 500, "{} told, {} came", told.len(), came.len());
+    let both: Vec<_> = came.intersection(&told).collect();
+    assert!(both.is_empty(), "told as lost, and delivered: {both:?}");
+    assert_eq!((came.len() as u64, told.len() as u64), (pair.delivered(), 3000 - pair.delivered()));
+    pair.stop().await;
 }
 
 /// A last will is made before the birth and said long after it: with the time of its making, who orders by time would keep "online".

@@ -1,6 +1,8 @@
 //! mosquitto with the limits that plants give it: small packets, nothing retained, an access list, and a line on which nothing happens. Where
 //! it is not installed the test says so; with `LIGHTSOUT_PEERS=require` it fails instead.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
 #[path = "support/sending.rs"]
@@ -59,6 +61,7 @@ impl Edge {
     async fn stop(self) {
         let _ = self.stop.send(true);
         self.task.await.unwrap();
+        accounts::balanced(&self.spool);
     }
 }
 

@@ -1,6 +1,8 @@
 //! mosquitto in all the ways a plant runs it: plain, TLS, mutual TLS, with an access list; 3.1.1 and 5. And a Sparkplug host application by a
 //! library that is not ours. Where a peer is not installed the test says so; with `LIGHTSOUT_PEERS=require` it fails instead.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
 #[path = "support/sending.rs"]
@@ -34,6 +36,7 @@ async fn deliver(plan: MqttPlan, count: u64, limit: u64) -> (Arc<Spool>, Arc<Mqt
     eventually(Duration::from_secs(limit), async || spool.is_empty()).await;
     let _ = stop.send(true);
     task.await.unwrap();
+    accounts::balanced(&spool);
     (spool, stats)
 }
 
@@ -50,6 +53,7 @@ async fn is_refused(plan: MqttPlan) {
     assert!(eventually(Duration::from_secs(60), async || stats.failures.load(Relaxed) >= 2).await, "it is tried again");
     let _ = stop.send(true);
     task.await.unwrap();
+    accounts::balanced(&spool);
     assert_eq!((spool.stats.delivered.load(Relaxed), stats.connects.load(Relaxed)), (0, 0));
 }
 
@@ -103,6 +107,7 @@ async fn plain_in_both_versions_and_what_the_broker_forbids_is_a_told_loss_of_th
     assert!(eventually(Duration::from_secs(20), async || spool.is_empty()).await);
     let _ = stop.send(true);
     task.await.unwrap();
+    accounts::balanced(&spool);
     assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.lost.values()), (6, 7));
     assert_eq!(stats.connects.load(Relaxed), 1, "the connection did not end over it");
     let heard = String::from_utf8_lossy(&listen(&["-C", "7"]).await.unwrap().stdout).into_owned();
@@ -135,6 +140,7 @@ async fn what_a_broker_without_words_hangs_up_over_is_lost_alone_and_told() {
     assert!(eventually(Duration::from_secs(60), async || spool.is_empty()).await, "{stats:?}");
     let _ = stop.send(true);
     task.await.unwrap();
+    accounts::balanced(&spool);
     assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.lost.values()), (6, 7));
 }
 
@@ -226,6 +232,7 @@ async fn with_password_and_access_list_the_next_broker_is_asked_and_what_is_not_
     assert!(eventually(Duration::from_secs(60), async || spool.is_empty()).await);
     let _ = stop.send(true);
     task.await.unwrap();
+    accounts::balanced(&spool);
     assert_eq!((spool.stats.delivered.load(Relaxed), spool.stats.lost.values()), (1, 1));
     // MQTT 5 says that a topic is not allowed: counted as refused, not sent for ever.
     let broker = Broker::start(&mosquitto, acl("user gateway-1\ntopic write t/status\n")).await;
@@ -294,7 +301,7 @@ async fn a_sparkplug_host_by_another_library_understands_births_and_writes_a_reg
     assert!(json["a"].is_u64(), "{json}");
     let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
     assert!(text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\""), "{text} {json}");
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 /// The metric of a message that has this name.
@@ -348,5 +355,5 @@ async fn the_specification_s_own_classes_decode_alarms_and_templates_and_write_a
         text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\"")
     };
     assert!(eventually(Duration::from_secs(20), wrote).await, "a member is written as a tag is");
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }

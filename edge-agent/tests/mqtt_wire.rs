@@ -1,6 +1,8 @@
 //! What stands on the wire of an MQTT connection, seen from the broker's side: topic aliases, message expiry, who we say we are, and how
 //! long a broker is left alone that does not serve us.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 #[path = "support/sending.rs"]
 mod sending;
 mod support;
@@ -57,6 +59,7 @@ impl Edge {
     async fn stop(self) {
         let _ = self.stop.send(true);
         self.task.await.unwrap();
+        accounts::balanced(&self.spool);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Nothing is delivered before its PUBACK: a broker that takes messages and cuts before it acknowledges them.
 
 mod support {
+    pub mod accounts;
     pub mod cutting_broker;
     pub mod sending;
 }
@@ -11,6 +12,7 @@ use edge_agent::telemetry::spool::{Outlet, Replay, Stream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use support::accounts::balanced;
 use support::cutting_broker::{Cuts, start};
 use support::sending::{WINDOW, append, plan};
 use tokio::sync::watch;
@@ -44,6 +46,7 @@ async fn every_sample_arrives_in_order_although_the_broker_cuts_before_it_acknow
     drained(&spool, Duration::from_secs(40)).await;
     let _ = stop.send(true);
     task.await.unwrap();
+    balanced(&spool);
 
     let seen = seen.lock().unwrap();
     assert_eq!(seen.sequences.len() as u64, COUNT, "every sequence was seen");
@@ -75,6 +78,7 @@ async fn what_did_not_fit_into_the_spool_is_told_in_the_stream() {
     drained(&spool, Duration::from_secs(20)).await;
     let _ = stop.send(true);
     task.await.unwrap();
+    balanced(&spool);
     let seen = seen.lock().unwrap();
     assert_eq!(seen.order, (lost + 1..=2000).collect::<Vec<_>>(), "the oldest are lost, and nothing else");
     let told: u64 = seen.losses.iter().map(|l| l["lost"].as_u64().unwrap()).sum();
@@ -103,6 +107,7 @@ async fn what_is_new_goes_out_at_once_while_a_backlog_follows_at_its_rate() {
     drained(&spool, Duration::from_secs(20)).await;
     let _ = stop.send(true);
     task.await.unwrap();
+    balanced(&spool);
     let seen = seen.lock().unwrap();
     assert_eq!(seen.sequences.len(), 3050);
     let (old, new): (Vec<u64>, Vec<u64>) = seen.order.iter().partition(|n| **n <= 3000);
@@ -152,6 +157,7 @@ async fn a_broker_that_accepts_again_and_again_and_acknowledges_nothing_cannot_k
     sleep(Duration::from_secs(1)).await;
     let _ = stop.send(true);
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("it ends").unwrap();
+    balanced(&spool);
     assert_eq!(spool.stats.delivered.load(Relaxed), 0, "nothing was taken for delivered");
 }
 
@@ -176,5 +182,6 @@ async fn a_broker_that_acknowledges_what_was_not_sent_is_left_and_nothing_is_tak
     assert!(stats.failures.load(Relaxed) > 0);
     let _ = stop.send(true);
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("it ends").unwrap();
+    balanced(&spool);
     assert_eq!(spool.stats.delivered.load(Relaxed), 0);
 }

@@ -1,5 +1,7 @@
 //! `edge-agent schema --payloads` says what every message looks like, and every message of a run looks so: judged by Python's jsonschema.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 mod support;
 
 use device_drivers::value::Cause;
@@ -169,7 +171,7 @@ async fn every_message_of_a_run_is_as_the_schema_says() {
                 && heard.lock().unwrap().iter().any(|(_, m)| again(m))
         };
         assert!(eventually(Duration::from_secs(60), done).await, "every kind of message is told");
-        agent.stop().await;
+        accounts::stopped(agent).await;
         for (topic, message) in heard.lock().unwrap().drain(..) {
             let name = definition(&topic, payload);
             *told.entry(name).or_default() += 1;

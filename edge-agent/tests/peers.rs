@@ -104,9 +104,18 @@ impl Floor {
 
     async fn metric(&self, name: &str) -> f64 {
         let Ok((_, page)) = http(self.at, "GET", "/metrics", "").await else { return f64::NAN };
-        let lines = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        let values: Vec<f64> = lines.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
-        if values.is_empty() { f64::NAN } else { values.iter().sum() }
+        on_page(&page, name)
+    }
+
+    /// The books are right. Values come while the page is written, so it is asked for until none has.
+    async fn is_balanced(&self) -> bool {
+        eventually(Duration::from_secs(20), async || {
+            let Ok((_, page)) = http(self.at, "GET", "/metrics", "").await else { return false };
+            let of = |name: &str| on_page(&page, &format!("lightsout_samples_{name}"));
+            let produced = of("produced_total");
+            produced > 0.0 && produced == of("delivered_total") + of("waiting") + of("lost_total")
+        })
+        .await
     }
 
     /// The next message of a topic, as mosquitto_sub prints it.
@@ -117,6 +126,13 @@ impl Floor {
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect("mosquitto_sub runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// The sum of a metric over its labels.
+fn on_page(page: &str, name: &str) -> f64 {
+    let lines = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    let values: Vec<f64> = lines.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
+    if values.is_empty() { f64::NAN } else { values.iter().sum() }
 }
 
 const STATUS: &str = "lightsout/hall-1/line-1/gateway-1/status";
@@ -143,6 +159,7 @@ async fn mosquitto_keeps_the_birth_and_tells_the_last_will_after_a_kill() {
     let agent = floor.start_agent();
     assert!(floor.ready(30).await);
     assert!(floor.next_message(&sub, STATUS).await.contains("online"));
+    assert!(floor.is_balanced().await);
     agent.signal("-TERM");
     let stopped =
         eventually(Duration::from_secs(15), async || floor.next_message(&sub, STATUS).await.contains("\"stopped\""));
@@ -172,6 +189,7 @@ async fn a_broker_killed_for_five_seconds_costs_no_sample() {
     });
     assert!(delivered.await, "{} still wait", floor.metric("lightsout_spool_samples").await);
     assert_eq!(floor.metric("lightsout_samples_lost_total").await, 0.0);
+    assert!(floor.is_balanced().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,6 +214,7 @@ async fn a_plant_program_killed_for_five_seconds_is_read_again_and_its_orders_ar
     let done =
         eventually(Duration::from_secs(60), async || floor.metric("lightsout_orders_completed_total").await >= 1.0);
     assert!(done.await, "the order is brought to its end");
+    assert!(floor.is_balanced().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 //! it, and judges every assertion by id: pass, fail, not exercised. `cargo test -p edge-agent --test sparkplug -- --nocapture` prints the list;
 //! the ids and the rule that judges each are in `tests/sparkplug/assertions.txt`.
 
+#[path = "support/accounts.rs"]
+mod accounts;
 #[path = "sparkplug/npm.rs"]
 mod npm;
 #[path = "sparkplug/rules.rs"]
@@ -168,7 +170,7 @@ async fn alone(version: &str, more: &str) -> Scene {
         after(&trace, "NBIRTH", 1, || broker.cut()).await;
         until(&trace, "DDATA", 5).await;
     }
-    agent.stop().await;
+    accounts::stopped(agent).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let entries = trace.lock().unwrap().clone();
     Scene { name: "alone", version: if version == "5" { 5 } else { 4 }, primary_host: None, entries }
@@ -212,7 +214,7 @@ async fn with_host() -> Scene {
     assert!(eventually(Duration::from_secs(15), at_first).await);
     after(&trace, "NBIRTH", 1, || first.tell("spBv1.0/STATE/scada", state(true, now + 5000), false)).await;
     // The older form, on a connection of its own: it has no time.
-    agent.stop().await;
+    accounts::stopped(agent).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let entries = trace.lock().unwrap().clone();
     Scene { name: "with a host", version: 4, primary_host: Some("scada"), entries }
@@ -303,7 +305,7 @@ async fn a_template_whose_types_were_not_known_is_defined_again_before_its_insta
     let again = async || count(&trace, "NBIRTH") >= 2 && count(&trace, "DBIRTH") >= 2;
     assert!(eventually(Duration::from_secs(40), again).await, "the types are not those that were guessed");
     until(&trace, "DDATA", 3).await;
-    agent.stop().await;
+    accounts::stopped(agent).await;
     let entries = trace.lock().unwrap().clone();
     let world = World::new(vec![Scene { name: "cells", version: 5, primary_host: None, entries }]);
     for rule in ["template:resolves", "template:members-are-defined", "template:birth-has-all-members", "seq-counts"] {
@@ -325,7 +327,7 @@ async fn a_try_that_reached_nobody_uses_up_no_bd_seq() {
         assert!(eventually(Duration::from_secs(20), async || count(&trace, "NBIRTH") >= n).await);
         broker.cut();
     }
-    agent.stop().await;
+    accounts::stopped(agent).await;
     let of_will = |event: &Event| match event {
         Event::Connect { will: Some(will), .. } => {
             let metrics = Payload::decode(&will.payload[..]).unwrap().metrics;
@@ -361,7 +363,7 @@ async fn npm_s_sparkplug_payload_reads_every_birth() {
         agents.push((dir, agent));
     }
     for (_, agent) in agents {
-        agent.stop().await;
+        accounts::stopped(agent).await;
     }
     let said: Vec<(String, Vec<u8>)> = trace
         .lock()
@@ -419,7 +421,7 @@ async fn a_host_that_speaks_the_older_form_is_understood() {
     let (_dir, agent) = agent(&bank, &[&broker], "gw3", "3.1.1,primary_host = \"scada\"", None).await;
     assert!(eventually(Duration::from_secs(20), async || count(&trace, "DBIRTH") == 3).await);
     after(&trace, "NDEATH", 1, || broker.tell("STATE/scada", "OFFLINE", false)).await;
-    agent.stop().await;
+    accounts::stopped(agent).await;
 }
 
 /// A birth that the broker takes no packet of: nobody would know what the device's data is. It is not sent, and told as lost; numbers go on
@@ -457,7 +459,7 @@ async fn a_device_whose_birth_is_too_large_says_nothing_and_is_told_and_the_othe
     let lost = || stats.spool.stats.lost.of(edge_agent::telemetry::spool::Reason::TooLarge).1;
     let both = async || count_of(&trace, "/DDATA/gw7/small") > 20 && lost() > 200;
     let in_time = eventually(Duration::from_secs(20), both).await;
-    agent.stop().await;
+    accounts::stopped(agent).await;
     let (small, all) = (count_of(&trace, "/DDATA/gw7/small"), count(&trace, "DDATA"));
     assert!(in_time, "{small} of the small one, {} lost", lost());
     assert_eq!((small, count(&trace, "DBIRTH")), (all, 1), "no data of who was not born");
@@ -494,7 +496,7 @@ async fn replayed(node: &str, more: &str) {
     };
     assert!(eventually(Duration::from_secs(20), enough).await, "{:?}", Replayed::of(&trace));
     let stages = agent.stages.clone();
-    agent.stop().await;
+    accounts::stopped(agent).await;
     let seen = Replayed::of(&trace);
     assert_eq!(seen.newer_than_birth, 0, "what is historical is older than its device's birth: {seen:?}");
     let said = seen.historical + seen.live;

@@ -4,6 +4,7 @@
 //! `OUTAGE_SECONDS=180` runs for minutes instead of seconds, `SPOOL_SEED=<seed>` with other instants.
 
 mod support {
+    pub mod accounts;
     pub mod sending;
 }
 
@@ -14,6 +15,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::accounts::balanced;
 use support::sending::{WINDOW, plan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -228,6 +230,7 @@ async fn a_broker_killed_at_random_instants_costs_nothing_and_what_is_new_is_not
     }
     let _ = stop.send(true);
     task.await.unwrap();
+    balanced(&spool);
 
     let mut seen = std::mem::take(&mut *broker.seen.lock().unwrap());
     let missing: Vec<u64> = (1..=count).filter(|n| seen.times.get(*n as usize).is_none_or(|t| *t == 0)).collect();
@@ -318,4 +321,5 @@ async fn a_backlog_goes_out_at_three_times_the_rate_of_what_is_new_which_does_no
     assert!(behind <= 4 * window, "{behind} new ones waited for the backlog");
     let _ = stop.send(true);
     task.await.unwrap();
+    balanced(&spool);
 }

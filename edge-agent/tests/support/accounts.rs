@@ -22,3 +22,16 @@ pub fn all_delivered(spool: &Spool) {
     let accounts = balanced(spool);
     assert_eq!((accounts.waiting, accounts.lost), (0, 0), "{accounts:?}");
 }
+
+/// Stops an agent, and looks at the books of its spool as they are then.
+#[track_caller]
+pub fn stopped(agent: edge_agent::Agent) -> impl Future<Output = Accounts> {
+    let at = std::panic::Location::caller();
+    async move {
+        let spool = agent.stages.spool.clone();
+        agent.stop().await;
+        let accounts = spool.accounts();
+        assert!(accounts.balance(), "{at}: produced = delivered + waiting + lost: {accounts:?}");
+        accounts
+    }
+}

@@ -14,6 +14,7 @@
 //! | `flights` | what is on its way over it, within its window |
 //! | `caution`, `later`, `poison` | what is sent again, what goes alone, what does not go at all |
 //! | `manners` | what is remembered of a broker: version, retained messages, taste |
+//! | `room` | how large messages are made |
 //! | [`publish`] | a record of the spool as a packet |
 //! | [`face`] | what is said over it |
 //! | [`plain`] | our own messages |
@@ -30,6 +31,7 @@ mod poison;
 mod probe;
 pub mod publish;
 pub mod reason;
+mod room;
 mod session;
 #[cfg(test)]
 mod session_tests;
@@ -47,6 +49,7 @@ use face::Face;
 use manners::{HELD, Manners, Past, Step, Waits};
 use plain::Plain;
 use reason::{Code, Failure, Verdict};
+use room::{Rooms, room};
 use session::{Answers, Ended, Session};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -57,10 +60,6 @@ use wire::{Hello, Io, Message, Version, Wire};
 
 /// Time for TCP, TLS and CONNACK.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Before any broker was there messages are made no larger than this: as small as brokers are set to in the field.
-const FIRST_PACKET_MAX: u32 = 2048;
-/// What a packet takes beside topic, payload and user properties: fixed header, id, alias, content type, expiry, lengths, the sequence.
-const PACKET_OVERHEAD: u32 = 96;
 /// Answers that may wait for the connection.
 pub const ANSWERS: usize = 64;
 
@@ -93,17 +92,10 @@ pub struct MqttStats {
     pub message_max: Arc<AtomicU64>,
 }
 
-/// Topic and payload that fit a packet of this size, however large its properties are.
-fn room(plan: &MqttPlan, packet_max: u32) -> u64 {
-    let user = plan.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum::<usize>();
-    let overhead = PACKET_OVERHEAD.saturating_add(u32::try_from(user).unwrap_or(u32::MAX));
-    u64::from(packet_max.saturating_sub(overhead).max(1))
-}
-
 impl MqttStats {
-    /// Before the first connection: messages that are made now fit what most brokers take.
+    /// Before the first connection: messages that are made now fit what brokers took the last time.
     pub fn new(plan: &MqttPlan) -> MqttStats {
-        MqttStats { message_max: Arc::new(room(plan, FIRST_PACKET_MAX).into()), ..MqttStats::default() }
+        MqttStats { message_max: Arc::new(Rooms::remembered(plan).message_max().into()), ..MqttStats::default() }
     }
 }
 
@@ -146,6 +138,7 @@ pub struct Mqtt {
     said_connected: bool,
     /// What is known of each broker.
     manners: Vec<Manners>,
+    rooms: Rooms,
 }
 
 impl Mqtt {
@@ -164,6 +157,7 @@ impl Mqtt {
         (face, answers): (Box<dyn Face>, mpsc::Receiver<Message>),
     ) -> Mqtt {
         let manners = plan.brokers.iter().map(|_| Manners::new(&plan)).collect();
+        let rooms = Rooms::remembered(&plan);
         let shared = Shared {
             spool,
             stats,
@@ -174,7 +168,7 @@ impl Mqtt {
         };
         let answers = Answers::new(answers);
         let waits = Waits::new(seed);
-        Mqtt { plan, shared, face, answers, waits, last_error: String::new(), said_connected: false, manners }
+        Mqtt { plan, shared, face, answers, waits, last_error: String::new(), said_connected: false, manners, rooms }
     }
 
     /// Delivers until `stop` turns true, then what is left, as far as the broker takes it in a few seconds.
@@ -245,7 +239,8 @@ impl Mqtt {
         let learned = manners.poison.fits().map(u64::from);
         let room = wire.packet_max.map(|most| room(&self.plan, most)).into_iter().chain(learned).min();
         let stats = self.shared.stats.clone();
-        stats.message_max.store(room.unwrap_or(0), Relaxed);
+        self.rooms.learn(nth, room);
+        stats.message_max.store(self.rooms.message_max(), Relaxed);
         if !self.last_error.is_empty() && !std::mem::replace(&mut self.said_connected, true) {
             let waiting = self.shared.spool.stats.waiting.load(Relaxed);
             tracing::info!("connected to the MQTT broker {broker}; {waiting} messages waited");

@@ -441,7 +441,7 @@ impl<'a> Session<'a> {
             Sent::Written(written, id) => (written, Some(id)),
             Sent::Made(message) => (self.wire.publish(message, None), None),
             Sent::Nothing => return self.outlet.acknowledge(&ticket),
-            Sent::Waits => return,
+            Sent::Waits => return self.outlet.keep_back(&ticket),
             Sent::Never(reason) => return self.give_up(&ticket, reason),
             Sent::Lost(reason) => return self.outlet.give_up(&ticket, reason),
         };
@@ -510,6 +510,7 @@ impl<'a> Session<'a> {
                 }
                 Verdict::Refused(code) => match code.verdict() {
                     reason::Verdict::Later if self.caution.refused(&ticket, Instant::now()) => {
+                        self.outlet.keep_back(&ticket);
                         self.shared.stats.postponed.fetch_add(1, Relaxed);
                     }
                     _ if code == Code::TOO_LARGE => {

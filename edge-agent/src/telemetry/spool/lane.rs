@@ -7,6 +7,8 @@
 //! ```
 
 use super::done::Done;
+use super::flying::Flying;
+use super::outlet::Ticket;
 use super::record::{self, Record};
 use super::segment::Segment;
 use std::collections::VecDeque;
@@ -26,6 +28,8 @@ pub(super) struct Block {
     pub(super) last: u64,
     pub(super) bytes: Arc<Vec<u8>>,
     pub(super) durable: bool,
+    /// Some of it has gone: it is walked through from its beginning.
+    is_pared: bool,
 }
 
 /// A block, and what of it has to be written.
@@ -136,6 +140,7 @@ pub(super) struct Lane {
     spare: Vec<u8>,
     /// Where the reader of what is new stands: blocks before it need not be kept.
     pub(super) read_to: u64,
+    pub(super) flying: Flying,
     /// What the outlet has handed out of each of its two tracks on this connection: from, and up to but without.
     pub(super) handed: [(u64, u64); 2],
     /// Numbers were left out, which has to be told before the next record.
@@ -155,6 +160,7 @@ impl Lane {
             waiting,
             spare: Vec::new(),
             read_to: next,
+            flying: Flying::default(),
             handed: Default::default(),
             jump: None,
         }
@@ -222,7 +228,7 @@ impl Lane {
         if !self.open.is_empty() {
             let spare = std::mem::take(&mut self.spare);
             let bytes = Arc::new(std::mem::replace(&mut self.open, spare));
-            self.blocks.push_back(Block { first: self.open_first, last: self.next - 1, bytes, durable: false });
+            self.blocks.push_back(Block { first: self.open_first, last: self.next - 1, bytes, durable: false, is_pared: false });
             self.open_first = self.next;
         }
     }
@@ -285,14 +291,15 @@ impl Lane {
         if sequence < self.memory_first() || sequence >= self.next {
             return None;
         }
-        let (first, bytes): (u64, &[u8]) = if sequence >= self.open_first {
-            (self.open_first, &self.open)
+        let (first, bytes, is_pared): (u64, &[u8], bool) = if sequence >= self.open_first {
+            (self.open_first, &self.open, false)
         } else {
             let n = self.blocks.partition_point(|b| b.last < sequence);
             let block = self.blocks.get(n)?;
-            (block.first, &block.bytes)
+            (block.first, &block.bytes, block.is_pared)
         };
-        let mut at = if hint.block == first && hint.sequence <= sequence { hint.offset } else { 0 };
+        let is_near = hint.block == first && hint.sequence <= sequence && !is_pared;
+        let mut at = if is_near { hint.offset } else { 0 };
         loop {
             let rest = bytes.get(at..)?;
             let record = record::peek(rest)?;
@@ -322,14 +329,22 @@ impl Lane {
         (before.map_or(1, |last| last + 1), behind.map_or(segment.last, |first| first - 1))
     }
 
-    /// A track has come to this sequence.
-    pub(super) fn hand_out(&mut self, track: usize, next: u64) {
-        self.handed.get_mut(track).into_iter().for_each(|handed| handed.1 = next);
+    /// A track has come to this record: it is on its way.
+    pub(super) fn hand_out(&mut self, track: usize, ticket: &Ticket) {
+        self.handed.get_mut(track).into_iter().for_each(|handed| handed.1 = ticket.sequence + 1);
+        self.flying.add(ticket.sequence, ticket.bytes);
     }
 
     /// Whether some of a segment has been handed out and may be acknowledged at any time.
     pub(super) fn is_handed_out(&self, segment: &Segment) -> bool {
-        self.handed.iter().any(|(from, to)| segment.first < *to && segment.last >= *from)
+        self.flying.is_any(segment.first, segment.last)
+            || self.handed.iter().any(|(from, to)| segment.first < *to && segment.last >= *from)
+    }
+
+    /// Segments of which something can be lost, the oldest first: it is neither done nor on its way.
+    pub(super) fn can_go(&self) -> impl Iterator<Item = Segment> + '_ {
+        let spared = self.flying.spared(&self.done);
+        self.segments.iter().filter(move |s| spared.open_from(s.first) <= s.last).copied()
     }
 
     /// What is on disk up to and with this sequence is not what is in memory any more: it is read from there.
@@ -343,11 +358,25 @@ impl Lane {
     #[must_use = "they are lost, and have to be counted"]
     pub(super) fn finish(&mut self, (from, to): (u64, u64), went: Waiting) -> u64 {
         self.done.add(from, to);
+        self.flying.remove((from, to));
         self.waiting.take(went)
     }
 
-    /// Blocks that are not durable, the oldest first.
-    pub(super) fn oldest_volatile(&self) -> Option<Block> {
-        self.blocks.iter().find(|b| !b.durable).cloned()
+    /// The oldest block that is not durable, from this sequence on.
+    pub(super) fn volatile_from(&self, sequence: u64) -> Option<Block> {
+        self.blocks.iter().find(|b| !b.durable && b.first >= sequence).cloned()
+    }
+
+    /// Of the block that begins so, only what is on its way stays in memory.
+    pub(super) fn pare_block(&mut self, first: u64) {
+        let Some(at) = self.blocks.iter().position(|b| b.first == first) else { return };
+        let Some(block) = self.blocks.get_mut(at) else { return };
+        let kept = record::walk(&block.bytes).filter(|(_, r)| self.flying.has(r.sequence));
+        let kept: Vec<u8> = kept.filter_map(|(range, _)| block.bytes.get(range)).flatten().copied().collect();
+        if kept.is_empty() {
+            self.blocks.remove(at);
+        } else {
+            (block.bytes, block.is_pared) = (Arc::new(kept), true);
+        }
     }
 }

@@ -101,21 +101,26 @@ impl Loss {
 }
 
 impl Spool {
-    /// The disk takes nothing, and memory is full: the oldest blocks of the least important stream go, until the rest has room.
+    /// The disk takes nothing, and memory is full: the oldest blocks of the least important stream go, until the rest has room. What is on
+    /// its way stays.
     pub(super) fn overflow(&self, state: &mut State, memory: usize) {
         let (low, normal, high) = (Stream::Low, Stream::Normal, Stream::High);
         // Notices of losses go when nothing else is left.
         for (stream, spares_notices) in [(low, false), (normal, false), (high, true), (high, false)] {
             state.lane_mut(stream).close_block();
+            let mut from = 0;
             // What is told of it comes into the open block of `high`, and stays.
             while state.volatile() > memory
-                && let Some(block) = state.lane(stream).oldest_volatile()
+                && let Some(block) = state.lane(stream).volatile_from(from)
             {
-                state.lane_mut(stream).blocks.retain(|b| b.first != block.first);
+                from = block.last + 1;
+                state.lane_mut(stream).pare_block(block.first);
                 if spares_notices {
                     self.move_notices(state, stream, &block.bytes);
                 }
-                let losses = retention::losses_of(&block.bytes, stream, &state.lane(stream).done, Reason::Disk);
+                let lane = state.lane(stream);
+                let losses =
+                    retention::losses_of(&block.bytes, stream, &lane.flying.spared(&lane.done), Reason::Disk);
                 self.lose(state, &losses);
             }
         }
@@ -125,7 +130,7 @@ impl Spool {
     pub(super) fn move_notices(&self, state: &mut State, stream: Stream, records: &[u8]) {
         for (range, record) in record::walk(records).filter(|(_, r)| r.kind == Kind::Loss) {
             let lane = state.lane_mut(stream);
-            if !lane.done.has(record.sequence) {
+            if !lane.done.has(record.sequence) && !lane.flying.has(record.sequence) {
                 let went = Waiting { records: 1, bytes: range.len() as u64, values: u64::from(record.values) };
                 let unknown = lane.finish((record.sequence, record.sequence), went);
                 self.stats.lost.damaged_values(unknown);

@@ -31,15 +31,18 @@
 //! Then something goes, the least important first (`retention`, `loss`).
 //!
 //! **Full.** Bytes and age are limited. What goes first is configured: the oldest, the less important, or every record but each n-th of
-//! the less important (`retention`). Each stretch that is lost is told in the stream `high`, apart from others (`loss`).
+//! the less important (`retention`). Each stretch that is lost is told in the stream `high`, apart from others (`loss`). What is on its way to
+//! the broker may have arrived: it does not go (`flying`).
 //!
 //! **Back again.** Live-first: what is new goes out at once, and what waited follows beside it, at a limited rate. In-order: first what
 //! waited (`outlet`).
 
+mod anew;
 mod commit;
 mod cursor;
 pub mod disk;
 pub mod done;
+mod flying;
 pub mod journal;
 mod lane;
 mod loss;
@@ -67,6 +70,7 @@ pub use stream::{Records, STREAMS, Stream};
 pub use tally::{Accounts, Lost};
 pub use worker::{CannotOpen, SpoolHandle};
 
+use flying::Flying;
 use lane::{Jump, Lane, Mark};
 use saying::Saying;
 use std::io;
@@ -106,6 +110,13 @@ impl State {
     /// Bytes that no disk holds yet.
     fn volatile(&self) -> usize {
         self.lanes.iter().map(Lane::volatile).sum()
+    }
+
+    /// Bytes that may be on their way beside those that are; as many as one likes where nothing is of this connection.
+    fn room_to_fly(&self, most: u64) -> u64 {
+        let flying = || self.lanes.iter().map(|l| &l.flying);
+        let is_none = flying().all(|f| f.fresh() == 0);
+        if is_none { u64::MAX } else { most.saturating_sub(flying().map(Flying::bytes).sum()) }
     }
 
     fn lane(&self, stream: Stream) -> &Lane {

@@ -11,9 +11,13 @@
 //! While a track is read from disk, less important ones of its kind wait for it, for [`PATIENCE`]: alarms are before what waited beside them
 //! in memory. With replay in order there is one track: it begins at the first record that is not done. The outlet holds no lock between calls, and
 //! reads no disk itself: it asks for a [`Load`], which blocks and can be run elsewhere.
+//!
+//! What has been handed out is on its way until it is acknowledged, given up or kept back, over the end of a connection too: a spool that is
+//! full loses other things. So that there are other things, no more than half of what it holds is on its way, of whichever connection; but one
+//! message always.
 
 use super::disk::{Disk, read_up_to};
-use super::lane::{Hint, Waiting};
+use super::lane::{Hint, Lane, Waiting};
 use super::record::{self, Found, Kind, Record};
 use super::segment::{SEGMENT_HEADER, Segment};
 use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
@@ -57,6 +61,8 @@ pub struct Ticket {
     pub is_backlog: bool,
     /// It is a notice about a loss.
     pub is_notice: bool,
+    /// It was on its way already.
+    pub is_again: bool,
 }
 
 /// What comes next.
@@ -184,6 +190,7 @@ impl Outlet {
             *live = Track { next: split, ..Track::default() };
             *backlog = Track { next: lane.done.first, end: Some(split), ..Track::default() };
             lane.read_to = split;
+            lane.flying.begin_turn();
             lane.handed = [(split, split), (lane.done.first, lane.done.first)];
         }
         self.turn += 1;
@@ -252,6 +259,7 @@ impl Outlet {
         let Some(own) = self.tracks.get_mut(stream.index()).and_then(|t| t.get_mut(track)) else { return Next::Empty };
         loop {
             let mut state = lock(&spool.state);
+            let room = state.room_to_fly(spool.options.capacity / 2);
             let lane = state.lane_mut(stream);
             let want = lane.done.open_from(own.next.max(own.owed));
             if want >= own.end.unwrap_or(u64::MAX).min(lane.next) {
@@ -273,14 +281,15 @@ impl Outlet {
                     own.owed = record.sequence + 1;
                     continue;
                 }
-                let ticket = ticket(stream, before, &record, length, track);
-                let Some(made) = make(&ticket, &record) else { return Next::Empty };
+                let ticket = ticket((lane, stream), before, &record, length, track);
+                let made = if ticket.may_leave(room) { make(&ticket, &record) } else { None };
+                let Some(made) = made else { return Next::Empty };
                 own.next = record.sequence + 1;
                 (own.chunk, own.hint) = (None, hint);
                 if track == LIVE {
                     lane.read_to = own.next;
                 }
-                lane.hand_out(track, own.next);
+                lane.hand_out(track, &ticket);
                 return Next::Record(ticket, made);
             }
             let segment = lane.segment_for(want);
@@ -330,13 +339,14 @@ impl Outlet {
                         own.next = end;
                         return Next::Empty;
                     }
-                    let ticket = ticket(stream, before, &record, length, track);
-                    let Some(made) = make(&ticket, &record) else {
+                    let ticket = ticket((lane, stream), before, &record, length, track);
+                    let made = if ticket.may_leave(room) { make(&ticket, &record) } else { None };
+                    let Some(made) = made else {
                         chunk.used -= length;
                         return Next::Empty;
                     };
                     own.next = record.sequence + 1;
-                    lane.hand_out(track, own.next);
+                    lane.hand_out(track, &ticket);
                     return Next::Record(ticket, made);
                 }
                 _ if own.loading.is_some() => {
@@ -414,7 +424,7 @@ impl Outlet {
         let (spool, stats) = (&self.spool, &self.spool.stats);
         let mut state = lock(&spool.state);
         let lane = state.lane_mut(ticket.stream);
-        // What was dropped while it was on its way is told as lost, and stays so.
+        // What damage took while it was on its way is told as lost, and stays so.
         if !lane.done.has(ticket.sequence) {
             let went = Waiting { records: 1, bytes: u64::from(ticket.bytes), values: u64::from(ticket.values) };
             let unknown = lane.finish((ticket.from, ticket.sequence), went);
@@ -424,6 +434,16 @@ impl Outlet {
         }
         stats.rates.went(u64::from(ticket.bytes));
         spool.show_waiting(&state);
+    }
+
+    /// It was not sent after all, or the broker has said that it did not take it: it may be lost like any other that waits.
+    pub fn keep_back(&self, ticket: &Ticket) {
+        let mut state = lock(&self.spool.state);
+        let flying = &mut state.lane_mut(ticket.stream).flying;
+        match ticket.is_again {
+            true => flying.stays_earlier(ticket.sequence),
+            false => flying.remove((ticket.sequence, ticket.sequence)),
+        }
     }
 
     /// The broker does not take it, now or ever: it is lost, and told.
@@ -442,10 +462,24 @@ impl Outlet {
     }
 }
 
-fn ticket(stream: Stream, from: u64, record: &Record<'_>, length: usize, track: usize) -> Ticket {
+impl Ticket {
+    /// Whether it may be on its way beside what is; there is room for so many bytes.
+    fn may_leave(&self, room: u64) -> bool {
+        self.is_again || u64::from(self.bytes) <= room
+    }
+}
+
+fn ticket(
+    (lane, stream): (&Lane, Stream),
+    from: u64,
+    record: &Record<'_>,
+    length: usize,
+    track: usize,
+) -> Ticket {
     let bytes = u32::try_from(length).unwrap_or(u32::MAX);
     let (is_backlog, is_notice) = (track == BACKLOG, record.kind == Kind::Loss);
-    Ticket { stream, from, sequence: record.sequence, values: record.values, bytes, is_backlog, is_notice }
+    let (sequence, is_again) = (record.sequence, lane.flying.has(record.sequence));
+    Ticket { stream, from, sequence, values: record.values, bytes, is_backlog, is_notice, is_again }
 }
 
 fn load(spool: &Spool, (stream, track, turn): (Stream, usize, u64), segment: Segment, at: u64, bytes: Vec<u8>) -> Load {

@@ -6,8 +6,10 @@
 //! | `drop-low-priority` | the oldest segment of `low`, then of `normal`, then of `high` |
 //! | `thin` | of the oldest segments of `low`, then of `normal`, all but every n-th record of each series, up to three times; then as above |
 //!
-//! A notice about a loss is not lost with the segment it lies in: it moves on to the newest.
+//! A notice about a loss is not lost with the segment it lies in: it moves on to the newest. Nor is what is on its way: of its segment the rest
+//! goes.
 
+use super::anew::Anew;
 use super::done::Done;
 use super::lane::{Lane, Waiting};
 use super::record::{self, Kind};
@@ -15,6 +17,7 @@ use super::segment::{self, Segment};
 use super::writer::LaneWriter;
 use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
 use std::collections::HashMap;
+use std::io;
 
 /// How often a segment is thinned before it is dropped.
 const LEVEL_MAX: u32 = 3;
@@ -110,8 +113,9 @@ enum Step {
     Thin(Stream, Segment, u32),
 }
 
+/// The oldest segment of which something can go.
 fn oldest((stream, lane): (Stream, &Lane)) -> Option<(Stream, Segment)> {
-    lane.segments.front().map(|s| (stream, *s))
+    lane.can_go().next().map(|s| (stream, s))
 }
 
 /// The oldest segment of the least important stream that has one.
@@ -127,7 +131,7 @@ impl Spool {
         for stream in STREAMS {
             let too_old = |s: &Segment| s.span_ms.1 > 0 && crate::clock::age_ms(s.span_ms.1, now) > age;
             loop {
-                let old = lock(&self.state).lane(stream).segments.front().copied().filter(too_old);
+                let old = lock(&self.state).lane(stream).can_go().next().filter(too_old);
                 let (Some(old), Some(writer)) = (old, writers.get_mut(stream.index())) else { break };
                 self.drop_segment(writer, stream, old, Reason::Age);
             }
@@ -141,7 +145,7 @@ impl Spool {
                 if used <= self.options.capacity {
                     return;
                 }
-                STREAMS.iter().any(|s| !state.lane(*s).segments.is_empty()).then(|| self.step(&state.lanes)).flatten()
+                self.step(&state.lanes)
             };
             match step {
                 None => return,
@@ -173,13 +177,12 @@ impl Spool {
                 STREAMS.into_iter().zip(&state.lanes).rev().find(|(_, l)| !l.segments.is_empty() || l.volatile() > 0);
             let Some((stream, segment)) = less.and_then(oldest) else { break };
             drop(state);
-            let dropped = writers
-                .get_mut(stream.index())
-                .is_some_and(|writer| self.drop_segment(writer, stream, segment, Reason::Disk));
-            if !dropped {
+            let writer = writers.get_mut(stream.index());
+            let more = writer.map_or(0, |writer| self.drop_segment(writer, stream, segment, Reason::Disk));
+            if more == 0 {
                 return freed > 0;
             }
-            freed += segment.length;
+            freed += more;
             state = lock(&self.state);
         }
         freed > 0
@@ -208,8 +211,9 @@ impl Spool {
         }
     }
 
-    /// Drops a segment: what is not done in it is counted and told.
-    fn drop_segment(&self, writer: &mut LaneWriter, stream: Stream, segment: Segment, reason: Reason) -> bool {
+    /// Drops a segment: what is not done in it is counted and told. What is on its way stays, in a segment of its own. Gives the bytes that
+    /// are free now.
+    fn drop_segment(&self, writer: &mut LaneWriter, stream: Stream, segment: Segment, reason: Reason) -> u64 {
         if writer.active_id() == Some(segment.id) {
             writer.rotate();
         }
@@ -225,22 +229,57 @@ impl Spool {
         let mut state = lock(&self.state);
         let lane = state.lane_mut(stream);
         let around = lane.around(&segment);
-        lane.segments.retain(|s| s.id != segment.id);
-        let done = lane.done.clone(); // as it is now: some may have been acknowledged while the segment was read
+        // As it is now: some may have been sent or acknowledged while the segment was read.
+        let spared = lane.flying.spared(&lane.done);
+        let stays = lane.flying.is_any(segment.first, segment.last);
+        if !stays {
+            lane.segments.retain(|s| s.id != segment.id);
+        }
         let mut losses: Vec<Loss> =
-            damaged(&seen, &segment, &done).map(|(a, b)| Loss::of_damage(stream, a, b)).collect();
+            damaged(&seen, &segment, &spared).map(|(a, b)| Loss::of_damage(stream, a, b)).collect();
         let mut stretches = Stretches::new(stream, reason);
-        seen.iter().filter(|s| s.kind != Kind::Loss).for_each(|s| stretches.take(s, &done));
+        seen.iter().filter(|s| s.kind != Kind::Loss).for_each(|s| stretches.take(s, &spared));
         self.move_notices(&mut state, stream, &notices);
         losses.append(&mut stretches.losses);
         self.lose(&mut state, &losses);
-        let unknown = state.lane_mut(stream).finish(around, Waiting::default());
+        let lane = state.lane_mut(stream);
+        let nowhere = lane.flying.spared(&lane.done);
+        nowhere.gaps(around.0, around.1).for_each(|(from, to)| lane.done.add(from, to));
+        let unknown = lane.waiting.take(Waiting::default());
         self.stats.lost.damaged_values(unknown);
         let mark = state.mark(stream);
         self.show(&state);
         drop(state);
         let _ = writer.save_cursor(mark, true, false);
-        writer.disk.remove(&segment.name()).is_ok()
+        if stays {
+            return self.pare(writer, stream, segment).unwrap_or(0);
+        }
+        writer.disk.remove(&segment.name()).map_or(0, |()| segment.length)
+    }
+
+    /// Writes a segment anew without what is done: only what is on its way is left.
+    fn pare(&self, writer: &mut LaneWriter, stream: Stream, segment: Segment) -> io::Result<u64> {
+        let done = lock(&self.state).lane(stream).done.clone();
+        let mut anew = Anew::of(&segment);
+        let file = writer.disk.open(&segment.name())?;
+        segment::scan(&*file, (0, segment.length), |record, bytes, _| {
+            if record.kind == Kind::Skip || done.has(record.sequence) {
+                anew.leave_out(&record);
+            } else {
+                anew.keep(&record, bytes);
+            }
+        })?;
+        let left = if anew.is_empty() { None } else { Some(anew.write(&*writer.disk, segment.last)?) };
+        let mut state = lock(&self.state);
+        let segments = &mut state.lane_mut(stream).segments;
+        match left {
+            Some(left) => segments.iter_mut().filter(|s| s.id == segment.id).for_each(|s| *s = left),
+            None => segments.retain(|s| s.id != segment.id),
+        }
+        self.show(&state);
+        drop(state);
+        writer.disk.remove(&segment.name())?;
+        Ok(segment.length.saturating_sub(left.map_or(0, |left| left.length)))
     }
 
     /// Keeps every n-th record of each series; they are counted from one segment to the next, for one alone may hold fewer than n of a series.
@@ -250,9 +289,7 @@ impl Spool {
         let Ok(file) = writer.disk.open(&segment.name()) else { return false };
         let before = writer.thinning.entry(segment.level).or_default();
         let mut series: HashMap<String, u32> = HashMap::new();
-        let mut thinned = Segment { level: segment.level + 1, ..Segment::empty(segment.id) };
-        // Since the last that was kept numbers were left out, from this on.
-        let (mut out, mut hole) = (segment::header(segment.id), None);
+        let mut anew = Anew::of(&segment);
         let mut loss = Loss {
             stream,
             from: segment.first,
@@ -264,11 +301,8 @@ impl Spool {
             is_notice: false,
         };
         let read = segment::scan(&*file, (0, segment.length), |record, bytes, _| {
-            let from = if record.kind == Kind::Skip { record.skips_from() } else { None };
-            let from = from.unwrap_or(record.sequence);
             if record.kind == Kind::Skip || done.has(record.sequence) {
-                hole.get_or_insert(from);
-                return;
+                return anew.leave_out(&record);
             }
             let nth = match series.get_mut(record.topic) {
                 Some(nth) => nth,
@@ -280,39 +314,22 @@ impl Spool {
             *nth = (*nth + 1) % keep.max(1);
             // The newest of a stretch says most: it is the one that is kept.
             if *nth != 0 {
-                hole.get_or_insert(from);
                 loss.records += 1;
                 loss.values += u64::from(record.values);
                 loss.bytes += bytes.len() as u64;
-                return;
+                return anew.leave_out(&record);
             }
-            if let Some(from) = hole.take() {
-                record::push_skip(&mut out, (from, record.sequence - 1));
-            }
-            out.extend_from_slice(bytes);
-            thinned.note(&record);
+            anew.keep(&record, bytes);
         });
         // What damage has taken is found and told when the segment is read or dropped.
         if !read.is_ok_and(|scan| scan.damaged == 0) || lock(&self.state).lane(stream).is_handed_out(&segment) {
             return false;
         }
-        if thinned.last == 0 {
+        if anew.is_empty() {
             before.extend(series);
-            return self.drop_segment(writer, stream, segment, Reason::Thinned(keep));
+            return self.drop_segment(writer, stream, segment, Reason::Thinned(keep)) > 0;
         }
-        if let Some(from) = hole {
-            record::push_skip(&mut out, (from, segment.last));
-        }
-        thinned.length = out.len() as u64;
-        let written = writer.disk.create(&thinned.name()).and_then(|file| {
-            file.write_at(0, &out)?;
-            file.sync()?;
-            writer.disk.sync()
-        });
-        if written.is_err() {
-            let _ = writer.disk.remove(&thinned.name());
-            return false;
-        }
+        let Ok(thinned) = anew.write(&*writer.disk, segment.last) else { return false };
         let mut state = lock(&self.state);
         let lane = state.lane_mut(stream);
         if lane.is_handed_out(&segment) {
