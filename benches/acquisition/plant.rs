@@ -71,7 +71,9 @@ impl Drop for Process {
 pub(crate) fn cpu_s(pid: u32) -> f64 {
     let (mut clock, mut used) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
     // SAFETY: both write to what they are given, and to nothing else.
-    let told = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &mut clock) == 0 && libc::clock_gettime(clock, &mut used) == 0 };
+    let told = unsafe {
+        libc::clock_getcpuclockid(pid.cast_signed(), &mut clock) == 0 && libc::clock_gettime(clock, &mut used) == 0
+    };
     assert!(told, "process {pid} lives");
     used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }

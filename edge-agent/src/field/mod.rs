@@ -25,8 +25,11 @@ use crate::trouble::{Trouble, spoken};
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
 use device_drivers::block::{Owner, encode_command};
+use device_drivers::opcua::NodeType;
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
-use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, Number, PollReport};
+use device_drivers::{
+    BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, Number, PointId, PollReport,
+};
 use floor_plan::OutputBuffer;
 use image::into_image;
 pub use reporter::Publish;
@@ -34,6 +37,7 @@ use reporter::Reporter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use telling::Unfiltered;
 use tokio::sync::mpsc;
 
 /// How often points are looked at for staleness, at most and at least.
@@ -110,6 +114,7 @@ pub struct FieldLine {
     away: Vec<Trouble<Cause>>,
     refused: Trouble<Cause>,
     refused_block: Trouble<Cause>,
+    unfiltered: Unfiltered,
     reporter: Reporter,
     wires: FieldWires,
 }
@@ -149,6 +154,7 @@ impl FieldLine {
             away: plan.devices.iter().map(|_| Trouble::default()).collect(),
             refused: Trouble::default(),
             refused_block: Trouble::default(),
+            unfiltered: Unfiltered::default(),
             reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
         };
@@ -339,6 +345,7 @@ impl LineSink for FieldLine {
                     None => {}
                 }
                 self.written.fill((0, 0, false));
+                self.all_have_ranges();
             }
             (LinkState::Down, Some(why)) => {
                 self.wires.stats.failures.fetch_add(1, Relaxed);
@@ -481,8 +488,18 @@ impl LineSink for FieldLine {
         self.remind();
     }
 
+    fn wants_types(&self) -> bool {
+        self.reporter.wants_types()
+    }
+
+    fn types(&mut self, types: &[(PointId, NodeType)]) {
+        for (point, node) in types {
+            self.points.get(point.0 as usize).into_iter().for_each(|p| self.reporter.declare(p, *node));
+        }
+    }
+
     fn notice(&mut self, notice: &Notice) {
-        self.tell(notice);
+        self.heed(notice);
     }
 
     fn counters(&mut self, counters: LineCounters) {
@@ -506,21 +523,6 @@ impl LineSink for FieldLine {
 }
 
 impl FieldLine {
-    /// Devices that have been away for another hour.
-    fn remind(&mut self) {
-        if self.last_look.elapsed() < REMIND {
-            return;
-        }
-        let now = Instant::now();
-        self.last_look = now;
-        for (away, stats) in self.away.iter_mut().zip(&self.wires.stats.devices) {
-            if let Some(lasting) = away.reminds(now).filter(|_| stats.health() == Health::Demoted) {
-                let (line, name) = (&*self.name, &stats.name);
-                tracing::warn!(line, "device {name} still does not answer{lasting}");
-            }
-        }
-    }
-
     /// What concerns machines and load positions goes into the input image.
     fn show_the_core(&self, readings: &[Reading], at: Millis) {
         let role_of = |r: &Reading| self.points.get(r.point.0 as usize).map_or(Role::Telemetry, |p| p.role);
