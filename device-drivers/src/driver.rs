@@ -5,6 +5,7 @@
 
 use crate::block::CommandBlock;
 use crate::line::LineSink;
+use crate::said::said;
 use crate::value::{Cause, PointId, Value};
 use control_core::units::MachineId;
 use std::future::Future;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// No connection.
-    #[error("cannot connect to {peer}: {why}")]
+    #[error("cannot connect to {peer}: {}", said(.why))]
     Connect {
         /// Address as configured.
         peer: String,
@@ -24,7 +25,7 @@ pub enum LinkError {
         why: String,
     },
     /// No answer in time. The answer may still come, so the connection cannot be used any more.
-    #[error("{peer} did not answer {what} within {limit:?}")]
+    #[error("{peer} did not answer {} within {limit:?}", said(.what))]
     Timeout {
         /// Address as configured.
         peer: String,
@@ -34,7 +35,7 @@ pub enum LinkError {
         limit: Duration,
     },
     /// The peer sent something that is not the protocol, or not the answer.
-    #[error("{peer} broke the protocol: {what}")]
+    #[error("{peer} broke the protocol: {}", said(.what))]
     Protocol {
         /// Address as configured.
         peer: String,
@@ -42,7 +43,7 @@ pub enum LinkError {
         what: String,
     },
     /// The peer's certificate is not trusted, or is not what it has to be. Nothing was said to this peer that it could use.
-    #[error("{peer}: {what}")]
+    #[error("{peer}: {}", said(.what))]
     Untrusted {
         /// Address as configured.
         peer: String,
@@ -52,7 +53,7 @@ pub enum LinkError {
         thumbprint: String,
     },
     /// The peer does not want us: our certificate, our user, or the security that the line asks for.
-    #[error("{peer} refuses: {what}")]
+    #[error("{peer} refuses: {}", said(.what))]
     Denied {
         /// Address as configured.
         peer: String,
@@ -60,7 +61,7 @@ pub enum LinkError {
         what: String,
     },
     /// The peer does not take our user, or its password. It is asked again only after minutes.
-    #[error("{peer} refuses: {what}")]
+    #[error("{peer} refuses: {}", said(.what))]
     Login {
         /// Address as configured.
         peer: String,
@@ -68,7 +69,7 @@ pub enum LinkError {
         what: String,
     },
     /// The connection was closed or failed.
-    #[error("connection to {peer} lost: {why}")]
+    #[error("connection to {peer} lost: {}", said(.why))]
     Lost {
         /// Address as configured.
         peer: String,

@@ -16,6 +16,7 @@
 //! | [`mod@line`] | one line's task: connect, back off, write before read, keep the schedule |
 //! | [`modbus`] | Modbus TCP client: addresses, request planner, reply checks |
 //! | [`number`] | limits that are not rounded |
+//! | [`mod@said`] | how much of what a peer says is repeated |
 //! | [`mod@tls`] | TLS to a peer: whom to trust, and every refusal in words |
 //! | [`opcua`] | OPC UA client: whom to trust, what is subscribed to, what is read in turn, what is written |
 
@@ -29,6 +30,7 @@ pub mod line;
 pub mod modbus;
 pub mod number;
 pub mod opcua;
+pub mod said;
 pub mod tls;
 pub mod value;
 

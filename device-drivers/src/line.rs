@@ -11,6 +11,7 @@
 //! One task per line: a dead line cannot delay another. How a link is worked is its driver's business.
 
 use crate::driver::{BlockWrite, Driver, Health, LinkError, PollReport, TagWrite, WriteOutcome};
+use crate::opcua::NodeType;
 use crate::value::{Cause, PointId, Reading};
 use std::future::Future;
 use std::time::Duration;
@@ -56,7 +57,7 @@ pub struct LineCounters {
 /// What a person should know of a link that works all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The server knows no range of these points, of which their deadbands would be a part: every change of them comes.
+    /// Nobody knows a range of these points, of which their deadbands would be a part: every change of them comes.
     NoRange {
         /// Which.
         points: Vec<PointId>,
@@ -112,6 +113,14 @@ pub trait LineSink: Send + 'static {
 
     /// What only the driver can count, since the start.
     fn counters(&mut self, _counters: LineCounters) {}
+
+    /// Whether [`LineSink::types`] is of use.
+    fn wants_types(&self) -> bool {
+        false
+    }
+
+    /// What the source declares these points to be.
+    fn types(&mut self, _types: &[(PointId, NodeType)]) {}
 
     /// Something a person should know.
     fn notice(&mut self, _notice: &Notice) {}

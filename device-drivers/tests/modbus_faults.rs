@@ -112,6 +112,24 @@ async fn a_connection_that_goes_dead_under_several_units_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_flood_of_replies_that_nobody_has_asked_for_ends_the_connection_and_is_backed_off() {
+    let (endpoint, _) = server(|asked| {
+        let strange = frame(asked.transaction.wrapping_add(9), asked.unit, &[3, 2, 0xBA, 0xD0]);
+        [at_once(asked, &own_numbers(&asked.pdu)), vec![(Duration::ZERO, strange.repeat(100_000))]].concat()
+    })
+    .await;
+    let running = Running::start(line(endpoint, vec![device(1, vec![point(0, "holding:9", DataType::U16)])]));
+    running.until("three connections", |s| s.downs().len() >= 3).await;
+    let seen = running.stop().await;
+    let seen = seen.lock().unwrap();
+    assert!(seen.downs().iter().all(|why| why.contains("nobody has asked for")), "{:?}", seen.downs());
+    // Each connection was ended long before its flood was: a hundred thousand are sent over each.
+    let most = 5001 * u64::try_from(ups(&seen)).unwrap();
+    assert!(seen.counters.dropped <= most, "{:?} over {} connections", seen.counters, ups(&seen));
+    assert!(seen.good(0) >= 1, "what was asked for is taken");
+}
+
+#[tokio::test]
 async fn late_duplicate_and_foreign_replies_are_dropped_by_their_transaction() {
     let mut n = 0u16;
     let (endpoint, asked) = server(move |asked| {
@@ -342,11 +360,11 @@ async fn a_write_to_a_line_that_is_down_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_stream_ends_the_link_and_a_flood_of_frames_does_not() {
+async fn garbage_in_the_stream_ends_the_link_and_frames_too_many_do_not() {
     let (endpoint, _) = server(|asked| match asked.connection {
         0 => vec![(Duration::ZERO, vec![0xFF; 64])],
         _ => {
-            let flood: Vec<u8> = (0..500).flat_map(|n| frame(0x4000 + n, 9, &[3, 2, 1, 1])).collect();
+            let flood: Vec<u8> = (0..100).flat_map(|n| frame(0x4000 + n, 9, &[3, 2, 1, 1])).collect();
             vec![
                 (Duration::ZERO, flood),
                 (Duration::ZERO, frame(asked.transaction, asked.unit, &own_numbers(&asked.pdu))),
@@ -355,7 +373,7 @@ async fn garbage_in_the_stream_ends_the_link_and_a_flood_of_frames_does_not() {
     })
     .await;
     let running = Running::start(line(endpoint, vec![device(1, vec![point(0, "holding:3", DataType::U16)])]));
-    running.until("values through the flood", |s| s.good(0) >= 5).await;
+    running.until("values between them", |s| s.good(0) >= 5).await;
     let seen = running.seen();
     assert_eq!(seen.downs().len(), 1, "{:?}", seen.downs());
     assert!(seen.downs()[0].contains("protocol id 65535, expected 0"), "{:?}", seen.downs());

@@ -2,10 +2,10 @@
 
 mod support;
 
-use device_drivers::opcua::{Deadband, Mode, OpcUa, UaPoint, Vendor};
+use device_drivers::opcua::{Deadband, Mode, NodeType, OpcUa, Scalar, UaPoint, Vendor};
 use device_drivers::value::Quality;
 use device_drivers::{Cause, Notice, PointId, Value};
-use opcua::types::{DataValue, StatusCode};
+use opcua::types::{DataValue, DateTime, StatusCode, UAString};
 use plc_sim::bank::Kind;
 use plc_sim::faces::opcua_bank::{self, OpcuaBankConfig};
 use support::ua_server::UaServer;
@@ -90,43 +90,69 @@ async fn time_passes_for_the_sink_also_where_there_is_no_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_within_the_deadband_are_not_told() {
     let server = UaServer::start(|b| b).await;
-    for name in ["D", "P", "R"] {
+    for name in ["D", "P", "R", "C"] {
         server.add(name, 10.0f64, None);
     }
     let range = opcua::types::Range { low: 0.0, high: 4.0 };
     server.add_property("R", "EURange", opcua::types::ExtensionObject::from_message(range));
     let dir = tempfile::tempdir().unwrap();
-    let mut points = test_points(&["D", "P", "R"]);
+    let mut points = test_points(&["D", "P", "R", "C"]);
     let with = |deadband| Mode::Subscribe { sampling: ms(20), queue: 10, deadband: Some(deadband) };
     points[0].mode = with(Deadband::Absolute(1.0));
     // This server has no range for it, refuses the filter, and is asked without: every change comes.
     points[1].mode = with(Deadband::Percent(50.0));
     points[2].mode = with(Deadband::Percent(25.0));
+    // Of this one the configuration knows the range.
+    (points[3].mode, points[3].range) = (with(Deadband::Percent(25.0)), Some(4.0));
     // Who filters a part of a range must not matter.
     let mut unfiltered = spec(server.url(), dir.path(), vec![UaPoint { id: PointId(0), ..points[2].clone() }]);
     unfiltered.vendor = Vendor::S71200;
     let unfiltered = Line::run(OpcUa::new(unfiltered), false);
     unfiltered.told.until("a first value", |r| r.good(0)).await;
     let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), points)), false);
-    line.told.until("first values", |r| (0..3).all(|n| r.good(n).is_some()).then_some(())).await;
+    line.told.until("first values", |r| (0..4).all(|n| r.good(n).is_some()).then_some(())).await;
     for value in [10.5, 10.9, 12.0, 12.1, 8.0] {
         server.set("D", DataValue::new_now(value));
         server.set("P", DataValue::new_now(value));
         server.set("R", DataValue::new_now(value));
+        server.set("C", DataValue::new_now(value));
         sleep(ms(150)).await;
     }
     line.told.until("the last", |r| r.good(0).filter(|v| *v == Value::Float(8.0))).await;
     line.told.until("the last", |r| r.good(1).filter(|v| *v == Value::Float(8.0))).await;
+    line.told.until("the last", |r| r.good(3).filter(|v| *v == Value::Float(8.0))).await;
     line.told.until("the last", |r| r.good(2).filter(|v| *v == Value::Float(8.0))).await;
     unfiltered.told.until("the last", |r| r.good(0).filter(|v| *v == Value::Float(8.0))).await;
     let values = |told: &Record, n| told.of(n).filter_map(|r| r.value.clone()).collect::<Vec<_>>();
     let told = line.told.look();
-    for n in [0, 2] {
+    for n in [0, 2, 3] {
         assert_eq!(values(&told, n), [10.0, 12.0, 8.0].map(Value::Float));
     }
     assert_eq!(values(&unfiltered.told.look(), 0), [10.0, 12.0, 8.0].map(Value::Float));
     assert_eq!(told.of(1).count(), 6);
     assert_eq!(told.notices, [Notice::NoRange { points: vec![PointId(1)] }], "which a person is told");
+}
+
+/// Also where there is no value.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_are_of_the_type_that_their_nodes_declare() {
+    let server = UaServer::start(|b| b).await;
+    server.add("Word", 7i16, None);
+    server.add("Byte", 7u8, None);
+    server.add("When", DateTime::null(), None);
+    server.add("Text", UAString::null(), None);
+    server.add("None", vec![0.5f32], None);
+    let dir = tempfile::tempdir().unwrap();
+    let points = test_points(&["Word", "Byte", "When", "Text", "None", "NotThere"]);
+    let line = Line::run(OpcUa::new(spec(server.url(), dir.path(), points)), false);
+    let types = line.told.until("their types", |r| r.types.clone()).await;
+    let one = |scalar| NodeType { scalar, dimensions: 0 };
+    let row = NodeType { scalar: Scalar::Float, dimensions: 1 };
+    let want = [one(Scalar::Int16), one(Scalar::Uint8), one(Scalar::DateTime), one(Scalar::Text), row];
+    assert_eq!(types, (0..).map(PointId).zip(want).collect::<Vec<_>>());
+    line.told
+        .until("no text", |r| r.last(3).filter(|r| r.cause == Cause::NotAvailable && r.value.is_none()).map(|_| ()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

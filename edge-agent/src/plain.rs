@@ -13,6 +13,9 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
+/// Longest line of a person's log, bytes: what a peer says may be megabytes.
+const LINE_MAX: usize = 4096;
+
 /// Whether a character is one to be seen: no control, no line end of Unicode's own, nothing that turns the direction of what follows.
 fn is_seen(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -90,7 +93,7 @@ pub struct OneLine;
 
 impl<'w> FormatFields<'w> for OneLine {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut said = Said { writer, is_first: true, result: Ok(()) };
+        let mut said = Said { writer, is_first: true, left: Some(LINE_MAX), result: Ok(()) };
         fields.record(&mut said);
         said.result
     }
@@ -99,11 +102,35 @@ impl<'w> FormatFields<'w> for OneLine {
 struct Said<'w> {
     writer: Writer<'w>,
     is_first: bool,
+    /// Bytes that the line may still take; `None` once something was cut off.
+    left: Option<usize>,
     result: fmt::Result,
+}
+
+/// Passes on what there is room for; an ellipsis stands for the rest.
+struct Cut<'a, W> {
+    writer: W,
+    left: &'a mut Option<usize>,
+}
+
+impl<W: Write> Write for Cut<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let Some(room) = self.left.take() else { return Ok(()) };
+        if text.len() <= room {
+            *self.left = Some(room - text.len());
+            return self.writer.write_str(text);
+        }
+        let fits = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= room).last().unwrap_or(0);
+        self.writer.write_str(text.get(..fits).unwrap_or_default())?;
+        self.writer.write_str("…")
+    }
 }
 
 impl Said<'_> {
     fn put(&mut self, field: &Field, value: &dyn Debug) -> fmt::Result {
+        if self.left.is_none() {
+            return Ok(());
+        }
         let gap = if std::mem::take(&mut self.is_first) { "" } else { " " };
         if field.name() == "message" {
             write!(self.writer, "{gap}")?;
@@ -111,7 +138,7 @@ impl Said<'_> {
             let style = if self.writer.has_ansi_escapes() { Style::new().italic() } else { Style::new() };
             write!(self.writer, "{gap}{style}{}{style:#}=", field.name())?;
         }
-        write!(Escaping(&mut self.writer), "{value:?}")
+        write!(Escaping(Cut { writer: &mut self.writer, left: &mut self.left }), "{value:?}")
     }
 
     fn take(&mut self, field: &Field, value: &dyn Debug) {
@@ -144,13 +171,30 @@ impl Visit for Said<'_> {
     }
 }
 
+/// A log that tests look at.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod kept {
+    use super::OneLine;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Kept(pub(crate) Arc<Mutex<Vec<u8>>>);
+
+    impl Kept {
+        /// Keeps what this thread says for as long as the guard lives.
+        pub(crate) fn listen() -> (Kept, tracing::subscriber::DefaultGuard) {
+            let kept = Kept::default();
+            let writer = kept.clone();
+            let log =
+                tracing_subscriber::fmt().with_ansi(false).fmt_fields(OneLine).with_writer(move || writer.clone());
+            (kept, tracing::subscriber::set_default(log.finish()))
+        }
+
+        /// Its lines.
+        pub(crate) fn lines(&self) -> Vec<String> {
+            String::from_utf8_lossy(&self.0.lock().unwrap()).lines().map(String::from).collect()
+        }
+    }
 
     impl std::io::Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -162,6 +206,12 @@ mod tests {
             Ok(())
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kept::Kept;
+    use super::*;
 
     #[test]
     fn nothing_from_outside_begins_a_line_of_the_log_or_steers_a_terminal() {
@@ -186,6 +236,18 @@ mod tests {
             assert!(text.chars().all(|c| is_seen(c) || ours(c)), "{text:?}");
             assert!(!text.contains("\u{1b}[2J"), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_an_end_however_much_a_peer_says() {
+        let kept = Kept::default();
+        let (writer, log) = (kept.clone(), kept);
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).fmt_fields(OneLine).with_writer(move || writer.clone()).finish();
+        let much = "ä\n".repeat(1 << 20);
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(line = "press", peer = %much, "{much}"));
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(text.len() < LINE_MAX + 200 && text.trim_end().ends_with('…'), "{} bytes", text.len());
     }
 
     #[test]

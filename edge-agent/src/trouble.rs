@@ -8,6 +8,10 @@
 //!
 //! So a device that sleeps at night costs two lines and one an hour; one that comes and goes all the time costs no more.
 
+mod often;
+
+pub use often::{Often, and_more};
+
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

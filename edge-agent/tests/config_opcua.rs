@@ -111,6 +111,11 @@ fn what_is_said_of_a_line_and_its_tags_is_what_the_driver_gets() {
     let wanted = Mode::Subscribe { sampling, queue: 10, deadband: Some(Deadband::Absolute(0.5)) };
     assert_eq!(spec.points.iter().filter(|p| p.mode == wanted).count(), 1);
 
+    let (_dir, path) = changed(SECURITY, &format!("{TAG}\ndeadband_percent = 5.0\nlow = -10\nhigh = 40.0"));
+    let part = cell(&path).points.into_iter().find(|p| p.range.is_some()).expect("a tag with a range");
+    assert_eq!(part.range, Some(50.0));
+    assert!(matches!(part.mode, Mode::Subscribe { deadband: Some(Deadband::Percent(5.0)), .. }), "{part:?}");
+
     let (_dir, path) = changed(SECURITY, &format!("{TAG}\npoll = true\nsampling = \"2s\""));
     let spec = cell(&path);
     assert!(spec.is_insecure());

@@ -39,7 +39,8 @@ async fn agent(dir: &Path, bank: &Bank, broker: u16, more: &str) -> Agent {
 async fn run(dir: &Path, packet_max: Option<u32>, more: &str) -> (Vec<Said>, u64) {
     let bank = Bank::start(BankConfig { units: 1, registers: 200, ..BankConfig::default() }).await.unwrap();
     let trace = Trace::default();
-    let broker = WireBroker::with(1, trace.clone(), Ways { packet_max, connack_after: SILENT, ..Ways::default() }).await;
+    let broker =
+        WireBroker::with(1, trace.clone(), Ways { packet_max, connack_after: SILENT, ..Ways::default() }).await;
     let agent = agent(dir, &bank, broker.port, more).await;
     let (spool, mqtt) = (agent.stages.spool.clone(), agent.stages.mqtt.clone());
     let first_max = mqtt.message_max.load(Relaxed);
@@ -51,7 +52,12 @@ async fn run(dir: &Path, packet_max: Option<u32>, more: &str) -> (Vec<Said>, u64
     assert!(eventually(Duration::from_secs(20), delivered).await, "{:?}", spool.stats.lost.by_reason());
     let accounts = accounts::stopped(agent).await;
     assert_eq!(accounts.lost, 0, "{:?}", spool.stats.lost.by_reason());
-    let said = trace.lock().unwrap().iter().filter_map(|e| if let Event::Publish(s) = &e.event { Some(s.clone()) } else { None }).collect();
+    let said = trace
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|e| if let Event::Publish(s) = &e.event { Some(s.clone()) } else { None })
+        .collect();
     (said, first_max)
 }
 

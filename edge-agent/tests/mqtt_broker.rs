@@ -368,7 +368,8 @@ async fn what_is_told_as_lost_never_came_however_late_the_broker_acknowledges() 
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     pair.until("each is one thing", |p| p.spool.is_empty()).await;
-    let sequence = |said: &Said| serde_json::from_slice::<serde_json::Value>(&said.payload).unwrap()["sequence"].as_u64();
+    let sequence =
+        |said: &Said| serde_json::from_slice::<serde_json::Value>(&said.payload).unwrap()["sequence"].as_u64();
     let came: BTreeSet<u64> = pair.said("t/a").iter().filter_map(sequence).collect();
     let told: BTreeSet<u64> = pair
         .told()

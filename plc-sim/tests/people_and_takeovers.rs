@@ -9,7 +9,7 @@ use control_core::image::{Mode, Quality, Stamped};
 use control_core::interlock::Hold;
 use control_core::limits::Capacity;
 use control_core::order::Stops;
-use control_core::units::{LoadId, MachineId, Millis, PosId};
+use control_core::units::{LoadId, MachineId, Millis, OrderId, PosId};
 use control_core::{Controller, EventKind, Inputs, Settings};
 use device_drivers::block::{Owner, decode_status, encode_command};
 use floor_plan::{FloorPlan, InputBuffer};
@@ -53,6 +53,24 @@ fn an_order_whose_bay_a_person_has_filled_is_promised_another() {
     floor.run(120_000);
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
     assert_eq!((floor.counters().orders_completed, floor.counters().orders_failed), (1, 0));
+}
+
+#[test]
+fn every_order_ends_in_one_outcome_that_is_counted_and_withdrawn_is_one_of_them() {
+    let mut floor = floor(8);
+    let bays = stocked(&floor);
+    let loads = [0, 1, 2].map(|n| at(&floor, bays[n]));
+    for (id, load) in (1..).zip(loads) {
+        floor.request(order(id, Stops::process(0, 1), load));
+    }
+    floor.run(1_000);
+    floor.request(Request::Withdraw(OrderId(2)));
+    floor.request(Request::WithdrawNow(OrderId(3)));
+    floor.run(200_000);
+    let c = floor.counters();
+    let ended = c.orders_completed + c.orders_failed + c.orders_withdrawn;
+    assert_eq!(c.orders_accepted, ended + floor.controller.orders().len() as u64, "{c:?}");
+    assert_eq!(c.orders_withdrawn, 2, "{c:?}");
 }
 
 #[test]

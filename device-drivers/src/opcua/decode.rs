@@ -10,6 +10,7 @@
 //! | NodeId, ExpandedNodeId | `Text` with the URI of the namespace: its index may be another after a restart |
 //! | ByteString | `Text` in hexadecimal, up to 1 KiB |
 //! | DateTime | `Int`, milliseconds since 1970 UTC |
+//! | a String, or the like, that is null; DateTime 0 | none: not available |
 //! | array of up to 64 UInt16 | `Words` |
 //! | any other array of these, up to 1024 elements and 64 KiB of text | `List`; rows of rows for several dimensions |
 //! | anything else, and no value at all | Bad, and the cause names what was found |
@@ -72,9 +73,26 @@ pub(super) fn reading_of(point: PointId, data: DataValue, sight: Sight<'_>) -> R
     } else {
         return Reading::bad(point, cause_of(status), source_ms);
     };
-    match value_of(data.value.as_ref().unwrap_or(&Variant::Empty), sight) {
+    let value = data.value.as_ref().unwrap_or(&Variant::Empty);
+    if is_null(value, sight) {
+        return Reading::bad(point, Cause::NotAvailable, source_ms);
+    }
+    match value_of(value, sight) {
         Ok(value) => Reading { point, value: Some(value), quality, cause: cause_of(status), source_ms },
         Err(found) => Reading::bad(point, Cause::Found(found), source_ms),
+    }
+}
+
+/// Whether a value says that there is none: a text that is null and not empty, and no time at all (OPC 10000-6, 5.2.2.4 and 5.2.2.5).
+fn is_null(value: &Variant, sight: Sight<'_>) -> bool {
+    match value {
+        Variant::String(s) => s.is_null(),
+        Variant::LocalizedText(t) => t.text.is_null(),
+        Variant::QualifiedName(n) => n.name.is_null(),
+        Variant::ByteString(b) => b.value.is_none(),
+        // A clock that is ahead has moved it by so much.
+        Variant::DateTime(t) => t.ticks() == 0 || t.ticks().saturating_add(sight.skew) <= TICKS_PER_MS,
+        _ => false,
     }
 }
 
@@ -250,6 +268,20 @@ mod tests {
         for wrong in [vec![2, 2], vec![0, 3], [vec![6], vec![1; 8]].concat(), vec![u32::MAX, u32::MAX, u32::MAX]] {
             assert_eq!(shown(wrong), Err("an array that is not of the dimensions it names"));
         }
+    }
+
+    #[test]
+    fn a_text_or_a_time_that_is_null_is_no_value_and_an_empty_text_is_one() {
+        let got = |value: Variant| {
+            let got = read(DataValue { value: Some(value), ..DataValue::default() });
+            (got.value, got.quality, got.cause)
+        };
+        let none = (None, Quality::Bad, Cause::NotAvailable);
+        assert_eq!(got(Variant::String(UAString::null())), none);
+        assert_eq!(got(Variant::from(opcua::types::ByteString::null())), none);
+        assert_eq!(got(Variant::from(DateTime::null())), none);
+        let empty = Some(Value::Text("".into()));
+        assert_eq!(got(Variant::from("")), (empty, Quality::Good, Cause::None));
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! | `write` | writes that people ask for |
 //! | `decode`, `kind` | values, and values as a node takes them |
 //! | `property` | what a server says beside a value |
+//! | `types` | what nodes declare their values to be |
 //! | `status` | whose trouble a status is |
 //! | [`browse`] | what there is |
 
@@ -42,6 +43,7 @@ mod security;
 mod session;
 pub mod spec;
 mod status;
+mod types;
 mod watch;
 mod work;
 mod write;
@@ -50,6 +52,7 @@ pub use node::NodeName;
 pub use probe::probe;
 pub use spec::{Deadband, Identity, MessageMode, Mode, OpcUaSpec, Policy, Security, UaPoint, Vendor};
 pub use status::advice;
+pub use types::{NodeType, Scalar};
 
 use crate::block::CommandBlock;
 use crate::driver::{Driver, LinkError, TagWrite};

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Properties asked for in one call, at most: not every server says how many it takes.
 const PER_CALL: usize = 100;
 
+/// Longest name of a unit or a choice, characters.
+const NAME_MAX: usize = 100;
+
 /// The values of properties, each by its node and its name; `None` where there is none.
 pub(super) async fn read(link: &Link, wanted: &[(NodeId, &str)]) -> Result<Vec<Option<Variant>>, LinkError> {
     let ask = |session: Arc<Session>, paths: Vec<BrowsePath>| async move {
@@ -75,7 +78,7 @@ pub(super) fn range(value: &Variant) -> Option<(f64, f64)> {
 /// The unit, as people write it.
 pub(super) fn unit(value: &Variant) -> Option<String> {
     let Variant::ExtensionObject(object) = value else { return None };
-    let unit = object.inner_as::<EUInformation>()?.display_name.text.as_ref().trim().to_string();
+    let unit = short(object.inner_as::<EUInformation>()?.display_name.text.as_ref().trim());
     Some(unit).filter(|unit| !unit.is_empty())
 }
 
@@ -84,7 +87,7 @@ pub(super) fn choices(value: &Variant) -> Option<Vec<(i64, String)>> {
     let Variant::Array(array) = value else { return None };
     let Array { values, .. } = array.as_ref();
     let choice = |(n, value): (i64, &Variant)| match value {
-        Variant::LocalizedText(text) => Some((n, text.text.as_ref().to_string())),
+        Variant::LocalizedText(text) => Some((n, short(text.text.as_ref()))),
         Variant::ExtensionObject(object) => choice_of(object),
         _ => None,
     };
@@ -94,5 +97,10 @@ pub(super) fn choices(value: &Variant) -> Option<Vec<(i64, String)>> {
 
 fn choice_of(object: &ExtensionObject) -> Option<(i64, String)> {
     let choice = object.inner_as::<EnumValueType>()?;
-    Some((choice.value, choice.display_name.text.as_ref().to_string()))
+    Some((choice.value, short(choice.display_name.text.as_ref())))
+}
+
+/// As much of a name as anybody reads.
+fn short(name: &str) -> String {
+    name.chars().take(NAME_MAX).collect()
 }

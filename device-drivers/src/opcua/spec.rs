@@ -49,6 +49,8 @@ pub struct UaPoint {
     pub node: NodeName,
     /// How it comes to us.
     pub mode: Mode,
+    /// How wide its range is as the configuration has it; counts where its server does not say.
+    pub range: Option<f64>,
 }
 
 /// How a value comes to us.
@@ -82,7 +84,8 @@ impl Mode {
 pub enum Deadband {
     /// Smaller than this, in the unit of the value. Where the server cannot filter we do.
     Absolute(f64),
-    /// Smaller than this part of the range the server knows for the value (`EURange`). A server that cannot filter sends every change.
+    /// Smaller than this part of the range of the value, as the server knows it (`EURange`) or else the configuration. Where the server cannot filter we
+    /// do; where nobody knows the range every change is sent.
     Percent(f64),
 }
 

@@ -65,8 +65,9 @@ pub(super) struct Item {
     pub(super) deadband: Option<f64>,
     /// What was last passed on, where we drop.
     pub(super) last: Option<f64>,
-    /// The width of the range that the server knows for it, where a deadband is a part of that.
+    /// The width of its range, where a deadband is a part of that; and whether it is the server that knows it.
     range: Option<f64>,
+    is_servers_range: bool,
     /// How often the server looks.
     sampling: Duration,
     /// What its subscription has said last.
@@ -175,6 +176,7 @@ impl Item {
             deadband: None,
             last: None,
             range: None,
+            is_servers_range: false,
             sampling,
             told: None,
             sure: now,
@@ -241,8 +243,8 @@ impl Watch {
         for (index, found) in indexes.into_iter().zip(found) {
             let range = found.as_ref().and_then(property::range).map(|(low, high)| high - low);
             let (Some(item), Some(point)) = (self.items.get_mut(index), spec.points.get(index)) else { continue };
-            item.range = range;
-            if range.is_none() {
+            (item.range, item.is_servers_range) = (range.or(point.range), range.is_some());
+            if item.range.is_none() {
                 without.push(point.id);
             }
         }
@@ -362,7 +364,9 @@ impl Watch {
         // Fewer than are sampled between two publishings, and changes are lost.
         let sampled = (2.0 * self.publishing.as_secs_f64() / sampling.as_secs_f64().max(0.001)).ceil();
         let queue = queue.max(sampled.clamp(2.0, QUEUE_MAX) as u32);
-        let filter = deadband.filter(|_| link.limits.filters);
+        // A part of a range that the server does not know it refuses, or takes and does nothing.
+        let knows = |deadband: &Deadband| matches!(deadband, Deadband::Absolute(_)) || item.is_servers_range;
+        let filter = deadband.filter(|deadband| link.limits.filters && knows(deadband));
         item.deadband = item.width(point);
         Some(Want { index, node: item.node.clone()?, sampling, queue, filter })
     }

@@ -6,7 +6,7 @@ pub mod ua_server;
 
 use device_drivers::driver::{Health, PollReport, TagWrite, WriteOutcome};
 use device_drivers::line::{Backoff, LineCounters, Notice};
-use device_drivers::opcua::{Identity, Mode, OpcUaSpec, Security, UaPoint, Vendor};
+use device_drivers::opcua::{Identity, Mode, NodeType, OpcUaSpec, Security, UaPoint, Vendor};
 use device_drivers::value::Quality;
 use device_drivers::{BlockWrite, Cause, Driver, LineSink, LinkError, LinkState, PointId, Reading, Value, run_line};
 use plc_sim::faces::opcua_bank;
@@ -42,7 +42,7 @@ pub fn spec(endpoint: String, dir: &Path, points: Vec<UaPoint>) -> OpcUaSpec {
 
 /// A point that is subscribed to.
 pub fn point(id: u32, node: &str) -> UaPoint {
-    UaPoint { id: PointId(id), device: 0, node: node.parse().unwrap(), mode: Mode::subscribe(ms(50)) }
+    UaPoint { id: PointId(id), device: 0, node: node.parse().unwrap(), mode: Mode::subscribe(ms(50)), range: None }
 }
 
 /// Variables of the test server.
@@ -75,6 +75,8 @@ pub struct Record {
     pub counters: LineCounters,
     /// What a person should know.
     pub notices: Vec<Notice>,
+    /// What the server declares points to be, where that is asked for.
+    pub types: Option<Vec<(PointId, NodeType)>>,
     /// How often time has passed.
     pub sweeps: usize,
     /// Blocks the device has acknowledged.
@@ -198,6 +200,14 @@ impl LineSink for Recorder {
 
     fn counters(&mut self, counters: LineCounters) {
         self.look().counters = counters;
+    }
+
+    fn wants_types(&self) -> bool {
+        true
+    }
+
+    fn types(&mut self, types: &[(PointId, NodeType)]) {
+        self.look().types.get_or_insert_default().extend_from_slice(types);
     }
 
     fn notice(&mut self, notice: &Notice) {

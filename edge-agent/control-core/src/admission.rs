@@ -101,6 +101,7 @@ impl Controller<'_> {
             if !(gives_way && only_stored) {
                 return Err(OrderFault::LoadBusy);
             }
+            self.counters.orders_withdrawn += 1;
             self.drop_order(floor, slot);
         }
         let at = self.stock.find(request.load);
@@ -386,7 +387,10 @@ impl Controller<'_> {
 
     pub(crate) fn fail(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, why: OrderFault, events: &mut Events) {
         let Some(id) = self.orders.slot(slot).map(|o| o.request.id) else { return };
-        self.counters.orders_failed += u64::from(why != OrderFault::Withdrawn);
+        match why {
+            OrderFault::Withdrawn => self.counters.orders_withdrawn += 1,
+            _ => self.counters.orders_failed += 1,
+        }
         events.push(now, EventKind::OrderFailed(id, why));
         self.drop_order(floor, slot);
     }

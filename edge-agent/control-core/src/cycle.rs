@@ -123,6 +123,8 @@ pub struct Counters {
     pub commands_failed: u64,
     /// Commands expired.
     pub commands_expired: u64,
+    /// Orders withdrawn, by somebody or because another order has taken over their load.
+    pub orders_withdrawn: u64,
 }
 
 /// One machine as the core sees it.

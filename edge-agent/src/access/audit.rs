@@ -10,6 +10,7 @@
 
 use super::lock;
 use crate::state::rolling::{Limits, Rolling};
+use crate::trouble::{Often, and_more};
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -75,6 +76,8 @@ pub struct Audit {
     known: Mutex<Record>,
     strangers: Mutex<Record>,
     refusals: Mutex<Refusals>,
+    /// What did not succeed and the log has heard of lately, by action.
+    in_vain: Often<String>,
 }
 
 impl Audit {
@@ -88,21 +91,29 @@ impl Audit {
             known: record(FILES.0, LIMITS, KEPT.0),
             strangers: record(FILES.1, STRANGERS, KEPT.1),
             refusals: Mutex::default(),
+            in_vain: Often::default(),
         }
     }
 
     /// Notes something that somebody did who may do something here. A disk that does not take it is told once, and the log has it all the same.
     pub fn note(&self, who: &super::Who, action: &str, target: &str, outcome: &str) {
-        lock(&self.known).note(entry(&who.name, who.from, action, target, outcome));
+        lock(&self.known).note(entry(&who.name, who.from, action, target, outcome), Some(0));
+    }
+
+    /// The same of what may not have succeeded. The record has every try; the log hears of those in vain once a minute for each action.
+    pub fn note_try(&self, who: &super::Who, action: &str, target: &str, outcome: Result<&str, &str>) {
+        let unsaid = outcome.map_or_else(|_| self.in_vain.comes(action.to_string(), Instant::now()), |_| Some(0));
+        let (Ok(said) | Err(said)) = outcome;
+        lock(&self.known).note(entry(&who.name, who.from, action, target, said), unsaid);
     }
 
     /// Notes that somebody was refused. Who has not signed in is a stranger.
     pub fn refuse(&self, who: &super::Who, action: &str, target: &str, why: &str) {
         if who.signed_in {
-            return self.note(who, action, target, why);
+            return self.note_try(who, action, target, Err(why));
         }
         if self.is_one_of_few(who.from, Instant::now()) {
-            lock(&self.strangers).note(entry(&who.name, who.from, action, target, why));
+            lock(&self.strangers).note(entry(&who.name, who.from, action, target, why), Some(0));
         }
     }
 
@@ -131,7 +142,7 @@ impl Audit {
         };
         let more = |from: &str, count: u64| {
             let outcome = format!("{count} more from {from}");
-            lock(&self.strangers).note(entry("strangers", from, "refused", "", &outcome));
+            lock(&self.strangers).note(entry("strangers", from, "refused", "", &outcome), Some(0));
         };
         for (from, count) in over.by.iter().filter(|(_, count)| **count > ONE_BY_ONE) {
             more(&from.to_string(), count - ONE_BY_ONE);
@@ -174,9 +185,12 @@ fn entry(who: &str, from: impl ToString, action: &str, target: &str, outcome: &s
 }
 
 impl Record {
-    fn note(&mut self, entry: Entry) {
-        let Entry { who, from, action, target, outcome, .. } = &entry;
-        tracing::info!(target: "audit", who, from, action, target, "{outcome}");
+    /// Takes an entry. The log hears of it unless `unsaid` is none; else it stands for so many more.
+    fn note(&mut self, entry: Entry, unsaid: Option<u64>) {
+        if let Some(unsaid) = unsaid {
+            let (Entry { who, from, action, target, outcome, .. }, more) = (&entry, and_more(unsaid));
+            tracing::info!(target: "audit", who, from, action, target, "{outcome}{more}");
+        }
         if let Err(why) = self.append(&entry) {
             if !self.broken {
                 tracing::error!("the audit record cannot be written: {why}; it goes on in the log");

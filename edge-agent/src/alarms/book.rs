@@ -1,6 +1,6 @@
 //! What has changed: remembered for those who ask, told to those who listen.
 
-use super::table::Row;
+use super::row::Row;
 use super::{AlarmChange, AlarmNews};
 use crate::board::stamp;
 use device_drivers::value::wall_clock_ms;

@@ -1,11 +1,13 @@
 //! Where each alarm stands: the ways of ISA-18.2 between what a row says and what people do.
 
 use super::book::Book;
-use super::table::{Row, TABLE};
+use super::row::Row;
+use super::table::TABLE;
 use super::watch::{Lately, Since, Watch};
 use super::{AlarmChange, AlarmError, AlarmNews, AlarmState, AlarmView};
 use crate::board::stamp;
 use crate::metrics::Stages;
+use device_drivers::said::{SAID_MAX, said};
 use device_drivers::value::wall_clock_ms;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -100,6 +102,7 @@ impl AlarmDesk {
             let mut seen: BTreeMap<String, String> = BTreeMap::new();
             let mut beyond = 0;
             (row.when)(watch, &mut |subject, detail| {
+                let detail = if detail.len() > SAID_MAX { said(&detail).to_string() } else { detail };
                 if seen.len() < SUBJECTS_MAX {
                     seen.insert(subject.into(), detail);
                 } else {
@@ -298,7 +301,7 @@ fn view((n, subject): &Key, alarm: &Alarm) -> Option<AlarmView> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Priority;
+    use super::super::row::Priority;
     use super::*;
 
     const ROW: Row = Row {

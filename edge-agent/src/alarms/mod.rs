@@ -12,6 +12,7 @@
 //! | room | in one line |
 //! |---|---|
 //! | [`table`] | what is raised when, and what to do about it |
+//! | `schedule` | which lines do not keep their schedule |
 //! | `watch` | looks at every row twice a second; waits for nobody, and nobody waits for it |
 //! | `desk` | where each alarm stands, and what people do to it |
 //! | `book` | what has changed, for those who ask and those who listen |
@@ -21,13 +22,16 @@
 
 mod book;
 mod desk;
+mod row;
 mod rules;
+mod schedule;
 pub mod table;
 mod watch;
 
 pub use desk::{AlarmDesk, SHELF_MAX};
+pub use row::{Priority, Row};
 pub use rules::rules;
-pub use table::{Priority, Row, TABLE};
+pub use table::TABLE;
 pub use watch::{AlarmWatcher, LOOK_EVERY, Lately, Watch};
 
 use serde::Serialize;

@@ -4,10 +4,11 @@
 //! A row is here because a person has to do something (ISA-18.2, 3.1.7); what asks for nothing is a figure or a line in the log.
 
 use super::Watch;
+use super::row::{Priority, Raise, Row, row};
 use control_core::event::RunState;
 use control_core::interlock::Hold;
 use device_drivers::{Health, LinkState};
-use serde::Serialize;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -16,60 +17,6 @@ use crate::certificates::{SOON_DAYS, URGENT_DAYS};
 use crate::field::Refusal;
 use crate::telemetry::mqtt::CUT_SHORT;
 use crate::telemetry::watchdog;
-
-/// How soon somebody has to act (ISA-18.2, annex B; at most a twentieth of all rows should be critical when they are raised).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// At once: the floor stands, or nobody is in control of it.
-    Critical,
-    /// Within minutes: a part of the floor stands.
-    High,
-    /// Within the shift.
-    Medium,
-    /// When there is time.
-    Low,
-}
-
-impl Priority {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Priority::Critical => "critical",
-            Priority::High => "high",
-            Priority::Medium => "medium",
-            Priority::Low => "low",
-        }
-    }
-}
-
-/// Takes one subject of which the row is true, and what is to be said of it.
-pub(super) type Raise<'a> = &'a mut dyn FnMut(&str, String);
-
-/// A row.
-pub struct Row {
-    /// Its name in API, metric and rules.
-    pub id: &'static str,
-    /// How soon.
-    pub priority: Priority,
-    /// What it means.
-    pub means: &'static str,
-    /// What to do.
-    pub action: &'static str,
-    /// It has to be true for this long before it is raised, and untrue for as long before it is cleared.
-    pub delay: Duration,
-    pub(super) when: fn(&Watch<'_>, Raise<'_>),
-}
-
-const fn row(
-    id: &'static str,
-    priority: Priority,
-    delay_s: u64,
-    (means, action): (&'static str, &'static str),
-    when: fn(&Watch<'_>, Raise<'_>),
-) -> Row {
-    Row { id, priority, means, action, delay: Duration::from_secs(delay_s), when }
-}
 
 fn held(w: &Watch<'_>, raise: Raise<'_>, which: fn(Hold) -> bool) {
     for (machine, hold) in &w.held {
@@ -538,6 +485,36 @@ pub const TABLE: &[Row] = &[
         |w, raise| {
             if let Some(why) = &w.refused {
                 raise("configuration", why.clone());
+            }
+        },
+    ),
+    row(
+        "polls-missed",
+        Low,
+        0,
+        (
+            "A line does not keep its schedule: for half a minute, more than one poll in ten was not made because those before took too long.",
+            "The alarm says how much is asked. Lengthen the interval of what need not be that fresh, raise `pipeline` where the device takes it, or give a slow device a line of its own.",
+        ),
+        |w, raise| {
+            for (name, why) in &w.behind {
+                raise(name, why.clone());
+            }
+        },
+    ),
+    row(
+        "deadband-off",
+        Low,
+        0,
+        (
+            "A tag's deadband_percent is not in force, and every change of it is sent: its server knows no range of it (EURange).",
+            "Give the tag `low` and `high`, or say `deadband` in the unit of the value.",
+        ),
+        |w, raise| {
+            for (_, line) in w.stages.lines.all().iter() {
+                for tag in line.without_deadband.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    raise(tag, "deadband_percent is configured, and not in force".into());
+                }
             }
         },
     ),

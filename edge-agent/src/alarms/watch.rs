@@ -1,13 +1,17 @@
 //! What the rows look at, gathered twice a second.
 
 use super::desk::AlarmDesk;
+use super::schedule::{Polls, Schedules};
 use crate::access::{Access, AccessPlan};
 use crate::board::Board;
+use crate::field::LineStats;
 use crate::metrics::{RobotSeen, Stages};
 use crate::state::StateWatch;
 use crate::telemetry::watchdog::Watchdog;
 use control_core::interlock::Hold;
+use device_drivers::LinkState;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// How often the rows are looked at.
@@ -42,6 +46,8 @@ pub struct Watch<'a> {
     pub(crate) nobody_comes: Vec<String>,
     pub(crate) lately: Lately,
     pub(crate) refused: Option<String>,
+    /// Lines that do not keep their schedule, and how much is asked of them.
+    pub(crate) behind: Vec<(String, String)>,
 }
 
 /// What has happened in the last five minutes.
@@ -108,7 +114,7 @@ impl AlarmWatcher {
     /// Looks at the rows for as long as it lives.
     pub async fn run(self, alive: impl Fn() -> bool) {
         let start = Instant::now();
-        let mut delivery = Watchdog::default();
+        let (mut delivery, mut schedules) = (Watchdog::default(), Schedules::default());
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -134,9 +140,21 @@ impl AlarmWatcher {
                 nobody_comes: self.stages.robots.nobody_comes(),
                 lately: self.desk.lately(&self.stages, now),
                 refused: self.desk.refused(),
+                behind: self.behind(&mut schedules, now),
             };
             self.desk.look(&watch, now);
         }
+    }
+
+    fn behind(&self, schedules: &mut Schedules, now: Instant) -> Vec<(String, String)> {
+        let all = self.stages.lines.all();
+        let polls = |line: &LineStats| Polls {
+            is_up: line.state() == LinkState::Up,
+            made: line.polls.load(Relaxed),
+            missed: line.missed(),
+        };
+        let lines: Vec<(&str, Polls)> = all.iter().map(|(name, line)| (&**name, polls(line))).collect();
+        schedules.look(&lines, now)
     }
 }
 

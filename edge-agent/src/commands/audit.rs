@@ -13,7 +13,7 @@
 use crate::state;
 use crate::state::rolling::{self, Limits, Rolling};
 use crate::telemetry::payload::rfc3339;
-use crate::trouble::Shared;
+use crate::trouble::{Often, Shared, and_more};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -21,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// The files, in the state folder.
@@ -71,6 +72,8 @@ pub struct AuditStats {
 pub struct Audit {
     /// `None`: there is no folder that is kept; then commands are in the log only.
     queue: Option<SyncSender<(Line, oneshot::Sender<()>)>>,
+    /// Refusals of which the log has heard lately, by outcome.
+    refusals: Often<String>,
     /// Counters.
     pub stats: Arc<AuditStats>,
 }
@@ -78,7 +81,7 @@ pub struct Audit {
 impl Audit {
     /// No file: the log has it.
     pub fn none() -> Audit {
-        Audit { queue: None, stats: Arc::default() }
+        Audit { queue: None, refusals: Often::default(), stats: Arc::default() }
     }
 
     /// Opens the file in a folder, and gives the last lines of it that have a key, oldest first.
@@ -93,18 +96,14 @@ impl Audit {
         let mut writer = Writer { taken, refused, stats: stats.clone() };
         let work = move || writer.work(&lines);
         std::thread::Builder::new().name("audit".into()).spawn(work).map_err(|e| e.to_string())?;
-        Ok((Audit { queue: Some(queue), stats }, known))
+        Ok((Audit { queue: Some(queue), refusals: Often::default(), stats }, known))
     }
 
     /// Writes a line; returns when it is on disk, or in the log that it could not be.
     pub async fn write(&self, mut line: Line) {
         line.time = rfc3339(device_drivers::value::wall_clock_ms()).to_string();
         line.shorten();
-        let Line { via, by, what, outcome, .. } = &line;
-        match &line.reason {
-            None => tracing::info!(audit = true, via, by, "{what}: {outcome}"),
-            Some(reason) => tracing::warn!(audit = true, via, by, "{what}: {outcome}: {reason}"),
-        }
+        self.tell_the_log(&line);
         let Some(queue) = self.queue.clone() else { return };
         let (done, written) = oneshot::channel();
         // The queue is full only when the disk is slow and commands are many: whoever sends them waits.
@@ -117,6 +116,19 @@ impl Audit {
         };
         if sent {
             let _ = written.await;
+        }
+    }
+}
+
+impl Audit {
+    /// What was done is said each time; what was not, once a minute for each way of refusing it: anybody may ask for it as often as he likes.
+    fn tell_the_log(&self, line: &Line) {
+        let Line { via, by, what, outcome, reason, .. } = line;
+        let Some(reason) = reason else { return tracing::info!(audit = true, via, by, "{what}: {outcome}") };
+        let unsaid = if line.was_taken() { Some(0) } else { self.refusals.comes(outcome.clone(), Instant::now()) };
+        if let Some(unsaid) = unsaid {
+            let more = and_more(unsaid);
+            tracing::warn!(audit = true, via, by, "{what}: {outcome}: {reason}{more}");
         }
     }
 }
@@ -281,6 +293,22 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap(); // what nobody can read
         assert!(Audit::open(dir.path()).unwrap().1.is_empty());
+    }
+
+    #[tokio::test]
+    async fn four_hundred_refusals_are_one_line_of_the_log_and_all_of_them_in_the_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let (audit, _) = Audit::open(dir.path()).unwrap();
+        let (log, _guard) = crate::plain::kept::Kept::listen();
+        for n in 0..400 {
+            let (outcome, reason) = ("invalid".into(), Some(format!("no number: {n}")));
+            audit.write(Line { outcome, reason, ..line(n) }).await;
+            audit.write(Line { outcome: "done".into(), ..line(n) }).await;
+        }
+        let said = |what: &str| log.lines().iter().filter(|l| l.contains(what)).count();
+        assert_eq!((said(": invalid: "), said(": done")), (1, 400));
+        let text = std::fs::read_to_string(dir.path().join(FILES.1)).unwrap();
+        assert_eq!(text.lines().count(), 400);
     }
 
     #[tokio::test]

@@ -379,7 +379,7 @@ fn outcome(key: Option<&str>, outcome: &str, reason: Option<&str>) -> serde_json
         json["key"] = key.into();
     }
     if let Some(reason) = reason {
-        json["reason"] = reason.into();
+        json["reason"] = device_drivers::said::said(reason).to_string().into();
     }
     json
 }

@@ -96,7 +96,7 @@ impl DeviceReader<'_> {
             };
             let point = self.point(&format!("{name}.status"), Role::Machine(*id), false, MACHINE_INTERVAL);
             let publishing = self.ua.map_or(MACHINE_INTERVAL, |ua| ua.publishing);
-            self.push_node(point, status, opcua::status_block(publishing));
+            self.push_node(point, status, opcua::status_block(publishing), None);
             self.out.node_commands.push((*id, command));
         }
     }
@@ -140,7 +140,7 @@ impl DeviceReader<'_> {
                 return;
             };
             let id = self.point(&format!("load.{name}"), Role::Position(pos), true, interval(pos));
-            self.push_node(id, node, opcua::status_block(publishing));
+            self.push_node(id, node, opcua::status_block(publishing), None);
         }
     }
 

@@ -261,6 +261,11 @@ pub(super) fn mode(profile: &Source, tag: &raw::Tag, publishing: Duration, probl
     Mode::Poll { interval: sampling }
 }
 
+/// How wide the range of a tag is, if it says both ends.
+pub(super) fn range(tag: &raw::Tag) -> Option<f64> {
+    Some(tag.high.as_ref()?.get_ref() - tag.low.as_ref()?.get_ref()).filter(|width| *width > 0.0)
+}
+
 /// Says once, for each line that anyone on the network can read and write, that this is so.
 pub fn warn_insecure(plan: &super::Plan) {
     for line in &plan.lines {

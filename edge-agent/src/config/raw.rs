@@ -543,7 +543,7 @@ pub struct Tag {
     /// Changes smaller than this are not sent, in the unit of the value.
     #[serde(default)]
     pub deadband: Option<Spanned<f64>>,
-    /// The same, in percent of the range the OPC UA server knows.
+    /// The same, in percent of the range that the OPC UA server knows, or else of `low` to `high`.
     #[serde(default)]
     pub deadband_percent: Option<Spanned<f64>>,
     /// Changes the OPC UA server keeps between two publishings.

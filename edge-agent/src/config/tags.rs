@@ -309,8 +309,8 @@ impl DeviceReader<'_> {
         self.out.modbus.push(PointSpec { id, address, format, interval, writable, read_modify_write });
     }
 
-    pub(super) fn push_node(&mut self, id: PointId, node: NodeName, mode: Mode) {
-        self.out.nodes.push(UaPoint { id, device: self.device as usize, node, mode });
+    pub(super) fn push_node(&mut self, id: PointId, node: NodeName, mode: Mode, range: Option<f64>) {
+        self.out.nodes.push(UaPoint { id, device: self.device as usize, node, mode, range });
     }
 
     fn tag(&mut self, raw: &raw::Tag) {
@@ -362,7 +362,7 @@ impl DeviceReader<'_> {
         let Some(node) = self.node(node) else { return };
         let mode = opcua::mode(self.profile, raw, publishing, self.problems);
         let id = self.point(raw.name.get_ref(), Role::Telemetry, true, interval);
-        self.push_node(id, node, mode);
+        self.push_node(id, node, mode, opcua::range(raw));
         self.reporting(raw);
         self.meaning(raw);
         self.write_rule(raw);

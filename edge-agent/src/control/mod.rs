@@ -58,7 +58,7 @@ pub struct ControlStats {
     /// Orders that are not ended.
     pub orders_active: AtomicU64,
     /// Counters of the core, in the order of its struct.
-    pub counters: [AtomicU64; 8],
+    pub counters: [AtomicU64; 9],
     /// Age of the input image's newest machine status, milliseconds.
     pub image_age_ms: AtomicU64,
     /// 1 when every permission for real time was granted.
@@ -94,6 +94,7 @@ impl ControlStats {
             c.commands_done,
             c.commands_failed,
             c.commands_expired,
+            c.orders_withdrawn,
         ];
         for (slot, value) in self.counters.iter().zip(values) {
             slot.store(value, Relaxed);

@@ -80,6 +80,8 @@ pub struct Desk {
     ledger: Option<Ledger>,
     /// Requests that found the ring full.
     pub busy: AtomicU64,
+    /// Orders of an earlier run that were under way when it ended.
+    pub interrupted: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,9 +103,10 @@ impl Desk {
     ) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
         let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
+        let interrupted = known.interrupted.len() as u64;
         let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
         let books = Mutex::new(Books::new(changes, orders, next));
-        Arc::new(Desk { books, requests: Mutex::new(requests), stations, ledger, busy: AtomicU64::new(0) })
+        Arc::new(Desk { books, requests: Mutex::new(requests), stations, ledger, busy: AtomicU64::new(0), interrupted })
     }
 
     /// Hands in a request; false when the ring is full.

@@ -27,8 +27,11 @@ use crate::trouble::{Trouble, spoken};
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
 use device_drivers::block::{Owner, encode_command};
+use device_drivers::opcua::NodeType;
 use device_drivers::value::{Cause, Reading, Value, wall_clock_ms};
-use device_drivers::{BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, Number, PollReport};
+use device_drivers::{
+    BlockWrite, Health, LineCounters, LineSink, LinkError, LinkState, Notice, Number, PointId, PollReport,
+};
 use floor_plan::OutputBuffer;
 use image::into_image;
 pub use reporter::Publish;
@@ -36,6 +39,7 @@ use reporter::Reporter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use telling::Unfiltered;
 use tokio::sync::mpsc;
 
 /// How often points are looked at for staleness, at most and at least.
@@ -114,6 +118,7 @@ pub struct FieldLine {
     away: Vec<Trouble<Cause>>,
     refused: Trouble<Cause>,
     refused_block: Trouble<Cause>,
+    unfiltered: Unfiltered,
     reporter: Reporter,
     wires: FieldWires,
 }
@@ -154,6 +159,7 @@ impl FieldLine {
             away: plan.devices.iter().map(|_| Trouble::default()).collect(),
             refused: Trouble::default(),
             refused_block: Trouble::default(),
+            unfiltered: Unfiltered::default(),
             reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
         };
@@ -344,6 +350,7 @@ impl LineSink for FieldLine {
                     None => {}
                 }
                 self.written.fill((0, 0, false));
+                self.all_have_ranges();
             }
             (LinkState::Down, Some(why)) => {
                 self.wires.stats.failures.fetch_add(1, Relaxed);
@@ -470,8 +477,18 @@ impl LineSink for FieldLine {
         self.remind();
     }
 
+    fn wants_types(&self) -> bool {
+        self.reporter.wants_types()
+    }
+
+    fn types(&mut self, types: &[(PointId, NodeType)]) {
+        for (point, node) in types {
+            self.points.get(point.0 as usize).into_iter().for_each(|p| self.reporter.declare(p, *node));
+        }
+    }
+
     fn notice(&mut self, notice: &Notice) {
-        self.tell(notice);
+        self.heed(notice);
     }
 
     fn counters(&mut self, counters: LineCounters) {
@@ -528,21 +545,6 @@ impl FieldLine {
             rest = rest.min(lasts).min(limit);
         }
         self.sweep_due = now.wrapping_add(rest.min(u32::MAX / 4));
-    }
-
-    /// Devices that have been away for another hour.
-    fn remind(&mut self) {
-        if self.last_look.elapsed() < REMIND {
-            return;
-        }
-        let now = Instant::now();
-        self.last_look = now;
-        for (away, stats) in self.away.iter_mut().zip(&self.wires.stats.devices) {
-            if let Some(lasting) = away.reminds(now).filter(|_| stats.health() == Health::Demoted) {
-                let (line, name) = (&*self.name, &stats.name);
-                tracing::warn!(line, "device {name} still does not answer{lasting}");
-            }
-        }
     }
 
     /// What concerns machines and load positions goes into the input image.

@@ -7,7 +7,9 @@ use crate::telemetry::Spool;
 use crate::telemetry::payload::{self, DeviceMessage, Encoding, Said};
 use crate::telemetry::sparkplug::Hub;
 use crate::telemetry::sparkplug::hub::push_reading;
+use crate::telemetry::sparkplug::types::DataType;
 use crate::telemetry::spool::{Kind, Records, STREAMS};
+use device_drivers::opcua::NodeType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -118,6 +120,19 @@ impl Reporter {
         if let Some((readings, count)) = self.readings.get_mut(point.stream as usize) {
             push_reading(readings, &point.tag, said);
             *count += 1;
+        }
+    }
+
+    /// Whether it is of use to know what servers declare tags to be.
+    pub(super) fn wants_types(&self) -> bool {
+        self.publish.as_ref().is_some_and(|p| p.hub.is_some())
+    }
+
+    /// A server declares what a point is.
+    pub(super) fn declare(&self, point: &PointPlan, node: NodeType) {
+        let hub = self.publish.as_ref().and_then(|p| p.hub.as_ref());
+        if let Some((hub, number)) = hub.zip(self.in_hub.get(point.device as usize)) {
+            hub.declare(*number, &point.tag, DataType::of_node(node));
         }
     }
 

@@ -3,8 +3,8 @@
 use crate::metrics::histogram::Histogram;
 use control_core::image::Quality;
 use device_drivers::{Health, LinkError, LinkState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What a line counts.
@@ -35,6 +35,8 @@ pub struct LineStats {
     pub noise: AtomicU64,
     /// Tags that their devices refuse, and that are asked for only now and then.
     pub quarantined: AtomicU64,
+    /// Tags, by device and name, whose deadband is a part of a range that nobody knows.
+    pub without_deadband: Mutex<Vec<String>>,
     /// Command blocks written and acknowledged.
     pub blocks: AtomicU64,
     /// Command blocks that were refused or not acknowledged.

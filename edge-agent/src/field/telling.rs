@@ -1,10 +1,19 @@
 //! What a person is told of a line that is up, in the log: tags that its devices refuse, and what its server cannot do.
 
-use super::FieldLine;
+use super::{FieldLine, REMIND};
+use crate::trouble::Trouble;
 use control_core::image::Quality;
 use device_drivers::value::{Cause, Reading};
-use device_drivers::{Notice, PointId};
+use device_drivers::{Health, Notice, PointId};
+use std::sync::PoisonError;
 use std::time::Instant;
+
+/// Points whose deadband is a part of a range that nobody knows.
+#[derive(Debug, Default)]
+pub(super) struct Unfiltered {
+    points: Vec<PointId>,
+    trouble: Trouble<()>,
+}
 
 impl FieldLine {
     /// Says of each cause that a device refuses points: the line is up, and yet something is wrong.
@@ -43,17 +52,43 @@ impl FieldLine {
         }
     }
 
+    /// What the link's server says beside values.
+    pub(super) fn heed(&mut self, notice: &Notice) {
+        match notice {
+            Notice::NoRange { points } => self.have_no_range(points),
+            other => self.tell(other),
+        }
+    }
+
+    /// A new link: what has no range is told anew.
+    pub(super) fn all_have_ranges(&mut self) {
+        self.unfiltered.points.clear();
+        self.wires.stats.without_deadband.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn have_no_range(&mut self, points: &[PointId]) {
+        self.unfiltered.points = points.to_vec();
+        let names = points.iter().map(|point| self.names(std::slice::from_ref(point))).collect();
+        *self.wires.stats.without_deadband.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        if let Some(lasting) = self.unfiltered.trouble.is((), Instant::now()) {
+            let (line, names) = (&*self.name, self.names(points));
+            tracing::warn!(
+                line,
+                "deadband_percent is not in force, every change is sent: the server knows no EURange of {names}; give `low` and `high`, or `deadband`{lasting}"
+            );
+        }
+    }
+
+    /// Whether the deadband of a point is configured and not in force.
+    pub(super) fn is_unfiltered(&self, point: u32) -> bool {
+        self.unfiltered.points.contains(&PointId(point))
+    }
+
     /// What a person should know of a link that works all the same.
-    pub(super) fn tell(&self, notice: &Notice) {
+    fn tell(&self, notice: &Notice) {
         let line = &*self.name;
         match notice {
-            Notice::NoRange { points } => {
-                let names = self.names(points);
-                tracing::warn!(
-                    line,
-                    "deadband_percent is without effect, every change is sent: the server knows no EURange of {names}; use `deadband`"
-                );
-            }
+            Notice::NoRange { .. } => {}
             Notice::Room { subscriptions, points } if points.is_empty() => {
                 tracing::info!(
                     line,
@@ -84,6 +119,21 @@ impl FieldLine {
         match points.len().saturating_sub(1) {
             0 => first,
             more => format!("{first} and {more} more"),
+        }
+    }
+
+    /// Devices that have been away for another hour.
+    pub(super) fn remind(&mut self) {
+        if self.last_look.elapsed() < REMIND {
+            return;
+        }
+        let now = Instant::now();
+        self.last_look = now;
+        for (away, stats) in self.away.iter_mut().zip(&self.wires.stats.devices) {
+            if let Some(lasting) = away.reminds(now).filter(|_| stats.health() == Health::Demoted) {
+                let (line, name) = (&*self.name, &stats.name);
+                tracing::warn!(line, "device {name} still does not answer{lasting}");
+            }
         }
     }
 }

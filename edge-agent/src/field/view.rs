@@ -42,6 +42,8 @@ pub struct PointSeen {
     pub is_timed: bool,
     /// How long ago it became what it is, and how long ago its source said so last, by no clock that is ever set.
     pub ages: [Duration; 2],
+    /// Its deadband is configured, and not in force.
+    pub is_unfiltered: bool,
 }
 
 impl FieldLine {
@@ -66,7 +68,8 @@ impl FieldLine {
         let (value, cause, quality, source_ms) = (last.value.clone(), last.cause, last.quality, last.source_ms);
         let (confirmed_ms, is_timed, ages) =
             (last.confirmed_ms, last.is_timed, [last.changed, last.confirmed].map(age));
-        Some(PointSeen { point, value, quality, cause, source_ms, confirmed_ms, is_timed, ages })
+        let is_unfiltered = self.is_unfiltered(point);
+        Some(PointSeen { point, value, quality, cause, source_ms, confirmed_ms, is_timed, ages, is_unfiltered })
     }
 }
 

@@ -90,6 +90,9 @@ pub(super) struct TagView {
     /// `untrusted`: nobody has set the clock of its source time yet, or it has gone back.
     #[serde(skip_serializing_if = "Option::is_none")]
     clock: Option<&'static str>,
+    /// `not in force`: its deadband_percent is a part of a range that its server does not know, and every change is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadband: Option<&'static str>,
     /// Whether it may be written, and from what to what.
     #[serde(skip_serializing_if = "Option::is_none")]
     write: Option<WriteRange>,
@@ -230,6 +233,7 @@ impl IndexedLine {
                 age_s,
                 unchanged_s,
                 clock,
+                deadband: None,
                 write,
                 meaning,
             };
@@ -247,6 +251,7 @@ impl IndexedLine {
             age_s: seen.ages[1].as_secs_f64(),
             unchanged_s: seen.ages[0].as_secs_f64(),
             clock: (!seen.is_timed).then_some(UNTRUSTED),
+            deadband: seen.is_unfiltered.then_some("not in force"),
             write,
             meaning,
         }

@@ -50,8 +50,8 @@ pub(super) async fn submit(
         Submitted::Invalid(why) => Err(Problem::invalid("this is not an order", why)),
         Submitted::Busy => Err(Problem::busy("too many orders at once; try again in a second")),
     };
-    let outcome = done.as_ref().map_or_else(|p| p.detail().to_string(), |(_, view)| format!("order {}", view.id));
-    face.access.audit.note(&who, "order.submit", &what, &outcome);
+    let outcome = done.as_ref().map(|(_, view)| format!("order {}", view.id));
+    face.access.audit.note_try(&who, "order.submit", &what, outcome.as_deref().map_err(|p| p.detail()));
     done.map(|(status, view)| (status, Json(view)))
 }
 
@@ -141,8 +141,9 @@ pub(super) async fn change(
         return Err(Problem::invalid("there is no such class", "class: expected 0 (rush), 1, 2 or 3 (bulk)"));
     }
     let done = changed(&face, id, face.desk.reclass(id, form.class));
-    let outcome = done.as_ref().map_or_else(|p| p.detail().to_string(), |_| format!("class {}", form.class));
-    face.access.audit.note(&who, "order.class", &format!("order {id}"), &outcome);
+    let outcome = done.as_ref().map(|_| format!("class {}", form.class));
+    let target = format!("order {id}");
+    face.access.audit.note_try(&who, "order.class", &target, outcome.as_deref().map_err(|p| p.detail()));
     done
 }
 
@@ -170,7 +171,7 @@ pub(super) async fn withdraw(
     let now = query.now.unwrap_or(false);
     let done = changed(&face, id, face.desk.withdraw(id, now));
     let asked = if now { "asked for, at once" } else { "asked for" };
-    let outcome = done.as_ref().map_or_else(|p| p.detail().to_string(), |_| asked.to_string());
-    face.access.audit.note(&who, "order.withdraw", &format!("order {id}"), &outcome);
+    let outcome = done.as_ref().map(|_| asked).map_err(|p| p.detail());
+    face.access.audit.note_try(&who, "order.withdraw", &format!("order {id}"), outcome);
     done.map(|view| (StatusCode::ACCEPTED, view))
 }

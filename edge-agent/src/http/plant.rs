@@ -24,7 +24,8 @@ pub(super) async fn write(
 ) -> Result<Json<WriteView>, Problem> {
     let what = format!("{} = {}", form.tag, form.value);
     let view = face.stages.writes.write(form, Origin { via: "http", by: who.name.to_string() }).await;
-    face.access.audit.note(&who, "tag.write", &what, view.outcome);
+    let tried = if view.outcome == "done" { Ok(view.outcome) } else { Err(view.outcome) };
+    face.access.audit.note_try(&who, "tag.write", &what, tried);
     let status = match view.outcome {
         "done" => return Ok(Json(view)),
         "not_allowed" => StatusCode::FORBIDDEN,

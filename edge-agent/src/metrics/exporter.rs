@@ -1,7 +1,8 @@
 //! The exporter: reads the table into what Prometheus scrapes.
 
 use super::Stages;
-use super::table::{Figure, Kind, Reading, TABLE};
+use super::figure::{Figure, Kind, Reading};
+use super::table::TABLE;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 use prometheus::{Encoder, Registry, TextEncoder};

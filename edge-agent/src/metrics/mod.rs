@@ -8,14 +8,16 @@
 //! Base units, bounded labels: the name of a line, a device, a machine or a state, never a tag's or an order's.
 
 mod exporter;
+mod figure;
 pub mod histogram;
 mod process;
 mod robots;
 mod table;
 
 pub use exporter::Metrics;
+pub use figure::{Figure, Kind, Reading};
 pub use robots::{RobotSeen, RobotWatch};
-pub use table::{Figure, Kind, Reading, TABLE};
+pub use table::TABLE;
 
 use crate::alarms::AlarmDesk;
 use crate::certificates::Certificates;

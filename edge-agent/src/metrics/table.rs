@@ -1,86 +1,13 @@
 //! The one table of figures: name, help, kind, and where each is read.
 
-use super::Stages;
-use super::histogram::{Edges, Histogram};
+use super::figure::{Figure, Kind, Reading, counter, figure, flag, number, of_process, per_device, per_line};
+use super::histogram::Edges;
 use super::process;
 use crate::commands::OUTCOMES;
 use crate::control::ROBOT_STATES;
-use crate::field::{DeviceStats, LineStats, Refusal};
+use crate::field::Refusal;
 use device_drivers::{Health, LinkState};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// How a figure behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only rises.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Distribution, seconds.
-    Histogram,
-}
-
-/// Takes one sample of a figure: label and value.
-type Put<'a> = &'a mut dyn FnMut(Option<(&'static str, &str)>, Reading<'_>);
-
-/// A value, or a distribution.
-pub enum Reading<'a> {
-    /// A number.
-    Number(f64),
-    /// A number with more labels than one.
-    Labelled(&'a [(&'static str, &'a str)], f64),
-    /// A distribution.
-    Distribution(&'a Histogram, Edges),
-}
-
-/// One figure.
-pub struct Figure {
-    /// Its name, with unit.
-    pub name: &'static str,
-    /// What it says.
-    pub help: &'static str,
-    /// How it behaves.
-    pub kind: Kind,
-    pub(super) read: fn(&Stages, Put<'_>),
-}
-
-const fn figure(name: &'static str, help: &'static str, kind: Kind, read: fn(&Stages, Put<'_>)) -> Figure {
-    Figure { name, help, kind, read }
-}
-
-fn number(put: Put<'_>, value: u64) {
-    put(None, Reading::Number(value as f64));
-}
-
-fn flag(put: Put<'_>, value: bool) {
-    put(None, Reading::Number(f64::from(u8::from(value))));
-}
-
-fn per_line(s: &Stages, put: Put<'_>, read: impl Fn(&LineStats) -> u64) {
-    for (name, stats) in s.lines.all().iter() {
-        put(Some(("line", name)), Reading::Number(read(stats) as f64));
-    }
-}
-
-fn per_device(s: &Stages, put: Put<'_>, read: impl Fn(&DeviceStats) -> f64) {
-    for (line, stats) in s.lines.all().iter() {
-        let line: &str = line;
-        for device in &stats.devices {
-            put(Some(("device", &device.name)), Reading::Labelled(&[("line", line)], read(device)));
-        }
-    }
-}
-
-/// A figure of the process itself; left out where the host does not say.
-fn of_process(put: Put<'_>, value: Option<f64>) {
-    if let Some(value) = value {
-        put(None, Reading::Number(value));
-    }
-}
-
-fn counter(s: &Stages, put: Put<'_>, n: usize) {
-    number(put, s.control.counters.get(n).map_or(0, |c| c.load(Relaxed)));
-}
 
 use Kind::{Counter, Gauge, Histogram as Distribution};
 
@@ -131,6 +58,18 @@ pub const TABLE: &[Figure] = &[
         counter(s, put, 2)
     }),
     figure("lightsout_orders_failed_total", "Orders given up.", Counter, |s, put| counter(s, put, 3)),
+    figure(
+        "lightsout_orders_withdrawn_total",
+        "Orders withdrawn, by somebody or because another order has taken over their load.",
+        Counter,
+        |s, put| counter(s, put, 8),
+    ),
+    figure(
+        "lightsout_orders_interrupted_total",
+        "Orders of an earlier run that have failed because the gateway ended.",
+        Counter,
+        |s, put| number(put, s.desk.interrupted),
+    ),
     figure("lightsout_orders_busy_total", "Orders turned away because too many came at once.", Counter, |s, put| {
         number(put, s.desk.busy.load(Relaxed));
     }),

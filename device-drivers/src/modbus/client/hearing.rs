@@ -1,5 +1,6 @@
 //! What comes back, and what does not: replies to their requests, time-outs to their units.
 
+use super::unasked::{BYTES_MAX, FRAMES_MAX};
 use super::{FRUITLESS, Flight, Modbus, SILENCE_LIMITS, What};
 use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
 use crate::line::LineSink;
@@ -20,7 +21,8 @@ impl Modbus {
         let result = if self.endpoint.has_transactions() {
             self.take_mbap(&mut inbox, now, sink)
         } else {
-            self.take_rtu(&mut inbox, now, sink)
+            // Without transactions nobody can tell which bytes were asked for; more than a line carries were not.
+            self.unasked(bytes.len(), BYTES_MAX, now).and_then(|()| self.take_rtu(&mut inbox, now, sink))
         };
         self.inbox = inbox;
         result
@@ -42,7 +44,10 @@ impl Modbus {
                     self.may_send_at = self.may_send_at.max(now + self.pause);
                     self.answered(flight, inbox.get(frame.pdu), now, sink)?;
                 }
-                None => self.counters.dropped += 1,
+                None => {
+                    self.counters.dropped += 1;
+                    self.unasked(1, FRAMES_MAX, now)?;
+                }
             }
         }
     }
@@ -81,6 +86,15 @@ impl Modbus {
         self.bus.is_answered();
         let flight = self.flights.remove(0);
         self.answered(flight, inbox.get(pdu), now, sink)
+    }
+
+    /// So much has come that nobody has asked for. A flood of it is not listened to for ever.
+    fn unasked(&mut self, amount: usize, most: usize, now: Instant) -> Result<(), LinkError> {
+        if !self.unasked.comes(amount, most, now) {
+            return Ok(());
+        }
+        let what = "a flood of replies that nobody has asked for; is something else behind this address, or a gateway that mirrors others?";
+        Err(LinkError::Protocol { peer: self.endpoint.to_string(), what: what.into() })
     }
 
     /// Somebody is there.

@@ -7,7 +7,7 @@
 //!                                    if opted in
 //! ```
 //!
-//! What ends the link: a stream that fails, a frame that cannot be one, or a peer that says nothing at all for two time limits (four while
+//! What ends the link: a stream that fails, a frame that cannot be one, a flood of replies that nobody has asked for, or a peer that says nothing at all for two time limits (four while
 //! some of its units may be waiting behind others). What one unit does or does not do never ends it: see [`crate::modbus::health`]; nor
 //! does a peer that hangs up behind its replies: see [`resting`]. On a serial line there are no transaction ids: one request at a time,
 //! silence before it, and whatever came after a time-out is thrown away.
@@ -15,6 +15,7 @@
 mod hearing;
 mod resting;
 mod sending;
+mod unasked;
 
 use crate::driver::{BlockWrite, Driver, LinkError, TagWrite, WriteOutcome};
 use crate::line::{LineCounters, LineSink, WRITE_TICK, stopped};
@@ -36,6 +37,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
+use unasked::Unasked;
 
 /// Bytes taken from the stream at once.
 const CHUNK: usize = 8 * 1024;
@@ -119,6 +121,7 @@ pub struct Modbus {
     replies_a_connection: Option<usize>,
     /// When refused values were last asked for because the peer had hung up.
     asked_anew: Option<Instant>,
+    unasked: Unasked,
     counters: LineCounters,
 }
 
@@ -195,6 +198,7 @@ impl Modbus {
             replies: 0,
             replies_a_connection: None,
             asked_anew: None,
+            unasked: Unasked::default(),
             counters: LineCounters::default(),
         }
     }
@@ -235,6 +239,7 @@ impl Modbus {
         (self.may_send_at, self.last_heard, self.unheard, self.silent) = (now, now, None, 0);
         (self.read_is_next, self.stopping) = (false, false);
         (self.replies, self.replies_a_connection, self.asked_anew) = (0, None, None);
+        self.unasked = Unasked::default();
     }
 
     fn lost(&self, why: impl ToString) -> LinkError {
@@ -354,6 +359,7 @@ impl Driver for Modbus {
         let Some(stream) = self.stream.take() else { return Err(self.lost("not connected")) };
         self.link_is_new();
         let ended = self.work(stream, sink, wishes, stop).await;
+        sink.counters(self.counters); // a link may end before they are told the next time
         self.writes.give_up(&WriteOutcome::LinkDown);
         for (_, _, run) in self.modified.drain(..) {
             run.into_iter().for_each(|p| p.answer(WriteOutcome::LinkDown));

@@ -19,6 +19,7 @@ mod tend;
 use super::decode::{Sight, reading_of};
 use super::rooms::Placed;
 use super::session::Link;
+use super::types::NodeType;
 use super::watch::{Batch, State};
 use super::write::Kinds;
 use super::{Live, OpcUaSpec};
@@ -59,6 +60,7 @@ enum Done {
     Silent { members: Vec<usize>, result: Result<Vec<DataValue>, LinkError> },
     Compared { members: Vec<usize>, asked: Instant, result: Result<Vec<DataValue>, LinkError> },
     Wishes(Kinds),
+    Types(Result<Vec<(PointId, NodeType)>, LinkError>),
 }
 
 struct Work<'a, S> {
@@ -125,6 +127,7 @@ pub(super) async fn work<S: LineSink>(
         work.put(reading);
     }
     work.flush(PollReport::default());
+    work.ask_types((0..spec.points.len()).collect());
     work.run(wishes, stop).await
 }
 
@@ -375,10 +378,12 @@ impl<S: LineSink> Work<'_, S> {
                 let mut refused = Vec::new();
                 let placed = result?;
                 self.live.watch.rooms = placed.rooms;
+                let retried = placed.made.iter().map(|(index, _)| *index).collect();
                 for (index, made) in placed.made {
                     self.live.watch.take(self.spec, index, made, now, &mut refused);
                     self.take_turns(index, now);
                 }
+                self.ask_types(retried);
                 // Still refused is nothing new: the sink has been told.
                 self.expect_first_values(now);
             }
@@ -387,6 +392,7 @@ impl<S: LineSink> Work<'_, S> {
                 self.comparing = false;
                 self.compared(members, result?, (asked, now));
             }
+            Done::Types(result) => self.sink.types(&result?),
             Done::Wishes(kinds) => {
                 self.writing_wishes = false;
                 self.live.kinds = kinds;

@@ -6,6 +6,7 @@ use crate::line::{LineCounters, LineSink, Notice};
 use crate::opcua::Mode;
 use crate::opcua::decode::{Sight, reading_of};
 use crate::opcua::session::value_of;
+use crate::opcua::types::learn;
 use crate::opcua::watch::{Compared, Made, State};
 use opcua::types::{DataValue, StatusCode};
 use tokio::time::Instant;
@@ -98,6 +99,19 @@ impl<S: LineSink> Work<'_, S> {
             return;
         }
         self.ask_again(due);
+    }
+
+    /// Asks what nodes declare their values to be, where somebody wants to know.
+    pub(super) fn ask_types(&mut self, indexes: Vec<usize>) {
+        if !self.sink.wants_types() {
+            return;
+        }
+        let node = |index: usize| {
+            let node = self.live.watch.items.get(index)?.node.as_ref()?.node_id.clone();
+            Some((self.spec.points.get(index)?.id, node))
+        };
+        let (link, nodes): (_, Vec<_>) = (self.link(), indexes.into_iter().filter_map(node).collect());
+        self.jobs.spawn(async move { Done::Types(learn(&link, &nodes).await) });
     }
 
     pub(super) fn ask_again(&mut self, due: Vec<usize>) {

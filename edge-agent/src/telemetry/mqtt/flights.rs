@@ -282,7 +282,8 @@ mod tests {
             values: 1,
             bytes: 1,
             is_backlog: false,
-            is_notice: false, is_again: false,
+            is_notice: false,
+            is_again: false,
         }
     }
 

@@ -151,7 +151,16 @@ mod tests {
 
     fn ticket(sequence: u64) -> Ticket {
         let stream = Stream::Normal;
-        Ticket { stream, from: sequence, sequence, values: 1, bytes: 100, is_backlog: false, is_notice: false, is_again: false }
+        Ticket {
+            stream,
+            from: sequence,
+            sequence,
+            values: 1,
+            bytes: 100,
+            is_backlog: false,
+            is_notice: false,
+            is_again: false,
+        }
     }
 
     fn ms(n: u64) -> Duration {

@@ -225,8 +225,16 @@ mod tests {
 
     fn suspect(sequence: u64, topic: &str, size: u32, now: Instant) -> Suspect {
         let stream = Stream::Normal;
-        let ticket =
-            Ticket { stream, from: sequence, sequence, values: 1, bytes: size, is_backlog: false, is_notice: false, is_again: false };
+        let ticket = Ticket {
+            stream,
+            from: sequence,
+            sequence,
+            values: 1,
+            bytes: size,
+            is_backlog: false,
+            is_notice: false,
+            is_again: false,
+        };
         Suspect { ticket, topic: topic.into(), sent_at: now }
     }
 

@@ -87,19 +87,23 @@ impl Device {
         let members = self.instance.as_ref().and_then(|i| profiles.get(i.profile)).map_or(&[][..], |p| &p.members);
         for tag in &mut self.tags {
             tag.born = Some((tag.quality, tag.source_ms));
-            if let Some(member) = tag.member.and_then(|n| members.get(n)).filter(|_| tag.value.is_none()) {
+            let is_open = tag.value.is_none() && !tag.is_declared;
+            if let Some(member) = tag.member.and_then(|n| members.get(n)).filter(|_| is_open) {
                 tag.datatype = member.datatype;
             }
         }
-        let metric = |(n, tag): (usize, &Tag)| Metric {
-            name: Some(tag.name.to_string()),
-            alias: self.alias(n, tag),
-            timestamp: Some(tag.source_ms),
-            datatype: Some(tag.datatype as u32),
-            is_null: tag.value.is_none().then_some(true),
-            properties: Some(birth_properties(tag.quality, tag.meaning.as_deref())),
-            value: tag.value.as_ref().map(|value| metric_value(value, tag.datatype)),
-            ..Metric::default()
+        let metric = |(n, tag): (usize, &Tag)| {
+            let value = tag.value.as_ref().and_then(|value| metric_value(value, tag.datatype));
+            Metric {
+                name: Some(tag.name.to_string()),
+                alias: self.alias(n, tag),
+                timestamp: Some(tag.source_ms),
+                datatype: Some(tag.datatype as u32),
+                is_null: value.is_none().then_some(true),
+                properties: Some(birth_properties(tag.quality, tag.meaning.as_deref())),
+                value,
+                ..Metric::default()
+            }
         };
         self.gather(self.tags.iter().enumerate().map(metric).collect(), true)
     }
@@ -207,6 +211,24 @@ impl Hub {
             device.alive_since = Some(Instant::now());
         }
         if changed || comes {
+            self.nudge.notify_one();
+        }
+    }
+
+    /// A server declares what a tag is: that is its type, whatever is read.
+    pub fn declare(&self, device: usize, tag: &str, datatype: DataType) {
+        let known = &mut *self.known();
+        let Some(device) = known.devices.get_mut(device) else { return };
+        let Some(tag) = device.index.get(tag).copied().and_then(|n| device.tags.get_mut(n)) else { return };
+        let changed = tag.datatype != datatype && tag.born.is_some();
+        (tag.datatype, tag.is_declared) = (datatype, true);
+        if let Some((instance, member)) = device.instance.as_ref().zip(tag.member)
+            && let Some(profile) = known.profiles.get_mut(instance.profile)
+        {
+            profile.declare(member, datatype);
+        }
+        device.has_changed |= changed;
+        if changed {
             self.nudge.notify_one();
         }
     }
@@ -405,6 +427,56 @@ mod tests {
         let want: Vec<_> =
             values.into_iter().enumerate().map(|(n, v)| (format!("t{n}"), n as u64, quality::STALE, v)).collect();
         assert_eq!(back, want);
+    }
+
+    fn device(name: &str) -> Device {
+        let tag = Tag {
+            name: name.into(),
+            value: None,
+            datatype: DataType::Double,
+            is_declared: false,
+            quality: quality::BAD,
+            source_ms: 0,
+            was_read: false,
+            born: None,
+            member: None,
+            writable: true,
+            meaning: None,
+        };
+        let (index, tags) = ([(tag.name.clone(), 0)].into(), vec![tag]);
+        Device { name: "d".into(), first_alias: 1, tags, index, instance: None, alive_since: None, has_changed: false }
+    }
+
+    #[test]
+    fn a_tag_is_born_in_the_type_that_its_server_declares_also_without_a_value() {
+        let known = Known { devices: vec![device("t")], profiles: Vec::new() };
+        let hub = Hub { known: Mutex::new(known), nudge: Arc::default() };
+        let say = |value: Option<Value>| {
+            let (quality, cause, source_ms, confirmed_ms) = (Quality::Good, Cause::None, 1, None);
+            hub.say(0, "t", &Said { value: value.as_ref(), quality, cause, source_ms, confirmed_ms, is_timed: true });
+        };
+        let born = || {
+            let metric = hub.known().devices[0].birth(&[]).remove(0);
+            (metric.datatype.unwrap(), metric.is_null, metric.value)
+        };
+        say(Some(Value::Int(7)));
+        assert_eq!(born(), (DataType::Int64 as u32, None, Some(MetricValue::Long(7))), "nobody says what it is");
+        let rows = [
+            (DataType::Int16, Some(Value::Int(-7)), Some(MetricValue::Int(-7i32 as u32))),
+            (DataType::UInt8, Some(Value::Uint(7)), Some(MetricValue::Int(7))),
+            (DataType::DateTime, Some(Value::Int(1_796_000_000_000)), Some(MetricValue::Long(1_796_000_000_000))),
+            (DataType::Int32Array, Some(Value::List([].into())), Some(MetricValue::Bytes(Vec::new()))),
+            (DataType::UInt16Array, Some(Value::Words([].into())), Some(MetricValue::Bytes(Vec::new()))),
+            (DataType::StringArray, Some(Value::List([].into())), Some(MetricValue::Bytes(Vec::new()))),
+            (DataType::Text, None, None),
+        ];
+        for (datatype, value, want) in rows {
+            hub.declare(0, "t", datatype);
+            assert!(std::mem::take(&mut hub.known().devices[0].has_changed), "{datatype:?}: it is born anew");
+            say(value);
+            let is_null = want.is_none().then_some(true);
+            assert_eq!(born(), (datatype as u32, is_null, want));
+        }
     }
 
     proptest! {

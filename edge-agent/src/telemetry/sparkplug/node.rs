@@ -317,15 +317,16 @@ impl Node {
                 continue;
             }
             let is_member = alias.is_none();
+            let value = reading.value.as_ref().and_then(|value| metric_value(value, tag.datatype));
             metrics.push(Metric {
                 name: is_member.then(|| reading.tag.into()),
                 alias,
                 timestamp: Some(reading.source_ms),
                 datatype: is_member.then_some(tag.datatype as u32),
                 is_historical: is_historical.then_some(true),
-                is_null: reading.value.is_none().then_some(true),
+                is_null: value.is_none().then_some(true),
                 properties: (reading.quality != quality::GOOD).then(|| quality_property(reading.quality)),
-                value: reading.value.as_ref().map(|value| metric_value(value, tag.datatype)),
+                value,
                 ..Metric::default()
             });
         }

@@ -2,9 +2,8 @@
 //! no protoc is needed.
 
 use crate::config::Meaning;
-use crate::telemetry::payload::json_of;
-use device_drivers::Value;
-use device_drivers::modbus::{Bits, DataType as Kind, Format};
+
+pub use super::types::{DataType, metric_value, wanted};
 
 /// A message.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -246,28 +245,6 @@ pub struct PropertyValue {
     pub string_value: Option<String>,
 }
 
-/// Types of values (6.4.16): those that are used here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the specification's names")]
-pub enum DataType {
-    Int8 = 1,
-    Int16 = 2,
-    Int32 = 3,
-    Int64 = 4,
-    UInt8 = 5,
-    UInt16 = 6,
-    UInt32 = 7,
-    UInt64 = 8,
-    Float = 9,
-    Double = 10,
-    Boolean = 11,
-    Text = 12,
-    DateTime = 13,
-    DataSet = 16,
-    Template = 19,
-    UInt16Array = 27,
-}
-
 /// Qualities (6.4.15): the value of the property `Quality`.
 pub mod quality {
     /// Not to be believed.
@@ -276,98 +253,6 @@ pub mod quality {
     pub const GOOD: u32 = 192;
     /// It was right some time ago.
     pub const STALE: u32 = 500;
-}
-
-impl DataType {
-    /// The type that a Modbus tag has, whatever is read: that of its registers, and of what is calculated a double.
-    pub fn declared(format: &Format) -> DataType {
-        let is_calculated = format.scale.as_ref().is_some_and(|s| s.factor != 1.0 || s.offset != 0.0)
-            || format.special.as_ref().is_some_and(|s| s.power.is_some());
-        match format.kind {
-            Kind::Bool => DataType::Boolean,
-            Kind::Field(Bits { count: 1, .. }) => DataType::Boolean,
-            Kind::Text(..) => DataType::Text,
-            Kind::Words(_) => DataType::UInt16Array,
-            Kind::UnixS | Kind::UnixMs | Kind::DateTimeBcd if !is_calculated => DataType::DateTime,
-            _ if is_calculated => DataType::Double,
-            Kind::U8 { .. } => DataType::UInt8,
-            Kind::I8 { .. } => DataType::Int8,
-            Kind::U16 | Kind::Field(_) | Kind::Bcd(1) => DataType::UInt16,
-            Kind::I16 => DataType::Int16,
-            Kind::U32 | Kind::Bcd(2) => DataType::UInt32,
-            Kind::I32 => DataType::Int32,
-            Kind::U64 | Kind::Bcd(_) => DataType::UInt64,
-            Kind::I64 => DataType::Int64,
-            Kind::F32 => DataType::Float,
-            Kind::F16 | Kind::F64 => DataType::Double,
-            Kind::UnixS | Kind::UnixMs | Kind::DateTimeBcd => DataType::DateTime,
-        }
-    }
-
-    /// The type of a value of ours, where nothing says what it is on the wire.
-    pub fn of(value: &Value) -> DataType {
-        match value {
-            Value::Bool(_) => DataType::Boolean,
-            Value::Int(_) => DataType::Int64,
-            Value::Uint(_) => DataType::UInt64,
-            Value::Float(_) => DataType::Double,
-            Value::Single(_) => DataType::Float,
-            Value::Text(_) | Value::List(_) => DataType::Text,
-            Value::Words(_) => DataType::UInt16Array,
-        }
-    }
-}
-
-/// A value of ours as one of a metric of this type.
-///
-/// What has up to 32 bits lies in `int_value`, but for UInt32: the reference implementations (Eclipse Tahu for Java and JavaScript, and so most
-/// hosts) look for that in `long_value`, and find 0 elsewhere.
-pub fn metric_value(value: &Value, datatype: DataType) -> MetricValue {
-    use DataType as T;
-    let whole = match value {
-        Value::Int(i) => Some(i.cast_unsigned()),
-        Value::Uint(u) => Some(*u),
-        _ => None,
-    };
-    match (datatype, whole, value.as_f64()) {
-        // Two's complement: the low bits are the same in any width.
-        (T::Int8 | T::Int16 | T::Int32 | T::UInt8 | T::UInt16, Some(n), _) => MetricValue::Int(n as u32),
-        (T::UInt32 | T::Int64 | T::UInt64 | T::DateTime, Some(n), _) => MetricValue::Long(n),
-        (T::Float, _, Some(f)) => MetricValue::Float(f as f32),
-        (T::Double, _, Some(f)) => MetricValue::Double(f),
-        _ => as_it_is(value),
-    }
-}
-
-fn as_it_is(value: &Value) -> MetricValue {
-    match value {
-        Value::Bool(b) => MetricValue::Boolean(*b),
-        Value::Int(i) => MetricValue::Long(i.cast_unsigned()),
-        Value::Uint(u) => MetricValue::Long(*u),
-        Value::Float(f) => MetricValue::Double(*f),
-        Value::Single(f) => MetricValue::Float(*f),
-        Value::Text(text) => MetricValue::Text(text.to_string()),
-        list @ Value::List(_) => MetricValue::Text(json_of(list)),
-        Value::Words(words) => MetricValue::Bytes(words.iter().flat_map(|w| w.to_le_bytes()).collect()),
-    }
-}
-
-/// What a host wants to write, as JSON; the datatype of the birth decides how bits are meant.
-pub fn wanted(value: &MetricValue, datatype: DataType) -> Option<serde_json::Value> {
-    Some(match value {
-        MetricValue::Boolean(b) => (*b).into(),
-        MetricValue::Text(text) => text.as_str().into(),
-        MetricValue::Float(f) => f64::from(*f).into(),
-        MetricValue::Double(f) => (*f).into(),
-        // Two's complement, of its own width or of 32 bits: hosts do it in both ways.
-        MetricValue::Int(n) if datatype == DataType::Int8 => (*n as u8).cast_signed().into(),
-        MetricValue::Int(n) if datatype == DataType::Int16 => (*n as u16).cast_signed().into(),
-        MetricValue::Int(n) if matches!(datatype, DataType::Int32 | DataType::Int64) => n.cast_signed().into(),
-        MetricValue::Int(n) => (*n).into(),
-        MetricValue::Long(n) if datatype == DataType::Int64 => n.cast_signed().into(),
-        MetricValue::Long(n) => (*n).into(),
-        _ => return None,
-    })
 }
 
 /// A quality as a property.
@@ -401,7 +286,6 @@ pub fn birth_properties(quality: u32, meaning: Option<&Meaning>) -> PropertySet 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use device_drivers::modbus::Scale;
     use proptest::prelude::*;
     use prost::Message;
 
@@ -483,69 +367,6 @@ mod tests {
         ];
         assert_eq!(values, want);
         assert_eq!(birth_properties(quality::BAD, None), quality_property(quality::BAD));
-    }
-
-    /// The example of 6.4.16: [30, 52360].
-    #[test]
-    fn words_are_the_array_type_that_the_specification_numbers_27() {
-        let words = Value::Words([30, 52360].into());
-        let bytes = MetricValue::Bytes(vec![0x1E, 0x00, 0x88, 0xCC]);
-        assert_eq!(metric_value(&words, DataType::UInt16Array), bytes);
-        assert_eq!(DataType::of(&words) as u32, 27);
-    }
-
-    #[test]
-    fn a_tag_is_born_with_the_type_of_its_registers() {
-        let born = |text: &str| DataType::declared(&Format::plain(text.parse().unwrap()));
-        let rows = [
-            ("bool", DataType::Boolean),
-            ("u8", DataType::UInt8),
-            ("i8-high", DataType::Int8),
-            ("u16", DataType::UInt16),
-            ("i16", DataType::Int16),
-            ("u32", DataType::UInt32),
-            ("i32", DataType::Int32),
-            ("u64", DataType::UInt64),
-            ("i64", DataType::Int64),
-            ("bcd16", DataType::UInt16),
-            ("bcd32", DataType::UInt32),
-            ("bcd64", DataType::UInt64),
-            ("f16", DataType::Double),
-            ("f32", DataType::Float),
-            ("f64", DataType::Double),
-            ("unix-s", DataType::DateTime),
-            ("text[4]", DataType::Text),
-        ];
-        rows.iter().for_each(|(text, want)| assert_eq!(born(text), *want, "{text}"));
-        let scale = |factor| Scale { factor, offset: 0.0, clamp: Some((0.0.into(), 9.0.into())) };
-        let scaled = |factor| Format { scale: Some(Box::new(scale(factor))), ..Format::plain(Kind::U16) };
-        assert_eq!([0.1, 1.0].map(|f| DataType::declared(&scaled(f))), [DataType::Double, DataType::UInt16]);
-    }
-
-    #[test]
-    fn a_number_lies_where_hosts_look_for_its_type_and_comes_back_from_there() {
-        let rows = [
-            (Value::Int(-1), DataType::Int8, MetricValue::Int(u32::MAX)),
-            (Value::Int(-300), DataType::Int16, MetricValue::Int(4_294_966_996)),
-            (Value::Int(i32::MIN.into()), DataType::Int32, MetricValue::Int(0x8000_0000)),
-            (Value::Uint(65_535), DataType::UInt16, MetricValue::Int(65_535)),
-            (Value::Uint(u32::MAX.into()), DataType::UInt32, MetricValue::Long(u32::MAX.into())),
-            (Value::Int(-1), DataType::Int64, MetricValue::Long(u64::MAX)),
-            (Value::Uint(u64::MAX), DataType::UInt64, MetricValue::Long(u64::MAX)),
-            (Value::Uint(3), DataType::Double, MetricValue::Double(3.0)),
-            (Value::Single(0.1), DataType::Float, MetricValue::Float(0.1)),
-        ];
-        for (value, datatype, want) in rows {
-            let got = metric_value(&value, datatype);
-            assert_eq!(got, want, "{value} {datatype:?}");
-            let back = wanted(&got, datatype).unwrap();
-            assert_eq!(back.as_f64().map(|f| f as f32), value.as_f64().map(|f| f as f32), "{value} {datatype:?}");
-        }
-        assert_eq!(
-            wanted(&MetricValue::Int(0xFF), DataType::Int8),
-            Some((-1).into()),
-            "8 bits wide, as some hosts do it"
-        );
     }
 
     proptest! {

@@ -83,6 +83,13 @@ impl Profile {
         (member.datatype, member.is_settled) = (datatype, true);
     }
 
+    /// A server declares the type of a member, which counts for more than what was read.
+    pub fn declare(&mut self, member: usize, datatype: DataType) {
+        let Some(member) = self.members.get_mut(member) else { return };
+        self.has_changed |= member.datatype != datatype;
+        (member.datatype, member.is_settled) = (datatype, true);
+    }
+
     /// The definition, as the NBIRTH says it.
     pub fn definition(&self, now_ms: u64) -> Metric {
         let member = |member: &Member| Metric {

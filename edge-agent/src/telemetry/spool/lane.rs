@@ -228,7 +228,13 @@ impl Lane {
         if !self.open.is_empty() {
             let spare = std::mem::take(&mut self.spare);
             let bytes = Arc::new(std::mem::replace(&mut self.open, spare));
-            self.blocks.push_back(Block { first: self.open_first, last: self.next - 1, bytes, durable: false, is_pared: false });
+            self.blocks.push_back(Block {
+                first: self.open_first,
+                last: self.next - 1,
+                bytes,
+                durable: false,
+                is_pared: false,
+            });
             self.open_first = self.next;
         }
     }

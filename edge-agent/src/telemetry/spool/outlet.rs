@@ -469,13 +469,7 @@ impl Ticket {
     }
 }
 
-fn ticket(
-    (lane, stream): (&Lane, Stream),
-    from: u64,
-    record: &Record<'_>,
-    length: usize,
-    track: usize,
-) -> Ticket {
+fn ticket((lane, stream): (&Lane, Stream), from: u64, record: &Record<'_>, length: usize, track: usize) -> Ticket {
     let bytes = u32::try_from(length).unwrap_or(u32::MAX);
     let (is_backlog, is_notice) = (track == BACKLOG, record.kind == Kind::Loss);
     let (sequence, is_again) = (record.sequence, lane.flying.has(record.sequence));
