@@ -163,7 +163,7 @@ impl Walk {
         })?;
         self.is_headless |= files::first_number(disk, id).is_none();
         match found {
-            Some(found) if !found.damaged && !(is_last && found.torn_wrongly) => {
+            Some(found) if !(found.damaged || is_last && found.torn_wrongly) => {
                 self.newest = Some((id, found.end));
                 self.tail += found.end;
             }
