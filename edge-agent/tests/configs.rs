@@ -108,7 +108,7 @@ fn the_samples_are_valid_and_every_line_of_them_can_keep_its_schedule() {
 #[test]
 fn the_drop_in_for_serial_ports_is_one_systemd_takes_and_the_container_file_runs_what_is_built() {
     let file = std::fs::read_to_string(configs().join("package/Containerfile")).unwrap();
-    assert!(file.contains("COPY target/${TARGET}/release/edge-agent") && file.contains("USER 65532"));
+    assert!(file.contains("COPY target/${TARGET}/dist/edge-agent") && file.contains("USER 65532"));
     let Some(analyze) = installed("systemd-analyze", "the_drop_in_for_serial_ports") else { return };
     let dir = tempfile::tempdir().unwrap();
     let unit = std::fs::read_to_string(configs().join("lightsout.service")).unwrap();
