@@ -119,16 +119,22 @@ async fn plant_and_plan(dir: &Path, floor: &str, agent: &str, loads: u16) -> (Si
     (sim, plan)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_page_sees_them_drive() {
+/// The hall with its plant, and an agent that is ready; its files lie in the folder.
+async fn running() -> (Sim, Agent, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in FILES {
         std::fs::write(dir.path().join(name), text).unwrap();
     }
     let (sim, plan) = plant_and_plan(dir.path(), HALL, AGENT, 12).await;
     let agent = Agent::start(plan).await.unwrap();
-    let at = agent.http;
     assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
+    (sim, agent, dir)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn robots_carry_loads_from_the_rack_to_the_cell_and_to_the_dock_and_the_page_sees_them_drive() {
+    let (sim, agent, _dir) = running().await;
+    let at = agent.http;
 
     let scene = get(at, "/api/v1/floor").await;
     let names: Vec<&str> = scene["vehicles"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
@@ -259,14 +265,8 @@ async fn a_shuttle_that_changes_tier_fetches_from_each_and_the_page_sees_it_ther
 /// The stop of the belt by which loads come out is closed: no robot may drive there, and that is told until it is open again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_to_which_no_robot_can_come_is_named_by_an_alarm_until_the_way_is_open() {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in FILES {
-        std::fs::write(dir.path().join(name), text).unwrap();
-    }
-    let (sim, plan) = plant_and_plan(dir.path(), HALL, AGENT, 12).await;
-    let agent = Agent::start(plan).await.unwrap();
+    let (sim, agent, _dir) = running().await;
     let at = agent.http;
-    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
     let stop = "/api/v1/floor/places/A/closed";
     let (code, said) = http(at, "PUT", stop, "").await.unwrap();
     assert_eq!(code, 202, "{said}");
@@ -291,14 +291,8 @@ async fn a_load_to_which_no_robot_can_come_is_named_by_an_alarm_until_the_way_is
 /// Where a robot stands is asked of the plant; what it says is in the alarm, with its name, until a person has looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_robot_that_has_lost_its_way_is_named_by_an_alarm_until_a_person_says_that_it_is_where_it_says() {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in FILES {
-        std::fs::write(dir.path().join(name), text).unwrap();
-    }
-    let (sim, plan) = plant_and_plan(dir.path(), HALL, AGENT, 12).await;
-    let agent = Agent::start(plan).await.unwrap();
+    let (sim, agent, _dir) = running().await;
     let at = agent.http;
-    assert!(eventually(Duration::from_secs(30), async || agent.ready()).await, "ready in time");
 
     let (robot, home) = {
         let mut plant = sim.plant.lock();

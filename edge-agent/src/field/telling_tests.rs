@@ -2,28 +2,14 @@
 
 use super::reporting_tests::{LONG, good, line};
 use super::*;
-use device_drivers::PointId;
-use std::sync::Mutex;
+use crate::plain::kept::Kept;
 
 /// The lines of the log that something brings about.
 fn logged(what: impl FnOnce()) -> Vec<String> {
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let kept = Kept::default();
-    let writer = kept.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, what);
-    let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
-    text.lines().map(String::from).collect()
+    let (kept, listening) = Kept::listen();
+    what();
+    drop(listening);
+    kept.lines()
 }
 
 /// Each of these is tried again every few seconds, all night.
