@@ -5,25 +5,27 @@
 //!   stop:   drain ─> control thread withdraws authority ─> lines write that and close ─> spool drains ─> farewell
 //! ```
 
+use crate::absent::Absent;
 use crate::access::Access;
 use crate::alarms::{AlarmDesk, AlarmNews, AlarmWatcher};
+use crate::audit::Audit;
 use crate::board::Board;
 use crate::certificates::Certificates;
 use crate::clock::{self, Clock, run_ms};
 use crate::closings::{self, Closings};
-use crate::commands::{Audit, Commands, WriteDesk};
+use crate::commands::{Commands, WriteDesk};
 use crate::config::Plan;
 use crate::config::plan::{LinePlan, MqttPlan};
 use crate::control::{self, ControlStats, EVENTS, REQUESTS, Shown, ShownDesk, Wires};
 use crate::desk::{Desk, OrderView};
 use crate::field::{ImageStage, Publish};
 use crate::http::{self, Face, FaceParts, HttpStats};
-use crate::ledger::Ledger;
 use crate::lines::{self, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, RobotWatch, Stages};
 use crate::scene::{Floor, Source};
 use crate::state::{self, StateWatch};
+use crate::store::{Keep, Recalled, Stands};
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
 use crate::telemetry::payload::rfc3339;
@@ -65,6 +67,7 @@ pub struct Agent {
     mqtt_stop: watch::Sender<bool>,
     others: Vec<JoinHandle<()>>,
     spool: SpoolHandle,
+    keep: Keep,
     /// The state folder is ours as long as this is open.
     _held: Option<std::fs::File>,
 }
@@ -85,8 +88,11 @@ impl Agent {
             }
             held => held.and_then(Result::ok), // what cannot be made or opened is told where it is needed
         };
-        let (access, first) = Access::start(plan.access.clone())?;
         let mut unusable = Vec::new();
+        let (keep, left, missing) = open_store(&plan, &mut unusable);
+        let is_required = plan.access.audit_is_required;
+        let audit = Arc::new(Audit::new(keep.clone(), left.did.clone(), is_required));
+        let (access, first) = Access::start(plan.access.clone(), audit.clone())?;
         let seed = fastrand::u64(..);
         let opened = plan.http.tls.as_ref().map(|t| http::Door::open(t, plan.listen, &plan.http.names)).transpose();
         // A certificate that cannot be used is no reason to stand still; without one nobody beyond this machine is served.
@@ -104,20 +110,7 @@ impl Agent {
         let names = plan.names();
         let certificates = Certificates::of(&plan);
         let (has_floor, kept) = (plan.floor.is_some(), plan.floor.is_some() && plan.is_kept);
-        let reserve = plan.mqtt.as_ref().map_or(0, |m| m.spool.reserve);
-        let (ledger, known) = match kept.then(|| Ledger::open(&plan.state_dir.join("orders"), reserve)) {
-            Some(Ok((ledger, known))) => (Some(ledger), known),
-            Some(Err(why)) => {
-                unusable.push(("orders", format!("{why}; no order is taken")));
-                (Some(Ledger::closed()), Default::default())
-            }
-            None => Default::default(),
-        };
-        let interrupted = known.interrupted.clone();
-        if !interrupted.is_empty() {
-            tracing::warn!("{} orders were under way when the gateway ended: they have failed", interrupted.len());
-        }
-        let desk = Desk::with(request_tx, names.groups(), ledger, known);
+        let desk = Desk::with(request_tx, names.groups(), keep.clone(), &left);
         let mqtt_stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
         let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats, &mut unusable)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
@@ -137,7 +130,8 @@ impl Agent {
         let (drain, control_stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (floor_tx, floor_rx) = rtrb::RingBuffer::new(closings::RING);
         let (spent_tx, spent_rx) = rtrb::RingBuffer::new(closings::RING);
-        let closings = floor_plan.clone().map(|p| Arc::new(Closings::new(p, floor_tx, spent_rx)));
+        let closings = floor_plan.clone().map(|p| Closings::new(p, floor_tx, spent_rx).recalling(keep.clone(), &left));
+        let closings = closings.map(Arc::new);
         let wires = Wires {
             image: image_out,
             floors: floor_rx,
@@ -156,6 +150,7 @@ impl Agent {
         };
 
         let board = Arc::new(Board::new(names.clone()));
+        board.recall(&left);
         let own_floor = |plan| -> Arc<dyn Source> {
             Arc::new(Floor::new(plan, stage.clone(), shown.clone(), board.clone(), clock))
         };
@@ -171,21 +166,17 @@ impl Agent {
             None => Default::default(),
         };
         let robots = Arc::new(RobotWatch::new(floor_plan, stage.clone(), shown));
-        let (audit, known) = match plan.is_kept.then(|| Audit::open(&plan.state_dir)) {
-            Some(Ok(opened)) => opened,
-            Some(Err(why)) => {
-                unusable.push(("commands", format!("{why}; what is commanded is in the log only")));
-                (Audit::none(), Vec::new())
-            }
-            None => (Audit::none(), Vec::new()),
-        };
+        let absent = Arc::new(Absent::new(keep.clone(), &left));
+        for request in absent.requests(|name| robots.find(name)) {
+            let _ = desk.request(request);
+        }
         unusable.iter().for_each(|(_, why)| tracing::error!("{why}"));
         let spooled = plan.mqtt.as_ref().and_then(|m| m.spool.directory.clone());
         let kept_in = plan.is_kept.then(|| plan.state_dir.clone());
         let state = StateWatch::new(kept_in.into_iter().chain(spooled).collect(), unusable);
-        let state = Arc::new(state.saying("tls/", tls.as_ref().and_then(|door| door.aside.clone())));
-        let audit = Arc::new(audit);
-        let writes = Arc::new(WriteDesk::new(audit.clone(), &known));
+        let state = state.saying("tls/", tls.as_ref().and_then(|door| door.aside.clone())).saying("store/", missing);
+        let state = Arc::new(state);
+        let writes = Arc::new(WriteDesk::new(audit.clone(), &left.writes));
         let rest = lines::rest(&plan);
         let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
         let mut room = LineRoom::new(LineWires { clock, stage, publish, resend, seed }, writes.clone());
@@ -204,8 +195,8 @@ impl Agent {
         let command_stats = commands.as_ref().map_or_else(Arc::default, |c| c.stats.clone());
         let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
         let telling =
-            tells.map(|(topic, desk)| tokio::spawn(tell_orders((desk, interrupted), topic, spool.spool.clone())));
-        let alarms = Arc::new(AlarmDesk::default());
+            tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
+        let alarms = Arc::new(AlarmDesk::new(keep.clone(), &left));
         // A Sparkplug host is told those that stand, by its edge node, if it wants to be.
         let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
         let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
@@ -232,7 +223,9 @@ impl Agent {
             desk: desk.clone(),
             writes,
             commands: command_stats,
-            audit: audit.stats.clone(),
+            audit: audit.clone(),
+            keep: keep.clone(),
+            absent: absent.clone(),
             traffic: traffic_stats,
             alarms,
             live: Arc::new(LiveStats::default()),
@@ -272,7 +265,16 @@ impl Agent {
         });
         let shown_at = http::address_for_people(http_at, &face.door.names);
         let beat = face.clone();
+        let rooms: [Option<Arc<dyn Stands>>; 6] = [
+            Some(desk.clone()),
+            Some(stages.alarms.clone()),
+            Some(stages.writes.clone()),
+            Some(audit),
+            Some(absent),
+            stages.closings.clone().map(|closings| closings as Arc<dyn Stands>),
+        ];
         let mut others = vec![
+            tokio::spawn(keep.clone().tend(rooms.into_iter().flatten().collect())),
             tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
             tokio::spawn(watcher.run(move || beat.alive())),
             tokio::spawn(face.clone().make_frames()),
@@ -309,6 +311,7 @@ impl Agent {
             mqtt_stop,
             others,
             spool,
+            keep,
             _held: held,
         })
     }
@@ -368,6 +371,7 @@ impl Agent {
         for task in &self.others {
             task.abort();
         }
+        let _ = tokio::time::timeout(PART_LIMIT, self.keep.settle()).await; // what it could not write is in the log
         let spool = self.spool;
         let ending = tokio::task::spawn_blocking(move || spool.stop());
         let given_up = match tokio::time::timeout(PART_LIMIT, ending).await {
@@ -379,6 +383,19 @@ impl Agent {
         }
         tracing::info!("stopped");
         given_up
+    }
+}
+
+/// The store, and what earlier runs have left in it; without one that can be opened nothing is promised, and control goes on.
+fn open_store(plan: &Plan, unusable: &mut Vec<(&'static str, String)>) -> (Keep, Recalled, Option<String>) {
+    let reserve = plan.mqtt.as_ref().filter(|_| plan.floor.is_some()).map_or(0, |m| m.spool.reserve);
+    match plan.is_kept.then(|| Keep::open(&plan.state_dir, reserve)) {
+        Some(Ok((keep, left, opened))) => (keep, left, opened.told()),
+        Some(Err(why)) => {
+            unusable.push(("store", format!("{why}; no order is taken, and what people do is in the log only")));
+            (Keep::closed(), Recalled::default(), None)
+        }
+        None => Default::default(),
     }
 }
 
@@ -398,14 +415,10 @@ async fn tend_state(state: Arc<StateWatch>, face: Arc<Face>) {
 }
 
 /// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
-async fn tell_orders((desk, first): (Arc<Desk>, Vec<OrderView>), topic: String, spool: Arc<Spool>) {
-    let (mut changes, mut records, mut first) = (desk.changes(), Records::default(), first.into_iter());
+async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
+    let (mut changes, mut records) = (desk.changes(), Records::default());
     loop {
-        let next = match first.next() {
-            Some(view) => Ok(view),
-            None => changes.recv().await,
-        };
-        let view = match next {
+        let view = match changes.recv().await {
             Ok(view) => view,
             // The newest state of an order says what the ones before would have.
             Err(broadcast::error::RecvError::Lagged(_)) => continue,

@@ -8,6 +8,7 @@
 //! The desk keeps what an order is; the board keeps what happened to it and when. One lock, held for an event or a copy.
 
 use crate::config::plan::FloorNames;
+use crate::store::{Recalled, facts};
 use crate::telemetry::payload;
 use control_core::command::Outcome;
 use control_core::event::{Event, EventKind, RunState};
@@ -16,6 +17,7 @@ use control_core::interlock::Hold;
 use control_core::order::ADOPTED;
 use control_core::traffic::roads::Place;
 use control_core::units::{DomainId, LoadId, MachineId, OrderId, PosId};
+use device_drivers::value::wall_clock_ms;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -92,6 +94,8 @@ struct Inner {
     order_of: HashMap<u32, u32>,
     /// Positions of which two hold the same load; forgotten when the load is seen to move.
     twice: BTreeMap<u32, PosId>,
+    /// What the stories of orders have got since somebody looked, to be written down.
+    told: Vec<facts::Step>,
 }
 
 /// The board.
@@ -111,14 +115,38 @@ impl Board {
         Board { names, inner: Mutex::new(Inner { machines, domains, ..Inner::default() }) }
     }
 
+    /// Takes over the stories of an earlier run's orders.
+    pub fn recall(&self, left: &Recalled) {
+        let mut inner = self.lock();
+        let (now, now_ms) = (Instant::now(), wall_clock_ms());
+        for (id, order) in &left.orders {
+            let age = Duration::from_millis(now_ms.saturating_sub(order.since_ms));
+            let story = Story {
+                taken_ms: order.reached("accepted"),
+                taken_at: now.checked_sub(age),
+                started_ms: order.reached("running"),
+                ended_ms: order.reached("completed").or(order.reached("failed")),
+                steps: order.story.iter().map(|(ms, what)| Step { time: stamp(*ms), what: what.clone() }).collect(),
+            };
+            if story.ended_ms.is_none() {
+                inner.order_of.insert(order.taken.wanted.load, *id);
+            }
+            *inner.story(OrderId(*id)) = story;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an event that happened at `now_ms`, milliseconds since 1970.
-    pub fn note(&self, event: &Event, now_ms: u64) {
+    /// Notes an event that happened at `now_ms`, milliseconds since 1970. What it adds to the stories of orders is to be written down.
+    pub fn note(&self, event: &Event, now_ms: u64) -> Vec<facts::Step> {
         let mut inner = self.lock();
-        let inner = &mut *inner;
+        self.take(&mut inner, event, now_ms);
+        std::mem::take(&mut inner.told)
+    }
+
+    fn take(&self, inner: &mut Inner, event: &Event, now_ms: u64) {
         match event.kind {
             EventKind::Run(state) => inner.run = state,
             EventKind::OrderAccepted(id, load) => inner.taken(id, Some(load), now_ms, "taken"),
@@ -176,7 +204,7 @@ impl Board {
                     && let Some(id) = order
                 {
                     let what = format!("{}: {}", self.names.machine(machine), outcome_name(outcome));
-                    inner.story(OrderId(id)).step(now_ms, &what);
+                    inner.step(id, now_ms, &what);
                 }
             }
             EventKind::MachineHeld(id, why) => inner.hold(id, Some(why)),
@@ -273,21 +301,26 @@ impl Inner {
         let story = self.story(id);
         (story.taken_ms, story.taken_at) = (Some(now_ms), Some(Instant::now()));
         if !what.is_empty() {
-            story.step(now_ms, what);
+            self.step(id.0, now_ms, what);
         }
     }
 
     fn ended(&mut self, id: OrderId, now_ms: u64, what: &str) {
         self.order_of.retain(|_, order| *order != id.0);
-        let story = self.story(id);
-        story.ended_ms = Some(now_ms);
-        story.step(now_ms, what);
+        self.story(id).ended_ms = Some(now_ms);
+        self.step(id.0, now_ms, what);
     }
 
     /// Adds a step to the story of whatever order has this load.
     fn tell(&mut self, load: LoadId, now_ms: u64, what: &str) {
         if let Some(id) = self.order_of.get(&load.get()).copied() {
-            self.story(OrderId(id)).step(now_ms, what);
+            self.step(id, now_ms, what);
+        }
+    }
+
+    fn step(&mut self, id: u32, now_ms: u64, what: &str) {
+        if self.story(OrderId(id)).step(now_ms, what) && !is_found(id) {
+            self.told.push(facts::Step { id, what: Some(what.into()), ..facts::Step::default() });
         }
     }
 
@@ -313,10 +346,12 @@ impl MachineSeen {
 }
 
 impl Story {
-    fn step(&mut self, now_ms: u64, what: &str) {
-        if self.steps.len() < STEPS {
+    fn step(&mut self, now_ms: u64, what: &str) -> bool {
+        let has_room = self.steps.len() < STEPS;
+        if has_room {
             self.steps.push(Step { time: stamp(now_ms), what: what.into() });
         }
+        has_room
     }
 }
 
@@ -347,7 +382,7 @@ pub fn stamp(ms: u64) -> String {
 }
 
 /// Whether the runtime made this order for itself.
-pub fn is_adopted(order: u32) -> bool {
+pub fn is_found(order: u32) -> bool {
     order & ADOPTED != 0
 }
 
@@ -363,7 +398,7 @@ mod tests {
     }
 
     fn note(board: &Board, ms: u64, kind: EventKind) {
-        board.note(&Event { at: Millis(0), kind }, ms);
+        drop(board.note(&Event { at: Millis(0), kind }, ms));
     }
 
     #[test]

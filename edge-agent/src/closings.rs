@@ -8,14 +8,15 @@
 //!
 //! Nobody is sent into a closed place or along a closed road any more; who was told to go there already drives through, who stands there drives out. Nothing is
 //! brought to a closed zone or taken from it; what a machine is doing there it brings to its end, loads on their way are brought elsewhere,
-//! and those inside wait. Closings are not kept: after a restart everything is open. They are no safeguard for people: that is a key switch.
+//! and those inside wait. What a person has closed stays closed after a restart. It is no safeguard for people: that is a key switch.
 
+use crate::store::{Fact, Keep, Recalled, Stands, facts};
 use control_core::floor::ZoneKind;
 use control_core::units::ZoneId;
 use floor_plan::FloorPlan;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use utoipa::ToSchema;
 
 /// Floors on their way to the control thread, and back.
@@ -57,6 +58,21 @@ pub struct Closings {
     state: Mutex<State>,
     /// What is closed: whoever looks waits for nobody who measures.
     told: Mutex<Closed>,
+    /// Of an earlier run, and not in this floor: closed again when there is something of that name.
+    unknown: Vec<(String, String)>,
+    keep: Keep,
+}
+
+impl What {
+    const ALL: [What; 3] = [What::Place, What::Road, What::Zone];
+
+    fn name(self) -> &'static str {
+        match self {
+            What::Place => "place",
+            What::Road => "road",
+            What::Zone => "zone",
+        }
+    }
 }
 
 /// Why something was not closed or opened.
@@ -76,7 +92,38 @@ impl Closings {
         spent: rtrb::Consumer<Arc<FloorPlan>>,
     ) -> Closings {
         let state = State { closed: floor_plan::Closed::default(), generation: 0, floors, spent };
-        Closings { plan, state: Mutex::new(state), told: Mutex::default() }
+        let (told, unknown, keep) = Default::default();
+        Closings { plan, state: Mutex::new(state), told, unknown, keep }
+    }
+
+    /// With what an earlier run has left closed; what is closed from now on is written down.
+    pub fn recalling(mut self, keep: Keep, left: &Recalled) -> Closings {
+        self.keep = keep;
+        let mut closed = floor_plan::Closed::default();
+        for (what, name) in &left.closed {
+            let found = What::ALL.into_iter().find(|w| w.name() == what);
+            if found.is_none_or(|found| self.toggle(&mut closed, found, name, true).is_err()) {
+                tracing::warn!("{what} {name} was closed, and is not in this floor");
+                self.unknown.push((what.clone(), name.clone()));
+            }
+        }
+        if closed != floor_plan::Closed::default() {
+            // The ring is empty: nothing has been closed before.
+            let _ = self.take(&mut self.lock(), closed);
+        }
+        self
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn toggle(&self, now: &mut floor_plan::Closed, what: What, name: &str, closed: bool) -> Result<bool, Refused> {
+        Ok(match what {
+            What::Place => toggle(&mut now.places, self.plan.place(name).ok_or(Refused::Unknown)?, closed),
+            What::Road => toggle(&mut now.roads, self.plan.road(name).ok_or(Refused::Unknown)?, closed),
+            What::Zone => toggle(&mut now.zones, self.zone(name).ok_or(Refused::Unknown)?, closed),
+        })
     }
 
     /// What is closed.
@@ -87,17 +134,26 @@ impl Closings {
     /// Closes something, or opens it again; names are those of the floor file, tiers are `AISLE.tier-1` .., places without a name
     /// `place-7`, or `7`, roads the names of their ends, `A..B`. Measures all distances: blocks for as long as that takes.
     pub fn set(&self, what: What, name: &str, closed: bool) -> Result<(), Refused> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let mut now = state.closed.clone();
-        let changed = match what {
-            What::Place => toggle(&mut now.places, self.plan.place(name).ok_or(Refused::Unknown)?, closed),
-            What::Road => toggle(&mut now.roads, self.plan.road(name).ok_or(Refused::Unknown)?, closed),
-            What::Zone => toggle(&mut now.zones, self.zone(name).ok_or(Refused::Unknown)?, closed),
-        };
+        let changed = self.toggle(&mut now, what, name, closed)?;
         while state.spent.pop().is_ok() {}
         if !changed {
             return Ok(());
         }
+        self.take(&mut state, now)?;
+        // By the name that it has in the floor file, whatever it was called here.
+        let name = match what {
+            What::Place => self.plan.place(name).map(|p| self.plan.place_name(p)),
+            What::Road => self.plan.road(name).map(|r| self.plan.road_name(r)),
+            What::Zone => self.zone(name).map(|z| self.plan.zone_name(z).to_string()),
+        };
+        self.keep.note(facts::Closing { what: what.name().into(), name: name.unwrap_or_default(), closed });
+        Ok(())
+    }
+
+    /// Measures a floor where this is closed, and hands it in.
+    fn take(&self, state: &mut State, now: floor_plan::Closed) -> Result<(), Refused> {
         if state.floors.is_full() {
             return Err(Refused::Busy);
         }
@@ -117,6 +173,20 @@ impl Closings {
     fn zone(&self, name: &str) -> Option<ZoneId> {
         let (id, zone) = self.plan.zone(name)?;
         (!matches!(zone.kind, ZoneKind::Deck(_))).then_some(id)
+    }
+}
+
+impl Stands for Closings {
+    fn stands(&self, _: u64, fact: &Fact) -> bool {
+        let Fact::Closing(closing) = fact else { return false };
+        let told = self.closed();
+        let (what, name) = (closing.what.clone(), closing.name.clone());
+        let list = match &*closing.what {
+            "place" => told.places,
+            "road" => told.roads,
+            _ => told.zones,
+        };
+        closing.closed && (list.contains(&name) || self.unknown.contains(&(what, name)))
     }
 }
 

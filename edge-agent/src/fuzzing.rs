@@ -4,20 +4,21 @@
 //! |---|---|
 //! | [`mqtt`] | what a broker sends: the first byte decides the version, and whether it answered CONNECT properly before |
 //! | [`sparkplug`] | an NCMD or DCMD of a host |
-//! | [`segment`], [`journal`] | a file of the spool, and of the order journal |
+//! | [`segment`], [`store`] | a file of the spool, and of the store |
 //! | [`body`] | a body of an order or a write, over HTTP or MQTT |
 //! | [`configuration`], [`csv`] | the file; a table of tags |
 //!
 //! `cargo +nightly fuzz run mqtt` in this crate's folder goes on until it finds something; `tests/decoders.rs` runs all doors on stable, for a
 //! bounded number of inputs that are made of `fuzz/corpus`.
 
-use crate::commands::{Audit, CommandPlan, Commands, WriteDesk};
+use crate::audit::Audit;
+use crate::commands::{CommandPlan, Commands, WriteDesk};
 use crate::config::{self, Files};
 use crate::desk::Desk;
-use crate::ledger::Ledger;
+use crate::store::{Recall, Recalled, Store};
 use crate::telemetry::mqtt::wire::{Hello, Incoming, Message, Received, Version, Wire};
 use crate::telemetry::sparkplug::payload::{DataType, Payload, wanted};
-use crate::telemetry::spool::{Disk, Journal, Memory, Next, Outlet, Replay, Spool, SpoolOptions};
+use crate::telemetry::spool::{Disk, Memory, Next, Outlet, Replay, Spool, SpoolOptions};
 use prost::Message as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,14 +96,19 @@ pub fn segment(bytes: &[u8]) {
     spool.close();
 }
 
-/// A file of the order journal: what is understood of it once is understood the next time.
-pub fn journal(bytes: &[u8]) {
-    let disk: Arc<dyn Disk> = file("0000000000000001.jnl", bytes);
-    let Ok((journal, entries)) = Journal::open(disk.clone(), 0) else { return };
-    let Ok((_, recalled)) = Ledger::with(journal, &entries) else { return };
-    let again = Journal::open(disk, 0).and_then(|(journal, entries)| Ledger::with(journal, &entries));
-    let again = again.map_or(0, |(_, recalled)| recalled.orders.len());
-    assert_eq!(again, recalled.orders.len(), "orders that were rescued");
+/// A log of the store: what is understood of it once is understood the next time.
+pub fn store(bytes: &[u8]) {
+    let disk: Arc<dyn Disk> = file("0000000000000001.log", bytes);
+    let open = || {
+        let mut recall = Recall::default();
+        let opened = Store::open(disk.clone(), 0, |event| recall.see(event));
+        opened.map(|(_, opened)| recall.end(&opened)).ok()
+    };
+    let Some(first) = open() else { return };
+    let again = open().unwrap_or_default();
+    let told = |left: &Recalled| (left.orders.len(), left.standing.len(), left.closed.len(), left.did.len(), left.writes.len());
+    assert_eq!(told(&again), told(&first), "what was rescued");
+    assert!(again.next_order >= first.next_order);
 }
 
 /// A body: of an order, of a write, and of both over MQTT.
@@ -110,13 +116,13 @@ pub fn body(bytes: &[u8]) {
     runtime().block_on(async {
         let (requests, _ring) = rtrb::RingBuffer::new(4);
         let desk = Desk::new(requests, vec!["weld".into(), "test".into()]);
-        let audit = Arc::new(Audit::none());
+        let audit = Arc::new(Audit::default());
         let writes = Arc::new(WriteDesk::new(audit.clone(), &[]));
         if let Ok(form) = serde_json::from_slice(bytes) {
             let _ = desk.submit(form, Duration::ZERO).await;
         }
         if let Ok(form) = serde_json::from_slice(bytes) {
-            let origin = crate::commands::Origin { via: "http", by: "fuzz".into() };
+            let origin = crate::commands::Origin { via: "http", by: "fuzz".into(), from: "fuzz".into() };
             let _ = writes.write(form, origin).await;
         }
         let plan = CommandPlan { topic: "cmd".into(), allow: vec!["*".into()], orders: true, rate: 1e6, own: vec![] };

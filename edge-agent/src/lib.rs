@@ -15,7 +15,6 @@
 //! | [`control`] | the control thread and its beat |
 //! | [`field`] | what a reading means: image, quality, sample |
 //! | [`desk`] | orders from outside and what became of them |
-//! | [`ledger`] | what has to be known of orders after the gateway's own end |
 //! | [`commands`] | which commands from outside may pass, what became of them, and who sent them |
 //! | [`forecast`] | what a configuration will cost, before anything runs |
 //! | [`telemetry`] | spool and MQTT: what was promised is delivered |
@@ -26,7 +25,9 @@
 //! | [`scene`] | what the floor looks like |
 //! | [`traffic`] | where every mobile robot was, and when |
 //! | [`trouble`] | what is wrong for long is said once, then hourly |
-//! | [`access`] | who may do what, and who has done what |
+//! | [`access`] | who may do what |
+//! | [`audit`] | who has done what |
+//! | [`absent`] | robots of which a person says that they are not on the floor |
 //! | [`state`] | the state folder: how its files are made, and what becomes of damaged ones |
 //! | [`store`] | everything that was promised, as events that are never changed |
 //! | [`lines`] | the lines that run, and reload by difference |
@@ -37,9 +38,11 @@
 //!
 //! How to use it, connect it, tune it and keep it: [`handbook`], which is the README.
 
+pub mod absent;
 pub mod access;
 pub mod agent;
 pub mod alarms;
+pub mod audit;
 pub mod board;
 pub mod browse;
 pub mod certificates;
@@ -57,7 +60,6 @@ pub mod fuzzing;
 #[doc = include_str!("../../README.md")]
 pub mod handbook {}
 pub mod http;
-pub mod ledger;
 pub mod lines;
 pub mod live;
 pub mod metrics;

@@ -75,8 +75,8 @@ fn a_segment_of_the_spool() {
 }
 
 #[test]
-fn a_file_of_the_order_journal() {
-    try_door("journal", fuzzing::journal);
+fn a_log_of_the_store() {
+    try_door("store", fuzzing::store);
 }
 
 #[test]

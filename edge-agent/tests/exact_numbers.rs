@@ -2,7 +2,7 @@
 
 use device_drivers::modbus::{DataType, Format, Scale};
 use device_drivers::{Number, TagWrite, Value, WriteOutcome};
-use edge_agent::commands::{Audit, Origin, WriteDesk, WriteForm, targets};
+use edge_agent::commands::{Origin, WriteDesk, WriteForm, targets};
 use edge_agent::config::{self, DriverPlan};
 use edge_agent::telemetry::payload::json_of;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn door(kind: &str, more: &str) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>, Fo
     let DriverPlan::Modbus(spec) = &plan.lines[0].driver else { panic!() };
     let format = spec.devices[0].points[0].format.clone();
     let (queue, wishes) = mpsc::channel(64);
-    let desk = WriteDesk::new(Arc::new(Audit::none()), &[]);
+    let desk = WriteDesk::new(Arc::default(), &[]);
     desk.open(plan.lines.iter().flat_map(|line| targets(line, &queue)));
     (Arc::new(desk), wishes, format)
 }
@@ -28,7 +28,7 @@ fn door(kind: &str, more: &str) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>, Fo
 /// Writes a number as it stands in a request, and gives the outcome and what the driver got.
 async fn written(door: &mut (Arc<WriteDesk>, mpsc::Receiver<TagWrite>, Format), json: &str) -> (String, Option<Value>) {
     let form: WriteForm = serde_json::from_str(&format!("{{\"tag\":\"d/t\",\"value\":{json}}}")).unwrap();
-    let origin = Origin { via: "http", by: "test".into() };
+    let origin = Origin { via: "http", by: "test".into(), from: "here".into() };
     let write = door.0.write(form, origin);
     tokio::pin!(write);
     tokio::select! {

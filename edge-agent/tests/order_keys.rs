@@ -5,8 +5,7 @@ mod fault_disk;
 
 use control_core::cycle::Request;
 use edge_agent::desk::{Desk, OrderForm, OrderState, Submitted};
-use edge_agent::ledger::Ledger;
-use edge_agent::telemetry::spool::Journal;
+use edge_agent::store::Keep;
 use fault_disk::FaultDisk;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -26,10 +25,9 @@ fn with(base: &Value, change: Value) -> OrderForm {
 }
 
 fn desk_on(disk: &FaultDisk, slots: usize) -> (Arc<Desk>, rtrb::Consumer<Request>) {
-    let (journal, entries) = Journal::open(Arc::new(disk.clone()), 0).unwrap();
-    let (ledger, known) = Ledger::with(journal, &entries).unwrap();
+    let (keep, left, _) = Keep::on(Arc::new(disk.clone()), 0, Vec::new).unwrap();
     let (requests, ring) = rtrb::RingBuffer::new(slots);
-    (Desk::with(requests, vec!["weld".into(), "test".into()], Some(ledger), known), ring)
+    (Desk::with(requests, vec!["weld".into(), "test".into()], keep, &left), ring)
 }
 
 /// IETF draft-ietf-httpapi-idempotency-key-header, 2.7: the same key with another payload is a conflict.
@@ -70,20 +68,6 @@ async fn a_key_with_another_program_class_due_or_tenant_is_told_what_it_stands_f
             assert!(text.contains(&clash.before) && text.contains(&clash.now) && text.contains("order 1"), "{text}");
         }
     }
-}
-
-#[tokio::test]
-async fn a_key_that_an_older_version_wrote_down_stands_for_what_is_known_of_it() {
-    let disk = FaultDisk::default();
-    let (journal, _) = Journal::open(Arc::new(disk.clone()), 0).unwrap();
-    let old =
-        json!({"id": 5, "kind": "retrieve", "load": 9, "class": 2, "state": "completed", "key": "k", "tenant": "a"});
-    journal.append(old.to_string().as_bytes()).unwrap();
-    drop(journal);
-    let (desk, _ring) = desk_on(&disk, 8);
-    let same = json!({"kind": "retrieve", "load": 9, "class": 2, "key": "k", "tenant": "a"});
-    assert!(matches!(desk.submit(form(same.clone()), NO_WAIT).await, Submitted::Known(order) if order.id == 5));
-    assert!(matches!(desk.submit(with(&same, json!({"tenant": "b"})), NO_WAIT).await, Submitted::KeyTaken(_)));
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ mod support {
 }
 
 use edge_agent::telemetry::Spool;
+use edge_agent::store::Store;
 use edge_agent::telemetry::spool::{
-    Disk, DiskFile, Folder, Journal, Kind, Next, Outlet, Reason, Records, Replay, STREAMS, SpoolOptions, Stream, Ticket,
+    Disk, DiskFile, Folder, Kind, Next, Outlet, Reason, Records, Replay, STREAMS, SpoolOptions, Stream, Ticket,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
@@ -306,8 +307,7 @@ fn a_folder_that_counts_its_bytes_is_full_like_a_disk() {
 
 /// Fills a disk of [`NARROW`] bytes and the memory beside it, for a spool that may be twice as large; `disk` gives a folder of it.
 fn full_disk(disk: impl Fn(&str) -> Arc<dyn Disk>) {
-    let (journal, none) = Journal::open(disk("journal"), 256 << 10).unwrap();
-    assert!(none.is_empty());
+    let (store, _) = Store::open(disk("store"), 256 << 10, |_| {}).unwrap();
     let options = SpoolOptions::new(2 * NARROW, "lost");
     let spool = Spool::open([disk("high"), disk("normal"), disk("low")], options).unwrap();
     let mut records = Records::default();
@@ -320,7 +320,7 @@ fn full_disk(disk: impl Fn(&str) -> Arc<dyn Disk>) {
         }
         spool.append(&mut records);
         let _ = spool.commit();
-        journal.append(&n.to_le_bytes()).unwrap_or_else(|e| panic!("order {n}: {e}"));
+        store.append("n", n.to_le_bytes().to_vec()).unwrap_or_else(|e| panic!("order {n}: {e}"));
     }
     let (lost, waiting) = (spool.stats.lost.values(), spool.stats.waiting.load(Relaxed));
     assert!(lost > 1000, "the disk was full: {lost} lost, {waiting} wait");
@@ -329,56 +329,12 @@ fn full_disk(disk: impl Fn(&str) -> Arc<dyn Disk>) {
     let (came, told) = drain(&spool);
     let told: BTreeSet<u64> = told.into_iter().chain(drain(&spool).1).collect();
     assert_eq!((came.len() + told.len()) as u64, 8000, "each was delivered or told");
-    assert!(journal.reserve.load(Relaxed) > 0, "the reserve lasts");
+    assert!(store.reserve.load(Relaxed) > 0, "the reserve lasts");
     spool.close();
-    drop(journal);
-    let (_, entries) = Journal::open(disk("journal"), 256 << 10).unwrap();
-    assert_eq!(entries.len(), 400);
-}
-
-#[test]
-fn the_journal_gives_back_what_was_appended_and_survives_a_crash_between_any_two_calls() {
-    rounds(300, |seed| {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut disk = FaultDisk::default();
-        let (mut accepted, mut n): (Vec<u32>, u32) = (Vec::new(), 0);
-        // What a compaction that was interrupted wanted to keep: then either is right.
-        let mut wanted: Option<Vec<u32>> = None;
-        for _ in 0..4 {
-            let Ok((journal, entries)) = Journal::open(Arc::new(disk.clone()), 1 << 16) else {
-                disk = disk.after_power_failure(&mut rng);
-                continue;
-            };
-            let entries: Vec<u32> =
-                entries.iter().map(|e| u32::from_le_bytes(e.as_slice().try_into().unwrap())).collect();
-            // What was on its way when the power failed may be there or not.
-            let has = |all: &[u32]| all.iter().all(|e| entries.contains(e));
-            let compacted = wanted.take().is_some_and(|wanted| has(&wanted) && entries.len() <= wanted.len() + 1);
-            assert!(has(&accepted) || compacted, "{accepted:?} was accepted, {entries:?} is there");
-            assert!(entries.windows(2).all(|w| w[0] < w[1]), "in order");
-            accepted = entries;
-            disk.die_after(Some(rng.u64(0..60)));
-            if rng.bool() {
-                disk.fail_syncs(rng.u32(0..3));
-            }
-            while !disk.is_dead() {
-                n += 1;
-                if rng.u8(0..8) == 0 {
-                    let live: Vec<u32> = accepted.iter().copied().filter(|_| rng.bool()).collect();
-                    let bytes: Vec<Vec<u8>> = live.iter().map(|n| n.to_le_bytes().to_vec()).collect();
-                    if journal.compact(|| bytes.clone()).is_ok() {
-                        accepted = live;
-                    } else {
-                        wanted = Some(live);
-                        break;
-                    }
-                } else if journal.append(&n.to_le_bytes()).is_ok() {
-                    accepted.push(n);
-                }
-            }
-            disk = if rng.bool() { disk.after_kill() } else { disk.after_power_failure(&mut rng) };
-        }
-    });
+    drop(store);
+    let mut orders = 0;
+    Store::open(disk("store"), 256 << 10, |_| orders += 1).unwrap();
+    assert_eq!(orders, 400);
 }
 
 #[test]

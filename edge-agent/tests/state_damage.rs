@@ -7,10 +7,7 @@ mod support;
 
 use edge_agent::Agent;
 use edge_agent::access::{Access, AccessPlan, Role};
-use edge_agent::commands::{Audit, Line};
 use edge_agent::config::Plan;
-use edge_agent::ledger::Ledger;
-use edge_agent::state;
 use edge_agent::telemetry::spool::{Spool, SpoolOptions};
 use state_folder::{HARMS, Harm, copy, files, give_to};
 use std::os::unix::fs::MetadataExt;
@@ -42,7 +39,7 @@ fn alarms(agent: &Agent) -> Vec<(String, String)> {
 
 /// A folder as a gateway leaves it that had users, orders, commands and no broker.
 async fn lived_in(plant: plc_sim::SimAddresses, dir: &Path) {
-    let users = AccessPlan { loopback: None, remote: None, session: Duration::from_secs(60), dir: Some(dir.into()) };
+    let users = AccessPlan { loopback: None, remote: None, session: Duration::from_secs(60), dir: Some(dir.into()), audit_is_required: false };
     let (access, _) = Access::open(users).unwrap();
     access.add_user("ada", Role::Admin, "correct horse".into()).await.unwrap();
     drop(access);
@@ -58,11 +55,6 @@ async fn lived_in(plant: plc_sim::SimAddresses, dir: &Path) {
         let _ = http_with(agent.http, "POST", "/api/v1/writes", &write, "").await.unwrap();
     }
     agent.stop().await;
-    let (audit, _) = Audit::open(dir).unwrap();
-    for key in ["a", "b", "c"] {
-        let (via, by, what) = ("mqtt".into(), "mes".into(), "write d/t = 7".into());
-        audit.write(Line { via, by, what, key: Some(key.into()), outcome: "done".into(), ..Line::default() }).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +64,7 @@ async fn whatever_has_become_of_every_file_the_gateway_starts_and_control_runs()
     let sound = home.path().join("sound");
     lived_in(sim.addresses, &sound).await;
     let names: Vec<PathBuf> = files(&sound).iter().map(|f| f.strip_prefix(&sound).unwrap().to_path_buf()).collect();
-    for name in ["users.json", "audit.jsonl", "commands.jsonl", "orders/", "spool/normal/", "spool/high/cursor"] {
+    for name in ["users.json", "store/0000000000000001.log", "store/head", "spool/normal/", "spool/high/cursor"] {
         assert!(names.iter().any(|n| n.to_string_lossy().starts_with(name)), "{name} is there: {names:?}");
     }
     for harm in HARMS {
@@ -108,68 +100,6 @@ fn length(path: &Path) -> u64 {
     path.metadata().unwrap().len()
 }
 
-/// Every file of a room with every bit of harm, one by one: it opens, and what was harmed is there still.
-#[tokio::test]
-async fn journal_and_spool_and_commands_open_after_any_flip_and_any_cut() {
-    let home = tempfile::tempdir().unwrap();
-    let sound = home.path().join("sound");
-    let (audit, _) = Audit::open(&sound).unwrap();
-    let write = |n: u32| Line {
-        via: "mqtt".into(),
-        by: "mes".into(),
-        what: format!("write d/t = {n}"),
-        key: Some(n.to_string()),
-        outcome: "done".into(),
-        ..Line::default()
-    };
-    audit.write(write(1)).await;
-    audit.write(write(2)).await;
-    let (journal, _) = edge_agent::telemetry::spool::Journal::start(&sound.join("orders"), 0).unwrap();
-    for id in 1..4u32 {
-        let order = format!("{{\"id\":{id},\"kind\":\"retrieve\",\"load\":{id},\"class\":1,\"state\":\"completed\"}}");
-        journal.append(order.as_bytes()).unwrap();
-    }
-    drop(journal);
-    let mut harms: Vec<Harm> = (0..1000).step_by(31).map(|thousandth| Harm::Cut { thousandth }).collect();
-    harms.extend((0..1000).step_by(11).map(|thousandth| Harm::Flip { thousandth, bit: (thousandth % 8) as u8 }));
-    harms.extend([Harm::Empty, Harm::Unreadable, Harm::Newer]);
-    for file in files(&sound).iter().filter(|f| length(f) > 0) {
-        let name = file.strip_prefix(&sound).unwrap();
-        for harm in &harms {
-            let dir = home.path().join("harmed");
-            copy(&sound, &dir);
-            let harmed = dir.join(name);
-            harm.to(&harmed);
-            let bytes = std::fs::read(&harmed).ok();
-            let (_ledger, known) = Ledger::open(&dir.join("orders"), 0).unwrap();
-            let (_audit, keys) = Audit::open(&dir).unwrap();
-            let aside = state::aside_of(&harmed);
-            // A cut looks like what a crash leaves; a letter of a line of text that became another nobody can see.
-            let is_seen = name.extension().is_some_and(|e| e == "jnl") && !matches!(harm, Harm::Cut { .. });
-            assert!(known.orders.len() == 3 || aside.is_some() || !is_seen, "{harm:?}: {known:?} {keys:?}");
-            if let (Some(aside), Some(bytes)) = (&aside, &bytes) {
-                assert_eq!(&std::fs::read(aside).unwrap(), bytes, "it is kept as it was");
-            }
-            let (_ledger, again) = Ledger::open(&dir.join("orders"), 0).unwrap();
-            assert_eq!(again.orders.len(), known.orders.len(), "{harm:?}: what was rescued is there the next time");
-            std::fs::remove_dir_all(&dir).unwrap();
-        }
-    }
-}
-
-#[test]
-fn an_entry_of_a_newer_version_is_kept_word_for_word() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = edge_agent::telemetry::spool::Journal::start(dir.path(), 0).unwrap();
-    journal.append(b"{\"v\":2,\"event\":\"not known yet\"}").unwrap();
-    drop(journal);
-    for _ in 0..3 {
-        drop(Ledger::open(dir.path(), 0).unwrap());
-    }
-    let (_, entries) = edge_agent::telemetry::spool::Journal::start(dir.path(), 0).unwrap();
-    assert_eq!(entries, [b"{\"v\":2,\"event\":\"not known yet\"}".to_vec()]);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_cannot_be_used_at_all_keeps_nobody_from_control() {
     let sim = support::start_plant(12).await;
@@ -180,7 +110,7 @@ async fn a_folder_that_cannot_be_used_at_all_keeps_nobody_from_control() {
     runs(&agent, "no folder").await;
     let told = eventually(Duration::from_secs(10), async || {
         let all = alarms(&agent);
-        ["spool", "orders", "commands"].iter().all(|part| all.contains(&("state-unusable".into(), (*part).into())))
+        ["spool", "store"].iter().all(|part| all.contains(&("state-unusable".into(), (*part).into())))
     });
     assert!(told.await, "{:?}", alarms(&agent));
     let order = "{\"kind\":\"retrieve\",\"load\":1001}";

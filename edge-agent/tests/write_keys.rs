@@ -1,7 +1,8 @@
 //! Keys of writes: the same key is the same write, whoever hangs up.
 
 use device_drivers::{TagWrite, WriteOutcome};
-use edge_agent::commands::{Audit, Line, Origin, WriteDesk, WriteForm, targets};
+use edge_agent::commands::{Origin, WriteDesk, WriteForm, targets};
+use edge_agent::store::facts::Did;
 use edge_agent::config;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,10 @@ fn desk(write: &str) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
 }
 
 fn origin() -> Origin {
-    Origin { via: "http", by: "test".into() }
+    Origin { via: "http", by: "test".into(), from: "here".into() }
 }
 
-fn desk_that_knows(write: &str, known: &[Line]) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
+fn desk_that_knows(write: &str, known: &[Did]) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
     let dir = tempfile::tempdir().unwrap();
     let agent = "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\n[[line]]\nname = \"l\"\nmodbus = \"h:502\"\n\
                  [[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
@@ -24,7 +25,7 @@ fn desk_that_knows(write: &str, known: &[Line]) -> (Arc<WriteDesk>, mpsc::Receiv
     std::fs::write(dir.path().join("p.toml"), tag).unwrap();
     let plan = config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     let (queue, wishes) = mpsc::channel(64);
-    let desk = WriteDesk::new(Arc::new(Audit::none()), known);
+    let desk = WriteDesk::new(Arc::default(), known);
     desk.open(plan.lines.iter().flat_map(|line| targets(line, &queue)));
     (Arc::new(desk), wishes)
 }
@@ -79,15 +80,16 @@ async fn a_key_that_came_too_often_may_come_again_later() {
 /// A gateway that restarts has not forgotten what it did: the audit record knows.
 #[tokio::test]
 async fn a_key_of_an_earlier_run_is_not_written_again() {
-    let line = Line {
-        via: "mqtt".into(),
-        by: "mes".into(),
-        what: "write d/t = 7".into(),
+    let did = Did {
+        who: "mes".into(),
+        action: "tag.write".into(),
+        target: "d/t".into(),
+        value: Some(7.into()),
         key: Some("k".into()),
         outcome: "done".into(),
-        ..Line::default()
+        ..Did::default()
     };
-    let (desk, mut wishes) = desk_that_knows("write = {}", &[line]);
+    let (desk, mut wishes) = desk_that_knows("write = {}", &[did]);
     assert_eq!(desk.write(form(7, "k"), origin()).await.outcome, "done");
     assert_eq!(desk.write(form(8, "k"), origin()).await.outcome, "invalid", "the key stands for another value");
     assert!(wishes.try_recv().is_err(), "nothing was sent");

@@ -5,6 +5,7 @@
 
 use crate::cycle::{Controller, Request};
 use crate::dispatch::{self, Leg};
+use crate::fleet::locate::Word;
 use crate::event::{EventKind, Events, OrderFault, RunState};
 use crate::floor::{Beyond, Floor, MachineKind, Mover, NEVER, ZoneKind};
 use crate::image::InputImage;
@@ -37,8 +38,9 @@ impl Controller<'_> {
                     self.with_order(id, |o| o.request.class = class.min(3));
                 }
                 Request::Acknowledge => self.acknowledge(now, image),
-                Request::Absent(id) => self.fleet.set_word(id, false),
-                Request::Located(id) => self.fleet.set_word(id, true),
+                Request::Absent(id) => self.fleet.set_word(id, Word::Absent),
+                Request::TakenOff(id) => self.fleet.set_word(id, Word::TakenOff),
+                Request::Located(id) => self.fleet.set_word(id, Word::Located),
                 Request::Drain => self.draining = true,
             }
         }

@@ -85,6 +85,8 @@ pub enum Request {
     Acknowledge,
     /// A person says that a mobile robot that was never seen, is silent or is astray, is not on the floor.
     Absent(MachineId),
+    /// The same, said in an earlier run of one that could be seen then: it comes back by [`Request::Located`] alone.
+    TakenOff(MachineId),
     /// A person says that a mobile robot that is astray, or was taken off the floor, is where it says.
     Located(MachineId),
     /// Bring what is moving to its end, start nothing, then withdraw authority.

@@ -9,7 +9,7 @@
 //! A robot that is silent keeps what was allocated to it: it may have driven to its end. Everybody else goes on around that. So does one
 //! that says it is where it cannot be (`locate`). One that shows up where it was not sent and can have driven to is put there anew.
 
-mod locate;
+pub(crate) mod locate;
 mod matching;
 
 pub use locate::Stray;

@@ -12,16 +12,15 @@
 //! Users live in `users.json` in the state folder (0600, replaced whole, never in part); passwords as Argon2id, API tokens as SHA-256 of
 //! 256 random bits. Without a state folder everything is forgotten at the end of the process.
 
-pub mod audit;
 mod misses;
 mod neighbour;
 mod password;
 mod store;
 
-pub use audit::{Audit, Entry};
 pub(crate) use neighbour::Neighbour;
 pub use store::{Store, StoreError, User};
 
+use crate::audit::Audit;
 use misses::Misses;
 use password::{Turn, Work};
 use serde::{Deserialize, Serialize};
@@ -84,6 +83,8 @@ pub struct AccessPlan {
     pub session: Duration,
     /// Where users and the audit record are kept; `None`: in memory.
     pub dir: Option<PathBuf>,
+    /// Nothing is changed while the audit record cannot be written.
+    pub audit_is_required: bool,
 }
 
 /// Somebody, as far as is known.
@@ -143,7 +144,7 @@ pub struct Access {
     work: Work,
     first: Mutex<Option<[u8; 32]>>,
     /// What was changed, by whom.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,19 +167,18 @@ impl Access {
     /// Opens the users of a gateway. With nobody in it, returns the one-time token that makes the first admin.
     pub fn open(plan: AccessPlan) -> Result<(Arc<Access>, Option<String>), String> {
         let store = Store::open(plan.dir.as_deref()).map_err(|e| e.to_string())?;
-        Access::with(plan, store)
+        Access::with(plan, store, Arc::default())
     }
 
     /// The same for a gateway that starts: users that cannot be read cannot sign in, and nobody becomes the first admin by that.
-    pub fn start(plan: AccessPlan) -> Result<(Arc<Access>, Option<String>), String> {
+    pub fn start(plan: AccessPlan, audit: Arc<Audit>) -> Result<(Arc<Access>, Option<String>), String> {
         let store = Store::start(plan.dir.as_deref());
-        Access::with(plan, store)
+        Access::with(plan, store, audit)
     }
 
-    fn with(plan: AccessPlan, store: Store) -> Result<(Arc<Access>, Option<String>), String> {
+    fn with(plan: AccessPlan, store: Store, audit: Arc<Audit>) -> Result<(Arc<Access>, Option<String>), String> {
         let is_new = store.users().is_empty() && store.trouble().is_none();
         let first = if is_new { Some(secret()?) } else { None };
-        let audit = Audit::open(plan.dir.as_deref());
         let access = Access {
             plan,
             store: Mutex::new(store),
@@ -358,7 +358,7 @@ mod tests {
     const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 7));
 
     fn plan(dir: Option<PathBuf>) -> AccessPlan {
-        AccessPlan { loopback: Some(Role::Viewer), remote: None, session: Duration::from_secs(3600), dir }
+        AccessPlan { loopback: Some(Role::Viewer), remote: None, session: Duration::from_secs(3600), dir, audit_is_required: false }
     }
 
     fn shown<'a>(bearer: Option<&'a str>, cookie: Option<&'a str>, from: &str) -> Shown<'a> {

@@ -7,7 +7,8 @@ use super::watch::{Lately, Since, Watch};
 use super::{AlarmChange, AlarmError, AlarmNews, AlarmState, AlarmView};
 use crate::board::stamp;
 use crate::metrics::Stages;
-use device_drivers::said::{SAID_MAX, said};
+use crate::store::{Fact, Keep, Recalled, Stands, facts};
+use device_drivers::said::{self, SAID_MAX};
 use device_drivers::value::wall_clock_ms;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,6 +20,9 @@ use tokio::sync::broadcast;
 const SUBJECTS_MAX: usize = 100;
 /// Longest time on the shelf: a shift. What has to rest longer is mended or taken out.
 pub const SHELF_MAX: Duration = Duration::from_secs(8 * 3600);
+
+/// What an earlier run has left is not cleared before lines and broker have had the time to come up.
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
 struct Shelf {
@@ -63,7 +67,71 @@ pub struct AlarmDesk {
     refused: Mutex<Option<String>>,
 }
 
+/// What is said of a change.
+fn said(subject: &str, detail: &str, by: Option<&str>) -> facts::Alarm {
+    facts::Alarm { subject: subject.into(), detail: detail.into(), by: by.map(String::from), ..facts::Alarm::default() }
+}
+
+impl Alarm {
+    /// An alarm as earlier runs have left it. What is not so any more is cleared, but not before everything has been looked at.
+    fn recall(changes: &[(u64, facts::Alarm)], now: Instant, now_ms: u64) -> Alarm {
+        let mut alarm = Alarm {
+            active: false,
+            turning: Some(now + SETTLED_AFTER),
+            acknowledged: None,
+            detail: String::new(),
+            since_ms: 0,
+            shelf: None,
+            raised: false,
+        };
+        for (ms, said) in changes {
+            let by = || said.by.clone().unwrap_or_default();
+            match &*said.change {
+                "raised" => (alarm.active, alarm.raised, alarm.acknowledged, alarm.since_ms) = (true, true, None, *ms),
+                "cleared" => alarm.active = false,
+                "acknowledged" => alarm.acknowledged = Some(by()),
+                "shelved" => {
+                    let until_ms = said.until_ms.unwrap_or(now_ms);
+                    let until = now + Duration::from_millis(until_ms.saturating_sub(now_ms)).min(SHELF_MAX);
+                    alarm.shelf = Some(Shelf { until, until_ms, by: by(), reason: said.reason.clone().unwrap_or_default() });
+                }
+                "unshelved" => alarm.shelf = None,
+                _ => {}
+            }
+            alarm.detail.clone_from(&said.detail);
+        }
+        alarm
+    }
+
+    /// Normal again: over and known, or never raised at all.
+    fn is_over(&self) -> bool {
+        !(self.active || self.shelf.is_some() || (self.raised && self.acknowledged.is_none()))
+    }
+}
+
+impl Stands for AlarmDesk {
+    fn stands(&self, at_ms: u64, fact: &Fact) -> bool {
+        let Fact::Alarm(said) = fact else { return false };
+        let Some(n) = TABLE.iter().position(|row| row.id == said.alarm) else { return true }; // of another version
+        let inner = self.lock();
+        inner.book.has(at_ms) || inner.alarms.get(&(n, said.subject.clone())).is_some_and(|alarm| !alarm.is_over())
+    }
+}
+
 impl AlarmDesk {
+    /// A desk that writes down what changes, and knows what earlier runs have left.
+    pub fn new(keep: Keep, left: &Recalled) -> AlarmDesk {
+        let (now, now_ms, mut alarms) = (Instant::now(), wall_clock_ms(), BTreeMap::new());
+        for ((id, subject), changes) in &left.standing {
+            let alarm = Alarm::recall(changes, now, now_ms);
+            if let Some(n) = TABLE.iter().position(|row| row.id == id).filter(|_| !alarm.is_over()) {
+                alarms.insert((n, subject.clone()), alarm);
+            }
+        }
+        let inner = Inner { alarms, book: Book::new(keep, &left.alarms), ..Inner::default() };
+        AlarmDesk { inner: Mutex::new(inner), ..AlarmDesk::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +170,7 @@ impl AlarmDesk {
             let mut seen: BTreeMap<String, String> = BTreeMap::new();
             let mut beyond = 0;
             (row.when)(watch, &mut |subject, detail| {
-                let detail = if detail.len() > SAID_MAX { said(&detail).to_string() } else { detail };
+                let detail = if detail.len() > SAID_MAX { said::said(&detail).to_string() } else { detail };
                 if seen.len() < SUBJECTS_MAX {
                     seen.insert(subject.into(), detail);
                 } else {
@@ -124,7 +192,7 @@ impl AlarmDesk {
         let mut changes = 0;
         let wall = wall_clock_ms();
         let mut told = |subject: &str, detail: &str, change: &'static str| {
-            book.note(row, (subject, detail), change, None);
+            book.note(row, change, said(subject, detail, None));
             changes += 1;
         };
         let known = alarms.range_mut((n, String::new())..(n + 1, String::new()));
@@ -156,11 +224,7 @@ impl AlarmDesk {
                 Alarm { active, turning, acknowledged: None, detail, since_ms: wall, shelf: None, raised: active };
             alarms.insert((n, subject), alarm);
         }
-        // Normal again: over and known, or never raised at all.
-        alarms.retain(|(m, _), a| {
-            let on_its_way = a.turning.is_some();
-            *m != n || a.active || on_its_way || a.shelf.is_some() || (a.raised && a.acknowledged.is_none())
-        });
+        alarms.retain(|(m, _), a| *m != n || !a.is_over() || a.turning.is_some());
         self.version.fetch_add(changes, Relaxed);
     }
 
@@ -170,7 +234,7 @@ impl AlarmDesk {
         for ((n, subject), alarm) in alarms.iter_mut() {
             if let Some(row) = TABLE.get(*n).filter(|_| alarm.shelf.as_ref().is_some_and(|s| now >= s.until)) {
                 alarm.shelf = None;
-                book.note(row, (subject, &alarm.detail), "unshelved", None);
+                book.note(row, "unshelved", said(subject, &alarm.detail, None));
                 self.version.fetch_add(1, Relaxed);
             }
         }
@@ -218,7 +282,7 @@ impl AlarmDesk {
 
     /// Somebody has seen it.
     pub fn acknowledge(&self, alarm: &str, subject: &str, by: &str) -> Result<(), AlarmError> {
-        self.change(alarm, subject, "acknowledged", by, |a| {
+        self.change(alarm, "acknowledged", said(subject, "", Some(by)), |a| {
             a.acknowledged = Some(by.into());
             Ok(())
         })
@@ -236,8 +300,10 @@ impl AlarmDesk {
             return Err(AlarmError::Invalid("say why, in 1 to 200 characters".into()));
         }
         let until_ms = wall_clock_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let shelf = Shelf { until: Instant::now() + time, until_ms, by: by.into(), reason: why.trim().into() };
-        self.change(alarm, subject, "shelved", by, |a| {
+        let (until, reason) = (Instant::now() + time, why.trim().to_string());
+        let told = facts::Alarm { until_ms: Some(until_ms), reason: Some(reason.clone()), ..said(subject, "", Some(by)) };
+        let shelf = Shelf { until, until_ms, by: by.into(), reason };
+        self.change(alarm, "shelved", told, |a| {
             a.shelf = Some(shelf);
             Ok(())
         })
@@ -245,23 +311,23 @@ impl AlarmDesk {
 
     /// Takes it off the shelf.
     pub fn unshelve(&self, alarm: &str, subject: &str, by: &str) -> Result<(), AlarmError> {
-        self.change(alarm, subject, "unshelved", by, |a| a.shelf.take().map(|_| ()).ok_or(AlarmError::NotRaised))
+        self.change(alarm, "unshelved", said(subject, "", Some(by)), |a| a.shelf.take().map(|_| ()).ok_or(AlarmError::NotRaised))
     }
 
     fn change(
         &self,
         alarm: &str,
-        subject: &str,
         what: &'static str,
-        by: &str,
+        told: facts::Alarm,
         change: impl FnOnce(&mut Alarm) -> Result<(), AlarmError>,
     ) -> Result<(), AlarmError> {
         let (n, row) = TABLE.iter().enumerate().find(|(_, r)| r.id == alarm).ok_or(AlarmError::NotRaised)?;
         let mut inner = self.lock();
         let Inner { alarms, book, .. } = &mut *inner;
-        let found = alarms.get_mut(&(n, subject.to_string())).filter(|a| a.raised).ok_or(AlarmError::NotRaised)?;
+        let key = (n, told.subject.clone());
+        let found = alarms.get_mut(&key).filter(|a| a.raised).ok_or(AlarmError::NotRaised)?;
         change(found)?;
-        book.note(row, (subject, &found.detail), what, Some(by.into()));
+        book.note(row, what, facts::Alarm { detail: found.detail.clone(), ..told });
         self.version.fetch_add(1, Relaxed);
         Ok(())
     }

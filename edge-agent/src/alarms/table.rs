@@ -440,7 +440,7 @@ pub const TABLE: &[Row] = &[
                 raise(part, why.clone());
             }
             if w.audit_fails {
-                raise("audit", "the audit record cannot be written; it goes on in the log".into());
+                raise("store", "the store cannot be written: no order is taken, and what people do is in the log only".into());
             }
         },
     ),

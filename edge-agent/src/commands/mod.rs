@@ -13,15 +13,16 @@
 //! Over MQTT 5 the answer goes to the response topic, with the correlation data; else to `../cmd/write/reply` and `../cmd/order/reply`, where
 //! the key says what is answered. A command over MQTT needs a key, or correlation data that stands for one: QoS 1 may bring it twice.
 
-mod audit;
 mod writes;
 
-pub use audit::{Audit, AuditStats, Line};
 pub use writes::{OUTCOMES, Origin, QUEUE, Target, WriteDesk, WriteForm, WriteView, targets};
 
+use crate::audit::Audit;
 use crate::desk::{Desk, OrderForm, Submitted};
 use crate::telemetry::mqtt::wire::{Message, Properties, Received};
+use crate::store::facts::Did;
 use crate::trouble::Shared;
+use device_drivers::said::said;
 use serde::Deserialize;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,6 +35,9 @@ use wildmatch::WildMatch;
 const AT_ONCE: usize = 64;
 /// Longest key and tag that a refusal repeats, bytes.
 const ECHO_MAX: usize = 256;
+/// What the audit record calls commands.
+const WRITE: &str = "tag.write";
+const ORDER: &str = "order.submit";
 /// How long an order waits for the control thread's word.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Longest name of a sender that is written down.
@@ -172,13 +176,14 @@ impl Commands {
     /// Carries a command out and writes it down; what to answer.
     async fn obey(&self, message: &Received, is_order: bool) -> serde_json::Value {
         let asked = self.asked(message);
-        let what = if is_order { "order" } else { "write" };
+        let what = if is_order { ORDER } else { WRITE };
         let asked = match asked.and_then(|asked| self.not_too_many().map(|()| asked)) {
             Ok(asked) => asked,
             Err((verdict, why)) => {
-                let by = named(message, None);
+                let (by, from) = (named(message, None), message.topic.to_string());
                 let (key, tag) = readable(message);
-                self.refused(Origin { via: "mqtt", by }, what.into(), key.clone(), verdict, &why).await;
+                let did = Origin { via: "mqtt", by, from }.did(what, tag.as_deref().unwrap_or_default());
+                self.refused(Did { key: key.clone(), ..did }, verdict, &why).await;
                 let mut json = outcome(key.as_deref(), verdict, Some(&why));
                 if let Some(tag) = tag {
                     json["tag"] = tag.into();
@@ -228,7 +233,8 @@ impl Commands {
             };
             return Err(("invalid", why.into()));
         };
-        let origin = Origin { via: "mqtt", by: named(message, envelope.by.as_deref()) };
+        let (by, from) = (named(message, envelope.by.as_deref()), message.topic.to_string());
+        let origin = Origin { via: "mqtt", by, from };
         Ok(Asked { origin, key, rest })
     }
 
@@ -250,11 +256,10 @@ impl Commands {
         self.allow.iter().any(|pattern| pattern.matches(tag))
     }
 
-    async fn refused(&self, origin: Origin, what: String, key: Option<String>, outcome: &str, why: &str) {
+    async fn refused(&self, did: Did, outcome: &str, why: &str) {
         self.stats.refused.fetch_add(1, Relaxed);
-        let (via, by) = (origin.via.into(), origin.by);
-        let (outcome, reason) = (outcome.into(), Some(why.into()));
-        self.audit.write(Line { via, by, what, key, outcome, reason, ..Line::default() }).await;
+        let did = Did { outcome: outcome.into(), reason: Some(said(why).to_string()), ..did };
+        self.audit.command(did, false).await;
     }
 
     async fn write(&self, origin: Origin, key: &str, form: serde_json::Value) -> serde_json::Value {
@@ -262,7 +267,8 @@ impl Commands {
             Ok(form) => form,
             Err(e) => {
                 let why = e.to_string();
-                self.refused(origin, "write".into(), Some(key.into()), "invalid", &why).await;
+                let did = Did { key: Some(key.into()), ..origin.did(WRITE, "") };
+                self.refused(did, "invalid", &why).await;
                 return outcome(Some(key), "invalid", Some(&why));
             }
         };
@@ -278,8 +284,8 @@ impl Commands {
             return self.writes.write(form, origin).await;
         }
         let why = "`allow` of [mqtt.commands] does not name this tag";
-        let what = format!("write {} = {}", form.tag, form.value);
-        self.refused(origin, what, form.key.clone(), "not_allowed", why).await;
+        let did = Did { key: form.key, value: Some(form.value), ..origin.did(WRITE, &form.tag) };
+        self.refused(did, "not_allowed", why).await;
         WriteView { tag: form.tag, outcome: "not_allowed", reason: Some(why.into()) }
     }
 
@@ -292,13 +298,13 @@ impl Commands {
         };
         let commands = self.clone();
         drop(tokio::spawn(async move {
-            let origin = Origin { via: "sparkplug", by };
+            let origin = Origin { via: "sparkplug", from: by.clone(), by };
             let form = WriteForm { tag, value, within_ms: None, key: None };
             match commands.not_too_many() {
                 Ok(()) => drop(commands.write_form(origin, form).await),
                 Err((verdict, why)) => {
-                    let what = format!("write {} = {}", form.tag, form.value);
-                    commands.refused(origin, what, None, verdict, &why).await;
+                    let did = Did { value: Some(form.value), ..origin.did(WRITE, &form.tag) };
+                    commands.refused(did, verdict, &why).await;
                 }
             }
             drop(seat);
@@ -306,11 +312,16 @@ impl Commands {
     }
 
     async fn order(&self, origin: Origin, key: &str, form: serde_json::Value) -> serde_json::Value {
-        let what = format!("order {form}");
+        let text = |name: &str| form.get(name).map(|v| v.to_string().replace('"', "")).unwrap_or_default();
+        let target = format!("{} load {}", text("kind"), text("load"));
+        let did = Did { key: Some(key.into()), value: Some(form.clone()), ..origin.did(ORDER, &target) };
         let form: Result<OrderForm, _> = serde_json::from_value(form);
         let (verdict, reason, view) = match (form, &self.desk) {
             (_, None) => ("not_allowed", Some("this gateway moves nothing".to_string()), None),
             (Err(e), _) => ("invalid", Some(e.to_string()), None),
+            (Ok(_), Some(_)) if self.audit.may_command(did.clone()).await.is_err() => {
+                ("busy", Some("the audit record is required, and cannot be written".into()), None)
+            }
             (Ok(form), Some(desk)) => match desk.submit(form, ANSWER_LIMIT).await {
                 Submitted::Order(view) => ("accepted", None, Some(view)),
                 Submitted::Known(view) => ("known", None, Some(view)),
@@ -320,17 +331,8 @@ impl Commands {
                 Submitted::Busy => ("busy", Some("too many orders at once; try again in a second".into()), None),
             },
         };
-        let (via, by) = (origin.via.into(), origin.by);
-        let line = Line {
-            via,
-            by,
-            what,
-            key: Some(key.into()),
-            outcome: verdict.into(),
-            reason: reason.clone(),
-            ..Line::default()
-        };
-        self.audit.write(line).await;
+        let did = Did { outcome: verdict.into(), reason: reason.clone(), ..did };
+        self.audit.command(did, matches!(verdict, "accepted" | "known")).await;
         let mut json = outcome(Some(key), verdict, reason.as_deref());
         if let Some(view) = view {
             json["order"] = serde_json::to_value(view).unwrap_or_default();
@@ -379,7 +381,7 @@ fn outcome(key: Option<&str>, outcome: &str, reason: Option<&str>) -> serde_json
         json["key"] = key.into();
     }
     if let Some(reason) = reason {
-        json["reason"] = device_drivers::said::said(reason).to_string().into();
+        json["reason"] = said(reason).to_string().into();
     }
     json
 }

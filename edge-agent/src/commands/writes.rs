@@ -8,9 +8,11 @@
 //! A key makes a write idempotent: the same key again is answered with what came of it, and nothing is sent. A write whose
 //! answer was lost is `unknown`: whoever asked reads the tag and decides.
 
-use super::audit::{Audit, Line};
+use crate::audit::Audit;
 use crate::config::{LinePlan, PointPlan, WriteRule};
 use crate::metrics::histogram::Histogram;
+use crate::store::facts::Did;
+use crate::store::{Fact, Stands};
 use arc_swap::ArcSwap;
 use device_drivers::{Number, PointId, TagWrite, Value, WriteOutcome};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,16 @@ pub struct Origin {
     pub via: &'static str,
     /// Who says to have sent it, or where it came in.
     pub by: String,
+    /// The address it came from, or the topic.
+    pub from: String,
+}
+
+impl Origin {
+    /// What the audit record says of something from there.
+    pub(super) fn did(self, action: &str, target: &str) -> Did {
+        let Origin { via, by: who, from } = self;
+        Did { who, from, via: via.into(), action: action.into(), target: target.into(), ..Did::default() }
+    }
 }
 
 /// A write as it is handed in.
@@ -109,16 +121,16 @@ struct Book {
 
 impl Book {
     /// The keys of an earlier run: what was sent is not sent again.
-    fn recall(lines: &[Line]) -> Book {
+    fn recall(writes: &[Did]) -> Book {
         let mut book = Book::default();
-        for line in lines.iter().rev().take(KEYS).rev() {
-            let named = line.what.strip_prefix("write ").and_then(|w| w.split_once(" = "));
-            // Of a text too long to be kept whole nobody knows any more what it was: its key is used up all the same.
-            let value = named.map(|(_, value)| serde_json::from_str(value).unwrap_or_default());
-            let outcome = OUTCOMES.iter().find(|o| **o == line.outcome && was_sent(o));
-            if let (Some((tag, _)), Some(value), Some(outcome), Some(key)) = (named, value, outcome, &line.key) {
-                let view = WriteView { tag: tag.into(), outcome, reason: line.reason.clone() };
-                book.keys.insert(key.clone(), Known { tag: tag.into(), value, view: Some(view) });
+        for did in writes.iter().skip(writes.len().saturating_sub(KEYS)) {
+            let outcome = OUTCOMES.iter().find(|o| **o == did.outcome && was_sent(o));
+            if let (Some(outcome), Some(key)) = (outcome, &did.key) {
+                let tag = did.target.clone();
+                let view = WriteView { tag: tag.clone(), outcome, reason: did.reason.clone() };
+                // Of a value too long to be kept nobody knows any more what it was: its key is used up all the same.
+                let value = did.value.clone().unwrap_or_default();
+                book.keys.insert(key.clone(), Known { tag, value, view: Some(view) });
                 book.order.push_back(key.clone());
             }
         }
@@ -149,7 +161,7 @@ pub struct WriteDesk {
 
 impl WriteDesk {
     /// A door to nothing yet. Keys of `known` are not used again.
-    pub fn new(audit: Arc<Audit>, known: &[Line]) -> WriteDesk {
+    pub fn new(audit: Arc<Audit>, known: &[Did]) -> WriteDesk {
         let book = Mutex::new(Book::recall(known));
         WriteDesk { targets: ArcSwap::default(), audit, book, stats: WriteStats::default() }
     }
@@ -174,7 +186,9 @@ impl WriteDesk {
 
     async fn to_its_end(&self, form: WriteForm, origin: Origin) -> WriteView {
         let started = Instant::now();
-        let view = self.decided(&form).await;
+        let did = origin.did("tag.write", &form.tag);
+        let did = Did { value: Some(form.value.clone()), key: form.key.clone(), ..did };
+        let view = self.decided(&form, &did).await;
         if let Some(key) = &form.key {
             self.remember(key, &view);
         }
@@ -185,10 +199,8 @@ impl WriteDesk {
         if was_sent(view.outcome) {
             self.stats.took.record_ns(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
-        let (via, by) = (origin.via.into(), origin.by);
-        let what = format!("write {} = {}", view.tag, form.value);
-        let (outcome, reason) = (view.outcome.into(), view.reason.clone());
-        self.audit.write(Line { via, by, what, key: form.key, outcome, reason, ..Line::default() }).await;
+        let did = Did { outcome: view.outcome.into(), reason: view.reason.clone(), ..did };
+        self.audit.command(did, was_sent(view.outcome)).await;
         view
     }
 
@@ -228,7 +240,7 @@ impl WriteDesk {
         }
     }
 
-    async fn decided(&self, form: &WriteForm) -> WriteView {
+    async fn decided(&self, form: &WriteForm, did: &Did) -> WriteView {
         if form.key.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX || k.chars().any(char::is_control)) {
             return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes, and no control characters"));
         }
@@ -245,6 +257,9 @@ impl WriteDesk {
         }
         if let Err(why) = self.not_too_often(&form.tag, &target) {
             return say(form, "too_often", why);
+        }
+        if let Err(e) = self.audit.may_command(did.clone()).await {
+            return say(form, "busy", format!("the audit record is required, and cannot be written: {e}"));
         }
         let within = form.within_ms.map_or(WITHIN.0, Duration::from_millis).min(WITHIN.1);
         let (reply, answer) = oneshot::channel();
@@ -274,6 +289,16 @@ impl WriteDesk {
                 Ok(())
             }
         }
+    }
+}
+
+impl Stands for WriteDesk {
+    fn stands(&self, _: u64, fact: &Fact) -> bool {
+        let key = match fact {
+            Fact::Did(did) if did.is_sent_write() => did.key.as_ref(),
+            _ => None,
+        };
+        key.is_some_and(|key| self.book().keys.contains_key(key))
     }
 }
 

@@ -32,7 +32,22 @@ pub(super) fn access(source: &Source, raw: &raw::Config, state_dir: &Path, probl
     let session = within(source, &http.session, SESSION, SESSION_RANGE, problems);
     // The usual state folder is one that anybody may write to: no place for users.
     let dir = raw.gateway.state_dir.is_some().then(|| state_dir.to_path_buf());
-    AccessPlan { loopback, remote, session, dir }
+    let audit_is_required = match raw.gateway.audit.as_ref().map(|text| (text.get_ref().as_str(), text)) {
+        None | Some(("log", _)) => false,
+        Some(("require", text)) => {
+            if dir.is_none() {
+                let label = "there is no state_dir, so nothing is written down: add `state_dir = \"/var/lib/lightsout\"`";
+                problems.push(source.problem(text.span(), "the audit record cannot be required", label));
+            }
+            true
+        }
+        Some((other, text)) => {
+            let label = format!("found \"{other}\", expected \"log\" or \"require\"");
+            problems.push(source.problem(text.span(), "this is no way to keep the audit record", label));
+            false
+        }
+    };
+    AccessPlan { loopback, remote, session, dir, audit_is_required }
 }
 
 /// Where a certificate of our own is, in the state folder.

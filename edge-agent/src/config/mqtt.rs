@@ -29,7 +29,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 const WINDOW: u16 = 1000;
 /// What a spool in memory holds, and one on disk, when nothing is said.
 const SIZE: (u64, u64) = (64 << 20, 512 << 20);
-/// Kept for the order journal when nothing is said: some ten thousand orders.
+/// Kept for the store when nothing is said: some ten thousand orders.
 const RESERVE: u64 = 4 << 20;
 /// Thinning keeps one record in so many when nothing is said.
 const KEEP: u32 = 4;

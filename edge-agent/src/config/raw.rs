@@ -58,9 +58,13 @@ pub struct Gateway {
     /// Where metrics and orders are served.
     #[serde(default)]
     pub listen: Option<Spanned<String>>,
-    /// Keys and other things that outlive a run.
+    /// Orders, alarms, users, keys and all else that outlives a run.
     #[serde(default)]
     pub state_dir: Option<Spanned<String>>,
+    /// What to do while the audit record cannot be written: `"log"` (the usual: an alarm, and everything goes on) or `"require"` (nothing is
+    /// changed by people or commands; control goes on).
+    #[serde(default)]
+    pub audit: Option<Spanned<String>>,
     /// How long a stop waits for machines to finish.
     #[serde(default)]
     pub drain: Option<Spanned<Time>>,
@@ -260,7 +264,7 @@ pub struct Spool {
     /// With `"thin"`, one record in so many is kept.
     #[serde(default)]
     pub keep: Option<Spanned<u32>>,
-    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
+    /// Bytes of the disk that telemetry cannot take from the store in `state_dir`.
     #[serde(default)]
     pub reserve: Option<Spanned<Size>>,
 }

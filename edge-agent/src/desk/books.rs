@@ -1,8 +1,9 @@
 //! The books: every order that is remembered, by number and by key, and what events say became of it.
 
 use super::HISTORY;
-use super::form::{CLASS, KindForm, OrderForm, StopForm};
+use super::form::{KindForm, OrderForm, StopForm};
 use super::words::fault_name;
+use crate::store::facts::{CLASS, Turned};
 use control_core::event::{Event, EventKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -17,10 +18,11 @@ const TENANTS: RangeInclusive<u16> = 1..=255;
 const REFUSED_KEPT: usize = 1000;
 
 /// Where an order stands.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderState {
     /// Handed to the control thread.
+    #[default]
     Submitted,
     /// Taken; no machine yet.
     Accepted,
@@ -74,9 +76,18 @@ pub struct OrderView {
     /// The key it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// As it was asked for under its key; of an order that an older version wrote down nobody knows.
+    /// As it was asked for; nobody has asked for what the runtime does by itself.
     #[serde(skip)]
-    pub asked: Option<Arc<OrderForm>>,
+    pub asked: Option<Arc<Asked>>,
+}
+
+/// What an order was asked for as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The request.
+    pub form: OrderForm,
+    /// Its digest: what a key stands for. One that a newer version wrote down may stand for more than the form says.
+    pub digest: String,
 }
 
 /// A key that stands for another order than the one that came with it.
@@ -183,23 +194,36 @@ impl OrderView {
         }
     }
 
+    /// Takes over what a form says.
+    pub(super) fn taken_as(&mut self, form: &OrderForm, due: Option<String>) {
+        let form = form.clone();
+        self.stops = form.stops.unwrap_or_default();
+        self.class = form.class.unwrap_or(CLASS);
+        self.due = due;
+        (self.tenant, self.group, self.number) = (form.tenant, form.group, form.number);
+        (self.after, self.key) = (form.after, form.key);
+    }
+
     /// Why a form is not what this order was asked for as, if it is not.
     pub(super) fn clash(&self, form: &OrderForm) -> Option<Clash> {
-        let same = match &self.asked {
-            Some(asked) => asked.asks_the_same(form),
-            None => {
-                let stops = form.stops.as_deref().unwrap_or_default();
-                (self.kind, self.load, &*self.stops) == (form.kind, form.load, stops)
-                    && (&self.tenant, &self.group, self.number, self.after)
-                        == (&form.tenant, &form.group, form.number, form.after)
-            }
-        };
+        let asked = self.asked.as_ref()?;
         let json = |form: &OrderForm| serde_json::to_string(form).unwrap_or_default();
-        let before = || match &self.asked {
-            Some(asked) => json(asked),
-            None => serde_json::to_string(self).unwrap_or_default(),
-        };
-        (!same).then(|| Clash { order: self.clone(), before: before(), now: json(form) })
+        (asked.digest != form.wanted().digest()).then(|| Clash {
+            order: self.clone(),
+            before: json(&asked.form),
+            now: json(form),
+        })
+    }
+
+    /// Its state, as it is written down.
+    pub(super) fn turned(&self) -> Turned {
+        let reason = self.reason.as_deref().map(String::from);
+        Turned { id: self.id, state: self.state.name().into(), reason }
+    }
+
+    /// Made by the runtime for itself.
+    pub(super) fn is_own(&self) -> bool {
+        self.adopted
     }
 }
 
@@ -244,9 +268,7 @@ impl Books {
 
     pub(super) fn enter(&mut self, view: OrderView) {
         if self.orders.len() >= HISTORY {
-            let ended =
-                |o: &&OrderView| matches!(o.state, OrderState::Completed | OrderState::Rejected | OrderState::Failed);
-            if let Some(id) = self.orders.values().find(ended).map(|o| o.id)
+            if let Some(id) = self.orders.values().find(|o| o.state.has_ended()).map(|o| o.id)
                 && let Some(old) = self.orders.remove(&id)
                 && let Some(key) = old.key
             {
@@ -264,8 +286,8 @@ impl Books {
         }
     }
 
-    /// Takes an event over; the order that has ended with it, if one has.
-    pub(super) fn note(&mut self, event: &Event) -> Option<OrderView> {
+    /// Takes an event over; what is to be written down of it.
+    pub(super) fn note(&mut self, event: &Event) -> Option<Turned> {
         let (id, state, reason) = match event.kind {
             EventKind::OrderAccepted(id, _) => (id, OrderState::Accepted, None),
             EventKind::OrderRejected(id, why) => (id, OrderState::Rejected, Some(fault_name(why))),
@@ -284,7 +306,7 @@ impl Books {
         if let Some(answer) = self.answers.remove(&id.0) {
             let _ = answer.send(());
         }
-        turned.filter(|o| matches!(o.state, OrderState::Completed | OrderState::Rejected | OrderState::Failed))
+        turned.filter(|o| !o.is_own()).map(|o| o.turned())
     }
 
     /// Another state of an order: the order, if it has taken it.
@@ -294,7 +316,7 @@ impl Books {
             // A number that is already in use is refused; the order that has it goes on.
             && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
         {
-            let ends = crate::live::frames::has_ended(state) && !crate::live::frames::has_ended(order.state);
+            let ends = state.has_ended() && !order.state.has_ended();
             (order.state, order.reason) = (state, reason.map(Cow::Borrowed));
             let _ = self.changes.send(order.clone());
             if ends {

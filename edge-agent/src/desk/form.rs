@@ -1,18 +1,16 @@
 //! What an order says when it is handed in, and whether that can be meant.
 
+use crate::store::facts::PROGRAM;
 use control_core::limits::STOPS_MAX;
 use control_core::order::{Stop, Stops};
 use control_core::units::LoadId;
 use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
 
 /// Longest key, and longest name of a tenant or a group.
 const KEY_MAX: usize = 64;
 /// The longest a due time may lie ahead, milliseconds: as a number of 32 bits holds it.
 const DUE_MAX_MS: u128 = u32::MAX as u128;
-
-/// Class and program when nothing is said.
-pub(super) const CLASS: u8 = 1;
-const PROGRAM: u16 = 1;
 
 /// An order as it is handed in over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, utoipa::ToSchema)]
@@ -82,34 +80,26 @@ pub struct StopForm {
     pub program: Option<u16>,
 }
 
-impl OrderForm {
-    fn wait_s(&self) -> u32 {
-        self.wait_s.unwrap_or(if self.kind == KindForm::Store { WAIT_S } else { 0 })
-    }
-
-    /// With all that counts when nothing is said.
-    fn spelled_out(&self) -> OrderForm {
-        OrderForm {
-            class: Some(self.class.unwrap_or(CLASS)),
-            program: self.program.or((self.kind == KindForm::Process).then_some(PROGRAM)),
-            wait_s: Some(self.wait_s()),
-            ..self.clone()
-        }
-    }
-
-    /// Whether both ask for the same: a key stands for all of it, not for a load alone.
-    pub(super) fn asks_the_same(&self, other: &OrderForm) -> bool {
-        self.spelled_out() == other.spelled_out()
-    }
-}
-
 /// What a form asks for.
 pub(super) struct Checked {
     pub(super) load: LoadId,
     pub(super) stops: Stops,
     pub(super) wait_ms: u32,
     pub(super) due_ms: u32,
-    pub(super) due: Option<String>,
+    pub(super) due: Option<SystemTime>,
+}
+
+impl Checked {
+    /// The due time, RFC 3339.
+    pub(super) fn due_text(&self) -> Option<String> {
+        self.due.map(|at| humantime::format_rfc3339_seconds(at).to_string())
+    }
+
+    /// The same, milliseconds since 1970 UTC.
+    pub(super) fn due_at_ms(&self) -> Option<u64> {
+        let since = self.due?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
+    }
 }
 
 pub(super) fn check(form: &OrderForm, stations: &[String]) -> Result<Checked, String> {
@@ -143,16 +133,13 @@ pub(super) fn check(form: &OrderForm, stations: &[String]) -> Result<Checked, St
         }
         KindForm::Route => route(form.stops.as_deref().unwrap_or_default(), stations)?,
     };
-    let wait_s = form.wait_s();
+    let wait_s = form.wanted().wait_s();
     let (due_ms, due) = match &form.due {
         None => (0, None),
-        Some(text) => due(text, std::time::SystemTime::now())?,
+        Some(text) => due(text, SystemTime::now())?,
     };
     Ok(Checked { load, stops, wait_ms: wait_s.saturating_mul(1000), due_ms, due })
 }
-
-/// How long a store order waits for its load when nothing is said, seconds.
-const WAIT_S: u32 = 600;
 
 fn station(name: &str, stations: &[String], key: &str) -> Result<u8, String> {
     let known = || if stations.is_empty() { "this floor has none".into() } else { stations.join(", ") };
@@ -177,7 +164,7 @@ fn route(list: &[StopForm], stations: &[String]) -> Result<Stops, String> {
 }
 
 /// A time, or how long from now: milliseconds from now, and the time. What is over is due at once.
-fn due(text: &str, now: std::time::SystemTime) -> Result<(u32, Option<String>), String> {
+fn due(text: &str, now: SystemTime) -> Result<(u32, Option<SystemTime>), String> {
     let at = match crate::clock::time_of(text) {
         Some(at) => at,
         None => {
@@ -194,7 +181,7 @@ fn due(text: &str, now: std::time::SystemTime) -> Result<(u32, Option<String>), 
     }
     // Zero would be no due time at all.
     let ms = u32::try_from(ahead).unwrap_or(u32::MAX).max(1);
-    Ok((ms, Some(humantime::format_rfc3339_seconds(at).to_string())))
+    Ok((ms, Some(at)))
 }
 
 #[cfg(test)]
@@ -217,6 +204,7 @@ mod tests {
         for (text, want) in rows {
             match (due(text, now), want) {
                 (Ok((ms, at)), Ok((want_ms, want_at))) => {
+                    let at = at.map(|at| humantime::format_rfc3339_seconds(at).to_string());
                     assert_eq!((ms, at.as_deref()), (want_ms, Some(want_at)), "{text}");
                 }
                 (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),

@@ -7,26 +7,29 @@
 //! ```
 //!
 //! The desk keeps the last [`HISTORY`] orders. A key given with an order makes it idempotent: the same key again
-//! is answered with the order it already made. With a [`Ledger`] an order is on disk before the control thread hears of it, and known
-//! after a restart.
+//! is answered with the order it already made. An order is in the store before the control thread hears of it, and so is, soon, all that becomes
+//! of it: after a restart the books are as they were.
 
 mod books;
 mod form;
+mod recall;
 mod words;
 
-pub use books::{Clash, OrderState, OrderView};
-use form::CLASS;
+pub use books::{Asked, Clash, OrderState, OrderView};
 pub use form::{KindForm, OrderForm, StopForm};
 pub use words::{fault_name, hold_text, stray_text};
 
 use crate::config::plan::FloorNames;
-use crate::ledger::{Ledger, Recalled};
+use crate::store::facts::{self, CLASS, Taken};
+use crate::store::{Fact, Keep, Recalled, Stands};
 use books::Books;
 use control_core::cycle::Request;
 use control_core::event::{Event, OrderFault};
 use control_core::order::{ADOPTED, OrderRequest};
 use control_core::units::OrderId;
+use device_drivers::value::wall_clock_ms;
 use form::check;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -77,11 +80,11 @@ pub struct Desk {
     requests: Mutex<rtrb::Producer<Request>>,
     /// Groups of stations by name; their numbers are their places.
     stations: Vec<String>,
-    ledger: Option<Ledger>,
+    keep: Keep,
     /// Requests that found the ring full.
     pub busy: AtomicU64,
-    /// Orders of an earlier run that were under way when it ended.
-    pub interrupted: u64,
+    /// Orders of an earlier run that had not ended.
+    pub resumed: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,22 +94,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     /// A desk that hands its requests in through `requests`, for a floor with these groups of stations; it forgets everything with its end.
     pub fn new(requests: rtrb::Producer<Request>, stations: Vec<String>) -> Arc<Desk> {
-        Desk::with(requests, stations, None, Recalled::default())
+        Desk::with(requests, stations, Keep::default(), &Recalled::default())
     }
 
     /// A desk that writes its orders down, and knows those of an earlier run.
     pub fn with(
         requests: rtrb::Producer<Request>,
         stations: Vec<String>,
-        ledger: Option<Ledger>,
-        known: Recalled,
+        keep: Keep,
+        left: &Recalled,
     ) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
-        let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
-        let interrupted = known.interrupted.len() as u64;
-        let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
-        let books = Mutex::new(Books::new(changes, orders, next));
-        Arc::new(Desk { books, requests: Mutex::new(requests), stations, ledger, busy: AtomicU64::new(0), interrupted })
+        let orders: BTreeMap<u32, OrderView> =
+            left.orders.iter().filter_map(|(id, order)| Some((*id, OrderView::recall(order)?))).collect();
+        let orders = orders.into_iter().rev().take(HISTORY).collect::<BTreeMap<_, _>>();
+        let resumed = orders.values().filter(|o| !o.state.has_ended()).count() as u64;
+        let books = Mutex::new(Books::new(changes, orders, left.next_order.max(1) & !ADOPTED));
+        Arc::new(Desk { books, requests: Mutex::new(requests), stations, keep, busy: AtomicU64::new(0), resumed })
     }
 
     /// Hands in a request; false when the ring is full.
@@ -128,7 +132,7 @@ impl Desk {
             Ok(checked) => checked,
             Err(why) => return Submitted::Invalid(why),
         };
-        let (view, request, answer) = {
+        let (taken, request, answer) = {
             let mut books = lock(&self.books);
             if let Some(known) = form.key.as_ref().and_then(|k| books.keys.get(k)).and_then(|id| books.orders.get(id)) {
                 return match known.clash(&form) {
@@ -159,26 +163,17 @@ impl Desk {
             if let Some(key) = &form.key {
                 books.keys.insert(key.clone(), id);
             }
-            let words = form.key.is_some().then(|| Arc::new(form.clone()));
-            let view = OrderView {
-                asked: words,
-                stops: form.stops.unwrap_or_default(),
-                class: request.class,
-                due: asked.due,
-                tenant: form.tenant,
-                group: form.group,
-                number: form.number,
-                after: form.after,
-                key: form.key,
-                ..OrderView::new(id, form.kind, form.load)
-            };
-            books.enter(view.clone());
-            (view, request, rx)
+            let mut view = OrderView::new(id, form.kind, form.load);
+            view.taken_as(&form, asked.due_text());
+            let wanted = form.wanted();
+            let digest = wanted.digest();
+            let taken = Taken { id, wanted, digest: digest.clone(), due_ms: asked.due_at_ms() };
+            view.asked = Some(Arc::new(Asked { form, digest }));
+            books.enter(view);
+            (taken, request, rx)
         };
-        let id = view.id;
-        if let Some(ledger) = &self.ledger
-            && let Err(e) = ledger.write(&view).await
-        {
+        let id = taken.id;
+        if let Err(e) = self.keep.write(taken).await {
             tracing::error!(order = id, "an order is refused that cannot be written down: {e}");
             return self.refuse(id, "the disk does not take it: an order that is not written down is not begun").await;
         }
@@ -189,7 +184,7 @@ impl Desk {
         let _ = tokio::time::timeout(limit, answer).await;
         lock(&self.books).answers.remove(&id);
         match self.order(id) {
-            Some(view) if view.state == OrderState::Rejected => Submitted::Refused(view),
+            Some(view) if view.state == OrderState::Rejected => self.write_refusal(view).await,
             Some(view) => Submitted::Order(view),
             None => Submitted::Busy,
         }
@@ -203,9 +198,12 @@ impl Desk {
             books.turn(id, OrderState::Rejected, Some(why))
         };
         let Some(view) = view else { return Submitted::Busy };
-        if let Some(ledger) = &self.ledger {
-            let _ = ledger.write(&view).await;
-        }
+        self.write_refusal(view).await
+    }
+
+    /// What is told to be refused must not be begun after a restart.
+    async fn write_refusal(&self, view: OrderView) -> Submitted {
+        let _ = self.keep.write(view.turned()).await; // where the disk takes nothing the order is not on it either, most likely
         Submitted::Refused(view)
     }
 
@@ -217,12 +215,13 @@ impl Desk {
     /// Asks for an order to be withdrawn: when no machine is busy with its load, or `now`, whatever moves.
     pub fn withdraw(&self, id: u32, now: bool) -> Changed {
         let request = if now { Request::WithdrawNow(OrderId(id)) } else { Request::Withdraw(OrderId(id)) };
-        self.ask(id, request)
+        self.ask(id, request, facts::Changed { id, withdrawn: Some(now), ..Default::default() })
     }
 
     /// Asks for another class: 0 rush .. 3 bulk.
     pub fn reclass(&self, id: u32, class: u8) -> Changed {
-        let done = self.ask(id, Request::Reclass(OrderId(id), class));
+        let changed = facts::Changed { id, class: Some(class), ..Default::default() };
+        let done = self.ask(id, Request::Reclass(OrderId(id), class), changed);
         if done == Changed::Asked
             && let Some(order) = lock(&self.books).orders.get_mut(&id)
         {
@@ -231,11 +230,16 @@ impl Desk {
         done
     }
 
-    fn ask(&self, id: u32, request: Request) -> Changed {
-        match self.order(id).map(|o| o.state) {
+    fn ask(&self, id: u32, request: Request, changed: facts::Changed) -> Changed {
+        match self.order(id) {
             None => Changed::Unknown,
-            Some(state @ (OrderState::Completed | OrderState::Rejected | OrderState::Failed)) => Changed::Ended(state),
-            Some(_) if self.request(request) => Changed::Asked,
+            Some(order) if order.state.has_ended() => Changed::Ended(order.state),
+            Some(order) if self.request(request) => {
+                if !order.is_own() {
+                    self.keep.note(changed);
+                }
+                Changed::Asked
+            }
             Some(_) => Changed::Busy,
         }
     }
@@ -264,21 +268,30 @@ impl Desk {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let (mut ended, mut noted) = (Vec::new(), Vec::new());
+            let mut noted = Vec::new();
             while let Ok(event) = events.pop() {
-                ended.extend(lock(&self.books).note(&event));
-                board.note(&event, device_drivers::value::wall_clock_ms());
+                let turned = lock(&self.books).note(&event);
+                turned.into_iter().for_each(|turned| self.keep.note(turned));
+                board.note(&event, wall_clock_ms()).into_iter().for_each(|step| self.keep.note(step));
                 noted.push(event);
             }
             log(&noted, &names);
-            if let Some(ledger) = self.ledger.as_ref().filter(|_| !ended.is_empty()) {
-                ledger.note(ended);
-                let desk = self.clone();
-                ledger.tend(move || lock(&desk.books).orders.values().cloned().collect());
-            }
             if events.is_abandoned() {
                 return;
             }
         }
+    }
+}
+
+impl Stands for Desk {
+    fn stands(&self, _: u64, fact: &Fact) -> bool {
+        let id = match fact {
+            Fact::Taken(taken) => taken.id,
+            Fact::Turned(turned) => turned.id,
+            Fact::Step(step) => step.id,
+            Fact::Changed(changed) => changed.id,
+            _ => return false,
+        };
+        lock(&self.books).orders.get(&id).is_some_and(|order| order.state != OrderState::Rejected)
     }
 }

@@ -82,7 +82,7 @@ pub(super) struct Shelve {
     reason: String,
 }
 
-fn answer(
+async fn answer(
     face: &Face,
     who: &Who,
     action: &str,
@@ -95,7 +95,7 @@ fn answer(
         }
         AlarmError::Invalid(why) => Problem::invalid("this alarm cannot be shelved so", why),
     });
-    face.access.audit.note(who, action, target, done.as_ref().map_or_else(|p| p.detail(), |()| "done"));
+    face.access.audit.note(who, action, target, done.as_ref().map_or_else(|p| p.detail(), |()| "done")).await;
     done.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn acknowledge(
     Body(Which { alarm, subject }): Body<Which>,
 ) -> Result<StatusCode, Problem> {
     let done = face.alarms.acknowledge(&alarm, &subject, &who.name);
-    answer(&face, &who, "alarm.acknowledge", &format!("{alarm} {subject}"), done)
+    answer(&face, &who, "alarm.acknowledge", &format!("{alarm} {subject}"), done).await
 }
 
 /// Puts an alarm aside for a time, for a reason.
@@ -121,7 +121,7 @@ pub(super) async fn shelve(
 ) -> Result<StatusCode, Problem> {
     let time = Duration::from_secs(u64::from(minutes) * 60);
     let done = face.alarms.shelve(&alarm, &subject, &who.name, time, &reason);
-    answer(&face, &who, "alarm.shelve", &format!("{alarm} {subject}, {minutes} min: {reason}"), done)
+    answer(&face, &who, "alarm.shelve", &format!("{alarm} {subject}, {minutes} min: {reason}"), done).await
 }
 
 /// Takes an alarm off the shelf.
@@ -133,5 +133,5 @@ pub(super) async fn unshelve(
     Body(Which { alarm, subject }): Body<Which>,
 ) -> Result<StatusCode, Problem> {
     let done = face.alarms.unshelve(&alarm, &subject, &who.name);
-    answer(&face, &who, "alarm.unshelve", &format!("{alarm} {subject}"), done)
+    answer(&face, &who, "alarm.unshelve", &format!("{alarm} {subject}"), done).await
 }

@@ -164,6 +164,6 @@ async fn set(
             ("busy", Err(Problem::busy("the last change is still on its way; try again in a second")))
         }
     };
-    face.access.audit.note(who, if closed { "floor.close" } else { "floor.open" }, &name, outcome);
+    face.access.audit.note(who, if closed { "floor.close" } else { "floor.open" }, &name, outcome).await;
     answer
 }

@@ -61,7 +61,12 @@ impl<const ROLE: u8> FromRequestParts<Arc<Face>> for As<ROLE> {
     async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Problem> {
         let Anybody(who) = Anybody::from_request_parts(parts, face).await?;
         if who.role.is_some_and(|r| r as u8 >= ROLE) {
-            return Ok(As(who));
+            let changes = parts.method != Method::GET && parts.method != Method::HEAD;
+            let action = format!("{} {}", parts.method, parts.uri.path());
+            return match if changes { face.access.audit.may_begin(&who, &action).await } else { Ok(()) } {
+                Ok(()) => Ok(As(who)),
+                Err(e) => Err(unwritten(&e)),
+            };
         }
         let needed = Role::ALL.into_iter().find(|r| *r as u8 == ROLE).map_or("", Role::name);
         if parts.method != Method::GET {
@@ -94,6 +99,13 @@ impl FromRequestParts<Arc<Face>> for Anybody {
             Err(why) => Err(denied(why)),
         }
     }
+}
+
+/// Where the audit record is required, nothing is changed that cannot be written down.
+fn unwritten(why: &std::io::Error) -> Problem {
+    let title = "nothing was changed: it cannot be written down";
+    let detail = format!("the audit record is required (`audit = \"require\"`), and the store cannot be written: {why}");
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "audit", title, detail)
 }
 
 /// What a refusal looks like.

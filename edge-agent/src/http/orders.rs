@@ -144,6 +144,7 @@ pub(super) async fn change(
     let outcome = done.as_ref().map(|_| format!("class {}", form.class));
     let target = format!("order {id}");
     face.access.audit.note_try(&who, "order.class", &target, outcome.as_deref().map_err(|p| p.detail()));
+    face.access.audit.settle().await;
     done
 }
 
@@ -173,5 +174,6 @@ pub(super) async fn withdraw(
     let asked = if now { "asked for, at once" } else { "asked for" };
     let outcome = done.as_ref().map(|_| asked).map_err(|p| p.detail());
     face.access.audit.note_try(&who, "order.withdraw", &format!("order {id}"), outcome);
+    face.access.audit.settle().await;
     done.map(|view| (StatusCode::ACCEPTED, view))
 }

@@ -3,7 +3,8 @@
 use super::Face;
 use super::guard::{self, ADMIN, Anybody, As, COOKIE, IsSecure};
 use super::problem::{Asked, Body, Named, Problem};
-use crate::access::{Entry, Role, SetupError, StoreError};
+use crate::audit::Entry;
+use crate::access::{Role, SetupError, StoreError};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -80,7 +81,7 @@ pub(super) async fn login(
     let done = face.access.login(who.from, &name, password).await.map_err(guard::denied);
     who.name = name.as_str().into();
     match &done {
-        Ok(_) => face.access.audit.note(&who, "login", "", "done"),
+        Ok(_) => face.access.audit.note(&who, "login", "", "done").await,
         Err(why) => face.access.audit.refuse(&who, "login", "", why.detail()),
     }
     done.map(|(token, role)| session(token, role, is_secure))
@@ -95,7 +96,7 @@ pub(super) async fn logout(Anybody(who): Anybody, State(face): State<Arc<Face>>,
     }
     // Who was not signed in has changed nothing.
     match who.signed_in {
-        true => face.access.audit.note(&who, "logout", "", "done"),
+        true => face.access.audit.note(&who, "logout", "", "done").await,
         false => face.access.audit.refuse(&who, "logout", "", "was not signed in"),
     }
     let gone = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
@@ -127,7 +128,7 @@ pub(super) async fn setup(
     });
     who.name = name.as_str().into();
     match &done {
-        Ok(_) => face.access.audit.note(&who, "setup", "first admin", "done"),
+        Ok(_) => face.access.audit.note(&who, "setup", "first admin", "done").await,
         Err(why) => face.access.audit.refuse(&who, "setup", "first admin", why.detail()),
     }
     done.map(|token| session(token, Role::Admin, is_secure))
@@ -183,7 +184,7 @@ pub(super) async fn add_user(
 ) -> Result<StatusCode, Problem> {
     let done = face.access.add_user(&name, role, password).await.map_err(|why| store_problem(&why));
     let target = format!("{name}, {}", role.name());
-    face.access.audit.note(&who, "user.add", &target, done.as_ref().map_or_else(|p| p.detail(), |()| "done"));
+    face.access.audit.note(&who, "user.add", &target, done.as_ref().map_or_else(|p| p.detail(), |()| "done")).await;
     done.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -196,7 +197,7 @@ pub(super) async fn remove_user(
     Named(name): Named<String>,
 ) -> Result<StatusCode, Problem> {
     let done = face.access.remove_user(&name).map_err(|why| store_problem(&why));
-    face.access.audit.note(&who, "user.remove", &name, done.as_ref().map_or_else(|p| p.detail(), |()| "done"));
+    face.access.audit.note(&who, "user.remove", &name, done.as_ref().map_or_else(|p| p.detail(), |()| "done")).await;
     done.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -217,7 +218,7 @@ pub(super) async fn add_token(
 ) -> Result<Json<Session>, Problem> {
     let done = face.access.add_token(&name, role).map_err(|why| store_problem(&why));
     let target = format!("{name}, {}", role.name());
-    face.access.audit.note(&who, "token.add", &target, done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
+    face.access.audit.note(&who, "token.add", &target, done.as_ref().map_or_else(|p| p.detail(), |_| "done")).await;
     done.map(|token| Json(Session { token, role }))
 }
 

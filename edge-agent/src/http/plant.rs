@@ -22,10 +22,8 @@ pub(super) async fn write(
     State(face): State<Arc<Face>>,
     Body(form): Body<WriteForm>,
 ) -> Result<Json<WriteView>, Problem> {
-    let what = format!("{} = {}", form.tag, form.value);
-    let view = face.stages.writes.write(form, Origin { via: "http", by: who.name.to_string() }).await;
-    let tried = if view.outcome == "done" { Ok(view.outcome) } else { Err(view.outcome) };
-    face.access.audit.note_try(&who, "tag.write", &what, tried);
+    let origin = Origin { via: "http", by: who.name.to_string(), from: who.from.to_string() };
+    let view = face.stages.writes.write(form, origin).await;
     let status = match view.outcome {
         "done" => return Ok(Json(view)),
         "not_allowed" => StatusCode::FORBIDDEN,
@@ -48,7 +46,8 @@ pub(super) async fn write(
 #[utoipa::path(post, path = "/api/v1/acknowledge", tag = "plant", responses((status = 202, description = "Handed to the control thread")))]
 pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Face>>) -> Result<StatusCode, Problem> {
     let done = face.desk.request(Request::Acknowledge);
-    face.access.audit.note(&who, "plant.acknowledge", "machines that left AUTO", if done { "done" } else { "busy" });
+    let outcome = if done { "done" } else { "busy" };
+    face.access.audit.note(&who, "plant.acknowledge", "machines that left AUTO", outcome).await;
     if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
 }
 
@@ -63,7 +62,7 @@ pub(super) async fn absent(
     State(face): State<Arc<Face>>,
     vehicle: Result<Named<String>, Problem>,
 ) -> Result<(StatusCode, Json<Meant>), Problem> {
-    of_robot(&face, &who, vehicle, "plant.absent", Request::Absent)
+    of_robot(&face, &who, vehicle, "plant.absent", Request::Absent).await
 }
 
 /// A person says that a mobile robot that is astray, or was taken off the floor, is where it says it is: that is believed if it is a place and
@@ -76,7 +75,7 @@ pub(super) async fn located(
     State(face): State<Arc<Face>>,
     vehicle: Result<Named<String>, Problem>,
 ) -> Result<(StatusCode, Json<Meant>), Problem> {
-    of_robot(&face, &who, vehicle, "plant.located", Request::Located)
+    of_robot(&face, &who, vehicle, "plant.located", Request::Located).await
 }
 
 /// Which one was meant.
@@ -87,7 +86,7 @@ pub(super) struct Meant {
 }
 
 /// A person's word on one mobile robot.
-fn of_robot(
+async fn of_robot(
     face: &Arc<Face>,
     who: &Who,
     vehicle: Result<Named<String>, Problem>,
@@ -95,12 +94,18 @@ fn of_robot(
     request: fn(MachineId) -> Request,
 ) -> Result<(StatusCode, Json<Meant>), Problem> {
     let Some(id) = vehicle.ok().and_then(|Named(said)| face.stages.robots.find(&said)) else {
-        face.access.audit.note(who, action, "no such robot", "refused");
+        face.access.audit.note(who, action, "no such robot", "refused").await;
         return Err(Problem::not_found("no such mobile robot", "GET /api/v1/floor lists the vehicles"));
     };
-    let done = face.desk.request(request(id));
-    let name = face.stages.robots.name(id);
-    face.access.audit.note(who, action, &name, if done { "done" } else { "busy" });
+    let (request, name) = (request(id), face.stages.robots.name(id));
+    let seen = face.stages.robots.is_seen(id);
+    let done = face.desk.request(request);
+    match request {
+        Request::Absent(_) if done => face.stages.absent.leaves(&name, seen),
+        _ if done => face.stages.absent.comes_back(&name),
+        _ => {}
+    }
+    face.access.audit.note(who, action, &name, if done { "done" } else { "busy" }).await;
     match done {
         true => Ok((StatusCode::ACCEPTED, Json(Meant { vehicle: name }))),
         false => Err(Problem::busy("too many requests at once; try again in a second")),
@@ -120,6 +125,6 @@ pub(super) async fn reload(As(who): As<ENGINEER>, State(face): State<Arc<Face>>)
             Problem::conflict("not-healthy", "the new lines did not come up", text.clone())
         }
     });
-    face.access.audit.note(&who, "reload", "", done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
+    face.access.audit.note(&who, "reload", "", done.as_ref().map_or_else(|p| p.detail(), |_| "done")).await;
     done.map(Json)
 }

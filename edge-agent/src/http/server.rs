@@ -33,7 +33,7 @@ use tokio_io_timeout::TimeoutStream;
 pub const BODY_MAX: usize = 64 * 1024;
 /// Connections served at once: those who look on live, and a good hundred for everybody else.
 pub const CONNECTIONS_MAX: usize = crate::live::CLIENTS_MAX + 128;
-/// Of the descriptors this process may have, connections take so many of so many: lines, spool and journal need theirs. With the usual 1024
+/// Of the descriptors this process may have, connections take so many of so many: lines, spool and store need theirs. With the usual 1024
 /// there is room for all.
 const DESCRIPTORS_SHARE: (u64, u64) = (2, 3);
 /// Time for the headers of a request.

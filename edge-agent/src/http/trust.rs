@@ -55,7 +55,7 @@ pub(super) async fn certificates(_: As<VIEWER>, State(face): State<Arc<Face>>) -
     Json(all.into_iter().map(view).collect())
 }
 
-fn decide(
+async fn decide(
     face: &Face,
     who: &crate::access::Who,
     action: &str,
@@ -72,7 +72,7 @@ fn decide(
         let done = Pki::open(&face.pki_dir).and_then(|pki| does(pki, which));
         done.map(|_| StatusCode::NO_CONTENT).map_err(|why| Problem::not_found("no such certificate", &why))
     };
-    face.access.audit.note(who, action, which, done.as_ref().map_or_else(|p| p.detail(), |_| "done"));
+    face.access.audit.note(who, action, which, done.as_ref().map_or_else(|p| p.detail(), |_| "done")).await;
     done
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn trust(
     State(face): State<Arc<Face>>,
     Body(form): Body<Thumbprint>,
 ) -> Result<StatusCode, Problem> {
-    decide(&face, &who, "certificate.trust", &form, |pki, which| pki.trust(which))
+    decide(&face, &who, "certificate.trust", &form, |pki, which| pki.trust(which)).await
 }
 
 /// Trusts a server's certificate no longer.
@@ -95,5 +95,5 @@ pub(super) async fn reject(
     State(face): State<Arc<Face>>,
     Body(form): Body<Thumbprint>,
 ) -> Result<StatusCode, Problem> {
-    decide(&face, &who, "certificate.reject", &form, |pki, which| pki.reject(which))
+    decide(&face, &who, "certificate.reject", &form, |pki, which| pki.reject(which)).await
 }

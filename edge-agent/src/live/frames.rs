@@ -1,8 +1,8 @@
 //! What the frames say: the beat, the field, the orders. The API answers with the same.
 
-use crate::board::{Board, is_adopted, stamp};
+use crate::board::{Board, is_found, stamp};
 use crate::control::run_state_name;
-use crate::desk::{Desk, OrderState, OrderView};
+use crate::desk::{Desk, OrderView};
 use crate::field::{LineStats, Refusal};
 use crate::metrics::Stages;
 use crate::metrics::histogram::{Edges, Histogram};
@@ -294,17 +294,12 @@ pub struct OrderRow {
     pub late: bool,
 }
 
-/// Whether an order has ended.
-pub fn has_ended(state: OrderState) -> bool {
-    matches!(state, OrderState::Completed | OrderState::Rejected | OrderState::Failed)
-}
-
 /// Orders with their times. None is late because somebody has set the clock.
 pub fn rows(board: &Board, orders: Vec<OrderView>) -> Vec<OrderRow> {
     let times = board.times(orders.iter().map(|o| o.id));
     let ages = board.ages(orders.iter().map(|o| o.id));
     let row = |((order, [taken, started, ended]), age): ((OrderView, [Option<u64>; 3]), Option<Duration>)| {
-        let late = !has_ended(order.state) && age.is_some_and(|age| age > LATE_AFTER);
+        let late = !order.state.has_ended() && age.is_some_and(|age| age > LATE_AFTER);
         let [taken, started, ended] = [taken, started, ended].map(|t| t.map(stamp));
         OrderRow { order, taken, started, ended, late }
     };
@@ -314,8 +309,8 @@ pub fn rows(board: &Board, orders: Vec<OrderView>) -> Vec<OrderRow> {
 /// All orders that have not ended, and the newest of those that have.
 pub fn orders(desk: &Desk, board: &Board) -> Vec<OrderRow> {
     let all = desk.newest(crate::desk::HISTORY, None);
-    let (ended, mut open): (Vec<_>, Vec<_>) = all.into_iter().partition(|o| has_ended(o.state));
-    open.sort_by_key(|o| (is_adopted(o.id), std::cmp::Reverse(o.id)));
+    let (ended, mut open): (Vec<_>, Vec<_>) = all.into_iter().partition(|o| o.state.has_ended());
+    open.sort_by_key(|o| (is_found(o.id), std::cmp::Reverse(o.id)));
     open.truncate(500);
     open.extend(ended.into_iter().take(ENDED));
     rows(board, open)

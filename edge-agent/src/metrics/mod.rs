@@ -19,11 +19,14 @@ pub use figure::{Figure, Kind, Reading};
 pub use robots::{RobotSeen, RobotWatch};
 pub use table::TABLE;
 
+use crate::absent::Absent;
 use crate::alarms::AlarmDesk;
 use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::closings::Closings;
-use crate::commands::{AuditStats, CommandStats, WriteDesk};
+use crate::audit::Audit;
+use crate::commands::{CommandStats, WriteDesk};
+use crate::store::Keep;
 use crate::control::ControlStats;
 use crate::desk::Desk;
 use crate::http::HttpStats;
@@ -58,7 +61,11 @@ pub struct Stages {
     /// The door for MQTT and Sparkplug.
     pub commands: Arc<CommandStats>,
     /// The audit record.
-    pub audit: Arc<AuditStats>,
+    pub audit: Arc<Audit>,
+    /// The store.
+    pub keep: Keep,
+    /// Robots that a person has declared absent.
+    pub absent: Arc<Absent>,
     /// The traffic log.
     pub traffic: Arc<crate::traffic::TrafficStats>,
     /// Alarms.

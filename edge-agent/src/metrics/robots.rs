@@ -53,6 +53,11 @@ impl RobotWatch {
         self.plan.as_ref().map_or("?", |p| p.machine_name(id)).to_string()
     }
 
+    /// Whether it can be seen.
+    pub fn is_seen(&self, id: MachineId) -> bool {
+        self.stage.look(|image, _| image.machine(id).quality == Quality::Good)
+    }
+
     /// How many are in each state.
     pub fn counts(&self) -> [u64; ROBOT_STATES.len()] {
         self.shown.look(|s| s.count(self.robots.iter().copied()))

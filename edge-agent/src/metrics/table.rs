@@ -65,10 +65,10 @@ pub const TABLE: &[Figure] = &[
         |s, put| counter(s, put, 8),
     ),
     figure(
-        "lightsout_orders_interrupted_total",
-        "Orders of an earlier run that have failed because the gateway ended.",
+        "lightsout_orders_resumed_total",
+        "Orders of an earlier run that had not ended, and go on.",
         Counter,
-        |s, put| number(put, s.desk.interrupted),
+        |s, put| number(put, s.desk.resumed),
     ),
     figure("lightsout_orders_busy_total", "Orders turned away because too many came at once.", Counter, |s, put| {
         number(put, s.desk.busy.load(Relaxed));
@@ -250,17 +250,18 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_commands_retained_total", "Retained commands, which are ignored.", Counter, |s, put| {
         number(put, s.commands.retained.load(Relaxed));
     }),
-    figure("lightsout_audit_lines_total", "Lines of the audit record on disk.", Counter, |s, put| {
-        number(put, s.audit.lines.load(Relaxed));
+    figure("lightsout_audit_entries_total", "Entries of the audit record.", Counter, |s, put| {
+        number(put, s.audit.entries.load(Relaxed));
     }),
-    figure(
-        "lightsout_audit_failed_total",
-        "Lines of the audit record that the disk did not take.",
-        Counter,
-        |s, put| {
-            number(put, s.audit.failed.load(Relaxed));
-        },
-    ),
+    figure("lightsout_store_events_total", "Events written to the store: orders, alarms, closings, the audit record.", Counter, |s, put| {
+        number(put, s.keep.store().map_or(0, |store| store.written.load(Relaxed)));
+    }),
+    figure("lightsout_store_failed_total", "Events that the store's disk did not take.", Counter, |s, put| {
+        number(put, s.keep.store().map_or(0, |store| store.refused.load(Relaxed)));
+    }),
+    figure("lightsout_store_missing_total", "Events of the store that were missing when it was opened.", Counter, |s, put| {
+        number(put, s.keep.missing());
+    }),
     figure("lightsout_traffic_lines_total", "Lines of the traffic log on disk.", Counter, |s, put| {
         number(put, s.traffic.lines.load(Relaxed));
     }),

@@ -2,9 +2,8 @@
 //!
 //! ```text
 //!   users.json                          who may sign in
-//!   audit.jsonl, strangers.jsonl        who did what; who was refused
-//!   commands.jsonl, refused.jsonl       what came from outside and was sent; what was not
-//!   orders/  spool/  traffic/  pki/     a room each
+//!   store/                              orders, alarms, closings, commands and their keys, who did what
+//!   spool/  traffic/  pki/              a room each
 //!   tls/                                the certificate and the key of the page, if they are made here
 //!
 //!   NAME.damaged-20261130T175012Z       what could not be read as NAME: kept for a person, and an alarm for as long as it is there
@@ -13,8 +12,6 @@
 //! Nothing that is kept here is worth a plant that stands: what is damaged is set aside, what cannot be opened is done without, both are told,
 //! and control goes on (IEC 62443-3-3, 4.2: no measure of security harms an essential function). Only a folder that another gateway
 //! uses is refused. What is made here is ours alone (0600, 0700), or that of the folder's owner, whom root may be typing for.
-
-pub(crate) mod rolling;
 
 use device_drivers::files;
 use std::fs::File;

@@ -12,17 +12,27 @@
 //!   reserve                 room on the disk that telemetry cannot take
 //! ```
 //!
+//! Who keeps the books ([`facts`] says in which words) hands events in here, and takes them back at the start ([`Recall`]). What people see is made
+//! of them: the same after a restart as before.
+//!
 //! **Damage.** The end of a write that a crash has torn is cut: nobody was told that it is there. A file with any other damage is moved aside
 //! as it is, after all that is sound in it has been written anew; what is missing is told, by its numbers.
 
 pub mod event;
+pub mod facts;
 mod files;
+mod keep;
+mod migrate;
 mod open;
+pub mod recall;
 mod snapshot;
 mod verify;
 mod write;
 
 pub use event::{Event, Hash};
+pub use facts::Fact;
+pub use keep::{FOLDER, Keep, Stands};
+pub use recall::{Recall, Recalled};
 pub use open::{Missing, Opened};
 pub use verify::{Verdict, verify};
 pub use write::Store;

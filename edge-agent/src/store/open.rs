@@ -4,11 +4,10 @@ use super::event::{Event, Hash, NONE, from_hex};
 use super::files::{self, Promised, Reach, Scanned};
 use super::write::{GoesOn, Store};
 use super::{MISSING, OWN};
-use crate::telemetry::spool::disk::{Disk, DiskFile, Folder, read_up_to};
+use crate::telemetry::spool::disk::{Disk, DiskFile, read_up_to};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 /// So many numbers are left out where nobody can tell how many were given.
@@ -34,6 +33,20 @@ pub struct Opened {
     pub damaged: Vec<String>,
     /// Events that were read.
     pub events: u64,
+}
+
+impl Opened {
+    /// How many events are missing; where nobody can tell how many were given, at most so many.
+    pub fn missing_count(&self) -> u64 {
+        self.missing.iter().map(|m| (m.to + 1).saturating_sub(m.from)).sum()
+    }
+
+    /// What there is to say to people, if something is missing.
+    pub fn told(&self) -> Option<String> {
+        let spans: Vec<String> = self.missing.iter().map(|m| format!("{} to {}", m.from, m.to)).collect();
+        let more = "; orders, closings, alarms or keys of writes may be forgotten, and numbers of orders are left out";
+        (!spans.is_empty()).then(|| format!("events {} of the store are missing{more}", spans.join(", ")))
+    }
 }
 
 /// Files to read, and what was seen on the way.
@@ -196,13 +209,6 @@ fn settle(file: &dyn DiskFile, end: u64) -> io::Result<()> {
 }
 
 impl Store {
-    /// Opens the store in a folder, and shows every event that still stands, in order. Blocks.
-    pub fn start(folder: &Path, reserve: u64, show: impl FnMut(&Event<'_>)) -> Result<(Store, Opened), String> {
-        let why = |e: io::Error| format!("the store in {} cannot be opened: {e}", folder.display());
-        let disk = Folder::new(folder).map_err(why)?;
-        Store::open(Arc::new(disk), reserve, show).map_err(why)
-    }
-
     /// Opens the store on a disk.
     pub fn open(disk: Arc<dyn Disk>, reserve: u64, show: impl FnMut(&Event<'_>)) -> io::Result<(Store, Opened)> {
         let Walk { number, hash, found, left, newest, tail, .. } =

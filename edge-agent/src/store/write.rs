@@ -8,16 +8,24 @@ use crate::telemetry::spool::segment;
 use crate::trouble::Shared;
 use device_drivers::value::wall_clock_ms;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The reserve gives way by so much at a time.
 const STEP: u64 = 64 << 10;
 /// Outcomes of failed writes are remembered for so many events: whoever handed one in asks at once.
 const FAILED_KEPT: u64 = 1024;
+/// Events that nobody waits for and that wait for a disk that takes nothing: beyond, they are counted as refused.
+const NOTED_MAX: usize = 50_000;
 
 /// An event that nobody has written yet.
-type Waiting = (u64, &'static str, Vec<u8>);
+struct Waiting {
+    at_ms: u64,
+    kind: &'static str,
+    body: Vec<u8>,
+    /// Somebody waits for it, and is told if it could not be written; else it is tried again.
+    awaited: bool,
+}
 
 #[derive(Default)]
 struct Pending {
@@ -57,6 +65,8 @@ pub struct Store {
     pub written: AtomicU64,
     /// Events that could not be written.
     pub refused: AtomicU64,
+    /// The last write has failed.
+    pub is_failing: AtomicBool,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,6 +97,7 @@ impl Store {
             reserve: AtomicU64::new(0),
             written: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
         };
         store.grow_reserve(&mut lock(&store.writer));
         store
@@ -103,49 +114,91 @@ impl Store {
         self.tail.load(Relaxed) >= TAIL_MAX
     }
 
+    /// The same of something that happened then, milliseconds since 1970 UTC; 0 for now.
+    pub(super) fn note_at(&self, at_ms: u64, kind: &'static str, body: Vec<u8>) {
+        let count = self.hand_in(kind, body, false);
+        let mut pending = lock(&self.pending);
+        let is_last = at_ms > 0 && pending.count == count;
+        if let Some(event) = pending.events.last_mut().filter(|_| is_last) {
+            event.at_ms = at_ms;
+        }
+    }
+
+    fn hand_in(&self, kind: &'static str, body: Vec<u8>, awaited: bool) -> u64 {
+        let mut pending = lock(&self.pending);
+        if !awaited && pending.events.len() >= NOTED_MAX {
+            self.refused.fetch_add(1, Relaxed);
+            return pending.count;
+        }
+        pending.events.push(Waiting { at_ms: wall_clock_ms(), kind, body, awaited });
+        pending.count += 1;
+        pending.count
+    }
+
     /// Makes an event durable. Blocks until it is, or until it is sure that it is not.
     pub fn append(&self, kind: &'static str, body: Vec<u8>) -> io::Result<()> {
-        let mine = {
-            let mut pending = lock(&self.pending);
-            pending.events.push((wall_clock_ms(), kind, body));
-            pending.count += 1;
-            pending.count
-        };
+        self.settle_upto(self.hand_in(kind, body, true))
+    }
+
+    /// Hands in an event that nobody waits for: it is written with the next ones, or when somebody asks for that. What the disk does not take is
+    /// tried again.
+    pub fn note(&self, kind: &'static str, body: Vec<u8>) {
+        self.hand_in(kind, body, false);
+    }
+
+    /// Makes all that was handed in so far durable. Blocks until it is, or until it is sure that some of it is not.
+    pub fn settle(&self) -> io::Result<()> {
+        let mut writer = lock(&self.writer);
+        self.write_pending(&mut writer)
+    }
+
+    /// Whether something waits to be written, or a snapshot to be made.
+    pub fn has_work(&self) -> bool {
+        self.wants_snapshot() || !lock(&self.pending).events.is_empty()
+    }
+
+    /// Whoever comes first writes for all that wait behind it.
+    fn settle_upto(&self, mine: u64) -> io::Result<()> {
         let mut writer = lock(&self.writer);
         if writer.settled < mine {
-            // Whoever comes first writes for all that wait behind it.
-            let (events, upto) = {
-                let mut pending = lock(&self.pending);
-                (std::mem::take(&mut pending.events), pending.count)
-            };
-            self.settle(&mut writer, &events, upto);
+            let _ = self.write_pending(&mut writer); // it may have been another's event
         }
         let failed = writer.failed.iter().find(|(from, to, _)| (*from..=*to).contains(&mine));
         failed.map_or(Ok(()), |(_, _, kind)| Err((*kind).into()))
     }
 
-    /// [`Store::append`] for those who must not block.
-    pub async fn record(self: &Arc<Self>, kind: &'static str, body: Vec<u8>) -> io::Result<()> {
-        let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || store.append(kind, body)).await;
-        done.unwrap_or_else(|e| Err(io::Error::other(e)))
-    }
-
-    fn settle(&self, writer: &mut Writer, events: &[Waiting], upto: u64) {
+    fn write_pending(&self, writer: &mut Writer) -> io::Result<()> {
+        let (events, upto) = {
+            let mut pending = lock(&self.pending);
+            (std::mem::take(&mut pending.events), pending.count)
+        };
+        if events.is_empty() {
+            return Ok(());
+        }
         let from = writer.settled + 1;
-        match self.write(writer, events) {
-            Ok(()) => self.written.fetch_add(events.len() as u64, Relaxed),
+        let written = self.write(writer, &events);
+        self.is_failing.store(written.is_err(), Relaxed);
+        match &written {
+            Ok(()) => drop(self.written.fetch_add(events.len() as u64, Relaxed)),
             Err(e) => {
                 writer.failed.push((from, upto, e.kind()));
                 static UNWRITTEN: Shared<io::ErrorKind> = Shared::new();
                 if let Some(lasting) = UNWRITTEN.is(e.kind()) {
                     tracing::error!("the store cannot be written: {e}{lasting}");
                 }
-                self.refused.fetch_add(events.len() as u64, Relaxed)
+                self.put_back(events);
             }
-        };
+        }
         writer.settled = upto;
         writer.failed.retain(|(_, to, _)| to + FAILED_KEPT > upto);
+        written
+    }
+
+    /// What nobody waited for is tried again, before what has come meanwhile.
+    fn put_back(&self, events: Vec<Waiting>) {
+        let (awaited, noted): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.awaited);
+        self.refused.fetch_add(awaited.len() as u64, Relaxed);
+        lock(&self.pending).events.splice(0..0, noted);
     }
 
     /// Writes events, in a new log where there is none, where it is long, and where it fails: a file that has failed is never trusted again.
@@ -156,7 +209,7 @@ impl Store {
                 self.with_room(writer, 0, |store, writer| store.begin_log(writer))?;
             }
             let (mut bytes, mut last) = (Vec::new(), (writer.number, writer.hash));
-            for (at_ms, kind, body) in events {
+            for Waiting { at_ms, kind, body, .. } in events {
                 let number = last.0 + 1;
                 last = (number, event::push(&mut bytes, &last.1, (number, *at_ms), kind, body));
             }

@@ -46,18 +46,20 @@ pub(super) enum Sight {
 
 /// What a person has said of a robot's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// It is not on the floor.
     Absent,
+    /// The same, said in an earlier run of one that could be seen: it comes back by a person's word alone.
+    TakenOff,
     /// It is where it says.
     Located,
 }
 
 impl Fleet<'_> {
     /// A person has said something of a robot's place. It is acted upon when the robot is looked at, in the same cycle.
-    pub(crate) fn set_word(&mut self, id: MachineId, located: bool) {
+    pub(crate) fn set_word(&mut self, id: MachineId, word: Word) {
         for robot in self.robots.iter_mut().filter(|r| r.machine == id) {
-            robot.word = Some(if located { Word::Located } else { Word::Absent });
+            robot.word = Some(word);
         }
     }
 
@@ -82,8 +84,10 @@ impl Controller<'_> {
         let fresh = seen.fresh(now, self.settings.stale_ms).is_some() && self.machine(id).handshaken;
         let mut word = None;
         self.fleet.with(vehicle, |r| word = r.word.take());
-        if word == Some(Word::Absent) {
-            self.take_off(floor, id, vehicle, fresh);
+        match word {
+            Some(Word::Absent) => self.take_off(floor, id, vehicle, fresh),
+            Some(Word::TakenOff) => self.take_off(floor, id, vehicle, true),
+            Some(Word::Located) | None => {}
         }
         let Some(robot) = self.fleet.robot(vehicle) else { return Sight::Off };
         let present = self.traffic.is_present(vehicle);

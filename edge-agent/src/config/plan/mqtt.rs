@@ -143,7 +143,7 @@ pub struct SpoolPlan {
     pub age: Duration,
     /// What goes first when it is full.
     pub retention: Retention,
-    /// Bytes of the disk that telemetry cannot take from the order journal in `state_dir`.
+    /// Bytes of the disk that telemetry cannot take from the store in `state_dir`.
     pub reserve: u64,
 }
 

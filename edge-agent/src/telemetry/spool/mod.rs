@@ -43,7 +43,6 @@ mod cursor;
 pub mod disk;
 pub mod done;
 mod flying;
-pub mod journal;
 mod lane;
 mod loss;
 mod options;
@@ -59,7 +58,6 @@ mod worker;
 mod writer;
 
 pub use disk::{Disk, DiskFile, Folder, Memory};
-pub use journal::Journal;
 pub use loss::{Loss, Reason};
 pub use options::SpoolOptions;
 pub use outlet::{Load, Next, Outlet, Replay, Ticket};

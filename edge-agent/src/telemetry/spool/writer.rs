@@ -20,7 +20,7 @@ pub(super) const RESERVE: u64 = 1 << 20;
 /// Segments of this size or more take their room on the disk at once: the file system then has less to write down at each commit.
 const AHEAD_FROM: u64 = 4 << 20;
 
-/// Left free on a disk that was full a moment ago: room that the order journal has just made for itself is not ours. Bytes.
+/// Left free on a disk that was full a moment ago: room that the store has just made for itself is not ours. Bytes.
 pub(super) const SPARE: u64 = 256 << 10;
 /// With so much room it is full no more.
 const AMPLE: u64 = 4 * SPARE;
