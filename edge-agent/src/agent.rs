@@ -408,6 +408,7 @@ async fn tend_state(state: Arc<StateWatch>, face: Arc<Face>) {
         let (state, face) = (state.clone(), face.clone());
         let looked = tokio::task::spawn_blocking(move || {
             state.look();
+            face.access.watch_users();
             face.access.audit.tend(Instant::now());
         });
         let _ = looked.await;

@@ -143,6 +143,11 @@ impl Audit {
         self.enter(did(who, action, target, said), unsaid);
     }
 
+    /// Notes what was done beside the gateway, by whoever may write to its folder.
+    pub fn note_outside(&self, action: &str, target: &str) {
+        self.enter(beside(action, target), Some(0));
+    }
+
     /// Notes that somebody was refused. Who has not signed in is a stranger.
     pub fn refuse(&self, who: &Who, action: &str, target: &str, why: &str) {
         if who.signed_in {
@@ -277,6 +282,18 @@ fn did(who: &Who, action: &str, target: &str, outcome: &str) -> Did {
         action: action.into(),
         target: target.into(),
         outcome: outcome.into(),
+        ..Did::default()
+    }
+}
+
+/// Something that was done on the command line, by whoever may write to the state folder.
+pub fn beside(action: &str, target: &str) -> Did {
+    Did {
+        who: "the command line".into(),
+        via: "cli".into(),
+        action: action.into(),
+        target: target.into(),
+        outcome: "done".into(),
         ..Did::default()
     }
 }

@@ -25,7 +25,7 @@ use misses::Misses;
 use password::{Turn, Work};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,6 +143,8 @@ pub struct Access {
     misses: Mutex<Misses>,
     work: Work,
     first: Mutex<Option<[u8; 32]>>,
+    /// Users and tokens as they were when somebody last looked.
+    known: Mutex<BTreeSet<String>>,
     /// What was changed, by whom.
     pub audit: Arc<Audit>,
 }
@@ -186,8 +188,10 @@ impl Access {
             misses: Mutex::default(),
             work: Work::default(),
             first: Mutex::new(first.as_deref().map(digest)),
+            known: Mutex::default(),
             audit,
         };
+        access.know();
         Ok((Arc::new(access), first))
     }
 
@@ -301,7 +305,27 @@ impl Access {
         lock(&self.store).fresh().add(name, Role::Admin, hash).map_err(SetupError::Store)?;
         *first = None;
         drop(first);
+        self.know();
         self.enter(name.into(), Role::Admin).map(|(token, _)| token).ok_or(SetupError::Denied(Denied::Busy))
+    }
+
+    /// Users and tokens in words: the name, the role, and which of both.
+    fn named(&self) -> BTreeSet<String> {
+        let kind = |token| if token { ", token" } else { "" };
+        self.list().into_iter().map(|(name, role, token, _)| format!("{name}, {}{}", role.name(), kind(token))).collect()
+    }
+
+    /// What there is now was changed by us.
+    fn know(&self) {
+        *lock(&self.known) = self.named();
+    }
+
+    /// Notes who was added and removed beside this process, by `edge-agent user`. To be called now and then.
+    pub fn watch_users(&self) {
+        let now = self.named();
+        let before = std::mem::replace(&mut *lock(&self.known), now.clone());
+        now.difference(&before).for_each(|user| self.audit.note_outside("user.add", user));
+        before.difference(&now).for_each(|user| self.audit.note_outside("user.remove", user));
     }
 
     /// Whether the first admin has still to be made.
@@ -313,12 +337,15 @@ impl Access {
     pub async fn add_user(&self, name: &str, role: Role, password: String) -> Result<(), StoreError> {
         let turn = self.work.turn(None).await.map_err(|_| StoreError::Other("no password can be hashed".into()))?;
         let hash = hashed(turn, password).await?;
-        lock(&self.store).fresh().add(name, role, hash)
+        let done = lock(&self.store).fresh().add(name, role, hash);
+        self.know();
+        done
     }
 
     /// Takes a user away, and its sessions with it.
     pub fn remove_user(&self, name: &str) -> Result<(), StoreError> {
         lock(&self.store).fresh().remove(name)?;
+        self.know();
         lock(&self.sessions).retain(|_, s| &*s.name != name);
         lock(&self.misses).removed(name);
         Ok(())
@@ -328,6 +355,7 @@ impl Access {
     pub fn add_token(&self, name: &str, role: Role) -> Result<String, StoreError> {
         let token = secret().map_err(StoreError::Other)?;
         lock(&self.store).fresh().add_token(name, role, &token)?;
+        self.know();
         Ok(token)
     }
 

@@ -7,6 +7,7 @@
 //! | `traffic` | what mobile robots did, from the log |
 //! | `browse`, `pki` | what an OPC UA server has; whether it is trusted |
 //! | `user` | who may sign in |
+//! | `audit` | the record of what was promised and who did what, checked and printed |
 //! | `doctor` | whether the host is fit, and safe |
 //! | `schema`, `openapi`, `completions` | documents and scripts made from the code |
 //!
@@ -20,6 +21,7 @@
 //! | 3 | no agent answers there |
 //! | 4 | not allowed: a token is missing, or its role does not allow this |
 
+mod audit;
 mod check;
 mod client;
 mod doctor;
@@ -97,6 +99,9 @@ enum Command {
     /// Say who may sign in
     #[command(subcommand)]
     User(user::Command),
+    /// Check and print the record of what was promised and who did what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// See whether the host is fit for the beat, or (--security) safe; each warning with the command that mends it
     Doctor(doctor::Options),
     /// Print the JSON Schema of the configuration, or (--payloads) of all messages that are published
@@ -187,6 +192,7 @@ pub fn main() -> ExitCode {
             Done::new(text + "\n", json)
         }),
         Command::User(command) => user::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Doctor(options) => doctor::run(&options),
         Command::Schema { payloads: true } => document(Ok(crate::telemetry::schema::payloads())),
         Command::Schema { payloads: false } => document(serde_json::to_value(crate::config::schema())),

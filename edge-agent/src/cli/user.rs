@@ -3,7 +3,10 @@
 use super::look::Table;
 use super::{Done, Failure};
 use crate::access::{Access, Role};
+use crate::audit;
 use crate::config;
+use crate::state;
+use crate::store::{Fact, Keep};
 use anstyle::Style;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -82,6 +85,17 @@ fn ours_to_write(dir: &Path) -> Result<(), Failure> {
     Err(Failure::new(1, text))
 }
 
+/// Into the record of the gateway; one that runs has the folder, sees the change, and writes it down itself.
+fn write_down(access: &Access, action: &str, target: &str) {
+    let Some(dir) = access.plan().dir.as_deref() else { return };
+    let Ok(_held) = state::hold(dir) else { return };
+    let fact = Fact::from(audit::beside(action, target));
+    let written = Keep::open(dir, 0).map(|(keep, ..)| keep.store().map(|store| store.append(fact.kind(), fact.body())));
+    if let Err(why) = written.and_then(|done| done.transpose().map_err(|e| e.to_string())) {
+        let _ = writeln!(anstream::stderr(), "done, and not in the record: {why}");
+    }
+}
+
 fn failed(why: impl std::fmt::Display) -> Failure {
     Failure::new(1, why.to_string())
 }
@@ -92,6 +106,7 @@ pub(super) fn run(command: &Command) -> Result<Done, Failure> {
         Command::Add { name, role, at } => {
             let access = at.open()?;
             runtime.block_on(access.add_user(name, *role, password()?)).map_err(failed)?;
+            write_down(&access, "user.add", &format!("{name}, {}", role.name()));
             Ok(Done::new(format!("{name} may sign in as {}\n", role.name()), json!({ "name": name, "role": role })))
         }
         Command::List(at) => {
@@ -108,11 +123,15 @@ pub(super) fn run(command: &Command) -> Result<Done, Failure> {
             Ok(Done::new(table.render(0), rows.collect()))
         }
         Command::Remove { name, at } => {
-            at.open()?.remove_user(name).map_err(failed)?;
+            let access = at.open()?;
+            access.remove_user(name).map_err(failed)?;
+            write_down(&access, "user.remove", name);
             Ok(Done::new(format!("{name} is removed\n"), json!({ "name": name })))
         }
         Command::Token { name, role, at } => {
-            let token = at.open()?.add_token(name, *role).map_err(failed)?;
+            let access = at.open()?;
+            let token = access.add_token(name, *role).map_err(failed)?;
+            write_down(&access, "token.add", &format!("{name}, {}", role.name()));
             Ok(Done::new(format!("{token}\n"), json!({ "name": name, "role": role, "token": token })))
         }
     }

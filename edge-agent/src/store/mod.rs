@@ -34,7 +34,7 @@ pub use facts::Fact;
 pub use keep::{FOLDER, Keep, Stands};
 pub use recall::{Recall, Recalled};
 pub use open::{Missing, Opened};
-pub use verify::{Verdict, verify};
+pub use verify::{Verdict, export, verify};
 pub use write::Store;
 
 /// A log is closed at this length, bytes.

@@ -54,16 +54,21 @@ const PAGE: u64 = 64 << 10;
 
 /// A folder on a real disk.
 #[derive(Debug)]
-pub struct Folder(PathBuf);
+pub struct Folder(PathBuf, bool);
 
 impl Folder {
+    /// A folder that is only looked at: nothing is made, and nothing can be written.
+    pub fn to_read(path: &Path) -> Folder {
+        Folder(path.to_path_buf(), false)
+    }
+
     /// Makes the folder, and makes that durable.
     pub fn new(path: &Path) -> io::Result<Folder> {
         crate::state::make_folder(path)?;
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Folder(path.to_path_buf()))
+        Ok(Folder(path.to_path_buf(), true))
     }
 }
 
@@ -86,7 +91,7 @@ impl Disk for Folder {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().read(true).write(true).open(self.0.join(name))?))
+        Ok(Box::new(OpenOptions::new().read(true).write(self.1).open(self.0.join(name))?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
