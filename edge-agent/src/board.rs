@@ -179,6 +179,7 @@ impl Board {
                     inner.story(OrderId(id)).step(now_ms, &what);
                 }
             }
+            EventKind::Acknowledged(..) | EventKind::AcknowledgedAll => {} // the order desk passes them on
             EventKind::MachineHeld(id, why) => inner.hold(id, Some(why)),
             EventKind::MachineReleased(id) => inner.hold(id, None),
             EventKind::LoadTwice(load, pos) => {
@@ -212,6 +213,11 @@ impl Board {
             EventKind::RobotJammed(id) => inner.with(id, |m| m.jammed = true),
             EventKind::BatteryLow(id) => inner.with(id, |m| m.battery_low = true),
         }
+    }
+
+    /// What machines and positions are called.
+    pub fn names(&self) -> &FloorNames {
+        &self.names
     }
 
     /// A machine.

@@ -12,11 +12,13 @@
 
 mod books;
 mod form;
+mod spoken;
 mod words;
 
 pub use books::{Clash, OrderState, OrderView};
 use form::CLASS;
 pub use form::{KindForm, OrderForm, StopForm};
+pub use spoken::{Heard, NAMED_MAX, Which};
 pub use words::{fault_name, hold_text, stray_text};
 
 use crate::config::plan::FloorNames;
@@ -75,6 +77,7 @@ pub enum Changed {
 pub struct Desk {
     books: Mutex<Books>,
     requests: Mutex<rtrb::Producer<Request>>,
+    words: broadcast::Sender<spoken::Said>,
     /// Groups of stations by name; their numbers are their places.
     stations: Vec<String>,
     ledger: Option<Ledger>,
@@ -102,11 +105,13 @@ impl Desk {
         known: Recalled,
     ) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
+        let words = broadcast::channel(spoken::ANSWERS).0;
         let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
         let interrupted = known.interrupted.len() as u64;
         let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
         let books = Mutex::new(Books::new(changes, orders, next));
-        Arc::new(Desk { books, requests: Mutex::new(requests), stations, ledger, busy: AtomicU64::new(0), interrupted })
+        let (requests, busy) = (Mutex::new(requests), AtomicU64::new(0));
+        Arc::new(Desk { books, requests, words, stations, ledger, busy, interrupted })
     }
 
     /// Hands in a request; false when the ring is full.
@@ -267,6 +272,7 @@ impl Desk {
             let (mut ended, mut noted) = (Vec::new(), Vec::new());
             while let Ok(event) = events.pop() {
                 ended.extend(lock(&self.books).note(&event));
+                self.pass_on(&event);
                 board.note(&event, device_drivers::value::wall_clock_ms());
                 noted.push(event);
             }
