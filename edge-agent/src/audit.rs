@@ -132,8 +132,13 @@ impl Audit {
 
     /// Notes something that somebody did who may do something here; durable when this returns, or in the log that it could not be.
     pub async fn note(&self, who: &Who, action: &str, target: &str, outcome: &str) {
-        self.enter(did(who, action, target, outcome), Some(0));
+        self.remark(who, action, target, outcome);
         self.settle().await;
+    }
+
+    /// The same without waiting for the disk.
+    pub fn remark(&self, who: &Who, action: &str, target: &str, outcome: &str) {
+        self.enter(did(who, action, target, outcome), Some(0));
     }
 
     /// The same of what may not have succeeded. The record has every try; the log hears of those in vain once a minute for each action.

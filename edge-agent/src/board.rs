@@ -207,6 +207,7 @@ impl Board {
                     inner.step(id, now_ms, &what);
                 }
             }
+            EventKind::Acknowledged(..) | EventKind::AcknowledgedAll => {} // the order desk passes them on
             EventKind::MachineHeld(id, why) => inner.hold(id, Some(why)),
             EventKind::MachineReleased(id) => inner.hold(id, None),
             EventKind::LoadTwice(load, pos) => {
@@ -240,6 +241,11 @@ impl Board {
             EventKind::RobotJammed(id) => inner.with(id, |m| m.jammed = true),
             EventKind::BatteryLow(id) => inner.with(id, |m| m.battery_low = true),
         }
+    }
+
+    /// What machines and positions are called.
+    pub fn names(&self) -> &FloorNames {
+        &self.names
     }
 
     /// A machine.

@@ -32,7 +32,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn every_command_has_a_help_and_the_exit_codes_are_in_it() {
     let (code, help, _) = ran(&["--help"]);
     assert_eq!(code, Some(0));
-    let commands = "run check plan status order browse pki user doctor schema openapi completions";
+    let commands = "run check plan status order acknowledge browse pki user doctor schema openapi completions";
     for command in commands.split(' ') {
         assert!(help.contains(&format!("  {command} ")), "{command}: {help}");
         let (code, text, _) = ran(&[command, "--help"]);
@@ -191,6 +191,15 @@ async fn orders_are_given_shown_raised_and_withdrawn_and_who_may_not_is_told_wit
         assert!(code == Some(0) && out.contains("will be withdrawn"), "{out}");
         let (code, text, _) = with(&["status"], None);
         assert!(code.is_some_and(|c| c < 2) && text.contains("gateway-1") && text.contains("rack  up"), "{text}");
+        let (code, out, _) = with(&["acknowledge"], None);
+        assert!(code == Some(0) && out.contains("no machine waits"), "{out}");
+        let (code, out, _) = with(&["acknowledge", "--all"], script);
+        assert!(code == Some(0) && out.contains("no machine waits"), "{out}");
+        let (code, out, _) = with(&["acknowledge", "lift"], script);
+        assert!(code == Some(1) && out.contains("lift may not: it waits for no acknowledgement"), "{out}");
+        let (code, _, err) = with(&["acknowledge", "lfit"], script);
+        assert!(code == Some(1) && err.contains("there is no lfit"), "{err}");
+        assert_eq!(with(&["acknowledge", "lift", "--all"], script).0, Some(2));
         let (_, out, _) = with(&["status", "--json"], None);
         assert!(serde_json::from_str::<Value>(&out).unwrap()["beat"]["cycles"].as_u64().is_some_and(|n| n > 0));
         let end = std::time::Instant::now() + Duration::from_secs(180);

@@ -2,10 +2,11 @@
 
 mod support;
 
+use control_core::image::Mode;
 use edge_agent::Agent;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
-use support::http;
+use support::{eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -66,6 +67,18 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
         ("POST", "/api/v1/floor/vehicles/4/absent", "", 404, "no such mobile robot"),
         ("POST", "/api/v1/floor/vehicles/70000/absent", "", 404, "no such mobile robot"),
         ("POST", "/api/v1/floor/vehicles/4/located", "", 404, "no such mobile robot"),
+        (
+            "POST",
+            "/api/v1/acknowledge",
+            "{\"machines\":[\"lift\",\"lfit\"]}",
+            422,
+            "there is no lfit; nothing was acknowledged",
+        ),
+        ("POST", "/api/v1/acknowledge", "{\"machines\":\"some\"}", 422, "expected \"all\" or a list of names"),
+        ("POST", "/api/v1/acknowledge", "{\"machines\":[]}", 422, "name 1 to 128"),
+        ("POST", "/api/v1/acknowledge", "{\"machine\":\"lift\"}", 422, "unknown field `machine`"),
+        ("POST", "/api/v1/acknowledge", "{\"machines\":[\"lift\"]}", 200, "its controller cannot be seen"),
+        ("POST", "/api/v1/acknowledge", "", 200, "\"released\":[]"),
         ("POST", "/api/v1/orders", &long, 413, "length limit exceeded"),
         ("POST", "/api/v1/orders", "{\"kind\":\"store\",\"load\":1}", 409, "has not read the plant yet"),
         ("GET", "/api/v1/orders?limit=many", "", 400, "invalid digit"),
@@ -103,6 +116,81 @@ async fn every_wrong_request_gets_its_status_and_a_reason() {
             assert!(kind.starts_with("urn:lightsout:problem:") && problem["status"] == status, "{problem}");
         }
     }
+    agent.stop().await;
+}
+
+/// What is no JSON by its own word is not taken for a word on all machines.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_on_machines_without_its_type_is_refused_and_releases_nobody() {
+    let agent = lonely_agent().await;
+    let body = "{\"machines\":[\"lift\"]}";
+    let request = format!(
+        "POST /api/v1/acknowledge HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = support::http_raw(agent.http, request).await;
+    assert!(answer.starts_with("HTTP/1.1 415"), "{answer}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_machines_that_left_auto_is_released_and_both_are_answered_for_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let sim = support::start_plant(5).await;
+    let mut plan = support::demo_plan(sim.addresses, support::free_port());
+    plan.access.dir = Some(dir.path().into());
+    let agent = Agent::start(plan).await.unwrap();
+    let at = agent.http;
+    assert!(eventually(Duration::from_secs(60), async || agent.ready()).await, "ready in time");
+    let turn = |name: &str, mode| {
+        let mut plant = sim.plant.lock();
+        let id = plant.plan().machine(name).unwrap();
+        plant.set_mode(id, mode);
+    };
+    let names = ["shuttle-1", "shuttle-2", "lift"];
+    for name in names {
+        turn(name, Mode::Manual);
+    }
+    let states = async |wanted: [&str; 3]| {
+        let mut all = true;
+        for (name, state) in names.iter().zip(wanted) {
+            let (_, text) = http(at, "GET", &format!("/api/v1/floor/vehicles/{name}"), "").await.unwrap();
+            all &= serde_json::from_str::<Value>(&text).unwrap()["state"] == state;
+        }
+        all
+    };
+    let become_so = async |wanted| {
+        assert!(eventually(Duration::from_secs(30), async || states(wanted).await).await, "never {wanted:?}");
+    };
+    become_so(["manual", "manual", "manual"]).await;
+    for name in ["shuttle-1", "shuttle-2"] {
+        turn(name, Mode::Auto);
+    }
+    become_so(["waiting", "waiting", "manual"]).await;
+
+    let say = async |body: Value| {
+        let (status, text) = http(at, "POST", "/api/v1/acknowledge", &body.to_string()).await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let not_yet = json!([{ "machine": "lift", "why": "it is not in AUTO" }]);
+    let answer = say(json!({ "machines": ["shuttle-1", "lift", "lift"] })).await;
+    assert_eq!(answer, json!({ "released": ["shuttle-1"], "not_released": not_yet }));
+    become_so(["idle", "waiting", "manual"]).await;
+    let answer = say(json!({ "machines": "all" })).await;
+    assert_eq!(answer, json!({ "released": ["shuttle-2"], "not_released": not_yet }));
+    become_so(["idle", "idle", "manual"]).await;
+
+    let record = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    let said: Vec<(String, String)> = record
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|e| e["action"] == "plant.acknowledge")
+        .map(|e| (e["target"].as_str().unwrap().into(), e["outcome"].as_str().unwrap().into()))
+        .collect();
+    let want =
+        [("shuttle-1", "done"), ("lift", "it is not in AUTO"), ("shuttle-2", "done"), ("lift", "it is not in AUTO")];
+    assert_eq!(said, want.map(|(target, outcome)| (target.to_string(), outcome.to_string())));
     agent.stop().await;
 }
 

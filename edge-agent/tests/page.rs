@@ -4,8 +4,12 @@
 //!
 //! Pictures of every view are left in `target/page/` to be looked at.
 
+#[path = "support/browser.rs"]
+mod browser;
 mod support;
 
+use browser::{Browser, PATIENCE};
+use control_core::image::Mode;
 use edge_agent::Agent;
 use edge_agent::access::Role;
 use edge_agent::board::Step;
@@ -13,202 +17,14 @@ use edge_agent::scene::{
     AreaKind, AreaView, Moment, PlaceKind, PlaceView, RoadView, STATES, Scene, Source, State, TierView, VehicleDetail,
     VehicleKind, VehicleNow, VehicleView,
 };
-use fantoccini::actions::{InputSource, MouseActions, PointerAction};
-use fantoccini::elements::Element;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
 use plc_sim::faces::opcua_bank::{self, OpcuaBankConfig};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use support::eventually;
-use tokio::sync::{Mutex, MutexGuard};
-
-/// How long the browser may take for anything: this machine may have much else to do.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// One browser at a time: two of them on a small machine wait for each other.
-static TURN: Mutex<()> = Mutex::const_new(());
-
-/// A browser with its driver; both end with it.
-struct Browser {
-    client: Client,
-    driver: Driver,
-    _turn: MutexGuard<'static, ()>,
-}
-
-/// A chromedriver on a port that it has chosen itself, and whatever it has started.
-struct Driver {
-    process: Child,
-    at: SocketAddr,
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        if let Some(group) = rustix::process::Pid::from_raw(self.process.id().cast_signed()) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = self.process.wait();
-    }
-}
-
-impl Driver {
-    /// Up, and ready by its own word.
-    async fn start(program: &Path) -> Result<Driver, String> {
-        let mut command = Command::new(program);
-        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-        let mut process = command.spawn().map_err(|e| format!("chromedriver: {e}"))?;
-        let said = process.stdout.take().expect("its words are piped");
-        let mut driver = Driver { process, at: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let (port_tx, port) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let mut port_tx = Some(port_tx);
-            for line in BufReader::new(said).lines().map_while(Result::ok) {
-                let port = line.rsplit_once("on port ").and_then(|(_, n)| n.trim_end_matches('.').parse::<u16>().ok());
-                if let (Some(port @ 1..), Some(tx)) = (port, port_tx.take_if(|_| line.contains("successfully"))) {
-                    let _ = tx.send(port);
-                }
-            }
-        });
-        let port = tokio::time::timeout(PATIENCE, port).await.map_err(|_| "chromedriver names no port")?;
-        driver.at.set_port(port.map_err(|_| "chromedriver has ended")?);
-        let ready = async || {
-            let answer = support::http(driver.at, "GET", "/status", "").await;
-            let status: Value = answer.ok().and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or_default();
-            status["value"]["ready"] == true
-        };
-        if eventually(PATIENCE, ready).await { Ok(driver) } else { Err("chromedriver is never ready".into()) }
-    }
-
-    async fn session(&self) -> Result<Client, String> {
-        let args = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--hide-scrollbars",
-            "--window-size=1366,900",
-        ];
-        let mut wanted = serde_json::Map::new();
-        wanted.insert("goog:chromeOptions".into(), json!({ "args": args }));
-        wanted.insert("goog:loggingPrefs".into(), json!({ "browser": "ALL" }));
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        let url = format!("http://{}", self.at);
-        let session = tokio::time::timeout(PATIENCE, builder.capabilities(wanted).connect(&url));
-        session.await.map_err(|_| "no session in time".to_string())?.map_err(|e| e.to_string())
-    }
-}
-
-impl Browser {
-    /// `None` where there is no Chromium. A start that fails is tried again: that is the machine, not the page.
-    async fn start(test: &str) -> Option<Browser> {
-        let program = support::installed("chromedriver", test)?;
-        support::installed("chromium", test)?;
-        let turn = TURN.lock().await;
-        let mut why = String::new();
-        for _ in 0..10 {
-            let started = async {
-                let driver = Driver::start(&program).await?;
-                Ok::<_, String>((driver.session().await?, driver))
-            };
-            match started.await {
-                Ok((client, driver)) => return Some(Browser { client, driver, _turn: turn }),
-                Err(e) => why = e,
-            }
-            eprintln!("a browser did not start: {why}");
-            tokio::time::sleep(Duration::from_secs(2)).await;
-        }
-        panic!("no browser starts: {why}");
-    }
-
-    async fn open(&self, page: SocketAddr, tab: &str) {
-        self.client.goto(&format!("http://{page}/#{tab}")).await.unwrap();
-    }
-
-    async fn js(&self, script: &str) -> Value {
-        self.client.execute(script, vec![]).await.unwrap_or_else(|e| panic!("{script}: {e}"))
-    }
-
-    /// Waits until a script says true.
-    async fn until(&self, what: &str, script: &str) {
-        assert!(eventually(PATIENCE, async || self.js(script).await == true).await, "never: {what}");
-    }
-
-    /// The element, once it is there.
-    async fn find(&self, css: &str) -> Element {
-        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
-        found.unwrap_or_else(|e| panic!("{css}: {e}"))
-    }
-
-    /// A click once it can be clicked: it may be on its way, or painted anew just now.
-    async fn click(&self, css: &str) {
-        let clicked = eventually(PATIENCE, async || self.find(css).await.click().await.is_ok()).await;
-        assert!(clicked, "never to be clicked: {css}");
-    }
-
-    /// A click of the mouse at a point of the window.
-    async fn click_at(&self, (x, y): (f64, f64)) {
-        let to = PointerAction::MoveTo { duration: None, x, y };
-        let button = fantoccini::actions::MOUSE_BUTTON_LEFT;
-        let mouse = MouseActions::new("mouse".into()).then(to);
-        let mouse = mouse.then(PointerAction::Down { button }).then(PointerAction::Up { button });
-        self.client.perform_actions(mouse).await.unwrap();
-    }
-
-    async fn fill(&self, css: &str, text: &str) {
-        let filled = eventually(PATIENCE, async || self.find(css).await.send_keys(text).await.is_ok()).await;
-        assert!(filled, "never to be filled: {css}");
-    }
-
-    async fn tab(&self, name: &str) {
-        self.click(&format!("#tab-{name}")).await;
-        self.until(name, &format!("return !document.getElementById('{name}').hidden")).await;
-    }
-
-    /// What the browser has complained of since this was last asked.
-    async fn complaints(&self) -> Vec<String> {
-        let session = self.client.session_id().await.unwrap().unwrap();
-        let path = format!("/session/{session}/se/log");
-        let (_, text) = support::http(self.driver.at, "POST", &path, "{\"type\":\"browser\"}").await.unwrap();
-        let log: Value = serde_json::from_str(&text).unwrap_or_default();
-        let lines = log["value"].as_array().into_iter().flatten();
-        lines.filter(|l| l["level"] != "INFO" && l["level"] != "DEBUG").map(|l| l["message"].to_string()).collect()
-    }
-
-    /// A picture at this size, in this theme.
-    async fn picture(&self, name: &str, (width, height): (u32, u32), theme: &str) {
-        self.client.set_window_size(width, height).await.unwrap();
-        self.js(&format!(
-            "if (document.documentElement.dataset.theme !== '{theme}') document.getElementById('theme').click()"
-        ))
-        .await;
-        tokio::time::sleep(Duration::from_millis(1300)).await;
-        let png = self.client.screenshot().await.unwrap();
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/page");
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join(format!("{name}-{width}x{height}-{theme}.png")), png).unwrap();
-    }
-
-    async fn sign_in(&self, name: &str, password: &str) {
-        self.click("#who").await;
-        self.fill("dialog input[name=name]", name).await;
-        self.fill("dialog input[name=password]", password).await;
-        self.click("dialog button[type=submit]").await;
-        self.until("signed in", &format!("return document.getElementById('who').textContent.startsWith('{name}')"))
-            .await;
-    }
-
-    async fn end(self) {
-        let _ = tokio::time::timeout(PATIENCE, self.client.clone().close()).await;
-    }
-}
 
 /// What axe would find first: controls without a name, pictures without a text, text that is too faint, things the keyboard cannot reach.
 const AUDIT: &str = r#"
@@ -695,6 +511,64 @@ async fn a_thousand_vehicles_glide_between_the_frames_they_are_told_in() {
         .await;
     browser.picture("thousand", (1366, 1000), "light").await;
     browser.picture("thousand", (1366, 1000), "dark").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_left_auto_are_listed_in_a_dialog_and_those_that_are_ticked_go_on() {
+    let Some(browser) = Browser::start("machines_that_left_auto_are_listed").await else { return };
+    let sim = support::start_plant(12).await;
+    let mut plan = support::demo_plan(sim.addresses, support::free_port());
+    plan.access.loopback = Some(Role::Operator);
+    let agent = Agent::start(plan).await.unwrap();
+    assert!(eventually(PATIENCE, async || agent.ready()).await);
+    let turn = |name: &str, mode| {
+        let mut plant = sim.plant.lock();
+        let id = plant.plan().machine(name).unwrap();
+        plant.set_mode(id, mode);
+    };
+    let is = async |name: &str, word: &str| {
+        let row = format!(
+            "return [...document.querySelectorAll('.vehicles tbody tr')].some((r) => r.textContent.includes('{name}') && r.textContent.includes('{word}'))"
+        );
+        browser.until(&format!("{name} is {word}"), &row).await;
+    };
+    browser.open(agent.http, "floor").await;
+    let left = ["shuttle-1", "shuttle-2", "lift", "cell"];
+    for name in left {
+        turn(name, Mode::Manual);
+        is(name, "Manual").await;
+    }
+    for name in left.iter().filter(|name| **name != "cell") {
+        turn(name, Mode::Auto);
+        is(name, "Needs acknowledge").await;
+    }
+
+    // The one that was looked at is ticked, and no other.
+    browser.click(".vehicles [data-n='1']").await;
+    browser.click("#detail button.primary").await;
+    let ticked = "return [...document.querySelectorAll('dialog .ticks input:not([name=all])')].map((b) => `${b.value} ${b.checked}`)";
+    browser.until("the dialog is open", "return document.getElementById('dialog').open").await;
+    assert_eq!(browser.js(ticked).await, json!(["shuttle-1 false", "shuttle-2 true", "lift false"]));
+    let others = "return document.querySelector('dialog').textContent.includes('Not back in AUTO yet: cell')";
+    browser.until("who is not back is named", others).await;
+    assert_eq!(browser.js(AUDIT).await, json!([]), "everybody can use the dialog");
+    browser.picture("acknowledge", (1366, 1000), "light").await;
+    browser.click("dialog button[type=submit]").await;
+    is("shuttle-2", "Idle").await;
+    is("shuttle-1", "Needs acknowledge").await;
+
+    // One box ticks all that are listed.
+    browser.click(".vehicles [data-n='0']").await;
+    browser.click("#detail button.primary").await;
+    browser.click("dialog .ticks input[name=all]").await;
+    assert_eq!(browser.js(ticked).await, json!(["shuttle-1 true", "lift true"]));
+    browser.click("dialog button[type=submit]").await;
+    is("shuttle-1", "Idle").await;
+    is("lift", "Idle").await;
+    is("cell", "Manual").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.end().await;
     agent.stop().await;

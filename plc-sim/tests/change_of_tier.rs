@@ -187,7 +187,7 @@ fn who_is_found_half_on_a_lift_gets_off_whatever_has_happened() {
                 assert!(floor.plant.machine(lift).is_some_and(|m| m.job().is_none()), "nor the lift under it");
                 floor.plant.set_mode(who, Mode::Auto);
                 floor.run(1_000);
-                floor.request(Request::Acknowledge);
+                floor.request(Request::AcknowledgeAll);
             }
             _ => floor.restart_controller(),
         }
@@ -235,7 +235,7 @@ fn a_lift_on_which_a_shuttle_stands_takes_no_load_and_the_other_goes_on() {
     assert_eq!((100..103).filter(|id| when(&floor, *id).is_some()).count(), 3, "{}", floor.situation());
     floor.plant.set_mode(who, Mode::Auto);
     floor.run(1_000);
-    floor.request(Request::Acknowledge);
+    floor.request(Request::AcknowledgeAll);
     ends(&mut floor);
 }
 

@@ -97,7 +97,7 @@ impl Chaos {
                 self.floor.run(off);
                 self.floor.plant.set_mode(id, Mode::Auto);
                 self.floor.run(on);
-                self.floor.request(Request::Acknowledge);
+                self.floor.request(Request::AcknowledgeAll);
             }
             3 if may.people_carry => {
                 let (from, to) = (PosId(self.rng.u16(0..self.bays)), PosId(self.rng.u16(0..self.bays)));
@@ -124,7 +124,7 @@ impl Chaos {
         }
         self.floor.faults = LinkFaults::default();
         self.floor.run(3_000);
-        self.floor.request(Request::Acknowledge);
+        self.floor.request(Request::AcknowledgeAll);
         self.ended("after it all")?;
         self.floor.run(60_000); // adopted loads come last
         self.ended("after the adopted ones")?;

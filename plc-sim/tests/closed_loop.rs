@@ -263,7 +263,7 @@ fn a_machine_taken_out_of_auto_is_not_commanded_until_a_person_acknowledges() {
     floor.run(30_000);
     assert_eq!(commands_to_lift(&floor), before, "AUTO alone moves nothing");
     assert!(floor.plant.loads().all().any(|l| l == load));
-    floor.request(Request::Acknowledge);
+    floor.request(Request::AcknowledgeAll);
     floor.run(30_000);
     assert_eq!(floor.counters().orders_completed, 1);
     assert!(floor.plant.truth().is_clean());

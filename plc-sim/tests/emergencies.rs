@@ -306,7 +306,7 @@ fn stands_between_two_places(name: &str, after_min: u32) {
     assert_eq!(at(&shift), stands);
     shift.floor.plant.set_mode(robot, Mode::Auto);
     shift.floor.run(10_000);
-    shift.floor.request(Request::Acknowledge);
+    shift.floor.request(Request::AcknowledgeAll);
     let moved = (0..120).any(|_| {
         shift.floor.run(5_000);
         shift.bulk();
@@ -351,7 +351,7 @@ fn the_load_of_a_robot_that_has_failed_goes_on_with_another_one_as_soon_as_someb
         assert!(held.is_some(), "without the robot that failed: {held:?}");
         shift.floor.plant.set_mode(robot, Mode::Auto);
         shift.floor.run(10_000);
-        shift.floor.request(Request::Acknowledge);
+        shift.floor.request(Request::AcknowledgeAll);
         shift.floor.run(1_000);
         handed_over += 1;
     }

@@ -97,7 +97,7 @@ impl<'m> Life<'m> {
                 self.floor.run(self.rng.u64(1..300) * 10);
                 self.floor.plant.set_mode(id, Mode::Auto);
                 self.floor.run(500);
-                self.floor.request(Request::Acknowledge);
+                self.floor.request(Request::AcknowledgeAll);
                 if pushed {
                     self.floor.request(Request::Located(id));
                 }
@@ -161,7 +161,7 @@ impl<'m> Life<'m> {
         self.floor.faults = LinkFaults::default();
         self.floor.close(&[], &[]);
         self.floor.run(1_000);
-        self.floor.request(Request::Acknowledge);
+        self.floor.request(Request::AcknowledgeAll);
         self.ended("after it all")?;
         // It works: everything can still be asked for.
         self.some_orders();

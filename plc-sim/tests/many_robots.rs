@@ -212,7 +212,7 @@ fn a_robot_whose_battery_is_too_low_is_given_nothing_but_the_way_to_a_charger() 
     assert_eq!(given, 0, "legs that were given to a robot that cannot do them");
     floor.plant.set_mode(all[2], control_core::image::Mode::Auto);
     floor.run(500);
-    floor.request(control_core::cycle::Request::Acknowledge);
+    floor.request(control_core::cycle::Request::AcknowledgeAll);
     for _ in 0..60 {
         floor.run(10_000);
         if floor.controller.orders().is_empty() {

@@ -10,7 +10,7 @@ use control_core::interlock::Hold;
 use control_core::limits::Capacity;
 use control_core::order::Stops;
 use control_core::units::{LoadId, MachineId, Millis, OrderId, PosId};
-use control_core::{Controller, EventKind, Inputs, Settings};
+use control_core::{Controller, EventKind, Inputs, Settings, Word};
 use device_drivers::block::{Owner, decode_status, encode_command};
 use floor_plan::{FloorPlan, InputBuffer};
 use plc_sim::Plant;
@@ -83,7 +83,7 @@ fn a_load_that_a_person_puts_on_a_shuttle_is_noticed_and_put_away() {
     assert!(floor.plant.carry_off(bays[0], deck));
     floor.plant.set_mode(SHUTTLE, Mode::Auto);
     floor.run(1_000);
-    floor.request(Request::Acknowledge);
+    floor.request(Request::AcknowledgeAll);
     floor.request(order(1, Stops::RETRIEVE, wanted));
     floor.run(90_000);
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
@@ -105,7 +105,7 @@ fn a_load_that_a_person_takes_off_a_shuttle_ends_its_order() {
     floor.run(2_000);
     floor.plant.set_mode(SHUTTLE, Mode::Auto);
     floor.run(1_000);
-    floor.request(Request::Acknowledge);
+    floor.request(Request::AcknowledgeAll);
     floor.run(90_000);
     assert!(floor.controller.orders().is_empty(), "{}", floor.situation());
 }
@@ -129,7 +129,7 @@ fn moves_without_acknowledgement(how: impl FnOnce(&mut ClosedLoop<'static>)) -> 
     let moved = commands_to_shuttle(&floor) > before;
     assert_eq!(floor.controller.hold(SHUTTLE), Some(Hold::NeedsAcknowledge));
     // And it goes on when somebody says so.
-    floor.request(Request::Acknowledge);
+    floor.request(Request::AcknowledgeAll);
     floor.request(order(3, Stops::RETRIEVE, load));
     floor.run(60_000);
     assert_eq!(floor.controller.hold(SHUTTLE), None);
@@ -169,6 +169,71 @@ fn a_machine_that_left_auto_unseen_does_not_move_before_it_is_acknowledged() {
         }),
         "before its controller was restarted"
     );
+}
+
+fn words(floor: &ClosedLoop<'_>) -> Vec<(MachineId, Word)> {
+    let said = |e: &control_core::Event| match e.kind {
+        EventKind::Acknowledged(id, word) => Some((id, word)),
+        _ => None,
+    };
+    floor.trace.iter().filter_map(said).collect()
+}
+
+#[test]
+fn a_word_for_one_machine_releases_that_one_alone_and_each_word_is_answered() {
+    let mut floor = floor(5);
+    let (other, lift) = (MachineId(1), machine(floor.plan(), "lift"));
+    let nobody = MachineId(700);
+    for id in [SHUTTLE, other, lift] {
+        floor.plant.set_mode(id, Mode::Manual);
+    }
+    floor.run(1_000);
+    for id in [SHUTTLE, other] {
+        floor.plant.set_mode(id, Mode::Auto);
+    }
+    floor.run(1_000);
+    let idle = machine(floor.plan(), "cell");
+    for id in [SHUTTLE, lift, idle, nobody] {
+        floor.request(Request::Acknowledge(id));
+    }
+    floor.run(1_000);
+    let want = [
+        (SHUTTLE, Word::Released),
+        (lift, Word::Held(Hold::NotAuto)),
+        (idle, Word::NotNeeded),
+        (nobody, Word::Held(Hold::NotSeen)),
+    ];
+    assert_eq!(words(&floor), want);
+    let hold = |floor: &ClosedLoop<'_>, id| floor.controller.hold(id);
+    assert_eq!(hold(&floor, SHUTTLE), None);
+    assert_eq!(hold(&floor, other), Some(Hold::NeedsAcknowledge), "nobody has spoken of it");
+    // A word is for now: a machine that comes back later needs another.
+    floor.plant.set_mode(lift, Mode::Auto);
+    floor.run(2_000);
+    assert_eq!(hold(&floor, lift), Some(Hold::NeedsAcknowledge));
+}
+
+#[test]
+fn a_word_for_all_passes_over_those_that_need_none_and_names_those_that_are_not_ready() {
+    let mut floor = floor(5);
+    let (other, lift) = (MachineId(1), machine(floor.plan(), "lift"));
+    for id in [SHUTTLE, other, lift] {
+        floor.plant.set_mode(id, Mode::EmergencyStop);
+    }
+    floor.run(1_000);
+    floor.plant.set_mode(SHUTTLE, Mode::Auto);
+    floor.plant.set_mode(other, Mode::Auto);
+    floor.run(1_000);
+    floor.silent.insert(other);
+    floor.run(1_000);
+    floor.request(Request::AcknowledgeAll);
+    floor.run(1_000);
+    let mut said = words(&floor);
+    said.sort_by_key(|(id, _)| id.0);
+    let want = [(SHUTTLE, Word::Released), (other, Word::Held(Hold::NotSeen)), (lift, Word::Held(Hold::EmergencyStop))];
+    assert_eq!(said, want);
+    assert_eq!(floor.trace.iter().filter(|e| e.kind == EventKind::AcknowledgedAll).count(), 1);
+    assert_eq!(floor.controller.hold(SHUTTLE), None);
 }
 
 /// A controller with an image of its own, beside others, on one plant.

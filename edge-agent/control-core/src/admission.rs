@@ -37,26 +37,15 @@ impl Controller<'_> {
                 Request::Reclass(id, class) => {
                     self.with_order(id, |o| o.request.class = class.min(3));
                 }
-                Request::Acknowledge => self.acknowledge(now, image),
+                Request::Acknowledge(id) => self.acknowledge(now, image, id, events),
+                Request::AcknowledgeAll => self.acknowledge_all(),
                 Request::Absent(id) => self.fleet.set_word(id, Word::Absent),
                 Request::TakenOff(id) => self.fleet.set_word(id, Word::TakenOff),
                 Request::Located(id) => self.fleet.set_word(id, Word::Located),
                 Request::Drain => self.draining = true,
             }
         }
-    }
-
-    /// Only for machines that are seen to be back in AUTO.
-    fn acknowledge(&mut self, now: Millis, image: &InputImage<'_>) {
-        for (n, machine) in (0u16..).zip(self.machines.iter_mut()) {
-            let seen = image.machine(MachineId(n));
-            if let Some(status) = seen.fresh(now, self.settings.stale_ms)
-                && machine.was_auto
-            {
-                machine.needs_acknowledge = false;
-                crate::storage::put(self.acknowledged, usize::from(n), status.auto_exits);
-            }
-        }
+        self.acknowledge_some(now, image, events);
     }
 
     fn accept(&mut self, now: Millis, floor: &Floor<'_>, request: OrderRequest, events: &mut Events) {

@@ -14,7 +14,7 @@ use crate::dispatch::Task;
 use crate::event::{EventKind, Events, RunState};
 use crate::fleet::{Fleet, Stray};
 use crate::floor::{DomainInfo, Floor, MachineKind};
-use crate::image::{Command, InputImage, Mode, OutputImage};
+use crate::image::{Command, InputImage, OutputImage};
 use crate::interlock::{self, Hold};
 use crate::limits::Capacity;
 use crate::order::{OrderRequest, Orders};
@@ -81,8 +81,10 @@ pub enum Request {
     WithdrawNow(OrderId),
     /// An order gets another class, 0 rush .. 3 bulk.
     Reclass(OrderId, u8),
-    /// A person says that machines that left AUTO may go on.
-    Acknowledge,
+    /// A person says that this machine, which left AUTO, may go on.
+    Acknowledge(MachineId),
+    /// The same of every machine that waits for it and is back in AUTO.
+    AcknowledgeAll,
     /// A person says that a mobile robot that was never seen, is silent or is astray, is not on the floor.
     Absent(MachineId),
     /// The same, said in an earlier run of one that could be seen then: it comes back by [`Request::Located`] alone.
@@ -138,7 +140,6 @@ pub(crate) struct Machine {
     pub(crate) boot: u16,
     pub(crate) owned: bool,
     pub(crate) needs_acknowledge: bool,
-    pub(crate) was_auto: bool,
     pub(crate) hold: Option<Hold>,
     /// Found nothing to do; not to be asked again before.
     pub(crate) idle_until: Millis,
@@ -170,6 +171,8 @@ pub struct Controller<'m> {
     pub(crate) settled: u16,
     pub(crate) commands: &'m mut [Option<Command>],
     pub(crate) acknowledged: &'m mut [u16],
+    /// How far a word for all machines has come.
+    pub(crate) acknowledging: Option<u16>,
     pub(crate) generation: u32,
     cycles: u64,
     pub(crate) counters: Counters,
@@ -198,6 +201,7 @@ impl<'m> Controller<'m> {
             settled: 0,
             commands: storage.slice(capacity.machines, None),
             acknowledged: storage.slice(capacity.machines, 0),
+            acknowledging: None,
             generation: 0,
             cycles: 0,
             counters: Counters::default(),
@@ -334,9 +338,7 @@ impl<'m> Controller<'m> {
                 if floor.rack_of(id).is_some() {
                     self.stock.set_stand(id, status.stand);
                 }
-                let auto = status.mode == Mode::Auto && status.interlocks & interlock::EMERGENCY_STOP == 0;
-                machine.needs_acknowledge |= !auto;
-                machine.was_auto = auto;
+                machine.needs_acknowledge |= interlock::in_auto(status).is_err();
                 if machine.handshaken && machine.boot != status.boot {
                     machine.handshaken = false;
                     events.push(now, EventKind::MachineRebooted(id));

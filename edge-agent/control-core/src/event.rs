@@ -1,5 +1,6 @@
 //! What is told to the outside: small Copy records, in the order in which things happened.
 
+use crate::acknowledge::Word;
 use crate::command::Outcome;
 use crate::fleet::Stray;
 use crate::image::CommandCode;
@@ -120,6 +121,10 @@ pub enum EventKind {
     MachineHeld(MachineId, Hold),
     /// And may again.
     MachineReleased(MachineId),
+    /// What a person's word on a machine that left AUTO came to.
+    Acknowledged(MachineId, Word),
+    /// A word for all machines has come to its end.
+    AcknowledgedAll,
     /// A machine's controller has started anew.
     MachineRebooted(MachineId),
     /// A load came in.

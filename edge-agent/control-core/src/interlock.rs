@@ -35,6 +35,14 @@ pub enum Hold {
     NeedsAcknowledge,
 }
 
+/// Whether it is in AUTO, with no emergency stop.
+pub fn in_auto(status: &MachineStatus) -> Result<(), Hold> {
+    if status.mode == Mode::EmergencyStop || status.interlocks & EMERGENCY_STOP != 0 {
+        return Err(Hold::EmergencyStop);
+    }
+    if status.mode == Mode::Auto { Ok(()) } else { Err(Hold::NotAuto) }
+}
+
 /// Decides whether a machine may take a new command. Strictest reason first.
 pub fn permit(
     seen: &Stamped<MachineStatus>,
@@ -44,12 +52,7 @@ pub fn permit(
     needs_acknowledge: bool,
 ) -> Result<MachineStatus, Hold> {
     let status = *seen.fresh(now, stale_ms).ok_or(Hold::NotSeen)?;
-    if status.mode == Mode::EmergencyStop || status.interlocks & EMERGENCY_STOP != 0 {
-        return Err(Hold::EmergencyStop);
-    }
-    if status.mode != Mode::Auto {
-        return Err(Hold::NotAuto);
-    }
+    in_auto(&status)?;
     if needs_acknowledge || status.interlocks & NOT_ACKNOWLEDGED != 0 {
         return Err(Hold::NeedsAcknowledge);
     }

@@ -23,12 +23,13 @@
 //! | [`traffic`] | how vehicles that share roads move without meeting and without locking |
 //! | [`fleet`] | which mobile robot takes what, where it waits and when it charges |
 //! | [`stock`] | where every load is believed to be, and what is promised |
-//! | [`cycle`] | the order of it all: first understand, then act. Its steps: `recover`, `admission`, `feedback`, `act`, and `ride` for shuttles that change tier |
+//! | [`cycle`] | the order of it all: first understand, then act. Its steps: `recover`, `admission`, `acknowledge`, `feedback`, `act`, and `ride` for shuttles that change tier |
 //! | [`event`] | what is told to the outside |
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod acknowledge;
 mod act;
 mod admission;
 pub mod assign;
@@ -54,6 +55,7 @@ pub mod storage;
 pub mod traffic;
 pub mod units;
 
+pub use acknowledge::Word;
 pub use cycle::{Controller, Inputs, Settings};
 pub use event::{Event, EventKind};
 pub use floor::Floor;

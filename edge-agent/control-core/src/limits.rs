@@ -8,6 +8,9 @@ use crate::traffic;
 /// the work of a cycle bounded.
 pub const REQUESTS_PER_CYCLE: usize = 4;
 
+/// Machines looked at in one cycle for a word that all may go on: a thousand take a sixth of a second, and their events fit.
+pub const ACKNOWLEDGED_PER_CYCLE: u16 = 64;
+
 /// Events of one cycle. What comes beyond is counted as lost.
 pub const EVENTS_PER_CYCLE: usize = 256;
 
@@ -81,4 +84,5 @@ impl Capacity {
     }
 }
 
-const _: () = assert!(EVENTS_PER_CYCLE >= 2 * REQUESTS_PER_CYCLE + 2 * SETTLE_PER_CYCLE);
+const _: () =
+    assert!(EVENTS_PER_CYCLE >= 2 * REQUESTS_PER_CYCLE + 2 * SETTLE_PER_CYCLE + ACKNOWLEDGED_PER_CYCLE as usize);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run`, `check`, `plan` | starts a configuration, says what is wrong with it, says what it will cost |
 //! | `status`, `order` | how a running agent is doing; orders, over the API |
+//! | `acknowledge` | that machines may go on |
 //! | `traffic` | what mobile robots did, from the log |
 //! | `browse`, `pki` | what an OPC UA server has; whether it is trusted |
 //! | `user` | who may sign in |
@@ -28,6 +29,7 @@ mod doctor;
 mod look;
 mod named;
 mod order;
+mod plant;
 mod proof;
 mod reach;
 mod run;
@@ -89,6 +91,8 @@ enum Command {
     /// Give, show, raise and withdraw orders
     #[command(subcommand)]
     Order(order::Command),
+    /// Say that machines that left AUTO may go on, or show which wait for that
+    Acknowledge(plant::Acknowledge),
     /// Show what mobile robots did, from a file of the traffic log
     Traffic(traffic::Options),
     /// Write a table of what an OPC UA server has
@@ -185,6 +189,7 @@ pub fn main() -> ExitCode {
         Command::Plan { file, reply } => check::plan(&file, reply),
         Command::Status(options) => status::run(&options),
         Command::Order(command) => order::run(&command),
+        Command::Acknowledge(options) => plant::acknowledge(&options),
         Command::Traffic(options) => traffic::run(&options),
         Command::Browse(options) => browse(&options),
         Command::Pki(command) => crate::pki::run(&command).map_err(Failure::from).map(|text| {

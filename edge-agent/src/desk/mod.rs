@@ -13,10 +13,12 @@
 mod books;
 mod form;
 mod recall;
+mod spoken;
 mod words;
 
 pub use books::{Asked, Clash, OrderState, OrderView};
 pub use form::{KindForm, OrderForm, StopForm};
+pub use spoken::{Heard, NAMED_MAX, Which};
 pub use words::{fault_name, hold_text, stray_text};
 
 use crate::config::plan::FloorNames;
@@ -78,6 +80,7 @@ pub enum Changed {
 pub struct Desk {
     books: Mutex<Books>,
     requests: Mutex<rtrb::Producer<Request>>,
+    words: broadcast::Sender<spoken::Said>,
     /// Groups of stations by name; their numbers are their places.
     stations: Vec<String>,
     keep: Keep,
@@ -110,7 +113,9 @@ impl Desk {
         let orders = orders.into_iter().rev().take(HISTORY).collect::<BTreeMap<_, _>>();
         let resumed = orders.values().filter(|o| !o.state.has_ended()).count() as u64;
         let books = Mutex::new(Books::new(changes, orders, left.next_order.max(1) & !ADOPTED));
-        Arc::new(Desk { books, requests: Mutex::new(requests), stations, keep, busy: AtomicU64::new(0), resumed })
+        let words = broadcast::channel(spoken::ANSWERS).0;
+        let (requests, busy) = (Mutex::new(requests), AtomicU64::new(0));
+        Arc::new(Desk { books, requests, words, stations, keep, busy, resumed })
     }
 
     /// Hands in a request; false when the ring is full.
@@ -272,6 +277,7 @@ impl Desk {
             while let Ok(event) = events.pop() {
                 let turned = lock(&self.books).note(&event);
                 turned.into_iter().for_each(|turned| self.keep.note(turned));
+                self.pass_on(&event);
                 board.note(&event, wall_clock_ms()).into_iter().for_each(|step| self.keep.note(step));
                 noted.push(event);
             }

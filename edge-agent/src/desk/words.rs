@@ -2,6 +2,7 @@
 
 use crate::config::plan::FloorNames;
 use crate::control::run_state_name;
+use control_core::Word;
 use control_core::event::{Event, EventKind, OrderFault};
 use control_core::fleet::Stray;
 use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
@@ -54,7 +55,7 @@ pub fn hold_text(hold: Hold) -> String {
             format!("interlocks 0x{bits:04X}: {}", open.join(", "))
         }
         Hold::Fault(code) => format!("it reports fault {code}"),
-        Hold::NeedsAcknowledge => "it left AUTO; POST /api/v1/acknowledge when it may go on".into(),
+        Hold::NeedsAcknowledge => "it left AUTO; acknowledge it when it may go on".into(),
     }
 }
 
@@ -147,6 +148,9 @@ fn log_one(event: &Event, names: &FloorNames) {
         }
         EventKind::LoadTwice(load, pos) => {
             tracing::error!(load = load.get(), "two positions report this load, one of them {}", names.position(pos));
+        }
+        EventKind::Acknowledged(id, Word::Released) => {
+            tracing::info!(machine = names.machine(id), "acknowledged: it may go on");
         }
         _ => tracing::debug!(?event, "event"),
     }

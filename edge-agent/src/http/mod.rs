@@ -9,13 +9,14 @@
 //!
 //! | file | serves |
 //! |---|---|
-//! | `orders`, `plant`, `alarms`, `floor`, `field`, `trust` | what their names say |
+//! | `orders`, `plant`, `acknowledge`, `alarms`, `floor`, `field`, `trust` | what their names say |
 //! | `people` | signing in, users, tokens, the audit record |
 //! | `live` | server-sent events |
 //! | `health` | figures, health, the beat |
 //! | `page` | the page itself; it does everything through the API |
 //! | `tls` | its certificate |
 
+mod acknowledge;
 mod alarms;
 mod field;
 mod floor;
@@ -230,7 +231,7 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(orders::submit, orders::list))
         .routes(routes!(orders::one, orders::change, orders::withdraw))
         .routes(routes!(plant::write))
-        .routes(routes!(plant::acknowledge))
+        .routes(routes!(acknowledge::acknowledge))
         .routes(routes!(plant::absent))
         .routes(routes!(plant::located))
         .routes(routes!(plant::reload))

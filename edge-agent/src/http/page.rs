@@ -15,6 +15,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/app.js", "text/javascript; charset=utf-8", include_str!("../page/app.js")),
     ("/page/api.js", "text/javascript; charset=utf-8", include_str!("../page/api.js")),
     ("/page/floor.js", "text/javascript; charset=utf-8", include_str!("../page/floor.js")),
+    ("/page/acknowledge.js", "text/javascript; charset=utf-8", include_str!("../page/acknowledge.js")),
     ("/page/closings.js", "text/javascript; charset=utf-8", include_str!("../page/closings.js")),
     ("/page/orders.js", "text/javascript; charset=utf-8", include_str!("../page/orders.js")),
     ("/page/field.js", "text/javascript; charset=utf-8", include_str!("../page/field.js")),

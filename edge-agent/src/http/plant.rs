@@ -1,4 +1,4 @@
-//! What reaches the plant beside orders: writes of tags, and a person's word that machines may go on.
+//! What reaches the plant beside orders: writes of tags, and a person's word on mobile robots. On machines that left AUTO: `acknowledge`.
 
 use super::Face;
 use super::guard::{As, ENGINEER, OPERATOR};
@@ -40,15 +40,6 @@ pub(super) async fn write(
         _ => "the tag was not written",
     };
     Err(Problem::new(status, &format!("write-{}", view.outcome), title, detail).of_write(view))
-}
-
-/// A person says that machines that left AUTO may go on.
-#[utoipa::path(post, path = "/api/v1/acknowledge", tag = "plant", responses((status = 202, description = "Handed to the control thread")))]
-pub(super) async fn acknowledge(As(who): As<OPERATOR>, State(face): State<Arc<Face>>) -> Result<StatusCode, Problem> {
-    let done = face.desk.request(Request::Acknowledge);
-    let outcome = if done { "done" } else { "busy" };
-    face.access.audit.note(&who, "plant.acknowledge", "machines that left AUTO", outcome).await;
-    if done { Ok(StatusCode::ACCEPTED) } else { Err(Problem::busy("too many requests at once; try again in a second")) }
 }
 
 /// A person says that a mobile robot is not on the floor. Of one that was never seen: until that is known of each, none is moved. Of one that

@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 shapes them, and extractors that answer with them.
 
 use axum::Json;
+use axum::body::HttpBody;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -123,6 +124,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body is too slow", detail))
             }
         }
+    }
+}
+
+/// A JSON body that may be left out. Only one of no bytes is none: what was sent with a wrong type is not taken for nothing.
+pub(super) struct MaybeBody<T>(pub Option<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for MaybeBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(MaybeBody(None));
+        }
+        Body::from_request(request, state).await.map(|Body(body)| MaybeBody(Some(body)))
     }
 }
 

@@ -90,13 +90,14 @@ export function toast(text) {
   toast.timer = setTimeout(() => box.classList.remove("on"), 4000);
 }
 
-// A dialog with a form. `send` throws what is then shown in it. `only: [name, value]` shows a field for that value of another one.
+// A dialog with a form: text, inputs, choices (`options`), boxes to tick (`ticks`). `send` throws what is then shown in it. `only: [name, value]` shows a field for that value of another one.
 export function ask(title, fields, button, send) {
   const dialog = document.getElementById("dialog");
   const error = h("div", { class: "error", role: "alert" });
   const inputs = {}, conditions = [];
   const rows = fields.map((f) => {
     if (f.text) return h("p", { class: "soft" }, f.text);
+    if (f.ticks) { const [row, input] = ticks(f); inputs[f.name] = input; return row; }
     const input = f.options
       ? h("select", { name: f.name }, f.options.map(([value, label]) => h("option", { value, selected: value === f.value }, label)))
       : h("input", { name: f.name, type: f.type || "text", value: f.value ?? "", min: f.min, max: f.max, step: f.step, required: f.required !== false, autocomplete: f.autocomplete || "off" });
@@ -122,6 +123,16 @@ export function ask(title, fields, button, send) {
   fill(dialog, form);
   dialog.showModal();
   form.querySelector("input, select")?.focus();
+}
+
+// Boxes to tick, with one for all of them; its value is what is ticked.
+function ticks(f) {
+  const boxes = f.ticks.map((value) => h("input", { type: "checkbox", value, checked: f.value.includes(value) }));
+  const all = h("input", { type: "checkbox", name: "all", onchange: () => boxes.forEach((b) => { b.checked = all.checked; }) });
+  const agree = () => { all.checked = boxes.every((b) => b.checked); };
+  agree();
+  const row = h("fieldset", { class: "ticks", onchange: agree }, h("legend", {}, f.label), h("label", {}, all, `all ${boxes.length}`), boxes.map((b) => h("label", {}, b, b.value)));
+  return [row, { get value() { return boxes.filter((b) => b.checked).map((b) => b.value); } }];
 }
 
 export const time = (text) => (text ? new Date(text).toLocaleTimeString([], { hour12: false }) : "");

@@ -1,6 +1,6 @@
 // The frame: tabs, theme, who is here, the alarm banner, and the one live stream that feeds the views.
-import { Live, request, toast } from "/page/api.js";
-import { may, onMe, refresh, setup } from "/page/people.js";
+import { Live } from "/page/api.js";
+import { onMe, refresh, setup } from "/page/people.js";
 import * as floor from "/page/floor.js";
 import * as orders from "/page/orders.js";
 import * as field from "/page/field.js";
@@ -90,8 +90,3 @@ async function start() {
   onMe(() => Object.values(views).forEach((v) => v.role?.()));
 }
 start().catch((e) => { document.getElementById("lost").hidden = false; document.getElementById("lost").textContent = e.message; setTimeout(() => location.reload(), 5000); });
-
-export async function acknowledgeMachines() {
-  if (!may("operator")) return toast("This needs the role operator: sign in first.");
-  try { await request("POST", "/api/v1/acknowledge"); toast("Acknowledged: machines that are back in AUTO may go on."); } catch (e) { toast(e.message); }
-}

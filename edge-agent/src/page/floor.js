@@ -4,6 +4,7 @@
 import { age, fill, get, h, kpi, time, toast } from "/page/api.js";
 import { may } from "/page/people.js";
 import { prio } from "/page/alarms.js";
+import { acknowledge } from "/page/acknowledge.js";
 import * as closings from "/page/closings.js";
 
 let scene = null, offsets = [], columns = 1, bounds = null, loads = new Map(), vehicles = [], order = [];
@@ -372,10 +373,11 @@ async function detail() {
     const n = selected, v = vehicles[n], d = await get(`/api/v1/floor/vehicles/${n}`);
     if (n !== selected) return;
     const mine = alarms.filter((a) => a.active && a.subject === d.name);
-    const acknowledge = async () => (await import("/page/app.js")).acknowledgeMachines();
+    const inState = (...states) => vehicles.filter((o) => o.known && states.includes(stateName(o))).map((o) => o.name);
+    const release = () => acknowledge(inState("waiting"), inState("manual", "stopped"), d.name);
     fill(at, h("h2", {}, d.name), h("dl", {}, h("dt", {}, "State"), h("dd", {}, h("span", { class: `mark ${LEVEL[d.state] || "good"}` }, NAMES[d.state])), d.why ? [h("dt", {}, "Why"), h("dd", {}, d.why)] : null,
       h("dt", {}, "Load"), h("dd", {}, d.load ?? "none"), h("dt", {}, "Order"), h("dd", {}, d.order ?? "none"), d.doing ? [h("dt", {}, "Doing"), h("dd", {}, d.doing)] : null, v.battery >= 0 ? [h("dt", {}, "Battery"), h("dd", {}, `${v.battery} %`)] : null),
-      d.state === "waiting" ? h("button", { class: "do primary", disabled: !may("operator"), onclick: acknowledge }, "Acknowledge machines") : null,
+      d.state === "waiting" ? h("button", { class: "do primary", disabled: !may("operator"), onclick: release }, "Acknowledge …") : null,
       mine.map((a) => h("div", { class: "row alarm" }, prio(a.priority), h("div", {}, h("strong", {}, a.means), h("div", { class: "soft" }, a.action)))),
       h("h3", {}, "Last commands"), d.commands.length ? h("ol", { class: "story" }, d.commands.slice(0, 6).map((s) => h("li", {}, h("time", {}, time(s.time)), s.what))) : h("p", { class: "soft" }, "none yet"));
   } catch (e) { toast(e.message); }

@@ -25,6 +25,11 @@ impl FloorNames {
         known.map_or_else(|| format!("machine-{}", id.0), |p| p.machine_name(id).to_string())
     }
 
+    /// A machine by its name.
+    pub fn find(&self, name: &str) -> Option<MachineId> {
+        self.0.as_ref()?.machine(name)
+    }
+
     /// The name of a position.
     pub fn position(&self, pos: PosId) -> String {
         let known = self.0.as_ref().filter(|p| usize::from(pos.0) < p.position_count());
