@@ -1,50 +1,50 @@
 //! The wiring: the only place that knows every part. Start in the order of the data flow, stop in the reverse.
 //!
 //! ```text
-//!   start:  desk, spool ─> control thread ─> lines ─> MQTT ─> HTTP
+//!   start:  memory, entrance, spool, doors ─> control thread ─> lines ─> MQTT ─> HTTP
 //!   stop:   drain ─> control thread withdraws authority ─> lines write that and close ─> spool drains ─> farewell
 //! ```
+//!
+//! | file | in one line |
+//! |---|---|
+//! | `wires` | rings and buffers of the control thread |
+//! | `memory` | the store, and what earlier runs have left in it |
+//! | `beat` | that thread, and how it ends |
+//! | `doors` | orders and writes from outside |
+//! | `uplink` | spool and MQTT |
 
-use crate::absent::Absent;
+mod beat;
+mod doors;
+mod memory;
+mod uplink;
+mod wires;
+
 use crate::access::Access;
-use crate::alarms::{AlarmDesk, AlarmNews, AlarmWatcher};
-use crate::audit::Audit;
+use crate::alarms::{AlarmDesk, AlarmWatcher};
 use crate::board::Board;
 use crate::certificates::Certificates;
-use crate::clock::{self, Clock, run_ms};
-use crate::closings::{self, Closings};
-use crate::commands::{Commands, WriteDesk};
+use crate::clock::{self, Clock};
 use crate::config::Plan;
-use crate::config::plan::{LinePlan, MqttPlan};
-use crate::control::{self, ControlStats, EVENTS, REQUESTS, Shown, ShownDesk, Wires};
-use crate::desk::{Desk, OrderView};
-use crate::field::{ImageStage, Publish};
-use crate::http::{self, Face, FaceParts, HttpStats};
-use crate::lines::{self, LineRoom, LineWires, Reloader};
+use crate::desk::Desk;
+use crate::http::{Entrance, Face, FaceParts, FieldIndex, HttpStats};
+use crate::lines::{self, LineList, LineRoom, LineWires, Reloader};
 use crate::live::{Live, LiveStats};
 use crate::metrics::{Metrics, RobotWatch, Stages};
 use crate::scene::{Floor, Source};
-use crate::state::{self, StateWatch};
-use crate::store::{Keep, Recalled, Stands};
-use crate::telemetry::mqtt::plain::Plain;
-use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
-use crate::telemetry::payload::rfc3339;
-use crate::telemetry::sparkplug::{FIRST_DEVICE_ALIAS, Hub, Node};
-use crate::telemetry::spool::{CannotOpen, Kind, Records, SpoolHandle, SpoolOptions, Stream, VOLATILE_MAX};
-use crate::telemetry::{self, Spool};
-use crate::traffic::{self, Files, Recorder};
-use control_core::event::RunState;
-use device_drivers::value::wall_clock_ms;
-use floor_plan::{InputBuffer, OutputBuffer};
-use serde::Serialize;
+use crate::state::{self, StateWatch, Unusable};
+use crate::store::{Keep, Stands};
+use crate::telemetry::meaning::Meanings;
+use crate::telemetry::spool::SpoolHandle;
+use crate::traffic::{self, TrafficStats};
+use beat::Beat;
+use doors::Doors;
+use memory::Memory;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, watch};
+use std::time::Duration;
 use tokio::task::JoinHandle;
-use triple_buffer::triple_buffer;
+use uplink::{Edge, Uplink};
+use wires::Views;
 
 /// How long a stop waits for the broker.
 const PART_LIMIT: Duration = Duration::from_secs(8);
@@ -57,14 +57,10 @@ pub struct Agent {
     pub stages: Arc<Stages>,
     /// Order desk.
     pub desk: Arc<Desk>,
-    drain_limit: Duration,
     face: Arc<Face>,
-    control: Option<std::thread::JoinHandle<()>>,
-    drain: Arc<AtomicBool>,
-    control_stop: Arc<AtomicBool>,
+    beat: Beat,
     reloader: Arc<Reloader>,
-    mqtt: Option<JoinHandle<()>>,
-    mqtt_stop: watch::Sender<bool>,
+    edge: Option<Edge>,
     others: Vec<JoinHandle<()>>,
     spool: SpoolHandle,
     keep: Keep,
@@ -79,241 +75,40 @@ impl Agent {
     }
 
     /// The same, with a floor of somebody else's to draw: for tests of the page.
-    pub async fn start_with(plan: Plan, other_floor: Option<Arc<dyn Source>>) -> Result<Agent, String> {
-        let clock = Clock::new();
-        let held = match plan.is_kept.then(|| state::hold(&plan.state_dir)) {
-            Some(Err(e)) if e.kind() == std::io::ErrorKind::ResourceBusy => {
-                let dir = plan.state_dir.display();
-                return Err(format!("another gateway uses {dir}: each needs a `state_dir` of its own"));
-            }
-            held => held.and_then(Result::ok), // what cannot be made or opened is told where it is needed
-        };
-        let mut unusable = Vec::new();
-        let (keep, left, missing) = open_store(&plan, &mut unusable);
-        let is_required = plan.access.audit_is_required;
-        let audit = Arc::new(Audit::new(keep.clone(), left.did.clone(), is_required));
-        let (access, first) = Access::start(plan.access.clone(), audit.clone())?;
-        let seed = fastrand::u64(..);
-        let opened = plan.http.tls.as_ref().map(|t| http::Door::open(t, plan.listen, &plan.http.names)).transpose();
-        // A certificate that cannot be used is no reason to stand still; without one nobody beyond this machine is served.
-        let (tls, closed) = opened.map_or_else(|why| (None, Some(why)), |tls| (tls, None));
-        let listen = if closed.is_some() { http::on_this_machine(plan.listen) } else { plan.listen };
-        if let Some(why) = &closed {
-            tracing::error!("{why}; the page is served to this machine alone, without TLS");
-        }
-        unusable.extend(tls.as_ref().and_then(|door| door.unkept.clone()).map(|why| ("page", why)));
-        let listener = TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
-        let http_at = listener.local_addr().map_err(|e| e.to_string())?;
+    pub async fn start_with(mut plan: Plan, other_floor: Option<Arc<dyn Source>>) -> Result<Agent, String> {
+        let held = state::hold_alone(plan.is_kept.then_some(&*plan.state_dir))?;
+        let mut unusable = Unusable::new();
+        let memory = Memory::open(&plan, &mut unusable);
+        let (access, first) = Access::start(plan.access.clone(), memory.audit.clone())?;
+        let entrance = Entrance::open(&plan.http, plan.listen).await?;
+        unusable.extend(entrance.unkept().map(|why| ("page", why)));
 
-        let (request_tx, request_rx) = rtrb::RingBuffer::new(REQUESTS);
-        let (event_tx, event_rx) = rtrb::RingBuffer::new(EVENTS);
-        let names = plan.names();
-        let certificates = Certificates::of(&plan);
-        let (has_floor, kept) = (plan.floor.is_some(), plan.floor.is_some() && plan.is_kept);
-        let desk = Desk::with(request_tx, names.groups(), keep.clone(), &left);
-        let mqtt_stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
-        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats, &mut unusable)?;
-        let hub = publish.as_ref().and_then(|p| p.hub.clone());
-        let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());
-        let sizes = floor_plan
-            .as_ref()
-            .map_or((0, 0, 0), |p| (p.machine_count(), usize::from(p.sensed()), p.proof.regions.len()));
-        let empty = InputBuffer::new(sizes.0, sizes.1);
-        let (image_in, image_out) = triple_buffer(&empty);
-        let stage = ImageStage::new(image_in, empty, sizes.0);
-        let (outputs, line_outputs): (Vec<_>, Vec<_>) =
-            plan.lines.iter().map(|l| triple_buffer(&OutputBuffer::new(&l.machines))).unzip();
-        let (shown_in, shown_out) = triple_buffer(&Shown::new(sizes.0, sizes.2));
-        let shown = Arc::new(ShownDesk::new(shown_out));
-
-        let control_stats = Arc::new(ControlStats::default());
-        let (drain, control_stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (floor_tx, floor_rx) = rtrb::RingBuffer::new(closings::RING);
-        let (spent_tx, spent_rx) = rtrb::RingBuffer::new(closings::RING);
-        let closings = floor_plan.clone().map(|p| Closings::new(p, floor_tx, spent_rx).recalling(keep.clone(), &left));
-        let closings = closings.map(Arc::new);
-        let wires = Wires {
-            image: image_out,
-            floors: floor_rx,
-            spent: spent_tx,
-            outputs,
-            shown: shown_in,
-            requests: request_rx,
-            events: event_tx,
-            stats: control_stats.clone(),
-            drain: drain.clone(),
-            stop: control_stop.clone(),
-        };
-        let control = match &plan.floor {
-            Some(floor) => Some(control::start(&plan.control, floor.plan.clone(), floor.orders, clock, wires)?),
-            None => None,
-        };
-
-        let board = Arc::new(Board::new(names.clone()));
-        board.recall(&left);
-        let own_floor = |plan| -> Arc<dyn Source> {
-            Arc::new(Floor::new(plan, stage.clone(), shown.clone(), board.clone(), clock))
-        };
-        let floor = other_floor.or_else(|| floor_plan.clone().map(own_floor));
-        let recorder = floor_plan.clone().filter(|_| kept).map(Recorder::new).filter(|r| r.robots() > 0);
-        let traffic = recorder.map(|recorder| {
-            let file = plan.floor.as_ref().and_then(|f| f.file.as_deref()?.file_name()).unwrap_or_default();
-            let files = Files::new(&plan.state_dir.join("traffic"), recorder.header(&file.to_string_lossy()));
-            (files.stats.clone(), traffic::keep(recorder, files, stage.clone(), shown.clone()))
-        });
-        let (traffic_stats, traffic) = match traffic {
-            Some((stats, keep)) => (stats, Some(keep)),
-            None => Default::default(),
-        };
-        let robots = Arc::new(RobotWatch::new(floor_plan, stage.clone(), shown));
-        let absent = Arc::new(Absent::new(keep.clone(), &left));
-        for request in absent.requests(|name| robots.find(name)) {
-            let _ = desk.request(request);
-        }
+        let mut parts = Parts::start(&mut plan, memory, &mut unusable)?;
         unusable.iter().for_each(|(_, why)| tracing::error!("{why}"));
-        let spooled = plan.mqtt.as_ref().and_then(|m| m.spool.directory.clone());
-        let kept_in = plan.is_kept.then(|| plan.state_dir.clone());
-        let state = StateWatch::new(kept_in.into_iter().chain(spooled).collect(), unusable);
-        let state = state.saying("tls/", tls.as_ref().and_then(|door| door.aside.clone())).saying("store/", missing);
-        let state = Arc::new(state);
-        let writes = Arc::new(WriteDesk::new(audit.clone(), &left.writes));
-        let rest = lines::rest(&plan);
-        let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
-        let mut room = LineRoom::new(LineWires { clock, stage, publish, resend, seed }, writes.clone());
-        room.certificates = certificates.clone();
-        for (line, output) in plan.lines.into_iter().zip(line_outputs) {
-            room.start(line, output);
-        }
-        room.show();
-        let (line_list, index, meanings) = (room.list.clone(), room.index.clone(), room.meanings.clone());
+        let state = watch_state(&plan, unusable, &entrance, parts.memory.missing.take());
+        let edge = parts.uplink.connect(&plan, &mut parts.doors, parts.meanings.clone(), &parts.alarms, parts.seed);
+        parts.others.extend(parts.uplink.tell(&plan, &parts.doors, &parts.alarms));
 
-        let (mqtt_stop, mqtt_stopped) = watch::channel(false);
-        let (answering, answers) = mpsc::channel(ANSWERS);
-        let orders = has_floor.then(|| desk.clone());
-        let door = |p| Commands::new(p, writes.clone(), orders.clone(), audit.clone(), answering.clone());
-        let commands = plan.mqtt.as_ref().and_then(|m| m.commands.clone()).map(door);
-        let command_stats = commands.as_ref().map_or_else(Arc::default, |c| c.stats.clone());
-        let tells = commands.as_ref().and_then(|c| c.order_topic()).zip(orders);
-        let telling =
-            tells.map(|(topic, desk)| tokio::spawn(tell_orders(desk, topic, spool.spool.clone())));
-        let alarms = Arc::new(AlarmDesk::new(keep.clone(), &left));
-        // A Sparkplug host is told those that stand, by its edge node, if it wants to be.
-        let own_messages = plan.mqtt.as_ref().filter(|m| m.sparkplug.is_none());
-        let alarming = own_messages.map(|m| tell_alarms(alarms.news(), m.alarm_topic(), spool.spool.clone()));
-        let mqtt = plan.mqtt.clone().map(|m| {
-            let face: Box<dyn telemetry::mqtt::face::Face> = match (m.sparkplug.clone(), hub) {
-                (Some(node), Some(hub)) => {
-                    Box::new(Node::new(node, m.version, hub, spool.spool.clone(), commands, &alarms))
-                }
-                _ => Box::new(Plain::new(&m, commands).telling(meanings)),
-            };
-            let edge = Mqtt::with(m, spool.spool.clone(), mqtt_stats.clone(), seed, (face, answers));
-            tokio::spawn(edge.run(mqtt_stopped))
-        });
-
-        let stages = Arc::new(Stages {
-            clock,
-            has_floor,
-            robots,
-            closings,
-            control: control_stats,
-            lines: line_list,
-            spool: spool.spool.clone(),
-            mqtt: mqtt_stats,
-            desk: desk.clone(),
-            writes,
-            commands: command_stats,
-            audit: audit.clone(),
-            keep: keep.clone(),
-            absent: absent.clone(),
-            traffic: traffic_stats,
-            alarms,
-            live: Arc::new(LiveStats::default()),
-            certificates: certificates.clone(),
-            http: Arc::new(HttpStats { is_unencrypted: plan.http.is_unencrypted, closed, ..HttpStats::default() }),
-        });
-        let reloader = Arc::new(Reloader::new(
-            room,
-            stages.alarms.clone(),
-            (plan.file, plan.files),
-            plan.access.dir.clone(),
-            rest,
-        ));
-        let metrics = Metrics::new(stages.clone()).map_err(|e| e.to_string())?;
-        let watcher = AlarmWatcher {
-            desk: stages.alarms.clone(),
-            stages: stages.clone(),
-            board: board.clone(),
-            people: access.clone(),
-            state: state.clone(),
-            unproven: plan.floor.map_or_else(Vec::new, |f| f.unproven),
-            publishes: plan.mqtt.is_some(),
-            wants_realtime: plan.control.realtime.wanted,
-        };
-        let face = Face::new(FaceParts {
-            metrics,
-            live: Live::new(stages.live.clone()),
-            stages: stages.clone(),
-            access,
-            board: board.clone(),
-            floor,
-            field: index,
-            gateway: plan.gateway,
-            pki_dir: plan.state_dir.join("pki"),
-            reloader: reloader.clone(),
-            door: plan.http,
-        });
-        let shown_at = http::address_for_people(http_at, &face.door.names);
-        let beat = face.clone();
-        let rooms: [Option<Arc<dyn Stands>>; 6] = [
-            Some(desk.clone()),
-            Some(stages.alarms.clone()),
-            Some(stages.writes.clone()),
-            Some(audit),
-            Some(absent),
-            stages.closings.clone().map(|closings| closings as Arc<dyn Stands>),
-        ];
-        let mut others = vec![
-            tokio::spawn(keep.clone().tend(rooms.into_iter().flatten().collect())),
-            tokio::spawn(desk.clone().keep_books(event_rx, names, board)),
+        let stages = Arc::new(parts.stages(&plan, entrance.stats(plan.http.is_unencrypted)));
+        let watcher = parts.watcher(&plan, &stages, &access, &state);
+        let floor = other_floor.or_else(|| parts.floor(&plan));
+        let http = entrance.at;
+        let face = parts.face(plan, &stages, access, floor)?;
+        let (beat, people, rooms) = (face.clone(), face.clone(), rooms(&stages));
+        let mut others = parts.others;
+        others.extend(entrance.serve(&face, first.as_deref()));
+        others.extend([
             tokio::spawn(watcher.run(move || beat.alive())),
             tokio::spawn(face.clone().make_frames()),
-            tokio::spawn(http::serve(face.clone(), listener, tls.clone())),
             tokio::spawn(face.clone().watch_beat()),
-            tokio::spawn(certificates.keep_looking()),
+            tokio::spawn(parts.certificates.keep_looking()),
             tokio::spawn(clock::watch()),
-            tokio::spawn(tend_state(state, face.clone())),
-        ];
-        others.extend(telling);
-        others.extend(traffic.map(tokio::spawn));
-        others.extend(alarming.map(tokio::spawn));
-        others.extend(tls.clone().map(|door| tokio::spawn(door.keep_fresh())));
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        tracing::info!("serving {scheme}://{http_at}/");
-        if let Some(door) = &tls {
-            tracing::info!("its certificate, to be compared with what a browser shows: SHA-256 {}", door.thumbprint());
-        }
-        if let Some(token) = first {
-            let at = format!("{scheme}://{shown_at}/#setup={token}");
-            tracing::info!("nobody can sign in yet. The one-time token {token} makes the first admin: open {at}");
-        }
-        Ok(Agent {
-            http: http_at,
-            stages,
-            desk,
-            drain_limit: plan.drain,
-            face,
-            control,
-            drain,
-            control_stop,
-            reloader,
-            mqtt,
-            mqtt_stop,
-            others,
-            spool,
-            keep,
-            _held: held,
-        })
+            tokio::spawn(state.keep_looking(move || people.access.look())),
+            parts.memory.tend(rooms),
+        ]);
+        let keep = parts.memory.keep;
+        let (beat, desk, reloader, spool) = (parts.beat, parts.doors.desk, parts.reloader, parts.uplink.spool);
+        Ok(Agent { http, stages, desk, face, beat, reloader, edge, others, spool, keep, _held: held })
     }
 
     /// Whether the control cycle is alive, for the supervisor's watchdog.
@@ -333,45 +128,21 @@ impl Agent {
 
     /// Whether orders are taken.
     pub fn ready(&self) -> bool {
-        !self.stages.has_floor || matches!(self.stages.control.run_state(), RunState::Running | RunState::Degraded)
-    }
-
-    async fn bring_machines_to_rest(&self) {
-        tracing::info!("stopping: machines finish what they are doing");
-        self.drain.store(true, Relaxed);
-        let deadline = Instant::now() + self.drain_limit;
-        let running = || self.ready();
-        while running() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        if running() {
-            tracing::warn!(
-                "machines did not finish within {:?}; authority is withdrawn nevertheless",
-                self.drain_limit
-            );
-        }
+        self.beat.is_ready()
     }
 
     /// Stops in order: what moves is brought to its end, authority is withdrawn as the last thing every controller
     /// hears, samples are delivered, and the retained status says offline. Says what is given up of telemetry, if something is.
     pub async fn stop(self) -> Option<String> {
-        if self.stages.has_floor {
-            self.bring_machines_to_rest().await;
-        }
-        self.control_stop.store(true, Relaxed);
-        if let Some(control) = self.control {
-            let _ = tokio::task::spawn_blocking(move || control.join()).await;
-        }
-
+        self.beat.end().await;
         self.reloader.stop().await;
-        let _ = self.mqtt_stop.send(true);
-        if let Some(mqtt) = self.mqtt {
-            by(tokio::time::Instant::now() + PART_LIMIT, mqtt).await;
+        if let Some(edge) = self.edge {
+            edge.end(PART_LIMIT).await;
         }
         for task in &self.others {
             task.abort();
         }
-        let _ = tokio::time::timeout(PART_LIMIT, self.keep.settle()).await; // what it could not write is in the log
+        memory::end(self.keep, PART_LIMIT).await;
         let spool = self.spool;
         let ending = tokio::task::spawn_blocking(move || spool.stop());
         let given_up = match tokio::time::timeout(PART_LIMIT, ending).await {
@@ -386,126 +157,176 @@ impl Agent {
     }
 }
 
-/// The store, and what earlier runs have left in it; without one that can be opened nothing is promised, and control goes on.
-fn open_store(plan: &Plan, unusable: &mut Vec<(&'static str, String)>) -> (Keep, Recalled, Option<String>) {
-    let reserve = plan.mqtt.as_ref().filter(|_| plan.floor.is_some()).map_or(0, |m| m.spool.reserve);
-    match plan.is_kept.then(|| Keep::open(&plan.state_dir, reserve)) {
-        Some(Ok((keep, left, opened))) => (keep, left, opened.told()),
-        Some(Err(why)) => {
-            unusable.push(("store", format!("{why}; no order is taken, and what people do is in the log only")));
-            (Keep::closed(), Recalled::default(), None)
+/// What runs behind the face.
+struct Parts {
+    clock: Clock,
+    seed: u64,
+    views: Views,
+    memory: Memory,
+    uplink: Uplink,
+    doors: Doors,
+    beat: Beat,
+    board: Arc<Board>,
+    alarms: Arc<AlarmDesk>,
+    certificates: Arc<Certificates>,
+    traffic: Arc<TrafficStats>,
+    lines: Arc<LineList>,
+    field: Arc<FieldIndex>,
+    meanings: Arc<Meanings>,
+    reloader: Arc<Reloader>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Parts {
+    /// Starts them, up to the lines. The lines of the plan are used up: what a line needs of them, the line has.
+    fn start(plan: &mut Plan, memory: Memory, unusable: &mut Unusable) -> Result<Parts, String> {
+        let (clock, seed) = (Clock::new(), fastrand::u64(..));
+        let (wires, ends, views) = wires::lay(plan, &memory);
+        let doors = Doors::open(plan, ends.requests, &memory);
+        let uplink = Uplink::open(plan, unusable)?;
+        let beat = Beat::start(plan, clock, wires)?;
+
+        let board = Arc::new(Board::new(plan.names()));
+        board.recall(&memory.left);
+        let books = doors.desk.clone().keep_books(ends.events, plan.names(), board.clone());
+        let mut others = vec![tokio::spawn(books)];
+        let (traffic, log) = start_traffic(plan, &views).unzip();
+        others.extend(log);
+
+        let (alarms, certificates) = (AlarmDesk::new(memory.keep.clone(), &memory.left), Certificates::of(plan));
+        let alarms = Arc::new(alarms);
+        let resend = plan.mqtt.as_ref().map_or(Duration::MAX, |m| m.heartbeat);
+        let wires = LineWires { clock, stage: views.stage.clone(), publish: uplink.publish.clone(), resend, seed };
+        let rest = lines::rest(plan);
+        let mut room = LineRoom::new(wires, doors.writes.clone());
+        room.certificates = certificates.clone();
+        room.start_all(std::mem::take(&mut plan.lines), ends.outputs);
+        let (lines, field, meanings) = (room.list.clone(), room.index.clone(), room.meanings.clone());
+        let files = (plan.file.take(), std::mem::take(&mut plan.files));
+        let reloader = Arc::new(Reloader::new(room, alarms.clone(), files, plan.access.dir.clone(), rest));
+        let traffic = traffic.unwrap_or_default();
+        Ok(Parts {
+            clock,
+            seed,
+            views,
+            memory,
+            uplink,
+            doors,
+            beat,
+            board,
+            alarms,
+            certificates,
+            traffic,
+            lines,
+            field,
+            meanings,
+            reloader,
+            others,
+        })
+    }
+
+    /// All counters.
+    fn stages(&self, plan: &Plan, http: HttpStats) -> Stages {
+        let floor = plan.floor.as_ref().map(|f| f.plan.clone());
+        let has_floor = floor.is_some();
+        let robots = RobotWatch::new(floor, self.views.stage.clone(), self.views.shown.clone());
+        for request in self.memory.absent.requests(|name| robots.find(name)) {
+            let _ = self.doors.desk.request(request);
         }
-        None => Default::default(),
-    }
-}
-
-/// Looks now and then at what was set aside, and sums up who was refused. A disk that hangs keeps nobody else.
-async fn tend_state(state: Arc<StateWatch>, face: Arc<Face>) {
-    let mut ticks = tokio::time::interval(state::LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        let (state, face) = (state.clone(), face.clone());
-        let looked = tokio::task::spawn_blocking(move || {
-            state.look();
-            face.access.watch_users();
-            face.access.audit.tend(Instant::now());
-        });
-        let _ = looked.await;
-    }
-}
-
-/// Promises every change of an order's state to the broker, in the stream `high`: `{topic}/{id}`.
-async fn tell_orders(desk: Arc<Desk>, topic: String, spool: Arc<Spool>) {
-    let (mut changes, mut records) = (desk.changes(), Records::default());
-    loop {
-        let view = match changes.recv().await {
-            Ok(view) => view,
-            // The newest state of an order says what the ones before would have.
-            Err(broadcast::error::RecvError::Lagged(_)) => continue,
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        let id = view.id.to_string();
-        let stamp = (run_ms(), 1);
-        let news = OrderNews { view, time: rfc3339(wall_clock_ms()).to_string() };
-        records.push((Stream::High, Kind::Json), &[&topic, "/", &id], stamp, |out| numbered(out, &news));
-        spool.append(&mut records);
-    }
-}
-
-/// Promises every change of an alarm to the broker, in the stream `high`: `{topic}/{alarm}`.
-async fn tell_alarms(mut news: broadcast::Receiver<AlarmNews>, topic: String, spool: Arc<Spool>) {
-    let mut records = Records::default();
-    loop {
-        let news = match news.recv().await {
-            Ok(news) => news,
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!("{missed} changes of alarms came too fast to be published; the API has them");
-                continue;
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        let place = [&*topic, "/", news.change.alarm];
-        records.push((Stream::High, Kind::Json), &place, (run_ms(), 0), |out| numbered(out, &news));
-        spool.append(&mut records);
-    }
-}
-
-/// An order and when it came to this.
-#[derive(Serialize)]
-struct OrderNews {
-    #[serde(flatten)]
-    view: OrderView,
-    time: String,
-}
-
-/// Something as a JSON object, with its stream and the place of the sequence.
-fn numbered(out: &mut Vec<u8>, what: &impl Serialize) -> usize {
-    let start = out.len();
-    let _ = serde_json::to_writer(&mut *out, what);
-    out.pop(); // the closing brace
-    out.extend_from_slice(b",\"stream\":\"high\",\"sequence\":");
-    let hole = out.len() - start;
-    out.push(b'}');
-    hole
-}
-
-/// The spool, and what field lines need of it. Without a broker nothing is published, and the spool stays empty.
-fn start_spool(
-    mqtt: Option<&MqttPlan>,
-    lines: &[LinePlan],
-    stats: &MqttStats,
-    unusable: &mut Vec<(&'static str, String)>,
-) -> Result<(SpoolHandle, Option<Publish>), String> {
-    let Some(plan) = mqtt else {
-        return Ok((Spool::start(None, SpoolOptions::new(0, "")).map_err(|e| e.to_string())?, None));
-    };
-    let options = SpoolOptions {
-        capacity: plan.spool.capacity,
-        age_max: plan.spool.age,
-        retention: plan.spool.retention,
-        loss_topic: plan.loss_topic.clone(),
-    };
-    let in_memory = SpoolOptions { capacity: options.capacity.min(VOLATILE_MAX as u64), ..options.clone() };
-    let handle = match Spool::start(plan.spool.directory.as_deref(), options) {
-        // Telemetry never keeps control from starting.
-        Err(why @ CannotOpen::Disk(..)) => {
-            unusable.push(("spool", format!("{why} What waits for the broker is in memory")));
-            Spool::start(None, in_memory)
+        Stages {
+            clock: self.clock,
+            has_floor,
+            robots: Arc::new(robots),
+            closings: self.views.closings.clone(),
+            control: self.views.stats.clone(),
+            lines: self.lines.clone(),
+            spool: self.uplink.spool.spool.clone(),
+            mqtt: self.uplink.stats.clone(),
+            desk: self.doors.desk.clone(),
+            writes: self.doors.writes.clone(),
+            commands: self.doors.command_stats(),
+            audit: self.memory.audit.clone(),
+            keep: self.memory.keep.clone(),
+            absent: self.memory.absent.clone(),
+            traffic: self.traffic.clone(),
+            alarms: self.alarms.clone(),
+            live: Arc::new(LiveStats::default()),
+            certificates: self.certificates.clone(),
+            http: Arc::new(http),
         }
-        other => other,
-    };
-    let handle = handle.map_err(|e| e.to_string())?;
-    let (payload, encoding) = (plan.payload, plan.encoding);
-    let hub = plan.sparkplug.as_ref().map(|s| Hub::new(lines, FIRST_DEVICE_ALIAS, s.templates));
-    let message_max = stats.message_max.clone();
-    let publish = Publish { spool: handle.spool.clone(), payload, encoding, hub, message_max };
-    Ok((handle, Some(publish)))
+    }
+
+    /// Who looks whether something wants a person.
+    fn watcher(
+        &self,
+        plan: &Plan,
+        stages: &Arc<Stages>,
+        people: &Arc<Access>,
+        state: &Arc<StateWatch>,
+    ) -> AlarmWatcher {
+        AlarmWatcher {
+            desk: self.alarms.clone(),
+            stages: stages.clone(),
+            board: self.board.clone(),
+            people: people.clone(),
+            state: state.clone(),
+            unproven: plan.floor.as_ref().map_or_else(Vec::new, |f| f.unproven.clone()),
+            publishes: plan.mqtt.is_some(),
+            wants_realtime: plan.control.realtime.wanted,
+        }
+    }
+
+    /// The floor as it is drawn; without one there is nothing to draw.
+    fn floor(&self, plan: &Plan) -> Option<Arc<dyn Source>> {
+        let (floor, views) = (plan.floor.as_ref()?.plan.clone(), &self.views);
+        Some(Arc::new(Floor::new(floor, views.stage.clone(), views.shown.clone(), self.board.clone(), self.clock)))
+    }
+
+    /// What the API, the page and the figures see.
+    fn face(
+        &self,
+        plan: Plan,
+        stages: &Arc<Stages>,
+        access: Arc<Access>,
+        floor: Option<Arc<dyn Source>>,
+    ) -> Result<Arc<Face>, String> {
+        Ok(Face::new(FaceParts {
+            metrics: Metrics::new(stages.clone()).map_err(|e| e.to_string())?,
+            live: Live::new(stages.live.clone()),
+            stages: stages.clone(),
+            access,
+            board: self.board.clone(),
+            floor,
+            field: self.field.clone(),
+            gateway: plan.gateway,
+            pki_dir: plan.state_dir.join("pki"),
+            reloader: self.reloader.clone(),
+            door: plan.http,
+        }))
+    }
 }
 
-/// Waits for a part to end; one that does not is left behind. No peer may keep a gateway from stopping.
-async fn by(limit: tokio::time::Instant, mut part: JoinHandle<()>) {
-    if tokio::time::timeout_at(limit, &mut part).await.is_err() {
-        part.abort();
+/// Who stands on events of the store.
+fn rooms(stages: &Stages) -> Vec<Arc<dyn Stands>> {
+    let mut rooms: Vec<Arc<dyn Stands>> = vec![stages.desk.clone(), stages.alarms.clone(), stages.writes.clone()];
+    if let Some(closings) = stages.closings.clone() {
+        rooms.push(closings);
     }
+    rooms
+}
+
+/// The traffic log of a floor, where it can be kept.
+fn start_traffic(plan: &Plan, views: &Views) -> Option<(Arc<TrafficStats>, JoinHandle<()>)> {
+    let floor = plan.floor.as_ref().filter(|_| plan.is_kept)?;
+    let name = floor.file.as_deref().and_then(|f| f.file_name()).unwrap_or_default().to_string_lossy();
+    let folder = plan.state_dir.join("traffic");
+    traffic::start(floor.plan.clone(), (&folder, &name), views.stage.clone(), views.shown.clone())
+}
+
+/// Who looks for what was set aside, and knows what is done without.
+fn watch_state(plan: &Plan, unusable: Unusable, entrance: &Entrance, missing: Option<String>) -> Arc<StateWatch> {
+    let spool = plan.mqtt.as_ref().and_then(|m| m.spool.directory.clone());
+    let folders = plan.is_kept.then(|| plan.state_dir.clone()).into_iter().chain(spool);
+    let state = StateWatch::new(folders.collect(), unusable);
+    Arc::new(state.saying("tls/", entrance.aside()).saying("store/", missing))
 }

@@ -31,6 +31,7 @@
 //! | [`state`] | the state folder: how its files are made, and what becomes of damaged ones |
 //! | [`store`] | everything that was promised, as events that are never changed |
 //! | [`lines`] | the lines that run, and reload by difference |
+//! | [`news`] | what became of orders and alarms is told over the broker |
 //! | [`live`] | what pages see, encoded once for all of them |
 //! | [`http`] | the API and the page |
 //! | [`plain`] | text from outside, made harmless for the log and a terminal |
@@ -63,6 +64,7 @@ pub mod http;
 pub mod lines;
 pub mod live;
 pub mod metrics;
+pub mod news;
 pub mod pki;
 pub mod plain;
 pub mod scene;

@@ -146,6 +146,12 @@ impl LineRoom {
         self.running.push(entry);
     }
 
+    /// Starts the first lines, each with its output, and shows them.
+    pub fn start_all(&mut self, plans: Vec<LinePlan>, outputs: Vec<triple_buffer::Output<OutputBuffer>>) {
+        plans.into_iter().zip(outputs).for_each(|(plan, output)| self.start(plan, output));
+        self.show();
+    }
+
     /// Shows the lines of now to everybody who looks.
     pub fn show(&self) {
         self.list.0.store(Arc::new(self.running.iter().map(|r| (r.name.clone(), r.stats.clone())).collect()));

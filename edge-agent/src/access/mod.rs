@@ -320,8 +320,9 @@ impl Access {
         *lock(&self.known) = self.named();
     }
 
-    /// Notes who was added and removed beside this process, by `edge-agent user`. To be called now and then.
-    pub fn watch_users(&self) {
+    /// Notes who was added and removed beside this process, by `edge-agent user`, and sums up who was refused. To be called now and then.
+    pub fn look(&self) {
+        self.audit.tend(Instant::now());
         let now = self.named();
         let before = std::mem::replace(&mut *lock(&self.known), now.clone());
         now.difference(&before).for_each(|user| self.audit.note_outside("user.add", user));

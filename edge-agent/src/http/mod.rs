@@ -14,10 +14,11 @@
 //! | `live` | server-sent events |
 //! | `health` | figures, health, the beat |
 //! | `page` | the page itself; it does everything through the API |
-//! | `tls` | its certificate |
+//! | `entrance`, `tls` | the address it listens at, and its certificate |
 
 mod acknowledge;
 mod alarms;
+mod entrance;
 mod field;
 mod floor;
 mod guard;
@@ -34,6 +35,7 @@ mod server;
 mod tls;
 mod trust;
 
+pub(crate) use entrance::Entrance;
 pub use field::{FieldIndex, IndexedLine};
 pub use problem::Problem;
 pub use seats::HttpStats;
@@ -53,7 +55,6 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::get;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -67,30 +68,6 @@ use utoipa_axum::routes;
 
 /// The control thread is alive if it has completed a cycle since this long.
 const ALIVE_WITHIN: Duration = Duration::from_secs(1);
-
-/// A network of which nobody is (RFC 5737): asked for the way there, the kernel says which address of ours is the first.
-const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
-
-/// The same port, for this machine alone.
-pub(crate) fn on_this_machine(listen: SocketAddr) -> SocketAddr {
-    let own = if listen.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
-    SocketAddr::new(own, listen.port())
-}
-
-/// How a person reaches what listens there from a desk: all addresses together are none.
-pub(crate) fn address_for_people(at: SocketAddr, names: &[String]) -> String {
-    if !at.ip().is_unspecified() {
-        return at.to_string();
-    }
-    let own_address = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect(NOBODY).ok()?; // nothing is sent
-        Some(socket.local_addr().ok()?.ip().to_string())
-    };
-    let named = names.first().cloned().or_else(tls::host_name).filter(|name| name != "localhost");
-    let host = named.or_else(own_address).unwrap_or_else(|| "localhost".into());
-    format!("{host}:{}", at.port())
-}
 
 /// What the handlers see.
 pub struct Face {
@@ -281,7 +258,7 @@ fn document(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 }
 
 /// Serves until the task is aborted, with TLS where there is a door for it.
-pub(crate) async fn serve(face: Arc<Face>, listener: TcpListener, tls: Option<Arc<Door>>) {
+async fn serve(face: Arc<Face>, listener: TcpListener, tls: Option<Arc<Door>>) {
     let (router, api) = routes().split_for_parts();
     let text: axum::body::Bytes = serde_json::to_vec(&document(api)).unwrap_or_default().into();
     let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
@@ -302,19 +279,4 @@ pub(crate) async fn serve(face: Arc<Face>, listener: TcpListener, tls: Option<Ar
         .layer(DefaultBodyLimit::max(BODY_MAX));
     let stats = face.stages.http.clone();
     server::serve(router.with_state(face), listener, stats, tls).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_link_that_is_shown_leads_there_from_a_desk() {
-        let all = "0.0.0.0:9464".parse().unwrap();
-        assert_eq!(address_for_people("10.1.2.3:9464".parse().unwrap(), &["gw".into()]), "10.1.2.3:9464");
-        assert_eq!(address_for_people(all, &["gw-1.plant".into()]), "gw-1.plant:9464");
-        let shown = address_for_people(all, &[]);
-        assert!(!shown.starts_with("0.0.0.0") && shown.ends_with(":9464"), "{shown}");
-        assert_eq!(on_this_machine("[::]:9464".parse().unwrap()), "[::1]:9464".parse().unwrap());
-    }
 }

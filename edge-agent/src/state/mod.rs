@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Folders are for their owner.
@@ -45,6 +45,18 @@ pub fn hold(folder: &Path) -> io::Result<File> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Holds the state folder of a gateway, if it has one. What cannot be made or opened is told where it is needed: only another gateway in
+/// it is an error.
+pub fn hold_alone(folder: Option<&Path>) -> Result<Option<File>, String> {
+    let Some(folder) = folder else { return Ok(None) };
+    match hold(folder) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            Err(format!("another gateway uses {}: each needs a `state_dir` of its own", folder.display()))
+        }
+        held => Ok(held.ok()),
     }
 }
 
@@ -126,12 +138,14 @@ fn all_aside(folder: &Path, depth: u8, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Parts that are done without, and why.
+pub type Unusable = Vec<(&'static str, String)>;
+
 /// What is wrong with the state folder, for the alarms.
 #[derive(Debug, Default)]
 pub struct StateWatch {
     folders: Vec<PathBuf>,
-    /// Parts that are done without, and why.
-    unusable: Vec<(&'static str, String)>,
+    unusable: Unusable,
     damaged: Mutex<Vec<PathBuf>>,
     /// What is to be said of files whose names begin so, when they were set aside.
     said: Vec<(&'static str, String)>,
@@ -139,7 +153,7 @@ pub struct StateWatch {
 
 impl StateWatch {
     /// Of these folders; those in each other are looked into once.
-    pub fn new(mut folders: Vec<PathBuf>, unusable: Vec<(&'static str, String)>) -> StateWatch {
+    pub fn new(mut folders: Vec<PathBuf>, unusable: Unusable) -> StateWatch {
         folders.sort();
         folders.dedup_by(|inner, outer| inner.starts_with(&*outer));
         let watch = StateWatch { folders, unusable, ..StateWatch::default() };
@@ -168,6 +182,21 @@ impl StateWatch {
         self.folders.iter().for_each(|folder| all_aside(folder, DEPTH, &mut found));
         found.sort();
         *self.damaged() = found;
+    }
+
+    /// Looks now and then, and does what `also` does beside. A disk that hangs keeps nobody else.
+    pub async fn keep_looking(self: Arc<Self>, also: impl Fn() + Clone + Send + 'static) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let (state, also) = (self.clone(), also.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                state.look();
+                also();
+            });
+            let _ = looked.await;
+        }
     }
 
     /// Names of what was set aside, from their state folder on.

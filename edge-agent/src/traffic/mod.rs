@@ -27,8 +27,10 @@ use device_drivers::value::wall_clock_ms;
 use floor_plan::FloorPlan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// As often as frames are made.
 const EVERY: Duration = Duration::from_millis(200);
@@ -162,8 +164,20 @@ impl Recorder {
     }
 }
 
+/// Starts the log of a floor with mobile robots, in this folder; without any there is none. `name`: that of the floor's file.
+pub fn start(
+    plan: Arc<FloorPlan>,
+    (folder, name): (&Path, &str),
+    stage: ImageStage,
+    shown: Arc<ShownDesk>,
+) -> Option<(Arc<TrafficStats>, JoinHandle<()>)> {
+    let recorder = Some(Recorder::new(plan)).filter(|r| r.robots() > 0)?;
+    let files = Files::new(folder, recorder.header(name));
+    Some((files.stats.clone(), tokio::spawn(keep(recorder, files, stage, shown))))
+}
+
 /// Keeps the log until it is stopped. Files are written on a thread that may wait, not on one that serves.
-pub async fn keep(mut recorder: Recorder, mut files: Files, stage: ImageStage, shown: Arc<ShownDesk>) {
+async fn keep(mut recorder: Recorder, mut files: Files, stage: ImageStage, shown: Arc<ShownDesk>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let robots = recorder.robots.clone();

@@ -6,7 +6,9 @@
 
 use super::lane::Lane;
 use super::writer::LaneWriter;
-use super::{COMMIT_AFTER, COMMIT_BYTES, Disk, Folder, Memory, STREAMS, Spool, SpoolOptions, Stream, lock, segment};
+use super::{
+    COMMIT_AFTER, COMMIT_BYTES, Disk, Folder, Memory, STREAMS, Spool, SpoolOptions, Stream, VOLATILE_MAX, lock, segment,
+};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -51,6 +53,18 @@ impl Spool {
         let worker = spool.clone();
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || worker.work());
         Ok(SpoolHandle { spool, thread: Some(thread.map_err(&why)?), _held: held })
+    }
+
+    /// The same, but in memory when the disk does not take it, and why: telemetry never keeps control from starting.
+    pub fn start_anyhow(
+        folder: Option<&Path>,
+        options: SpoolOptions,
+    ) -> Result<(SpoolHandle, Option<CannotOpen>), CannotOpen> {
+        let in_memory = SpoolOptions { capacity: options.capacity.min(VOLATILE_MAX as u64), ..options.clone() };
+        match Spool::start(folder, options) {
+            Err(why @ CannotOpen::Disk(..)) => Ok((Spool::start(None, in_memory)?, Some(why))),
+            other => Ok((other?, None)),
+        }
     }
 
     /// Everything that is done now and then: segments that are done or too many go, the cursor is written. Blocks.
