@@ -123,7 +123,7 @@ fn line(order: &OrderView) -> Vec<u8> {
 
 /// A refused order is none, and what the runtime does for itself it does again.
 fn is_kept(order: &OrderView) -> bool {
-    order.state != OrderState::Rejected && !order.adopted
+    order.state != OrderState::Rejected && !order.found
 }
 
 /// What the entries say, and those that are not understood, word for word.

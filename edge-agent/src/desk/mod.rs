@@ -24,7 +24,7 @@ use crate::ledger::{Ledger, Recalled};
 use books::Books;
 use control_core::cycle::Request;
 use control_core::event::{Event, OrderFault};
-use control_core::order::{ADOPTED, OrderRequest};
+use control_core::order::{FOUND, OrderRequest};
 use control_core::units::OrderId;
 use form::check;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -102,7 +102,7 @@ impl Desk {
         known: Recalled,
     ) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
-        let next = known.orders.iter().map(|o| (o.id + 1) & !ADOPTED).max().unwrap_or(1);
+        let next = known.orders.iter().map(|o| (o.id + 1) & !FOUND).max().unwrap_or(1);
         let interrupted = known.interrupted.len() as u64;
         let orders = known.orders.into_iter().map(|o| (o.id, o)).collect();
         let books = Mutex::new(Books::new(changes, orders, next));
@@ -153,7 +153,7 @@ impl Desk {
                 after: form.after.map(OrderId),
                 ..OrderRequest::new(OrderId(id), asked.load, asked.stops)
             };
-            books.next = (id + 1) & !ADOPTED;
+            books.next = (id + 1) & !FOUND;
             let (tx, rx) = oneshot::channel();
             books.answers.insert(id, tx);
             if let Some(key) = &form.key {
@@ -249,8 +249,8 @@ impl Desk {
     pub fn newest(&self, limit: usize, state: Option<OrderState>) -> Vec<OrderView> {
         let books = lock(&self.books);
         let named = |o: &&OrderView| state.is_none_or(|s| s == o.state);
-        let (asked, adopted) = (books.orders.range(..ADOPTED), books.orders.range(ADOPTED..));
-        asked.rev().chain(adopted.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
+        let (asked, found) = (books.orders.range(..FOUND), books.orders.range(FOUND..));
+        asked.rev().chain(found.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
     }
 
     /// Takes events over for as long as the control thread lives, and logs what people want to know.

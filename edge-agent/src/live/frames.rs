@@ -1,6 +1,6 @@
 //! What the frames say: the beat, the field, the orders. The API answers with the same.
 
-use crate::board::{Board, is_adopted, stamp};
+use crate::board::{Board, is_found, stamp};
 use crate::control::run_state_name;
 use crate::desk::{Desk, OrderState, OrderView};
 use crate::field::{LineStats, Refusal};
@@ -315,7 +315,7 @@ pub fn rows(board: &Board, orders: Vec<OrderView>) -> Vec<OrderRow> {
 pub fn orders(desk: &Desk, board: &Board) -> Vec<OrderRow> {
     let all = desk.newest(crate::desk::HISTORY, None);
     let (ended, mut open): (Vec<_>, Vec<_>) = all.into_iter().partition(|o| has_ended(o.state));
-    open.sort_by_key(|o| (is_adopted(o.id), std::cmp::Reverse(o.id)));
+    open.sort_by_key(|o| (is_found(o.id), std::cmp::Reverse(o.id)));
     open.truncate(500);
     open.extend(ended.into_iter().take(ENDED));
     rows(board, open)
