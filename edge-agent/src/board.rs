@@ -14,7 +14,7 @@ use control_core::command::Outcome;
 use control_core::event::{Event, EventKind, RunState};
 use control_core::image::CommandCode;
 use control_core::interlock::Hold;
-use control_core::order::ADOPTED;
+use control_core::order::FOUND;
 use control_core::traffic::roads::Place;
 use control_core::units::{DomainId, LoadId, MachineId, OrderId, PosId};
 use device_drivers::value::wall_clock_ms;
@@ -150,7 +150,7 @@ impl Board {
         match event.kind {
             EventKind::Run(state) => inner.run = state,
             EventKind::OrderAccepted(id, load) => inner.taken(id, Some(load), now_ms, "taken"),
-            EventKind::OrderAdopted { id, load, .. } => {
+            EventKind::OrderFound { id, load, .. } => {
                 inner.taken(id, Some(load), now_ms, "made: its load stood in the way")
             }
             EventKind::OrderStarted(id) => {
@@ -389,7 +389,7 @@ pub fn stamp(ms: u64) -> String {
 
 /// Whether the runtime made this order for itself.
 pub fn is_found(order: u32) -> bool {
-    order & ADOPTED != 0
+    order & FOUND != 0
 }
 
 #[cfg(test)]

@@ -126,8 +126,8 @@ impl Chaos {
         self.floor.run(3_000);
         self.floor.request(Request::AcknowledgeAll);
         self.ended("after it all")?;
-        self.floor.run(60_000); // adopted loads come last
-        self.ended("after the adopted ones")?;
+        self.floor.run(60_000); // found loads come last
+        self.ended("after the found ones")?;
 
         let some: Vec<LoadId> = (0..self.bays).filter_map(|n| self.floor.plant.loads().at(PosId(n))).take(8).collect();
         let (left, count) = (self.floor.plant.truth().loads_left, some.len());

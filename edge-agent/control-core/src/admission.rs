@@ -10,7 +10,7 @@ use crate::event::{EventKind, Events, OrderFault, RunState};
 use crate::floor::{Beyond, Floor, MachineKind, Mover, NEVER, ZoneKind};
 use crate::image::InputImage;
 use crate::limits::{REQUESTS_PER_CYCLE, SETTLE_PER_CYCLE};
-use crate::order::{ADOPTED, Goal, Order, OrderRequest, Stop, Stops};
+use crate::order::{FOUND, Goal, Order, OrderRequest, Stop, Stops};
 use crate::units::{LoadId, MachineId, Millis, OrderId, PosId, StationId, ZoneId};
 
 impl Controller<'_> {
@@ -86,9 +86,9 @@ impl Controller<'_> {
         }
         let only_stored = request.stops == Stops::STORE;
         if let Some(slot) = self.stock.loads.order(request.load) {
-            // A load that was adopted because nobody had asked for it follows the one who asks now, where it fits.
+            // A load that was found, nobody having asked for it, follows the one who asks now, where it fits.
             let other = self.orders.slot(slot).copied();
-            let gives_way = other.is_some_and(|o| o.request.id.0 & ADOPTED != 0 && !o.started);
+            let gives_way = other.is_some_and(|o| o.request.id.0 & FOUND != 0 && !o.started);
             if !(gives_way && only_stored) {
                 return Err(OrderFault::LoadBusy);
             }
@@ -129,8 +129,8 @@ impl Controller<'_> {
     }
 
     /// Makes an order for a load that stands in the way without one: into a bay, or out of the plant when none is free.
-    pub(crate) fn adopt(&mut self, now: Millis, floor: &Floor<'_>, load: LoadId, pos: PosId, events: &mut Events) {
-        let id = OrderId(ADOPTED | self.adopted);
+    pub(crate) fn put_away(&mut self, now: Millis, floor: &Floor<'_>, load: LoadId, pos: PosId, events: &mut Events) {
+        let id = OrderId(FOUND | self.found);
         let store = OrderRequest::new(id, load, Stops::STORE);
         let mut entered = self.enter_order(now, floor, store, Some(pos));
         if entered == Err(OrderFault::RackFull) && self.takes_over_a_bay(now, floor, pos, events) {
@@ -142,9 +142,9 @@ impl Controller<'_> {
             entered = self.enter_order(now, floor, retrieve, Some(pos));
         }
         if entered.is_ok() {
-            self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
+            self.found = self.found.wrapping_add(1) & !FOUND;
             self.counters.orders_accepted += 1;
-            events.push(now, EventKind::OrderAdopted { id, load, leaves });
+            events.push(now, EventKind::OrderFound { id, load, leaves });
         }
     }
 
@@ -167,7 +167,7 @@ impl Controller<'_> {
         }
         let goes_out = |o: &Order| o.at.and_then(|p| Self::goes_out(floor, p)) == Some(true);
         let may_give = self.orders.iter().filter(|(_, o)| o.home.is_some() && !o.under_way && goes_out(o));
-        let is_asked_for = |o: &Order| o.request.id.0 & ADOPTED == 0;
+        let is_asked_for = |o: &Order| o.request.id.0 & FOUND == 0;
         let Some((slot, asked)) = may_give.map(|(s, o)| (s, is_asked_for(o))).min_by_key(|(s, asked)| (*asked, *s))
         else {
             return false;
@@ -189,7 +189,7 @@ impl Controller<'_> {
     /// away after all: into a bay that is free now, or that of one on its way out.
     fn turn_back_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
         let waits = |o: &Order| {
-            let leaves = o.request.id.0 & ADOPTED != 0 && o.request.stops == Stops::RETRIEVE && !o.under_way;
+            let leaves = o.request.id.0 & FOUND != 0 && o.request.stops == Stops::RETRIEVE && !o.under_way;
             leaves && o.at.and_then(|p| Self::goes_out(floor, p)) == Some(false)
         };
         let found = self.orders.iter().filter(|(_, o)| waits(o)).min_by_key(|(_, o)| o.homeless_since);
@@ -218,7 +218,7 @@ impl Controller<'_> {
     }
 
     /// One order a cycle that has lost its bay, to a person or to a restart, is promised another. If there is none for long,
-    /// and its load stands in the way, the order is given up; the load is then adopted, and leaves the plant.
+    /// and its load stands in the way, the order is given up; the load is then found, and leaves the plant.
     pub(crate) fn rehome_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
         let homeless = |o: &Order| o.needs_home() && o.home.is_none() && o.at.is_some();
         let found = self.orders.iter().filter(|(_, o)| homeless(o)).min_by_key(|(_, o)| o.retry_at);
@@ -476,7 +476,7 @@ impl Controller<'_> {
     fn put_aside(&mut self, now: Millis, floor: &Floor<'_>, load: LoadId, at: PosId, events: &mut Events) {
         let Some((tier, _)) = floor.zone_of(at) else { return };
         let bay = self.nearest_bay(floor, tier, load);
-        let id = OrderId(ADOPTED | self.adopted);
+        let id = OrderId(FOUND | self.found);
         let leaves = bay.is_none();
         let stops = if leaves { Stops::RETRIEVE } else { Stops::STORE };
         let mut order = Order::new(OrderRequest::new(id, load, stops), now);
@@ -487,9 +487,9 @@ impl Controller<'_> {
         if let Some(bay) = bay {
             self.stock.promise(floor, bay, load);
         }
-        self.adopted = self.adopted.wrapping_add(1) & !ADOPTED;
+        self.found = self.found.wrapping_add(1) & !FOUND;
         self.counters.orders_accepted += 1;
-        events.push(now, EventKind::OrderAdopted { id, load, leaves });
+        events.push(now, EventKind::OrderFound { id, load, leaves });
     }
 
     fn verdict(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, order: &Order) -> Verdict {

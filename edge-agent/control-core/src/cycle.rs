@@ -39,7 +39,7 @@ pub struct Settings {
     /// How long a sensor has to contradict the belief before the sensor is believed.
     pub odd_ms: u64,
     /// How long a load may stand in the way without an order before it is put away.
-    pub adopt_ms: u64,
+    pub found_ms: u64,
     /// How long an order looks for its load before it is given up.
     pub missing_ms: u64,
     /// How long the start waits for domains that cannot be read, before it goes on with those that can.
@@ -60,7 +60,7 @@ impl Default for Settings {
             position_stale_ms: 5_000,
             valid_ms: 2_000,
             odd_ms: 3_000,
-            adopt_ms: 3_000,
+            found_ms: 3_000,
             missing_ms: 10_000,
             start_ms: 3_000,
             tenant_percent: 80,
@@ -111,7 +111,7 @@ pub struct Inputs<'a> {
 /// Counters since start; they only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
-    /// Orders taken, adopted ones included.
+    /// Orders taken, found ones included.
     pub orders_accepted: u64,
     /// Orders refused.
     pub orders_rejected: u64,
@@ -165,7 +165,7 @@ pub struct Controller<'m> {
     pub(crate) sequence: Sequence,
     pub(crate) traffic: Traffic<'m>,
     pub(crate) fleet: Fleet<'m>,
-    pub(crate) adopted: u32,
+    pub(crate) found: u32,
     pub(crate) sweep: u16,
     pub(crate) audit: u16,
     pub(crate) settled: u16,
@@ -195,7 +195,7 @@ impl<'m> Controller<'m> {
             sequence: Sequence::default(),
             traffic: Traffic::new(storage, &traffic::pool::TURNING, capacity.traffic, settings.traffic),
             fleet: Fleet::new(storage, capacity),
-            adopted: 0,
+            found: 0,
             sweep: 0,
             audit: 0,
             settled: 0,

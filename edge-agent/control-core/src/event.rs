@@ -87,7 +87,7 @@ pub enum EventKind {
     /// The order was given up.
     OrderFailed(OrderId, OrderFault),
     /// A load stood in the way without an order; this one puts it away, or out of the plant when no bay is free.
-    OrderAdopted {
+    OrderFound {
         /// Its number.
         id: OrderId,
         /// Which load.

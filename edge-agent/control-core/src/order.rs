@@ -111,7 +111,7 @@ impl OrderRequest {
 }
 
 /// Orders with this bit were made by the core for a load that stood in the way.
-pub const ADOPTED: u32 = 1 << 31;
+pub const FOUND: u32 = 1 << 31;
 
 /// An order that is not ended.
 #[derive(Clone, Copy, Debug)]

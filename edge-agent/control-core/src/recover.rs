@@ -170,18 +170,18 @@ impl Controller<'_> {
                 if if lane { !first } else { !deck } {
                     continue;
                 }
-                self.adopt_all(now, floor, z, events);
+                self.put_away_all(now, floor, z, events);
             }
         }
     }
 
-    fn adopt_all(&mut self, now: Millis, floor: &Floor<'_>, zone: &Zone, events: &mut Events) {
+    fn put_away_all(&mut self, now: Millis, floor: &Floor<'_>, zone: &Zone, events: &mut Events) {
         for pos in zone.positions() {
             if let Some(load) = self.stock.at(pos)
                 && self.stock.loads.order(load).is_none()
                 && zone.beyond != Beyond::Departures
             {
-                self.adopt(now, floor, load, pos, events);
+                self.put_away(now, floor, load, pos, events);
             }
         }
     }
@@ -232,7 +232,7 @@ impl Controller<'_> {
             }
         }
         self.audit_some(now, floor, image, events);
-        self.adopt_one(now, floor, events);
+        self.put_away_one(now, floor, events);
     }
 
     fn follow_lane(
@@ -372,7 +372,7 @@ impl Controller<'_> {
 
     /// One position a cycle: a load on a lane's end or a deck that has no order is put away, because where it stands others have
     /// to pass.
-    fn adopt_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
+    fn put_away_one(&mut self, now: Millis, floor: &Floor<'_>, events: &mut Events) {
         self.sweep = (self.sweep + 1) % floor.positions().max(1);
         let pos = PosId(self.sweep);
         let Some(load) = self.stock.at(pos) else { return };
@@ -380,10 +380,10 @@ impl Controller<'_> {
         let leaving = zone.beyond == Beyond::Departures
             || zone.kind == ZoneKind::Bays
             || (zone.kind == ZoneKind::Lane && pos != zone.exit());
-        let young = now.since(self.stock.since(pos)) < self.settings.adopt_ms;
+        let young = now.since(self.stock.since(pos)) < self.settings.found_ms;
         if leaving || young || self.draining || self.stock.loads.order(load).is_some() {
             return;
         }
-        self.adopt(now, floor, load, pos, events);
+        self.put_away(now, floor, load, pos, events);
     }
 }

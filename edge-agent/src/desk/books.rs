@@ -72,7 +72,7 @@ pub struct OrderView {
     pub reason: Option<Cow<'static, str>>,
     /// Made by the runtime for a load that stood in the way.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub adopted: bool,
+    pub found: bool,
     /// The key it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -188,7 +188,7 @@ impl OrderView {
             after: None,
             state: OrderState::Submitted,
             reason: None,
-            adopted: false,
+            found: false,
             key: None,
             asked: None,
         }
@@ -223,7 +223,7 @@ impl OrderView {
 
     /// Made by the runtime for itself.
     pub(super) fn is_own(&self) -> bool {
-        self.adopted
+        self.found
     }
 }
 
@@ -294,10 +294,10 @@ impl Books {
             EventKind::OrderStarted(id) => (id, OrderState::Running, None),
             EventKind::OrderCompleted(id) => (id, OrderState::Completed, None),
             EventKind::OrderFailed(id, why) => (id, OrderState::Failed, Some(fault_name(why))),
-            EventKind::OrderAdopted { id, load, leaves } => {
+            EventKind::OrderFound { id, load, leaves } => {
                 let kind = if leaves { KindForm::Retrieve } else { KindForm::Store };
-                let (state, adopted) = (OrderState::Accepted, true);
-                self.enter(OrderView { state, adopted, ..OrderView::new(id.0, kind, load.get()) });
+                let (state, found) = (OrderState::Accepted, true);
+                self.enter(OrderView { state, found, ..OrderView::new(id.0, kind, load.get()) });
                 return None;
             }
             _ => return None,

@@ -27,7 +27,7 @@ use crate::store::{Fact, Keep, Recalled, Stands};
 use books::Books;
 use control_core::cycle::Request;
 use control_core::event::{Event, OrderFault};
-use control_core::order::{ADOPTED, OrderRequest};
+use control_core::order::{FOUND, OrderRequest};
 use control_core::units::OrderId;
 use device_drivers::value::wall_clock_ms;
 use form::check;
@@ -112,7 +112,7 @@ impl Desk {
             left.orders.iter().filter_map(|(id, order)| Some((*id, OrderView::recall(order)?))).collect();
         let orders = orders.into_iter().rev().take(HISTORY).collect::<BTreeMap<_, _>>();
         let resumed = orders.values().filter(|o| !o.state.has_ended()).count() as u64;
-        let books = Mutex::new(Books::new(changes, orders, left.next_order.max(1) & !ADOPTED));
+        let books = Mutex::new(Books::new(changes, orders, left.next_order.max(1) & !FOUND));
         let words = broadcast::channel(spoken::ANSWERS).0;
         let (requests, busy) = (Mutex::new(requests), AtomicU64::new(0));
         Arc::new(Desk { books, requests, words, stations, keep, busy, resumed })
@@ -162,7 +162,7 @@ impl Desk {
                 after: form.after.map(OrderId),
                 ..OrderRequest::new(OrderId(id), asked.load, asked.stops)
             };
-            books.next = (id + 1) & !ADOPTED;
+            books.next = (id + 1) & !FOUND;
             let (tx, rx) = oneshot::channel();
             books.answers.insert(id, tx);
             if let Some(key) = &form.key {
@@ -258,8 +258,8 @@ impl Desk {
     pub fn newest(&self, limit: usize, state: Option<OrderState>) -> Vec<OrderView> {
         let books = lock(&self.books);
         let named = |o: &&OrderView| state.is_none_or(|s| s == o.state);
-        let (asked, adopted) = (books.orders.range(..ADOPTED), books.orders.range(ADOPTED..));
-        asked.rev().chain(adopted.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
+        let (asked, found) = (books.orders.range(..FOUND), books.orders.range(FOUND..));
+        asked.rev().chain(found.rev()).map(|(_, o)| o).filter(named).take(limit).cloned().collect()
     }
 
     /// Takes events over for as long as the control thread lives, and logs what people want to know.

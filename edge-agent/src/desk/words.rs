@@ -105,13 +105,13 @@ fn log_one(event: &Event, names: &FloorNames) {
         EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
         EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
         EventKind::OrderFailed(id, why) => tracing::warn!(order = id.0, "order given up: {}", fault_name(why)),
-        EventKind::OrderAdopted { load, leaves: true, .. } => {
+        EventKind::OrderFound { load, leaves: true, .. } => {
             tracing::warn!(
                 load = load.get(),
                 "a load stands in the way and no bay is free; sending it out of the plant"
             );
         }
-        EventKind::OrderAdopted { load, .. } => {
+        EventKind::OrderFound { load, .. } => {
             tracing::info!(load = load.get(), "a load without an order stands in the way; putting it away");
         }
         EventKind::MachineRebooted(id) => {

@@ -43,11 +43,11 @@ function row(o) {
   const [text, mark] = STATES[o.state] || [o.state, ""];
   const open = OPEN.has(o.state);
   const took = o.ended && o.taken ? `${Math.max(0, Math.round((Date.parse(o.ended) - Date.parse(o.taken)) / 1000))} s` : "";
-  const klass = open && may("operator") && !o.adopted
+  const klass = open && may("operator") && !o.found
     ? h("select", { class: "small", "aria-label": `Class of order ${o.id}`, onchange: (e) => send("PATCH", o.id, { class: Number(e.target.value) }, `Order ${name(o)} is class ${e.target.value}`) }, CLASSES.map((c, n) => h("option", { value: n, selected: o.class === n }, c)))
     : CLASSES[o.class];
   return h("tr", { class: `pick ${chosen === o.id ? "on" : ""}`, onclick: (e) => { if (!e.target.closest("select, .act")) choose(o.id); } },
-    h("td", {}, h("button", { class: "link", "data-order": o.id }, name(o))), h("td", {}, o.kind, o.adopted ? h("span", { class: "faint" }, " by itself") : null), h("td", {}, o.load), h("td", {}, klass),
+    h("td", {}, h("button", { class: "link", "data-order": o.id }, name(o))), h("td", {}, o.kind, o.found ? h("span", { class: "faint" }, " by itself") : null), h("td", {}, o.load), h("td", {}, klass),
     h("td", {}, h("span", { class: `mark ${o.late ? "warn" : mark}` }, o.late ? "late" : o.reason === "withdrawn" ? "withdrawn" : text), o.reason && o.reason !== "withdrawn" ? h("div", { class: "faint" }, o.reason) : null),
     h("td", {}, time(o.taken)), h("td", { class: "num" }, took),
     h("td", {}, open && may("operator") ? h("button", { class: "do small act", "aria-label": `Withdraw order ${o.id}`, onclick: () => withdraw(o) }, "Withdraw") : null));
@@ -57,7 +57,7 @@ function terms(o) {
     o.group && `number ${o.number ?? 0} of group ${o.group}`, o.after && `after order ${o.after}`].filter(Boolean);
   return told.length ? h("p", { class: "soft" }, told.join("; ")) : null;
 }
-const name = (o) => (o.adopted ? `A${o.id & 0x7fffffff}` : String(o.id));
+const name = (o) => (o.found ? `A${o.id & 0x7fffffff}` : String(o.id));
 
 async function send(method, id, body, done) {
   try { await request(method, `/api/v1/orders/${id}`, body); toast(done); } catch (e) { toast(e.message); }

@@ -194,7 +194,7 @@ fn orders() -> Value {
         "after?": count("Not begun before this one has ended."),
         "state": text("Where it stands."),
         "reason?": text("Why it was refused or given up."),
-        "adopted?": { "type": "boolean", "description": "Made by the runtime for a load that stood in the way." },
+        "found?": { "type": "boolean", "description": "Made by the runtime for a load that stood in the way." },
         "key?": text("The key it came with."),
     });
     let mut told = shown.clone();
