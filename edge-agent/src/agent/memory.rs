@@ -51,3 +51,7 @@ impl Memory {
 pub(super) async fn end(keep: Keep, within: Duration) {
     let _ = tokio::time::timeout(within, keep.settle()).await;
 }
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -228,6 +228,15 @@ impl AlarmDesk {
         self.version.fetch_add(changes, Relaxed);
     }
 
+    /// A row says this of these subjects, and has for long enough.
+    #[cfg(test)]
+    pub(crate) fn say(&self, row: &str, subjects: &[&str], now: Instant) {
+        let Some((n, row)) = TABLE.iter().enumerate().find(|(_, r)| r.id == row) else { return };
+        let seen: BTreeMap<_, _> = subjects.iter().map(|s| ((*s).to_string(), "so it is".to_string())).collect();
+        self.take(n, row, seen.clone(), now);
+        self.take(n, row, seen, now + row.delay);
+    }
+
     fn unshelve_what_is_due(&self, now: Instant) {
         let mut inner = self.lock();
         let Inner { alarms, book, .. } = &mut *inner;

@@ -92,7 +92,7 @@ pub(super) struct Checked {
 impl Checked {
     /// The due time, RFC 3339.
     pub(super) fn due_text(&self) -> Option<String> {
-        self.due.map(|at| humantime::format_rfc3339_seconds(at).to_string())
+        self.due.map(due_text)
     }
 
     /// The same, milliseconds since 1970 UTC.
@@ -139,6 +139,11 @@ pub(super) fn check(form: &OrderForm, stations: &[String]) -> Result<Checked, St
         Some(text) => due(text, SystemTime::now())?,
     };
     Ok(Checked { load, stops, wait_ms: wait_s.saturating_mul(1000), due_ms, due })
+}
+
+/// A due time, RFC 3339.
+pub(super) fn due_text(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
 }
 
 fn station(name: &str, stations: &[String], key: &str) -> Result<u8, String> {

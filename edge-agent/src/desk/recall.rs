@@ -1,11 +1,11 @@
 //! Orders as the store has them: written down before anybody acts on them, and read back as they were.
 
 use super::books::{Asked, OrderState, OrderView};
-use super::form::{KindForm, OrderForm, StopForm};
+use super::form::{KindForm, OrderForm, StopForm, due_text};
 use crate::store::facts::{Taken, Wanted};
 use crate::store::recall::OrderLeft;
-use crate::telemetry::payload::rfc3339;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 impl KindForm {
     const ALL: [KindForm; 4] = [KindForm::Store, KindForm::Retrieve, KindForm::Process, KindForm::Route];
@@ -99,7 +99,7 @@ impl OrderView {
         let Taken { id, wanted, digest, due_ms } = left.taken.clone();
         let form = OrderForm::of(wanted)?;
         let mut view = OrderView::new(id, form.kind, form.load);
-        view.taken_as(&form, due_ms.map(|ms| rfc3339(ms / 1000 * 1000).to_string()));
+        view.taken_as(&form, due_ms.map(|ms| due_text(SystemTime::UNIX_EPOCH + Duration::from_millis(ms))));
         view.state = OrderState::ALL.into_iter().find(|s| s.name() == left.state()).unwrap_or_default();
         view.reason = left.reason.clone().map(Into::into);
         view.class = left.class.unwrap_or(view.class);
