@@ -190,6 +190,17 @@ impl Audit {
         self.keep.write(Did { outcome: "begun".into(), key: None, ..did }).await
     }
 
+    /// Writes down that a write goes on its way: its key is used up from here on, whatever ends this process. A disk that does not take it keeps
+    /// it from going where the record is required, and is told by an alarm where it is not.
+    pub async fn begin(&self, did: Did) -> io::Result<()> {
+        if did.key.is_none() {
+            return self.may_command(did).await;
+        }
+        self.enter(Did { outcome: "begun".into(), ..did }, None);
+        let written = self.keep.settle().await;
+        if self.is_required { written } else { Ok(()) }
+    }
+
     /// Waits until all that was noted is durable, as far as the disk takes it: an alarm tells where it does not.
     pub async fn settle(&self) {
         let _ = self.keep.settle().await;

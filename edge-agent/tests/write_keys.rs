@@ -2,7 +2,10 @@
 
 use device_drivers::{TagWrite, WriteOutcome};
 use edge_agent::commands::{Origin, WriteDesk, WriteForm, targets};
+use edge_agent::audit::Audit;
+use edge_agent::store::Keep;
 use edge_agent::store::facts::Did;
+use edge_agent::telemetry::spool::Memory;
 use edge_agent::config;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +20,10 @@ fn origin() -> Origin {
 }
 
 fn desk_that_knows(write: &str, known: &[Did]) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
+    desk_with(write, Arc::default(), known)
+}
+
+fn desk_with(write: &str, audit: Arc<Audit>, known: &[Did]) -> (Arc<WriteDesk>, mpsc::Receiver<TagWrite>) {
     let dir = tempfile::tempdir().unwrap();
     let agent = "[gateway]\nname = \"gw\"\narea = \"h\"\nline = \"a\"\n[[line]]\nname = \"l\"\nmodbus = \"h:502\"\n\
                  [[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"p.toml\"\n";
@@ -25,7 +32,7 @@ fn desk_that_knows(write: &str, known: &[Did]) -> (Arc<WriteDesk>, mpsc::Receive
     std::fs::write(dir.path().join("p.toml"), tag).unwrap();
     let plan = config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
     let (queue, wishes) = mpsc::channel(64);
-    let desk = WriteDesk::new(Arc::default(), known);
+    let desk = WriteDesk::new(audit, known);
     desk.open(plan.lines.iter().flat_map(|line| targets(line, &queue)));
     (Arc::new(desk), wishes)
 }
@@ -93,4 +100,30 @@ async fn a_key_of_an_earlier_run_is_not_written_again() {
     assert_eq!(desk.write(form(7, "k"), origin()).await.outcome, "done");
     assert_eq!(desk.write(form(8, "k"), origin()).await.outcome, "invalid", "the key stands for another value");
     assert!(wishes.try_recv().is_err(), "nothing was sent");
+}
+
+/// The gateway is killed while a slow device has the write: who asks again with the key must not write twice.
+#[tokio::test]
+async fn a_write_that_was_on_its_way_when_the_gateway_was_killed_is_never_sent_again() {
+    let disk = Arc::new(Memory::default());
+    let open = || {
+        let (keep, left, _) = Keep::on(disk.clone(), 0, Vec::new).unwrap();
+        let audit = Arc::new(Audit::new(keep, left.did.clone(), false));
+        desk_with("write = { every = \"1h\" }", audit, &left.writes)
+    };
+    let (first, mut wishes) = open();
+    let asked = first.clone();
+    let waiting = tokio::spawn(async move { asked.write(form(7, "k"), origin()).await });
+    let wish = wishes.recv().await.unwrap(); // the device has it; then nothing is written any more
+    let (second, mut more) = open();
+    let again = second.write(form(7, "k"), origin()).await;
+    assert_eq!(again.outcome, "unknown", "{again:?}");
+    assert_eq!(second.write(form(8, "k"), origin()).await.outcome, "invalid", "the key stands for 7");
+    assert!(more.try_recv().is_err(), "nothing was sent");
+    // What was known to be not sent may be asked for again after a restart.
+    assert!(wish.reply.send(WriteOutcome::Expired).is_ok());
+    assert_eq!(waiting.await.unwrap().outcome, "expired");
+    let (third, mut wishes) = open();
+    tokio::spawn(async move { wishes.recv().await.map(|wish| wish.reply.send(WriteOutcome::Done)) });
+    assert_eq!(third.write(form(7, "k"), origin()).await.outcome, "done");
 }

@@ -26,7 +26,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Opens the store. Without one that can be opened nothing is promised, and control goes on.
     pub(super) fn open(plan: &Plan, unusable: &mut Unusable) -> Memory {
-        let reserve = plan.mqtt.as_ref().filter(|_| plan.floor.is_some()).map_or(0, |m| m.spool.reserve);
+        let reserve = plan.mqtt.as_ref().map_or(0, |m| m.spool.reserve);
         let (keep, left, missing) = match plan.is_kept.then(|| Keep::open(&plan.state_dir, reserve)) {
             Some(Ok((keep, left, opened))) => (keep, left, opened.told()),
             Some(Err(why)) => {

@@ -5,7 +5,6 @@ use super::table::TABLE;
 use super::{AlarmChange, AlarmNews};
 use crate::board::stamp;
 use crate::store::{Keep, facts};
-use device_drivers::value::wall_clock_ms;
 use std::collections::VecDeque;
 use tokio::sync::broadcast;
 
@@ -65,18 +64,17 @@ impl Book {
         self.times.push_back(ms);
     }
 
-    /// Notes a change: it is remembered, written down, and told. `said` says what, of whom, and by whom.
-    pub(super) fn note(&mut self, row: &Row, change: &'static str, said: facts::Alarm) {
+    /// Notes a change at `now_ms`, milliseconds since 1970 UTC: it is remembered, written down, and told. `said` says of whom, and by whom.
+    pub(super) fn note(&mut self, row: &Row, change: &'static str, said: facts::Alarm, now_ms: u64) {
         let (alarm, subject) = (row.id, said.subject.as_str());
         match &said.by {
             None => tracing::info!(target: "alarm", alarm, subject, "{change}"),
             Some(by) => tracing::info!(target: "alarm", alarm, subject, by, "{change}"),
         }
-        let now_ms = wall_clock_ms();
         let told = AlarmChange { time: stamp(now_ms), alarm, subject: subject.into(), change, by: said.by.clone() };
         self.remember(now_ms, told.clone());
         let (priority, means, action, detail) = (row.priority, row.means, row.action, said.detail.clone());
-        self.keep.note(facts::Alarm { alarm: alarm.into(), change: change.into(), ..said });
+        self.keep.note_at(now_ms, facts::Alarm { alarm: alarm.into(), change: change.into(), ..said });
         let _ = self.news.send(AlarmNews { change: told, priority, detail, means, action });
     }
 }

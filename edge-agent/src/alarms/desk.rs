@@ -192,7 +192,7 @@ impl AlarmDesk {
         let mut changes = 0;
         let wall = wall_clock_ms();
         let mut told = |subject: &str, detail: &str, change: &'static str| {
-            book.note(row, change, said(subject, detail, None));
+            book.note(row, change, said(subject, detail, None), wall);
             changes += 1;
         };
         let known = alarms.range_mut((n, String::new())..(n + 1, String::new()));
@@ -243,7 +243,7 @@ impl AlarmDesk {
         for ((n, subject), alarm) in alarms.iter_mut() {
             if let Some(row) = TABLE.get(*n).filter(|_| alarm.shelf.as_ref().is_some_and(|s| now >= s.until)) {
                 alarm.shelf = None;
-                book.note(row, "unshelved", said(subject, &alarm.detail, None));
+                book.note(row, "unshelved", said(subject, &alarm.detail, None), wall_clock_ms());
                 self.version.fetch_add(1, Relaxed);
             }
         }
@@ -336,7 +336,7 @@ impl AlarmDesk {
         let key = (n, told.subject.clone());
         let found = alarms.get_mut(&key).filter(|a| a.raised).ok_or(AlarmError::NotRaised)?;
         change(found)?;
-        book.note(row, what, facts::Alarm { detail: found.detail.clone(), ..told });
+        book.note(row, what, facts::Alarm { detail: found.detail.clone(), ..told }, wall_clock_ms());
         self.version.fetch_add(1, Relaxed);
         Ok(())
     }

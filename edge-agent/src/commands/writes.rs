@@ -35,6 +35,10 @@ const WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time for the answer after the write was begun, on top.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What the record says of a write that goes on its way, and what comes of it if the gateway ends before that is known.
+const BEGUN: &str = "begun";
+const ENDED: &str = "the gateway ended while it was on its way: read the tag before you send it again";
+
 /// Where a command came from.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -120,21 +124,37 @@ struct Book {
 }
 
 impl Book {
-    /// The keys of an earlier run: what was sent is not sent again.
+    /// The keys of an earlier run: what was sent is not sent again, nor is what may have been.
     fn recall(writes: &[Did]) -> Book {
         let mut book = Book::default();
-        for did in writes.iter().skip(writes.len().saturating_sub(KEYS)) {
-            let outcome = OUTCOMES.iter().find(|o| **o == did.outcome && was_sent(o));
-            if let (Some(outcome), Some(key)) = (outcome, &did.key) {
-                let tag = did.target.clone();
-                let view = WriteView { tag: tag.clone(), outcome, reason: did.reason.clone() };
-                // Of a value too long to be kept nobody knows any more what it was: its key is used up all the same.
-                let value = did.value.clone().unwrap_or_default();
-                book.keys.insert(key.clone(), Known { tag, value, view: Some(view) });
+        for did in writes {
+            let Some(key) = &did.key else { continue };
+            let (outcome, reason) = match &*did.outcome {
+                BEGUN => ("unknown", Some(ENDED.to_string())),
+                other => (OUTCOMES.iter().find(|o| **o == other).copied().unwrap_or("unknown"), did.reason.clone()),
+            };
+            if !was_sent(outcome) {
+                book.keys.remove(key);
+                continue;
+            }
+            let tag = did.target.clone();
+            let view = WriteView { tag: tag.clone(), outcome, reason };
+            // Of a value too long to be kept nobody knows any more what it was: its key is used up all the same.
+            let value = did.value.clone().unwrap_or_default();
+            if book.keys.insert(key.clone(), Known { tag, value, view: Some(view) }).is_none() {
                 book.order.push_back(key.clone());
             }
         }
+        book.forget_the_oldest();
         book
+    }
+
+    fn forget_the_oldest(&mut self) {
+        while self.order.len() > KEYS {
+            if let Some(oldest) = self.order.pop_front() {
+                self.keys.remove(&oldest);
+            }
+        }
     }
 }
 
@@ -233,11 +253,7 @@ impl WriteDesk {
             known.view = Some(view.clone());
             book.order.push_back(key.to_string());
         }
-        while book.order.len() > KEYS {
-            if let Some(oldest) = book.order.pop_front() {
-                book.keys.remove(&oldest);
-            }
-        }
+        book.forget_the_oldest();
     }
 
     async fn decided(&self, form: &WriteForm, did: &Did) -> WriteView {
@@ -258,7 +274,7 @@ impl WriteDesk {
         if let Err(why) = self.not_too_often(&form.tag, &target) {
             return say(form, "too_often", why);
         }
-        if let Err(e) = self.audit.may_command(did.clone()).await {
+        if let Err(e) = self.audit.begin(did.clone()).await {
             return say(form, "busy", format!("the audit record is required, and cannot be written: {e}"));
         }
         let within = form.within_ms.map_or(WITHIN.0, Duration::from_millis).min(WITHIN.1);
@@ -295,7 +311,7 @@ impl WriteDesk {
 impl Stands for WriteDesk {
     fn stands(&self, _: u64, fact: &Fact) -> bool {
         let key = match fact {
-            Fact::Did(did) if did.is_sent_write() => did.key.as_ref(),
+            Fact::Did(did) if did.is_keyed_write() => did.key.as_ref(),
             _ => None,
         };
         key.is_some_and(|key| self.book().keys.contains_key(key))

@@ -110,6 +110,14 @@ impl Keep {
         }
     }
 
+    /// The same of something that happened then, milliseconds since 1970 UTC.
+    pub fn note_at(&self, at_ms: u64, fact: impl Into<Fact>) {
+        if let Place::Store(store) = &self.0 {
+            let fact = fact.into();
+            store.note_at(at_ms, fact.kind(), fact.body());
+        }
+    }
+
     /// Waits until all that was noted so far is durable.
     pub async fn settle(&self) -> io::Result<()> {
         self.blocking(|store| store.settle()).await

@@ -48,7 +48,7 @@ pub struct Recalled {
     pub closed: BTreeSet<(String, String)>,
     /// Robots of which a person says that they are not on the floor, and whether they could be seen then.
     pub absent: BTreeMap<String, bool>,
-    /// Writes with a key that a device has heard of, oldest first.
+    /// Writes with a key, and what came of them, oldest first.
     pub writes: Vec<Did>,
     /// What people did, the oldest first.
     pub did: VecDeque<(u64, Did)>,
@@ -99,7 +99,7 @@ impl Recall {
             Fact::Robot(robot) if robot.absent => drop(left.absent.insert(robot.robot, robot.seen)),
             Fact::Robot(robot) => drop(left.absent.remove(&robot.robot)),
             Fact::Did(did) => {
-                if did.is_sent_write() {
+                if did.is_keyed_write() {
                     left.writes.push(did.clone());
                 }
                 keep_newest(&mut left.did, (at_ms, did));
@@ -177,9 +177,8 @@ impl OrderLeft {
 }
 
 impl Did {
-    /// A write with a key of which a device has heard: the key is used up.
-    pub fn is_sent_write(&self) -> bool {
-        let sent = matches!(&*self.outcome, "done" | "differs" | "refused" | "unknown");
-        self.action == "tag.write" && self.key.is_some() && sent
+    /// A write with a key. Of one that has only `begun` nobody knows what came of it: its device may have heard of it.
+    pub fn is_keyed_write(&self) -> bool {
+        self.action == "tag.write" && self.key.is_some()
     }
 }

@@ -115,35 +115,33 @@ impl Store {
     }
 
     /// The same of something that happened then, milliseconds since 1970 UTC; 0 for now.
-    pub(super) fn note_at(&self, at_ms: u64, kind: &'static str, body: Vec<u8>) {
-        let count = self.hand_in(kind, body, false);
-        let mut pending = lock(&self.pending);
-        let is_last = at_ms > 0 && pending.count == count;
-        if let Some(event) = pending.events.last_mut().filter(|_| is_last) {
-            event.at_ms = at_ms;
-        }
+    pub fn note_at(&self, at_ms: u64, kind: &'static str, body: Vec<u8>) {
+        self.hand_in(Waiting { at_ms, kind, body, awaited: false });
     }
 
-    fn hand_in(&self, kind: &'static str, body: Vec<u8>, awaited: bool) -> u64 {
+    fn hand_in(&self, mut event: Waiting) -> u64 {
+        if event.at_ms == 0 {
+            event.at_ms = wall_clock_ms();
+        }
         let mut pending = lock(&self.pending);
-        if !awaited && pending.events.len() >= NOTED_MAX {
+        if !event.awaited && pending.events.len() >= NOTED_MAX {
             self.refused.fetch_add(1, Relaxed);
             return pending.count;
         }
-        pending.events.push(Waiting { at_ms: wall_clock_ms(), kind, body, awaited });
+        pending.events.push(event);
         pending.count += 1;
         pending.count
     }
 
     /// Makes an event durable. Blocks until it is, or until it is sure that it is not.
     pub fn append(&self, kind: &'static str, body: Vec<u8>) -> io::Result<()> {
-        self.settle_upto(self.hand_in(kind, body, true))
+        self.settle_upto(self.hand_in(Waiting { at_ms: 0, kind, body, awaited: true }))
     }
 
     /// Hands in an event that nobody waits for: it is written with the next ones, or when somebody asks for that. What the disk does not take is
     /// tried again.
     pub fn note(&self, kind: &'static str, body: Vec<u8>) {
-        self.hand_in(kind, body, false);
+        self.note_at(0, kind, body);
     }
 
     /// Makes all that was handed in so far durable. Blocks until it is, or until it is sure that some of it is not.
