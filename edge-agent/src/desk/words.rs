@@ -23,6 +23,7 @@ pub fn fault_name(fault: OrderFault) -> &'static str {
         OrderFault::TooManyAttempts => "tried as often as allowed",
         OrderFault::NotInBay => "the load is on its way; ask again when it stands in a bay",
         OrderFault::Withdrawn => "withdrawn",
+        OrderFault::GivenUp => "a person gave it up",
         OrderFault::LeftPlant => "the load has left the plant",
     }
 }
