@@ -37,6 +37,7 @@ use crate::telemetry::meaning::Meanings;
 use crate::telemetry::spool::SpoolHandle;
 use crate::traffic::{self, TrafficStats};
 use beat::Beat;
+use device_drivers::value::wall_clock_ms;
 use doors::Doors;
 use memory::Memory;
 use std::net::SocketAddr;
@@ -184,7 +185,8 @@ impl Parts {
         let (wires, ends, views) = wires::lay(plan, &memory);
         let doors = Doors::open(plan, ends.requests, &memory);
         let uplink = Uplink::open(plan, unusable)?;
-        let beat = Beat::start(plan, clock, wires)?;
+        let resumes = doors.desk.resume(&memory.left, &plan.names(), wall_clock_ms());
+        let beat = Beat::start(plan, resumes, clock, wires)?;
 
         let board = Arc::new(Board::new(plan.names()));
         board.recall(&memory.left);

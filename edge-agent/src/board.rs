@@ -153,6 +153,24 @@ impl Board {
             EventKind::OrderFound { id, load, .. } => {
                 inner.taken(id, Some(load), now_ms, "made: its load stood in the way")
             }
+            EventKind::OrderAdopted(id, load) => {
+                inner.order_of.insert(load.get(), id.0);
+                inner.step(id.0, now_ms, "taken back after a restart");
+            }
+            EventKind::OrderHeld(id, doubt) => {
+                inner.step(id.0, now_ms, &format!("held: {}", crate::desk::doubt_text(doubt)));
+            }
+            EventKind::OrderReleased(id, at) => {
+                inner.step(id.0, now_ms, "goes on: a person has said so");
+                inner.trail(id, facts::Step { at: at.map(|pos| self.names.position(pos)), ..facts::Step::default() });
+            }
+            EventKind::StopMade(id, stops) => {
+                inner.trail(id, facts::Step { stops: Some(stops), ..facts::Step::default() });
+            }
+            EventKind::LegBegun { id, from, to } => {
+                let (at, to) = (Some(self.names.position(from)), Some(self.names.position(to)));
+                inner.trail(id, facts::Step { at, to, ..facts::Step::default() });
+            }
             EventKind::OrderStarted(id) => {
                 inner.story(id).started_ms = Some(now_ms);
             }
@@ -215,6 +233,10 @@ impl Board {
             }
             EventKind::LoadArrived(load, pos) | EventKind::LoadFound(load, pos) => {
                 inner.twice.remove(&load.get());
+                if let Some(id) = inner.order_of.get(&load.get()).copied() {
+                    let at = Some(self.names.position(pos));
+                    inner.trail(OrderId(id), facts::Step { at, ..facts::Step::default() });
+                }
                 inner.tell(load, now_ms, &format!("its load is seen at {}", self.names.position(pos)));
             }
             EventKind::LoadMissing(load, pos) => {
@@ -321,6 +343,13 @@ impl Inner {
     fn tell(&mut self, load: LoadId, now_ms: u64, what: &str) {
         if let Some(id) = self.order_of.get(&load.get()).copied() {
             self.step(id, now_ms, what);
+        }
+    }
+
+    /// Where the load of an order is, to be written down.
+    fn trail(&mut self, id: OrderId, step: facts::Step) {
+        if !is_found(id.0) {
+            self.told.push(facts::Step { id: id.0, ..step });
         }
     }
 

@@ -18,6 +18,7 @@ use control_core::floor::ZoneKind;
 use control_core::image::{Quality, Stamped};
 use control_core::limits::Capacity;
 use control_core::order::OrderRequest;
+use control_core::resume::Resume;
 use control_core::traffic::roads::Place;
 use control_core::units::{LoadId, MachineId, Millis, PosId, ZoneId};
 use control_core::{Controller, Event, Inputs, Settings};
@@ -168,6 +169,26 @@ impl<'m> ClosedLoop<'m> {
         self.image = InputBuffer::new(plan.machine_count(), plan.position_count());
         self.events = Events::default();
         self.last_seq.fill(0);
+    }
+
+    /// The same, and the next one takes these orders back.
+    pub fn restart_with(&mut self, orders: &[Resume]) {
+        self.restart_controller();
+        let plan = self.plan.clone();
+        for order in orders {
+            self.controller.resume(Millis(self.now_ms), &plan.view(), order, &mut self.events);
+            self.trace.extend(self.events.iter());
+            self.events.clear();
+        }
+    }
+
+    /// The plant goes on for so many milliseconds, and no controller looks.
+    pub fn run_alone(&mut self, ms: u64) {
+        for _ in 0..ms / PERIOD_MS {
+            self.now_ms += PERIOD_MS;
+            self.plant.step(PERIOD_MS as f64 / 1000.0);
+            self.deliver_late();
+        }
     }
 
     /// Virtual time.

@@ -70,6 +70,7 @@ impl Controller<'_> {
             if !core::mem::replace(&mut order.started, true) {
                 events.push(now, EventKind::OrderStarted(task.order));
             }
+            events.push(now, EventKind::LegBegun { id: task.order, from: task.source, to: task.target });
         }
     }
 

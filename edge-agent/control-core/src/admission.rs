@@ -37,6 +37,7 @@ impl Controller<'_> {
                 Request::Reclass(id, class) => {
                     self.with_order(id, |o| o.request.class = class.min(3));
                 }
+                Request::Decide(id, what) => self.decide(now, floor, id, what, events),
                 Request::Acknowledge(id) => self.acknowledge(now, image, id, events),
                 Request::AcknowledgeAll => self.acknowledge_all(),
                 Request::Absent(id) => self.fleet.set_word(id, Word::Absent),
@@ -166,7 +167,8 @@ impl Controller<'_> {
             return false;
         }
         let goes_out = |o: &Order| o.at.and_then(|p| Self::goes_out(floor, p)) == Some(true);
-        let may_give = self.orders.iter().filter(|(_, o)| o.home.is_some() && !o.under_way && goes_out(o));
+        let stands = |o: &Order| !o.under_way && !o.is_in_doubt();
+        let may_give = self.orders.iter().filter(|(_, o)| o.home.is_some() && stands(o) && goes_out(o));
         let is_asked_for = |o: &Order| o.request.id.0 & FOUND == 0;
         let Some((slot, asked)) = may_give.map(|(s, o)| (s, is_asked_for(o))).min_by_key(|(s, asked)| (*asked, *s))
         else {
@@ -232,7 +234,7 @@ impl Controller<'_> {
             (order.home, order.homeless_since) = (bay, if bay.is_some() { None } else { Some(since) });
             order.retry_at = now.plus(1); // the others have their turn first
         }
-        if bay.is_none() && !in_bay && now.since(since) > self.settings.missing_ms {
+        if bay.is_none() && !in_bay && !order.is_in_doubt() && now.since(since) > self.settings.missing_ms {
             self.fail(now, floor, slot, OrderFault::RackFull, events);
         }
     }
@@ -398,6 +400,10 @@ impl Controller<'_> {
 
     /// Looks whether an order has made its stop, or has ended.
     pub(crate) fn settle_one(&mut self, now: Millis, floor: &Floor<'_>, slot: u16, events: &mut Events) {
+        let in_doubt = self.orders.slot(slot).is_some_and(Order::is_in_doubt);
+        if in_doubt && !self.is_resolved(now, floor, slot, events) {
+            return;
+        }
         let Some(order) = self.orders.slot(slot).copied() else { return };
         match self.verdict(now, floor, slot, &order) {
             Verdict::Goes => self.dig(now, floor, &order, events),
@@ -422,8 +428,9 @@ impl Controller<'_> {
         order.stop += 1;
         order.station = None;
         if order.next_stop().is_none() {
-            self.complete(now, floor, slot, events);
+            return self.complete(now, floor, slot, events);
         }
+        events.push(now, EventKind::StopMade(order.request.id, order.stop));
     }
 
     /// What stands before a bay where something has to come out is put aside, if it does not go by itself; a bay behind something
@@ -497,9 +504,8 @@ impl Controller<'_> {
             return Verdict::Failed(OrderFault::Withdrawn);
         }
         let Some(here) = order.at else {
-            let waits = order.request.wait_ms > 0 && !order.started;
-            if waits || (order.request.stops == Stops::STORE && !order.started) {
-                let over = now.since(order.accepted_at) >= u64::from(order.request.wait_ms);
+            if order.waits() {
+                let over = order.accepted_at.age(now) >= u64::from(order.request.wait_ms);
                 return if over { Verdict::Failed(OrderFault::NeverArrived) } else { Verdict::Goes };
             }
             let since = order.missing_since.unwrap_or(now);

@@ -19,6 +19,7 @@ use crate::interlock::{self, Hold};
 use crate::limits::Capacity;
 use crate::order::{OrderRequest, Orders};
 use crate::recover::Domain;
+use crate::resume::Decision;
 use crate::ride::{Ridden, Ride};
 use crate::sequence::Sequence;
 use crate::stock::Stock;
@@ -81,6 +82,8 @@ pub enum Request {
     WithdrawNow(OrderId),
     /// An order gets another class, 0 rush .. 3 bulk.
     Reclass(OrderId, u8),
+    /// A person decides on an order that is held.
+    Decide(OrderId, Decision),
     /// A person says that this machine, which left AUTO, may go on.
     Acknowledge(MachineId),
     /// The same of every machine that waits for it and is back in AUTO.
@@ -111,7 +114,7 @@ pub struct Inputs<'a> {
 /// Counters since start; they only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
-    /// Orders taken, found ones included.
+    /// Orders taken, those found and adopted included.
     pub orders_accepted: u64,
     /// Orders refused.
     pub orders_rejected: u64,

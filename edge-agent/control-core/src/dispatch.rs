@@ -149,7 +149,12 @@ pub fn is_empty(image: &InputImage<'_>, now: Millis, limit_ms: u64, target: PosI
 /// The leg an order could start now, if any: not waiting, not on its way, target free, nothing before it.
 pub fn candidate(floor: &Floor<'_>, stock: &Stock<'_>, slot: u16, order: &Order, now: Millis) -> Option<Candidate> {
     let source = order.at?;
-    if order.under_way || order.withdrawn || now < order.retry_at || is_blocked(floor, stock, source) {
+    if order.under_way
+        || order.withdrawn
+        || order.is_in_doubt()
+        || now < order.retry_at
+        || is_blocked(floor, stock, source)
+    {
         return None;
     }
     let load = order.request.load;

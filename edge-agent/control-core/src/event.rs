@@ -6,6 +6,7 @@ use crate::fleet::Stray;
 use crate::image::CommandCode;
 use crate::interlock::Hold;
 use crate::limits::EVENTS_PER_CYCLE;
+use crate::resume::Doubt;
 use crate::traffic::roads::Place;
 use crate::units::{DomainId, LoadId, MachineId, Millis, OrderId, PosId};
 
@@ -51,6 +52,8 @@ pub enum OrderFault {
     NotInBay,
     /// There is no station of this group.
     NoStation,
+    /// It was held, and a person gave it up.
+    GivenUp,
 }
 
 /// States of the runtime (DESIGN section 3).
@@ -59,7 +62,7 @@ pub enum RunState {
     /// Nothing has been read yet.
     #[default]
     Starting,
-    /// Reading every device, adopting what is in flight.
+    /// Reading every device; orders taken back are looked for there.
     Recover,
     /// Deciding.
     Running,
@@ -147,6 +150,23 @@ pub enum EventKind {
     RobotJammed(MachineId),
     /// The battery of a mobile robot is too low for anything but the way to a charger.
     BatteryLow(MachineId),
+    /// An order that was open when the run before this one ended was taken back.
+    OrderAdopted(OrderId, LoadId),
+    /// The plant and the journal disagree about an order that was taken back: a person has to decide.
+    OrderHeld(OrderId, Doubt),
+    /// A person has decided that it goes on, from where its load is.
+    OrderReleased(OrderId, Option<PosId>),
+    /// A stop was made, and another lies ahead; so many are made now.
+    StopMade(OrderId, u8),
+    /// A machine was put to the next leg of an order.
+    LegBegun {
+        /// Which order.
+        id: OrderId,
+        /// From where.
+        from: PosId,
+        /// Where to.
+        to: PosId,
+    },
 }
 
 /// The events of one cycle. Full means counted, never blocked.
@@ -174,7 +194,8 @@ impl Events {
         self.lost
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Forgets them.
+    pub fn clear(&mut self) {
         self.list.clear();
         self.lost = 0;
     }

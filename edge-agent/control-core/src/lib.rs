@@ -23,7 +23,7 @@
 //! | [`traffic`] | how vehicles that share roads move without meeting and without locking |
 //! | [`fleet`] | which mobile robot takes what, where it waits and when it charges |
 //! | [`stock`] | where every load is believed to be, and what is promised |
-//! | [`cycle`] | the order of it all: first understand, then act. Its steps: `recover`, `admission`, `acknowledge`, `feedback`, `act`, and `ride` for shuttles that change tier |
+//! | [`cycle`] | the order of it all: first understand, then act. Its steps: `recover`, [`resume`], `admission`, `acknowledge`, `feedback`, `act`, and `ride` for shuttles that change tier |
 //! | [`event`] | what is told to the outside |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -48,6 +48,7 @@ mod mast;
 pub mod order;
 pub mod rack;
 mod recover;
+pub mod resume;
 mod ride;
 mod sequence;
 pub mod stock;

@@ -17,9 +17,10 @@
 use crate::floor::Floor;
 use crate::limits::{Capacity, STOPS_MAX};
 use crate::loads::Loads;
+use crate::resume::{Doubt, Trail};
 use crate::stock::Stock;
 use crate::storage::{Storage, at, put};
-use crate::units::{LoadId, MachineId, Millis, OrderId, PosId, StationId, ZoneId};
+use crate::units::{LoadId, MachineId, Millis, OrderId, PosId, StationId, Taken, ZoneId};
 
 /// A stop of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,8 +119,8 @@ pub const FOUND: u32 = 1 << 31;
 pub struct Order {
     /// As it was handed in.
     pub request: OrderRequest,
-    /// When it was taken.
-    pub accepted_at: Millis,
+    /// When it was taken, by whichever run.
+    pub accepted_at: Taken,
     /// Where its load is believed to be.
     pub at: Option<PosId>,
     /// The stop it is on its way to.
@@ -146,6 +147,10 @@ pub struct Order {
     pub attempts: u8,
     /// Not to be tried again before.
     pub retry_at: Millis,
+    /// Taken back after a restart, and its load not seen yet: where the journal leaves it.
+    pub trail: Option<Trail>,
+    /// It waits for a person's word.
+    pub held: Option<Doubt>,
 }
 
 /// Where the load has to go next, in the large.
@@ -166,7 +171,7 @@ impl Order {
     pub fn new(request: OrderRequest, now: Millis) -> Order {
         Order {
             request,
-            accepted_at: now,
+            accepted_at: Taken::before(now, 0),
             at: None,
             stop: 0,
             station: None,
@@ -180,7 +185,19 @@ impl Order {
             withdrawn: false,
             attempts: 0,
             retry_at: now,
+            trail: None,
+            held: None,
         }
+    }
+
+    /// Whether it is not known yet where it goes on: no machine is put to it.
+    pub fn is_in_doubt(&self) -> bool {
+        self.trail.is_some() || self.held.is_some()
+    }
+
+    /// Whether it waits for its load as long as it was told to, when that is nowhere.
+    pub(crate) fn waits(&self) -> bool {
+        !self.started && (self.request.wait_ms > 0 || self.request.stops == Stops::STORE)
     }
 
     /// The stop it is on its way to; `None` when all are made.
@@ -216,7 +233,7 @@ impl Order {
     /// Class with ageing.
     pub fn effective_class(&self, now: Millis) -> u8 {
         const AGEING_MS: u64 = 120_000;
-        let aged = u8::try_from(now.since(self.accepted_at) / AGEING_MS).unwrap_or(u8::MAX);
+        let aged = u8::try_from(self.accepted_at.age(now) / AGEING_MS).unwrap_or(u8::MAX);
         match self.request.class {
             0 => 0,
             c => c.saturating_sub(aged).max(1),
@@ -233,9 +250,9 @@ impl Order {
             0 => NO_DUE_MS,
             ms => u64::from(ms),
         };
-        let slack = self.accepted_at.plus(due).since(now.plus(TIME_MS));
+        let slack = due.saturating_sub(self.accepted_at.age(now).saturating_add(TIME_MS));
         // Equal index: who came first.
-        ((slack * 1_000 / (LOOK * TIME_MS)) << 32) | (self.accepted_at.0 & 0xFFFF_FFFF)
+        ((slack * 1_000 / (LOOK * TIME_MS)) << 32) | u64::from(self.accepted_at.rank())
     }
 }
 

@@ -122,7 +122,14 @@ impl Controller<'_> {
     }
 
     /// Starts the conversation with a machine anew: sequence above all it has seen, no task, deck as it says.
-    fn handshake(&mut self, now: Millis, floor: &Floor<'_>, id: MachineId, image: &InputImage<'_>) {
+    fn handshake(
+        &mut self,
+        now: Millis,
+        floor: &Floor<'_>,
+        id: MachineId,
+        image: &InputImage<'_>,
+        events: &mut Events,
+    ) {
         let status = image.machine(id).value;
         self.end_task(floor, id);
         self.with(id, |m| {
@@ -131,7 +138,9 @@ impl Controller<'_> {
             m.boot = status.boot;
         });
         if let Some(load) = status.load {
-            self.move_load(floor, load, Some(Self::deck(floor, id)), now);
+            let deck = Self::deck(floor, id);
+            self.doubt_if_twice(now, floor, image, load, deck, events);
+            self.move_load(floor, load, Some(deck), now);
         }
     }
 
@@ -153,13 +162,15 @@ impl Controller<'_> {
         for pos in info.sensed() {
             let Some(load) = image.position(pos).value else { continue };
             if self.stock.find(load).is_some_and(|p| floor.zone_of(p).is_some_and(|(_, z)| z.domain == id)) {
+                self.doubt_if_twice(now, floor, image, load, pos, events);
                 events.push(now, EventKind::LoadTwice(load, pos));
                 continue;
             }
+            self.doubt_if_twice(now, floor, image, load, pos, events);
             self.move_load(floor, load, Some(pos), now);
         }
         for m in info.machines() {
-            self.handshake(now, floor, m, image);
+            self.handshake(now, floor, m, image, events);
         }
         self.promise_again(now, floor, id);
         // What stands on a lane into a tier has the first word on its tier's bays, then what is on the shuttles.
@@ -211,13 +222,15 @@ impl Controller<'_> {
                 (order.home, order.retry_at) = (keeps, now);
             }
         }
-        for slot in 0..self.orders.capacity() as u16 {
-            let Some(order) = self.orders.slot(slot).copied() else { continue };
-            if order.needs_home() && order.home.is_none() {
-                let here = order.at.filter(|p| floor.is_bay(*p));
-                let home = self.promise_bay(floor, order.request.load, here);
-                if let Some(order) = self.orders.slot_mut(slot) {
-                    order.home = home;
+        for rank in 0..3 {
+            for slot in 0..self.orders.capacity() as u16 {
+                let Some(order) = self.orders.slot(slot).copied() else { continue };
+                if order.needs_home() && order.home.is_none() && Self::bay_rank(floor, &order) == rank {
+                    let here = order.at.filter(|p| rank < 2 || floor.is_bay(*p));
+                    let home = self.promise_bay(floor, order.request.load, here);
+                    if let Some(order) = self.orders.slot_mut(slot) {
+                        order.home = home;
+                    }
                 }
             }
         }

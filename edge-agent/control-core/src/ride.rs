@@ -28,7 +28,7 @@ use crate::image::{Command, CommandCode, InputImage, Stand};
 use crate::limits::SCAN;
 use crate::mast;
 use crate::order::{Goal, Order};
-use crate::units::{MachineId, Millis, PosId, ZoneId};
+use crate::units::{MachineId, Millis, PosId, Taken, ZoneId};
 
 /// What waits elsewhere has to be older by so much than anything here before a shuttle leaves work behind, milliseconds: at 7 s a
 /// change a lift is busy with it for a quarter of the time at most.
@@ -55,7 +55,7 @@ pub(crate) struct Ride {
 }
 
 /// How much something wants to be done: class, then since when it waits.
-type Want = (u8, Millis);
+type Want = (u8, Taken);
 
 impl Controller<'_> {
     /// Whether a machine may do a leg from where it stands now.
@@ -259,7 +259,7 @@ impl Controller<'_> {
                 || matches!(goal, Goal::Home(bay) if floor.zone_of(bay).is_some_and(|(z, _)| z == tier.bays))
         };
         let leaves = |o: &&Order| {
-            let may = !o.under_way && !o.withdrawn && now >= o.retry_at && !stays(o.goal());
+            let may = !o.under_way && !o.withdrawn && !o.is_in_doubt() && now >= o.retry_at && !stays(o.goal());
             may && self.in_turn(floor, id, ZoneKind::Bays, tier.bays, o)
         };
         let waiting = self.orders.in_zone(tier.bays).map(|(_, o)| o).take(SCAN).filter(leaves);

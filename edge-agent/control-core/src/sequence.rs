@@ -6,7 +6,7 @@
 //! its own.
 
 use crate::order::{Order, Orders};
-use crate::units::Millis;
+use crate::units::Taken;
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +30,7 @@ impl Sequence {
         self.known = true;
         let waiting = || orders.iter().filter_map(|(_, o)| Some((o.request.sequence?, o.accepted_at, o.request.id)));
         let begun = self.front.map(|(group, _)| group).filter(|g| waiting().any(|((group, _), ..)| group == *g));
-        let oldest = || waiting().min_by_key(|(_, at, id): &(_, Millis, _)| (*at, *id)).map(|((group, _), ..)| group);
+        let oldest = || waiting().min_by_key(|(_, at, id): &(_, Taken, _)| (*at, *id)).map(|((group, _), ..)| group);
         let group = begun.or_else(oldest);
         self.front = group.and_then(|g| {
             waiting().filter(|((group, _), ..)| *group == g).map(|((_, number), ..)| number).min().map(|n| (g, n))

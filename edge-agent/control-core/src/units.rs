@@ -18,6 +18,34 @@ impl Millis {
     }
 }
 
+/// When an order was taken, on the clock of this run; below zero before the run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Taken(i64);
+
+impl Taken {
+    /// So many milliseconds before `now`.
+    pub fn before(now: Millis, age_ms: u64) -> Taken {
+        let signed = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
+        Taken(signed(now.0).saturating_sub(signed(age_ms)))
+    }
+
+    /// How long ago that is.
+    pub fn age(self, now: Millis) -> u64 {
+        let now = i64::try_from(now.0).unwrap_or(i64::MAX);
+        u64::try_from(now.saturating_sub(self.0)).unwrap_or(0)
+    }
+
+    /// So much later.
+    pub(crate) fn plus(self, ms: u64) -> Taken {
+        Taken(self.0.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
+    }
+
+    /// The earlier, the smaller, among what was taken within some weeks of each other.
+    pub(crate) fn rank(self) -> u32 {
+        (self.0.wrapping_add(1 << 31) & 0xFFFF_FFFF) as u32
+    }
+}
+
 /// The number on a load unit's label. Zero is "no load", and is therefore no load id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LoadId(pub NonZeroU32);

@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::config::{FloorSetup, Plan};
 use crate::control::{self, ControlStats, Wires};
 use control_core::event::RunState;
+use control_core::resume::Resume;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -19,10 +20,10 @@ pub(super) struct Beat {
 }
 
 impl Beat {
-    /// Starts it.
-    pub(super) fn start(plan: &Plan, clock: Clock, wires: Wires) -> Result<Beat, String> {
+    /// Starts it, with the orders that go on.
+    pub(super) fn start(plan: &Plan, resumes: Vec<Resume>, clock: Clock, wires: Wires) -> Result<Beat, String> {
         let (stats, drain, stop) = (wires.stats.clone(), wires.drain.clone(), wires.stop.clone());
-        let start = |f: &FloorSetup| control::start(&plan.control, f.plan.clone(), f.orders, clock, wires);
+        let start = |f: &FloorSetup| control::start(&plan.control, f.plan.clone(), f.orders, resumes, clock, wires);
         let thread = plan.floor.as_ref().map(start).transpose()?;
         Ok(Beat { thread, stats, drain, stop, drain_limit: plan.drain })
     }

@@ -19,6 +19,7 @@ use crate::config::plan::ControlPlan;
 use crate::metrics::histogram::Histogram;
 use control_core::cycle::{Request, Settings};
 use control_core::event::Events;
+use control_core::resume::Resume;
 use control_core::event::RunState;
 use control_core::limits::{Capacity, REQUESTS_PER_CYCLE};
 use control_core::{Controller, Event, Inputs, traffic};
@@ -141,13 +142,14 @@ pub struct Wires {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Starts the thread. Returns when it has its permissions, or an error when some are missing and all are required.
+/// Starts the thread, with the orders of an earlier run that go on. Returns when it has its permissions, or an error when some are missing and all are required.
 pub fn start(
     plan: &ControlPlan,
     floor: Arc<FloorPlan>,
     orders: usize,
+    resumes: Vec<Resume>,
     clock: Clock,
-    wires: Wires,
+    mut wires: Wires,
 ) -> Result<JoinHandle<()>, String> {
     let settings = Settings {
         stale_ms: u64::try_from(plan.stale_after.as_millis()).unwrap_or(u64::MAX),
@@ -162,8 +164,13 @@ pub fn start(
         .spawn(move || {
             // Everything the loop touches is made here, before memory is locked; afterwards it asks for none.
             let arena = Arena::new();
-            let controller = Controller::new(&&arena, &Capacity::of(&floor.view(), orders), settings);
-            let events = Box::new(Events::default());
+            let mut controller = Controller::new(&&arena, &Capacity::of(&floor.view(), orders), settings);
+            let mut events = Box::new(Events::default());
+            for order in &resumes {
+                controller.resume(clock.now(), &floor.view(), order, &mut events);
+                tell(&mut wires, &mut events);
+            }
+            drop(resumes);
             wires.stats.table_bytes.store(arena.bytes() as u64, Relaxed);
             let refused = rt::enter(&realtime);
             wires.stats.realtime.store(realtime.wanted && refused.is_empty(), Relaxed);
@@ -292,6 +299,16 @@ impl Loop<'_> {
             self.wires.shown.publish();
         }
     }
+}
+
+/// Hands events to the order desk, and forgets them.
+fn tell(wires: &mut Wires, events: &mut Events) {
+    let mut lost = u64::from(events.lost());
+    for event in events.iter() {
+        lost += u64::from(wires.events.push(*event).is_err());
+    }
+    wires.stats.events_lost.fetch_add(lost, Relaxed);
+    events.clear();
 }
 
 fn plus(t: Timespec, ns: i64) -> Timespec {

@@ -2,7 +2,8 @@
 
 use super::HISTORY;
 use super::form::{KindForm, OrderForm, StopForm};
-use super::words::fault_name;
+use super::resume::doubt_name;
+use super::words::{doubt_text, fault_name};
 use crate::store::facts::{CLASS, Turned};
 use control_core::event::{Event, EventKind};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub enum OrderState {
     Accepted,
     /// A machine has been put to it.
     Running,
+    /// After a restart plant and record disagree about it: a person has to decide.
+    Held,
     /// Done.
     Completed,
     /// Refused.
@@ -218,7 +221,7 @@ impl OrderView {
     /// Its state, as it is written down.
     pub(super) fn turned(&self) -> Turned {
         let reason = self.reason.as_deref().map(String::from);
-        Turned { id: self.id, state: self.state.name().into(), reason }
+        Turned { id: self.id, state: self.state.name().into(), reason, doubt: None }
     }
 
     /// Made by the runtime for itself.
@@ -279,6 +282,10 @@ impl Books {
         self.orders.insert(view.id, view);
     }
 
+    fn is_new(&self, id: u32) -> bool {
+        self.orders.get(&id).is_some_and(|o| o.state == OrderState::Submitted)
+    }
+
     /// A refusal is not what the key stood for: the same key may be tried again.
     pub(super) fn forget_key(&mut self, id: u32) {
         if let Some(key) = self.orders.get(&id).and_then(|o| o.key.as_ref()) {
@@ -289,6 +296,9 @@ impl Books {
     /// Takes an event over; what is to be written down of it.
     pub(super) fn note(&mut self, event: &Event) -> Option<Turned> {
         let (id, state, reason) = match event.kind {
+            EventKind::OrderAdopted(id, _) if self.is_new(id.0) => (id, OrderState::Accepted, None),
+            EventKind::OrderHeld(id, doubt) => (id, OrderState::Held, Some(doubt_text(doubt))),
+            EventKind::OrderReleased(id, _) => (id, OrderState::Running, None),
             EventKind::OrderAccepted(id, _) => (id, OrderState::Accepted, None),
             EventKind::OrderRejected(id, why) => (id, OrderState::Rejected, Some(fault_name(why))),
             EventKind::OrderStarted(id) => (id, OrderState::Running, None),
@@ -302,22 +312,26 @@ impl Books {
             }
             _ => return None,
         };
-        let turned = self.turn(id.0, state, reason);
+        let turned = self.turn(id.0, state, reason.map(Cow::Borrowed));
         if let Some(answer) = self.answers.remove(&id.0) {
             let _ = answer.send(());
         }
-        turned.filter(|o| !o.is_own()).map(|o| o.turned())
+        let doubt = match event.kind {
+            EventKind::OrderHeld(_, doubt) => Some(doubt_name(doubt).to_string()),
+            _ => None,
+        };
+        turned.filter(|o| !o.is_own()).map(|o| Turned { doubt, ..o.turned() })
     }
 
     /// Another state of an order: the order, if it has taken it.
-    pub(super) fn turn(&mut self, id: u32, state: OrderState, reason: Option<&'static str>) -> Option<OrderView> {
+    pub(super) fn turn(&mut self, id: u32, state: OrderState, reason: Option<Cow<'static, str>>) -> Option<OrderView> {
         let mut turned = None;
         if let Some(order) = self.orders.get_mut(&id)
             // A number that is already in use is refused; the order that has it goes on.
             && !(state == OrderState::Rejected && order.state != OrderState::Submitted)
         {
             let ends = state.has_ended() && !order.state.has_ended();
-            (order.state, order.reason) = (state, reason.map(Cow::Borrowed));
+            (order.state, order.reason) = (state, reason);
             let _ = self.changes.send(order.clone());
             if ends {
                 order.group.iter().for_each(|group| self.groups.leave(group));

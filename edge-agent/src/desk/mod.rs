@@ -13,13 +13,14 @@
 mod books;
 mod form;
 mod recall;
+mod resume;
 mod spoken;
 mod words;
 
 pub use books::{Asked, Clash, OrderState, OrderView};
 pub use form::{KindForm, OrderForm, StopForm};
 pub use spoken::{Heard, NAMED_MAX, Which};
-pub use words::{fault_name, hold_text, stray_text};
+pub use words::{doubt_text, fault_name, hold_text, stray_text};
 
 use crate::config::plan::FloorNames;
 use crate::store::facts::{self, CLASS, Taken};
@@ -27,6 +28,7 @@ use crate::store::{Fact, Keep, Recalled, Stands};
 use books::Books;
 use control_core::cycle::Request;
 use control_core::event::{Event, OrderFault};
+use control_core::resume::Decision;
 use control_core::order::{FOUND, OrderRequest};
 use control_core::units::OrderId;
 use device_drivers::value::wall_clock_ms;
@@ -72,6 +74,8 @@ pub enum Changed {
     Unknown,
     /// It has ended already, so.
     Ended(OrderState),
+    /// It is not held: there is nothing to decide.
+    NotHeld,
     /// Too many requests at once.
     Busy,
 }
@@ -200,7 +204,7 @@ impl Desk {
         let view = {
             let mut books = lock(&self.books);
             books.answers.remove(&id);
-            books.turn(id, OrderState::Rejected, Some(why))
+            books.turn(id, OrderState::Rejected, Some(why.into()))
         };
         let Some(view) = view else { return Submitted::Busy };
         self.write_refusal(view).await
@@ -233,6 +237,17 @@ impl Desk {
             order.class = class;
         }
         done
+    }
+
+    /// A person decides on an order that is held.
+    pub fn decide(&self, id: u32, decision: Decision) -> Changed {
+        match self.order(id).map(|o| o.state) {
+            None => Changed::Unknown,
+            Some(OrderState::Held) if self.request(Request::Decide(OrderId(id), decision)) => Changed::Asked,
+            Some(OrderState::Held) => Changed::Busy,
+            Some(state) if state.has_ended() => Changed::Ended(state),
+            Some(_) => Changed::NotHeld,
+        }
     }
 
     fn ask(&self, id: u32, request: Request, changed: facts::Changed) -> Changed {

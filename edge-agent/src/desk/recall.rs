@@ -22,10 +22,11 @@ impl KindForm {
 }
 
 impl OrderState {
-    const ALL: [OrderState; 6] = [
+    const ALL: [OrderState; 7] = [
         OrderState::Submitted,
         OrderState::Accepted,
         OrderState::Running,
+        OrderState::Held,
         OrderState::Completed,
         OrderState::Rejected,
         OrderState::Failed,
@@ -37,6 +38,7 @@ impl OrderState {
             OrderState::Submitted => "submitted",
             OrderState::Accepted => "accepted",
             OrderState::Running => "running",
+            OrderState::Held => "held",
             OrderState::Completed => "completed",
             OrderState::Rejected => "rejected",
             OrderState::Failed => "failed",

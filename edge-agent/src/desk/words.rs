@@ -5,6 +5,7 @@ use crate::control::run_state_name;
 use control_core::Word;
 use control_core::event::{Event, EventKind, OrderFault};
 use control_core::fleet::Stray;
+use control_core::resume::Doubt;
 use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
 
 /// The name of a reason in answers and logs.
@@ -24,7 +25,18 @@ pub fn fault_name(fault: OrderFault) -> &'static str {
         OrderFault::TooManyAttempts => "tried as often as allowed",
         OrderFault::NotInBay => "the load is on its way; ask again when it stands in a bay",
         OrderFault::Withdrawn => "withdrawn",
+        OrderFault::GivenUp => "a person gave it up",
         OrderFault::LeftPlant => "the load has left the plant",
+    }
+}
+
+/// What plant and record disagree about, in words.
+pub fn doubt_text(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::Elsewhere => "after the restart its load is where none of its legs leads: say whether it goes on, is done, or is given up",
+        Doubt::Gone => "after the restart its load is nowhere: say whether it is done, is given up, or goes on when the load is seen",
+        Doubt::Twice => "after the restart its load is seen at two places: say where it goes on when one of them is right",
+        Doubt::NoSuchPlace => "the floor file has changed, and a place of it is gone: say whether it goes on, is done, or is given up",
     }
 }
 

@@ -9,6 +9,7 @@ use crate::live::frames::{self, OrderRow};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use control_core::resume::Decision;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +124,10 @@ fn changed(face: &Face, id: u32, done: Changed) -> Result<Json<OrderView>, Probl
             let detail = format!("order {id} is {state:?} already").to_lowercase();
             Err(Problem::conflict("ended", "the order has ended", detail))
         }
+        Changed::NotHeld => {
+            let detail = format!("order {id} goes on by itself; only one that is held is decided upon");
+            Err(Problem::conflict("not-held", "the order is not held", detail))
+        }
         Changed::Busy => Err(Problem::busy("too many requests at once; try again in a second")),
     }
 }
@@ -146,6 +151,48 @@ pub(super) async fn change(
     face.access.audit.note_try(&who, "order.class", &target, outcome.as_deref().map_err(|p| p.detail()));
     face.access.audit.settle().await;
     done
+}
+
+/// What becomes of an order that is held.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DecisionForm {
+    /// It goes on, from where its load is seen.
+    GoOn,
+    /// It is done.
+    Done,
+    /// It is given up; its load is put away if it stands in the way.
+    GiveUp,
+}
+
+/// A person's decision.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderDecision {
+    /// What becomes of it.
+    decision: DecisionForm,
+}
+
+/// Decides on an order that is held: after a restart the plant and the record disagree about it.
+#[utoipa::path(post, path = "/api/v1/orders/{id}/decision", tag = "orders", params(("id" = u32, Path, description = "Its number")),
+    request_body = OrderDecision, responses((status = 202, body = OrderView, description = "Handed to the control thread")))]
+pub(super) async fn decide(
+    As(who): As<OPERATOR>,
+    State(face): State<Arc<Face>>,
+    id: Result<Named<u32>, Problem>,
+    Body(form): Body<OrderDecision>,
+) -> Result<(StatusCode, Json<OrderView>), Problem> {
+    let Named(id) = id.map_err(|_| no_such())?;
+    let (decision, said) = match form.decision {
+        DecisionForm::GoOn => (Decision::GoOn, "goes on"),
+        DecisionForm::Done => (Decision::Done, "is done"),
+        DecisionForm::GiveUp => (Decision::GiveUp, "is given up"),
+    };
+    let done = changed(&face, id, face.desk.decide(id, decision));
+    let outcome = done.as_ref().map(|_| said).map_err(|p| p.detail());
+    face.access.audit.note_try(&who, "order.decide", &format!("order {id}"), outcome);
+    face.access.audit.settle().await;
+    done.map(|view| (StatusCode::ACCEPTED, view))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

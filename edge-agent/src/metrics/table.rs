@@ -50,7 +50,7 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_orders_active", "Orders that are not ended.", Gauge, |s, put| {
         number(put, s.control.orders_active.load(Relaxed));
     }),
-    figure("lightsout_orders_accepted_total", "Orders taken, found ones included.", Counter, |s, put| {
+    figure("lightsout_orders_accepted_total", "Orders taken, those found and adopted included.", Counter, |s, put| {
         counter(s, put, 0)
     }),
     figure("lightsout_orders_rejected_total", "Orders refused.", Counter, |s, put| counter(s, put, 1)),

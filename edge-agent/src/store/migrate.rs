@@ -99,7 +99,7 @@ impl OldOrder {
         let ended = matches!(&*self.state, "completed" | "failed" | "rejected");
         let (state, reason) = if ended { (self.state, self.reason) } else { ("failed".into(), Some(UPDATED.into())) };
         let id = self.id;
-        [Taken { id, wanted, digest, due_ms }.into(), Turned { id, state, reason }.into()]
+        [Taken { id, wanted, digest, due_ms }.into(), Turned { id, state, reason, doubt: None }.into()]
     }
 }
 

@@ -17,6 +17,8 @@ pub struct OrderLeft {
     pub states: Vec<(u64, String)>,
     /// Why it is in this state.
     pub reason: Option<String>,
+    /// Of one that is held: what plant and record disagree about.
+    pub doubt: Option<String>,
     /// Its class, where somebody has changed it.
     pub class: Option<u8>,
     /// It was withdrawn, `true` for at once.
@@ -86,7 +88,7 @@ impl Recall {
             }
             Fact::Turned(turned) => left.order(turned.id, |order| {
                 order.states.push((at_ms, turned.state));
-                order.reason = turned.reason;
+                (order.reason, order.doubt) = (turned.reason, turned.doubt);
             }),
             Fact::Step(step) => left.order(step.id, |order| order.step(at_ms, step)),
             Fact::Changed(changed) => left.order(changed.id, |order| {
@@ -146,6 +148,7 @@ impl OrderLeft {
             taken,
             states: Vec::new(),
             reason: None,
+            doubt: None,
             class: None,
             withdrawn: None,
             stops: 0,
@@ -158,7 +161,10 @@ impl OrderLeft {
 
     fn step(&mut self, at_ms: u64, step: Step) {
         self.story.extend(step.what.map(|what| (at_ms, what)));
-        self.stops = step.stops.unwrap_or(self.stops);
+        if let Some(stops) = step.stops {
+            // A stop is made where the machine was taking the load.
+            (self.stops, self.at, self.to) = (stops, self.to.take().or(self.at.take()), None);
+        }
         if step.at.is_some() {
             (self.at, self.to) = (step.at, None);
         }

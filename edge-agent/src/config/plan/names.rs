@@ -36,6 +36,12 @@ impl FloorNames {
         known.map_or_else(|| format!("position-{}", pos.0), |p| p.position_name(pos).to_string())
     }
 
+    /// Every position with its name.
+    pub fn positions(&self) -> impl Iterator<Item = (PosId, String)> + '_ {
+        let count = self.0.as_ref().map_or(0, |p| p.position_count());
+        (0..count).filter_map(|n| u16::try_from(n).ok()).map(|n| (PosId(n), self.position(PosId(n))))
+    }
+
     /// The name of a place on the roads; one without a name is told by where it is.
     pub fn place(&self, place: u16) -> String {
         let Some(plan) = &self.0 else { return format!("place-{place}") };
