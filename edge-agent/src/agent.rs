@@ -192,6 +192,9 @@ impl Parts {
         board.recall(&memory.left);
         let books = doors.desk.clone().keep_books(ends.events, plan.names(), board.clone());
         let mut others = vec![tokio::spawn(books)];
+        if plan.floor.is_some() {
+            others.push(tokio::spawn(doors.desk.clone().keep_agreeing(views.shown.clone())));
+        }
         let (traffic, log) = start_traffic(plan, &views).unzip();
         others.extend(log);
 

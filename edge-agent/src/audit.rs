@@ -247,7 +247,10 @@ impl Audit {
         if !said.is_empty() {
             let (who, action) = ("strangers".into(), "refused".into());
             let target = String::new();
-            self.enter(Did { who, via: "gateway".into(), action, target, outcome: said.join(", "), ..Did::default() }, Some(0));
+            self.enter(
+                Did { who, via: "gateway".into(), action, target, outcome: said.join(", "), ..Did::default() },
+                Some(0),
+            );
         }
     }
 

@@ -106,7 +106,9 @@ pub fn store(bytes: &[u8]) {
     };
     let Some(first) = open() else { return };
     let again = open().unwrap_or_default();
-    let told = |left: &Recalled| (left.orders.len(), left.standing.len(), left.closed.len(), left.did.len(), left.writes.len());
+    let told = |left: &Recalled| {
+        (left.orders.len(), left.standing.len(), left.closed.len(), left.did.len(), left.writes.len())
+    };
     assert_eq!(told(&again), told(&first), "what was rescued");
     assert!(again.next_order >= first.next_order);
 }

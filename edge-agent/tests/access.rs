@@ -60,8 +60,13 @@ fn example(api: &serde_json::Value, name: &str) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_changed_without_a_role_and_every_change_and_every_refusal_is_written_down() {
     let dir = tempfile::tempdir().unwrap();
-    let plan =
-        AccessPlan { loopback: None, remote: None, session: Duration::from_secs(600), dir: Some(dir.path().into()), audit_is_required: false };
+    let plan = AccessPlan {
+        loopback: None,
+        remote: None,
+        session: Duration::from_secs(600),
+        dir: Some(dir.path().into()),
+        audit_is_required: false,
+    };
     let (access, _) = Access::open(plan).unwrap();
     access.add_user("ada", Role::Admin, "correct horse".into()).await.unwrap();
     let tokens = [Role::Viewer, Role::Operator, Role::Engineer, Role::Admin]
@@ -79,7 +84,10 @@ async fn nothing_is_changed_without_a_role_and_every_change_and_every_refusal_is
         let admin = status(at, &method, &path, &body, &tokens[3]).await;
         refused += 1; // the anonymous one
         let more = entries().len() - before;
-        assert!((2..5).contains(&more), "{method} {path}: of the viewer, of the admin, and perhaps of a stranger: {more}");
+        assert!(
+            (2..5).contains(&more),
+            "{method} {path}: of the viewer, of the admin, and perhaps of a stranger: {more}"
+        );
         if open.contains(&path.as_str()) {
             continue;
         }

@@ -111,58 +111,134 @@ impl Drop for Program {
     }
 }
 
-/// The program itself, killed while orders are under way.
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_every_order_that_was_answered_is_known_and_none_is_done_twice() {
-    let broker = support::start_broker().await;
-    let sim = support::start_plant(5).await;
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("profiles")).unwrap();
-    for name in ["profiles/rack-plc.toml", "profiles/robot-cell.toml"] {
-        std::fs::copy(demo_file(name), dir.path().join(name)).unwrap();
+/// The program on a floor of its own, in a folder of its own.
+struct Gateway {
+    config: std::path::PathBuf,
+    at: std::net::SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Gateway {
+    fn on(files: fn(&str) -> std::path::PathBuf, sim: &plc_sim::Sim, broker: u16) -> Gateway {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("profiles")).unwrap();
+        for file in std::fs::read_dir(files("profiles")).unwrap().flatten() {
+            std::fs::copy(file.path(), dir.path().join("profiles").join(file.file_name())).unwrap();
+        }
+        if files("floor.toml").exists() {
+            std::fs::copy(files("floor.toml"), dir.path().join("floor.toml")).unwrap();
+        }
+        let port = support::free_port();
+        let text = std::fs::read_to_string(files("agent.toml"))
+            .unwrap()
+            .replace("[gateway]", "[gateway]\nstate_dir = \"state\"")
+            .replace("127.0.0.1:9464", &format!("127.0.0.1:{port}"))
+            .replace("127.0.0.1:1883", &format!("127.0.0.1:{broker}"))
+            .replace("127.0.0.1:5020", &sim.addresses.modbus.to_string())
+            .replace("127.0.0.1:4855", &sim.addresses.opcua.to_string())
+            .replace("realtime      = \"try\"", "realtime      = \"off\"");
+        let config = dir.path().join("agent.toml");
+        std::fs::write(&config, text).unwrap();
+        Gateway { config, at: ([127, 0, 0, 1], port).into(), dir }
     }
-    let port = support::free_port();
-    let text = std::fs::read_to_string(demo_file("agent.toml"))
-        .unwrap()
-        .replace("[gateway]", "[gateway]\nstate_dir = \"state\"")
-        .replace("127.0.0.1:9464", &format!("127.0.0.1:{port}"))
-        .replace("127.0.0.1:1883", &format!("127.0.0.1:{broker}"))
-        .replace("127.0.0.1:5020", &sim.addresses.modbus.to_string())
-        .replace("127.0.0.1:4855", &sim.addresses.opcua.to_string())
-        .replace("realtime      = \"try\"", "realtime      = \"off\"");
-    let config = dir.path().join("agent.toml");
-    std::fs::write(&config, text).unwrap();
-    let at = ([127, 0, 0, 1], port).into();
-    let start = async || {
+
+    /// Starts it, whether or not it gets far.
+    fn begin(&self) -> Program {
         let mut program = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
-        program.arg("run").arg(&config).stderr(Stdio::null());
-        let program = Program(program.spawn().unwrap());
-        let ready = async || matches!(http(at, "GET", "/readyz", "").await, Ok((200, _)));
+        program.arg("run").arg(&self.config).stderr(Stdio::null());
+        Program(program.spawn().unwrap())
+    }
+
+    /// Starts it, and waits until it takes orders.
+    async fn start(&self) -> Program {
+        let program = self.begin();
+        let ready = async || matches!(http(self.at, "GET", "/readyz", "").await, Ok((200, _)));
         assert!(eventually(Duration::from_secs(60), ready).await, "not ready in time");
         program
-    };
-    let give = async |load: u32| -> (u16, Value) {
-        let order = json!({"kind": "retrieve", "load": load, "key": format!("po-{load}")}).to_string();
-        let (status, body) = http(at, "POST", "/api/v1/orders", &order).await.unwrap();
-        (status, serde_json::from_str(&body).unwrap())
-    };
-    let loads = 1001..1009;
-
-    let program = start().await;
-    let mut ids = Vec::new();
-    for load in loads.clone() {
-        let (status, order) = give(load).await;
-        assert_eq!(status, 201, "{order}");
-        ids.push(order["id"].clone());
     }
-    drop(program);
 
-    let _program = start().await;
-    for (load, id) in loads.zip(&ids) {
-        let (status, order) = give(load).await;
-        assert_eq!((status, &order["id"]), (200, id), "the same key is the same order: {order}");
-        let state = order["state"].as_str().unwrap();
-        assert!(["completed", "running", "accepted", "submitted"].contains(&state), "{order}");
+    /// Gives an order; `None` where no answer came.
+    async fn give(&self, order: &Value) -> Option<(u16, Value)> {
+        let (status, body) = http(self.at, "POST", "/api/v1/orders", &order.to_string()).await.ok()?;
+        Some((status, serde_json::from_str(&body).ok()?))
     }
-    assert!(sim.truth().is_clean(), "{:?}", sim.truth());
+
+    async fn order(&self, id: &Value) -> Option<Value> {
+        let (status, body) = http(self.at, "GET", &format!("/api/v1/orders/{id}"), "").await.ok()?;
+        (status == 200).then(|| serde_json::from_str(&body).unwrap())
+    }
+}
+
+/// What happened, for a person, when it did not come out right.
+fn stories(orders: &[Value]) -> String {
+    let bad = orders.iter().filter(|o| o["state"] != "completed");
+    bad.map(|o| serde_json::to_string_pretty(o).unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// How often the program is killed: `LIGHTSOUT_KILLS=50` for the long proof.
+fn kills(usual: usize) -> usize {
+    std::env::var("LIGHTSOUT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
+/// The program itself, killed again and again while loads move, at first whenever it likes and then before it is well up: every order that was
+/// answered is brought to its end, and none is done twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_that_was_answered_is_completed_through_kills_at_any_instant() {
+    let seed = std::env::var("LIGHTSOUT_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
+    eprintln!("LIGHTSOUT_SEED={seed} LIGHTSOUT_KILLS={} runs it again", kills(6));
+    let broker = support::start_broker().await;
+    let sim = support::start(support::hall_plant(), seed).await;
+    let gateway = Gateway::on(support::hall_file, &sim, broker);
+    let (mut rng, mut loads) = (fastrand::Rng::with_seed(seed), 1001..);
+    // Given, and the number it was answered with.
+    let mut given: Vec<(Value, Option<Value>)> = Vec::new();
+    for kill in 0..kills(6) {
+        let program = gateway.start().await;
+        // What was asked for before is asked for again: the same key is the same order.
+        for (order, id) in &mut given {
+            let Some((status, answer)) = gateway.give(order).await else { continue };
+            match id {
+                Some(id) => assert_eq!((status, &answer["id"]), (200, &*id), "kill {kill}: {order} is {answer}"),
+                None if status == 200 || status == 201 => *id = Some(answer["id"].clone()),
+                None => {}
+            }
+        }
+        let until = std::time::Instant::now() + Duration::from_millis(rng.u64(500..6_000));
+        while std::time::Instant::now() < until {
+            let load = loads.next().unwrap();
+            let kind = if rng.bool() { json!({"kind": "retrieve"}) } else { json!({"kind": "process"}) };
+            let mut order = json!({"load": load, "key": format!("po-{load}"), "class": rng.u8(0..4)});
+            order.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+            let answer = gateway.give(&order).await;
+            let id = answer.filter(|(status, _)| *status == 201).map(|(_, order)| order["id"].clone());
+            given.push((order, id));
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..700))).await;
+        }
+        drop(program);
+        if kill % 3 == 2 {
+            // Killed again before it has read the plant, or just when it has.
+            let program = gateway.begin();
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..2_000))).await;
+            drop(program);
+        }
+    }
+    let _program = gateway.start().await;
+    let answered: Vec<Value> = given.iter().filter_map(|(_, id)| id.clone()).collect();
+    let mut last = Vec::new();
+    let all_done = eventually(Duration::from_secs(600), async || {
+        last.clear();
+        for id in &answered {
+            last.extend(gateway.order(id).await);
+        }
+        last.len() == answered.len() && last.iter().all(|o| o["state"] == "completed" || o["state"] == "failed")
+    });
+    let ended = all_done.await;
+    let truth = sim.truth();
+    assert!(ended && last.iter().all(|o| o["state"] == "completed"), "seed {seed}: {}\n{truth:?}", stories(&last));
+    assert!(truth.is_clean(), "seed {seed}: {truth:?}");
+    let mut numbers: Vec<String> = answered.iter().map(Value::to_string).collect();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), answered.len(), "seed {seed}: no number is given twice");
+    eprintln!("{} orders through {} kills; {:?}", answered.len(), kills(6), gateway.dir.path());
 }

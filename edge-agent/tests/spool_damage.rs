@@ -7,8 +7,8 @@ mod support {
     pub mod sending;
 }
 
-use edge_agent::telemetry::Spool;
 use edge_agent::store::Store;
+use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::spool::{
     Disk, DiskFile, Folder, Kind, Next, Outlet, Reason, Records, Replay, STREAMS, SpoolOptions, Stream, Ticket,
 };

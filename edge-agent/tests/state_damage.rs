@@ -39,7 +39,13 @@ fn alarms(agent: &Agent) -> Vec<(String, String)> {
 
 /// A folder as a gateway leaves it that had users, orders, commands and no broker.
 async fn lived_in(plant: plc_sim::SimAddresses, dir: &Path) {
-    let users = AccessPlan { loopback: None, remote: None, session: Duration::from_secs(60), dir: Some(dir.into()), audit_is_required: false };
+    let users = AccessPlan {
+        loopback: None,
+        remote: None,
+        session: Duration::from_secs(60),
+        dir: Some(dir.into()),
+        audit_is_required: false,
+    };
     let (access, _) = Access::open(users).unwrap();
     access.add_user("ada", Role::Admin, "correct horse".into()).await.unwrap();
     drop(access);

@@ -229,4 +229,3 @@ fn logs_are_closed_at_their_length_and_the_oldest_go_when_a_snapshot_stands_for_
     assert_eq!((events, opened.missing), (0, Vec::new()));
     assert!(verify(&disk).unwrap().is_good(), "the logs are still there for the audit");
 }
-

@@ -29,7 +29,7 @@ fn driven(dir: &Path, samples: u64, limits: (u64, u64)) -> (Truth, Files) {
     assert_eq!(recorder.robots(), 24);
     let mut files = Files::with_limits(dir, recorder.header("floor.toml"), limits);
     let robots: Vec<_> = plan.view().robots().map(|(id, vehicle, _)| (id, vehicle)).collect();
-    let mut shown = Shown::new(plan.machine_count(), plan.proof.regions.len());
+    let mut shown = Shown::new(plan.machine_count(), plan.proof.regions.len(), 0);
     let mut truth = Vec::new();
     for n in 0..samples {
         if n % 20 == 0 && n / 20 < 60 {

@@ -1,12 +1,12 @@
 //! Keys of writes: the same key is the same write, whoever hangs up.
 
 use device_drivers::{TagWrite, WriteOutcome};
-use edge_agent::commands::{Origin, WriteDesk, WriteForm, targets};
 use edge_agent::audit::Audit;
+use edge_agent::commands::{Origin, WriteDesk, WriteForm, targets};
+use edge_agent::config;
 use edge_agent::store::Keep;
 use edge_agent::store::facts::Did;
 use edge_agent::telemetry::spool::Memory;
-use edge_agent::config;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;

@@ -5,8 +5,8 @@
 
 use crate::cycle::{Controller, Request};
 use crate::dispatch::{self, Leg};
-use crate::fleet::locate::Word;
 use crate::event::{EventKind, Events, OrderFault, RunState};
+use crate::fleet::locate::Word;
 use crate::floor::{Beyond, Floor, MachineKind, Mover, NEVER, ZoneKind};
 use crate::image::InputImage;
 use crate::limits::{REQUESTS_PER_CYCLE, SETTLE_PER_CYCLE};

@@ -312,7 +312,10 @@ impl Access {
     /// Users and tokens in words: the name, the role, and which of both.
     fn named(&self) -> BTreeSet<String> {
         let kind = |token| if token { ", token" } else { "" };
-        self.list().into_iter().map(|(name, role, token, _)| format!("{name}, {}{}", role.name(), kind(token))).collect()
+        self.list()
+            .into_iter()
+            .map(|(name, role, token, _)| format!("{name}, {}{}", role.name(), kind(token)))
+            .collect()
     }
 
     /// What there is now was changed by us.
@@ -387,7 +390,13 @@ mod tests {
     const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 7));
 
     fn plan(dir: Option<PathBuf>) -> AccessPlan {
-        AccessPlan { loopback: Some(Role::Viewer), remote: None, session: Duration::from_secs(3600), dir, audit_is_required: false }
+        AccessPlan {
+            loopback: Some(Role::Viewer),
+            remote: None,
+            session: Duration::from_secs(3600),
+            dir,
+            audit_is_required: false,
+        }
     }
 
     fn shown<'a>(bearer: Option<&'a str>, cookie: Option<&'a str>, from: &str) -> Shown<'a> {

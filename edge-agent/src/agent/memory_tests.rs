@@ -94,7 +94,11 @@ impl Rooms {
 
     /// All that people can see of it. What was refused is forgotten, and of times the second counts.
     fn views(&self) -> Value {
-        let orders: Vec<Value> = self.desk.newest(usize::MAX, None).into_iter().filter(|o| !o.found)
+        let orders: Vec<Value> = self
+            .desk
+            .newest(usize::MAX, None)
+            .into_iter()
+            .filter(|o| !o.found)
             .filter(|o| o.state.name() != "rejected")
             .map(|o| {
                 let story = self.board.story(o.id).unwrap_or_default();
@@ -104,12 +108,18 @@ impl Rooms {
                 json!({ "order": o, "steps": steps, "times": times })
             })
             .collect();
-        let alarms: Vec<Value> = self.alarms.list().into_iter()
+        let alarms: Vec<Value> = self
+            .alarms
+            .list()
+            .into_iter()
             .map(|a| json!([a.alarm, a.subject, a.state, a.active, a.by, a.reason, a.detail, a.until]))
             .collect();
         let history: Vec<Value> =
             self.alarms.history(1000).into_iter().map(|c| json!([c.alarm, c.subject, c.change, c.by])).collect();
-        let audit: Vec<Value> = self.audit.newest(1000).into_iter()
+        let audit: Vec<Value> = self
+            .audit
+            .newest(1000)
+            .into_iter()
             .map(|e| json!([e.who, e.via, e.action, e.target, e.outcome, e.key, e.value]))
             .collect();
         let mut absent: Vec<String> =
@@ -134,7 +144,8 @@ impl Rooms {
         match rng.u8(0..16) {
             0..=2 => {
                 let key = rng.bool().then(|| format!("k{}", rng.u8(..)));
-                let form = json!({ "kind": "retrieve", "load": rng.u32(1..50), "tenant": "acme", "due": "10m", "key": key });
+                let form =
+                    json!({ "kind": "retrieve", "load": rng.u32(1..50), "tenant": "acme", "due": "10m", "key": key });
                 let form: OrderForm = serde_json::from_value(form).unwrap();
                 let _ = self.desk.submit(form, Duration::ZERO).await;
             }
@@ -160,7 +171,12 @@ impl Rooms {
             14 => self.absent.comes_back(&rng.u8(0..3).to_string()),
             _ => {
                 self.audit.note(&ada, "user.add", "bob", "done").await;
-                let did = Did { action: "tag.write".into(), outcome: "done".into(), key: Some(rng.u8(..).to_string()), ..Did::default() };
+                let did = Did {
+                    action: "tag.write".into(),
+                    outcome: "done".into(),
+                    key: Some(rng.u8(..).to_string()),
+                    ..Did::default()
+                };
                 self.audit.command(did, true).await;
             }
         }
@@ -218,6 +234,8 @@ async fn what_a_newer_version_has_written_is_kept_word_for_word_through_every_sn
         drop(rooms.end().await);
     }
     let mut found = Vec::new();
-    let (_store, _) = crate::store::Store::open(disk as Arc<dyn Disk>, 0, |e| found.push((e.kind.to_string(), e.body.to_vec()))).unwrap();
+    let (_store, _) =
+        crate::store::Store::open(disk as Arc<dyn Disk>, 0, |e| found.push((e.kind.to_string(), e.body.to_vec())))
+            .unwrap();
     assert!(found.contains(&(kind.into(), body)) && found.contains(&("order.taken".into(), more)), "{found:?}");
 }

@@ -42,15 +42,14 @@ pub(super) fn lay(plan: &Plan, memory: &Memory) -> (Wires, Ends, Views) {
     let (image_in, image) = triple_buffer(&empty);
     let line = |l: &LinePlan| triple_buffer(&OutputBuffer::new(&l.machines));
     let (outputs, line_outputs) = plan.lines.iter().map(line).unzip();
-    let (shown, shown_out) = triple_buffer(&Shown::new(machines, regions));
+    let (shown, shown_out) = triple_buffer(&Shown::new(machines, regions, plan.floor.as_ref().map_or(0, |f| f.orders)));
     let (request_tx, requests) = rtrb::RingBuffer::new(REQUESTS);
     let (events, event_rx) = rtrb::RingBuffer::new(EVENTS);
     let (floor_tx, floors) = rtrb::RingBuffer::new(closings::RING);
     let (spent, spent_rx) = rtrb::RingBuffer::new(closings::RING);
     let stats = Arc::new(ControlStats::default());
-    let closings = |floor| {
-        Arc::new(Closings::new(floor, floor_tx, spent_rx).recalling(memory.keep.clone(), &memory.left))
-    };
+    let closings =
+        |floor| Arc::new(Closings::new(floor, floor_tx, spent_rx).recalling(memory.keep.clone(), &memory.left));
     let views = Views {
         stage: ImageStage::new(image_in, empty, machines),
         shown: Arc::new(ShownDesk::new(shown_out)),

@@ -38,13 +38,16 @@ impl Book {
         for (ms, said) in left {
             let change = CHANGES.into_iter().find(|c| *c == said.change);
             if let (Some(row), Some(change)) = (TABLE.iter().find(|row| row.id == said.alarm), change) {
-                book.remember(*ms, AlarmChange {
-                    time: stamp(*ms),
-                    alarm: row.id,
-                    subject: said.subject.clone(),
-                    change,
-                    by: said.by.clone(),
-                });
+                book.remember(
+                    *ms,
+                    AlarmChange {
+                        time: stamp(*ms),
+                        alarm: row.id,
+                        subject: said.subject.clone(),
+                        change,
+                        by: said.by.clone(),
+                    },
+                );
             }
         }
         book

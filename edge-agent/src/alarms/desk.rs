@@ -93,7 +93,8 @@ impl Alarm {
                 "shelved" => {
                     let until_ms = said.until_ms.unwrap_or(now_ms);
                     let until = now + Duration::from_millis(until_ms.saturating_sub(now_ms)).min(SHELF_MAX);
-                    alarm.shelf = Some(Shelf { until, until_ms, by: by(), reason: said.reason.clone().unwrap_or_default() });
+                    alarm.shelf =
+                        Some(Shelf { until, until_ms, by: by(), reason: said.reason.clone().unwrap_or_default() });
                 }
                 "unshelved" => alarm.shelf = None,
                 _ => {}
@@ -310,7 +311,8 @@ impl AlarmDesk {
         }
         let until_ms = wall_clock_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (until, reason) = (Instant::now() + time, why.trim().to_string());
-        let told = facts::Alarm { until_ms: Some(until_ms), reason: Some(reason.clone()), ..said(subject, "", Some(by)) };
+        let told =
+            facts::Alarm { until_ms: Some(until_ms), reason: Some(reason.clone()), ..said(subject, "", Some(by)) };
         let shelf = Shelf { until, until_ms, by: by.into(), reason };
         self.change(alarm, "shelved", told, |a| {
             a.shelf = Some(shelf);
@@ -320,7 +322,9 @@ impl AlarmDesk {
 
     /// Takes it off the shelf.
     pub fn unshelve(&self, alarm: &str, subject: &str, by: &str) -> Result<(), AlarmError> {
-        self.change(alarm, "unshelved", said(subject, "", Some(by)), |a| a.shelf.take().map(|_| ()).ok_or(AlarmError::NotRaised))
+        self.change(alarm, "unshelved", said(subject, "", Some(by)), |a| {
+            a.shelf.take().map(|_| ()).ok_or(AlarmError::NotRaised)
+        })
     }
 
     fn change(

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::access::Role;
 use crate::certificates::{SOON_DAYS, URGENT_DAYS};
+use crate::desk::OrderState;
 use crate::field::Refusal;
 use crate::telemetry::mqtt::CUT_SHORT;
 use crate::telemetry::watchdog;
@@ -294,6 +295,23 @@ pub const TABLE: &[Row] = &[
         |w, raise| held(w, raise, |h| matches!(h, Hold::Interlocked(_))),
     ),
     row(
+        "order-held",
+        High,
+        0,
+        (
+            "After a restart the plant and the record disagree about an order: nothing is done with its load until a person has decided.",
+            "Look where the load is. Then open the order and say whether it goes on from there, is done, or is given up (or: edge-agent order decide).",
+        ),
+        |w, raise| {
+            for order in w.stages.desk.newest(usize::MAX, Some(OrderState::Held)) {
+                raise(
+                    &format!("order {}", order.id),
+                    format!("load {}: {}", order.load, order.reason.unwrap_or_default()),
+                );
+            }
+        },
+    ),
+    row(
         "orders-failing",
         Medium,
         0,
@@ -440,7 +458,10 @@ pub const TABLE: &[Row] = &[
                 raise(part, why.clone());
             }
             if w.audit_fails {
-                raise("store", "the store cannot be written: no order is taken, and what people do is in the log only".into());
+                raise(
+                    "store",
+                    "the store cannot be written: no order is taken, and what people do is in the log only".into(),
+                );
             }
         },
     ),

@@ -92,7 +92,10 @@ fn told(verdict: &Verdict, folder: &str) -> String {
         let _ = writeln!(text, "MISSING  {} to {} (before {})", missing.from, missing.to, missing.file);
     }
     for (number, file) in &verdict.changed {
-        let _ = writeln!(text, "CHANGED  {number} in {file}: it is not what was written, or does not follow the one before");
+        let _ = writeln!(
+            text,
+            "CHANGED  {number} in {file}: it is not what was written, or does not follow the one before"
+        );
     }
     for (file, why) in &verdict.damaged {
         let _ = writeln!(text, "DAMAGED  {file}: {why}");
@@ -101,7 +104,8 @@ fn told(verdict: &Verdict, folder: &str) -> String {
         let _ = writeln!(text, "all of them are as they were written");
     }
     if verdict.events > 0 {
-        let _ = writeln!(text, "newest hash {}: keep it elsewhere, and whoever writes all anew is found out", verdict.hash);
+        let _ =
+            writeln!(text, "newest hash {}: keep it elsewhere, and whoever writes all anew is found out", verdict.hash);
     }
     text
 }

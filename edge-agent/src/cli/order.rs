@@ -1,4 +1,4 @@
-//! `edge-agent order submit|list|withdraw`.
+//! `edge-agent order submit|list|decide|withdraw`.
 
 use super::client::Agent;
 use super::look::{self, FAINT, GOOD, Table, WARN};
@@ -80,6 +80,15 @@ pub(super) enum Command {
         #[command(flatten)]
         agent: Agent,
     },
+    /// Decide on an order that is held: after a restart the plant and the record disagree about it
+    Decide {
+        /// Its number
+        id: u32,
+        /// What becomes of it
+        decision: Decision,
+        #[command(flatten)]
+        agent: Agent,
+    },
     /// Withdraw an order: what a machine is doing for it is brought to its end, no more
     #[command(visible_alias = "withdraw")]
     Cancel {
@@ -91,6 +100,17 @@ pub(super) enum Command {
         #[command(flatten)]
         agent: Agent,
     },
+}
+
+/// What becomes of an order that is held.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Decision {
+    /// It goes on, from where its load is seen
+    GoOn,
+    /// It is done
+    Done,
+    /// It is given up
+    GiveUp,
 }
 
 /// What is wanted with the load.
@@ -165,6 +185,16 @@ pub(super) fn run(command: &Command) -> Result<Done, Failure> {
         Command::Class { id, class, agent } => {
             let order = agent.ask("PATCH", &format!("/api/v1/orders/{id}"), Some(&json!({ "class": class })))?;
             Ok(Done::new(format!("order {id} is class {class}\n"), order))
+        }
+        Command::Decide { id, decision, agent } => {
+            let (word, said) = match decision {
+                Decision::GoOn => ("go_on", "goes on"),
+                Decision::Done => ("done", "is done"),
+                Decision::GiveUp => ("give_up", "is given up"),
+            };
+            let body = json!({ "decision": word });
+            let order = agent.ask("POST", &format!("/api/v1/orders/{id}/decision"), Some(&body))?;
+            Ok(Done::new(format!("order {id} {said}\n"), order))
         }
         Command::Cancel { id, now, agent } => {
             let query = if *now { "?now=true" } else { "" };

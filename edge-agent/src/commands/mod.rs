@@ -19,8 +19,8 @@ pub use writes::{OUTCOMES, Origin, QUEUE, Target, WriteDesk, WriteForm, WriteVie
 
 use crate::audit::Audit;
 use crate::desk::{Desk, OrderForm, Submitted};
-use crate::telemetry::mqtt::wire::{Message, Properties, Received};
 use crate::store::facts::Did;
+use crate::telemetry::mqtt::wire::{Message, Properties, Received};
 use crate::trouble::Shared;
 use device_drivers::said::said;
 use serde::Deserialize;

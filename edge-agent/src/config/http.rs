@@ -36,7 +36,8 @@ pub(super) fn access(source: &Source, raw: &raw::Config, state_dir: &Path, probl
         None | Some(("log", _)) => false,
         Some(("require", text)) => {
             if dir.is_none() {
-                let label = "there is no state_dir, so nothing is written down: add `state_dir = \"/var/lib/lightsout\"`";
+                let label =
+                    "there is no state_dir, so nothing is written down: add `state_dir = \"/var/lib/lightsout\"`";
                 problems.push(source.problem(text.span(), "the audit record cannot be required", label));
             }
             true

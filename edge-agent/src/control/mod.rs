@@ -12,16 +12,16 @@
 pub mod rt;
 mod shown;
 
-pub use shown::{LegShown, MachineShown, ROBOT_STATES, RobotShown, RobotState, Shown, ShownDesk};
+pub use shown::{LegShown, MachineShown, OrderShown, ROBOT_STATES, RobotShown, RobotState, Shown, ShownDesk};
 
 use crate::clock::{Clock, nanos_between};
 use crate::config::plan::ControlPlan;
 use crate::metrics::histogram::Histogram;
 use control_core::cycle::{Request, Settings};
 use control_core::event::Events;
-use control_core::resume::Resume;
 use control_core::event::RunState;
 use control_core::limits::{Capacity, REQUESTS_PER_CYCLE};
+use control_core::resume::Resume;
 use control_core::{Controller, Event, Inputs, traffic};
 use floor_plan::{Arena, FloorPlan, InputBuffer, OutputBuffer};
 use rustix::thread::clock_nanosleep_absolute;

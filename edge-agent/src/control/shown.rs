@@ -33,6 +33,15 @@ pub struct MachineShown {
     pub robot: RobotShown,
 }
 
+/// An order that the core has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrderShown {
+    /// Its number.
+    pub id: OrderId,
+    /// A machine has been put to it.
+    pub started: bool,
+}
+
 /// A mobile robot on the roads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RobotShown {
@@ -89,15 +98,20 @@ pub struct Shown {
     gates: Vec<u16>,
     /// Where loads wait to which no robot can come.
     nobody_comes: heapless::Vec<PosId, NOBODY_COMES_MAX>,
+    /// Room for all orders, and how many there are; `None`: nothing has been shown yet.
+    orders: Vec<OrderShown>,
+    count: Option<usize>,
 }
 
 impl Shown {
     /// Of a floor of this size; nothing is known yet.
-    pub fn new(machines: usize, gates: usize) -> Shown {
+    pub fn new(machines: usize, gates: usize, orders: usize) -> Shown {
         Shown {
             machines: vec![MachineShown::default(); machines],
             gates: vec![0; gates],
             nobody_comes: heapless::Vec::new(),
+            orders: vec![OrderShown::default(); orders],
+            count: None,
         }
     }
 
@@ -130,8 +144,19 @@ impl Shown {
         &self.nobody_comes
     }
 
+    /// Orders that the core has; `None` before anything was shown.
+    pub fn orders(&self) -> Option<&[OrderShown]> {
+        self.orders.get(..self.count?)
+    }
+
     /// Takes over what the controller has decided. Asks for no memory.
     pub fn fill(&mut self, floor: &Floor<'_>, controller: &Controller<'_>) {
+        let (mut count, orders) = (0, controller.orders().iter().map(|(_, order)| order));
+        for (slot, order) in self.orders.iter_mut().zip(orders) {
+            *slot = OrderShown { id: order.request.id, started: order.started };
+            count += 1;
+        }
+        self.count = Some(count);
         self.gates.fill(0);
         self.nobody_comes = controller.nobody_comes().iter().copied().take(NOBODY_COMES_MAX).collect();
         for (id, slot) in floor.machine_ids().zip(&mut self.machines) {

@@ -10,6 +10,7 @@
 //! is answered with the order it already made. An order is in the store before the control thread hears of it, and so is, soon, all that becomes
 //! of it: after a restart the books are as they were.
 
+mod agree;
 mod books;
 mod form;
 mod recall;
@@ -28,8 +29,8 @@ use crate::store::{Fact, Keep, Recalled, Stands};
 use books::Books;
 use control_core::cycle::Request;
 use control_core::event::{Event, OrderFault};
-use control_core::resume::Decision;
 use control_core::order::{FOUND, OrderRequest};
+use control_core::resume::Decision;
 use control_core::units::OrderId;
 use device_drivers::value::wall_clock_ms;
 use form::check;
@@ -92,6 +93,8 @@ pub struct Desk {
     pub busy: AtomicU64,
     /// Orders of an earlier run that had not ended.
     pub resumed: u64,
+    /// Orders whose state was not what the core has, because an event was lost.
+    pub reconciled: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,12 +108,7 @@ impl Desk {
     }
 
     /// A desk that writes its orders down, and knows those of an earlier run.
-    pub fn with(
-        requests: rtrb::Producer<Request>,
-        stations: Vec<String>,
-        keep: Keep,
-        left: &Recalled,
-    ) -> Arc<Desk> {
+    pub fn with(requests: rtrb::Producer<Request>, stations: Vec<String>, keep: Keep, left: &Recalled) -> Arc<Desk> {
         let changes = broadcast::channel(CHANGES).0;
         let orders: BTreeMap<u32, OrderView> =
             left.orders.iter().filter_map(|(id, order)| Some((*id, OrderView::recall(order)?))).collect();
@@ -119,7 +117,8 @@ impl Desk {
         let books = Mutex::new(Books::new(changes, orders, left.next_order.max(1) & !FOUND));
         let words = broadcast::channel(spoken::ANSWERS).0;
         let (requests, busy) = (Mutex::new(requests), AtomicU64::new(0));
-        Arc::new(Desk { books, requests, words, stations, keep, busy, resumed })
+        let reconciled = AtomicU64::new(0);
+        Arc::new(Desk { books, requests, words, stations, keep, busy, resumed, reconciled })
     }
 
     /// Hands in a request; false when the ring is full.

@@ -79,7 +79,8 @@ fn resume_one(
     };
     let (at, to) = (places.find(order.at.as_ref()), places.find(order.to.as_ref()));
     let named = order.doubt.as_ref().filter(|_| order.state() == "held");
-    let held = named.map(|named| DOUBTS.iter().find(|(_, name)| name == named).map_or(Doubt::Gone, |(doubt, _)| *doubt));
+    let held =
+        named.map(|named| DOUBTS.iter().find(|(_, name)| name == named).map_or(Doubt::Gone, |(doubt, _)| *doubt));
     Ok(Resume {
         request,
         age_ms: now_ms.saturating_sub(order.since_ms),

@@ -5,8 +5,8 @@ use crate::control::run_state_name;
 use control_core::Word;
 use control_core::event::{Event, EventKind, OrderFault};
 use control_core::fleet::Stray;
-use control_core::resume::Doubt;
 use control_core::interlock::{AXIS_BLOCKED, GUARD_OPEN, Hold, OWNER_LOST};
+use control_core::resume::Doubt;
 
 /// The name of a reason in answers and logs.
 pub fn fault_name(fault: OrderFault) -> &'static str {
@@ -33,10 +33,18 @@ pub fn fault_name(fault: OrderFault) -> &'static str {
 /// What plant and record disagree about, in words.
 pub fn doubt_text(doubt: Doubt) -> &'static str {
     match doubt {
-        Doubt::Elsewhere => "after the restart its load is where none of its legs leads: say whether it goes on, is done, or is given up",
-        Doubt::Gone => "after the restart its load is nowhere: say whether it is done, is given up, or goes on when the load is seen",
-        Doubt::Twice => "after the restart its load is seen at two places: say where it goes on when one of them is right",
-        Doubt::NoSuchPlace => "the floor file has changed, and a place of it is gone: say whether it goes on, is done, or is given up",
+        Doubt::Elsewhere => {
+            "after the restart its load is where none of its legs leads: say whether it goes on, is done, or is given up"
+        }
+        Doubt::Gone => {
+            "after the restart its load is nowhere: say whether it is done, is given up, or goes on when the load is seen"
+        }
+        Doubt::Twice => {
+            "after the restart its load is seen at two places: say where it goes on when one of them is right"
+        }
+        Doubt::NoSuchPlace => {
+            "the floor file has changed, and a place of it is gone: say whether it goes on, is done, or is given up"
+        }
     }
 }
 
@@ -117,6 +125,10 @@ fn log_one(event: &Event, names: &FloorNames) {
         EventKind::Run(state) => tracing::info!("runtime is {}", run_state_name(state)),
         EventKind::OrderRejected(id, why) => tracing::info!(order = id.0, "order refused: {}", fault_name(why)),
         EventKind::OrderFailed(id, why) => tracing::warn!(order = id.0, "order given up: {}", fault_name(why)),
+        EventKind::OrderAdopted(id, load) => {
+            tracing::info!(order = id.0, load = load.get(), "the order was open when the gateway ended: it goes on");
+        }
+        EventKind::OrderHeld(id, doubt) => tracing::error!(order = id.0, "the order is held: {}", doubt_text(doubt)),
         EventKind::OrderFound { load, leaves: true, .. } => {
             tracing::warn!(
                 load = load.get(),

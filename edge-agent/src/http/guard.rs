@@ -104,7 +104,8 @@ impl FromRequestParts<Arc<Face>> for Anybody {
 /// Where the audit record is required, nothing is changed that cannot be written down.
 fn unwritten(why: &std::io::Error) -> Problem {
     let title = "nothing was changed: it cannot be written down";
-    let detail = format!("the audit record is required (`audit = \"require\"`), and the store cannot be written: {why}");
+    let detail =
+        format!("the audit record is required (`audit = \"require\"`), and the store cannot be written: {why}");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "audit", title, detail)
 }
 

@@ -207,6 +207,7 @@ fn routes() -> OpenApiRouter<Arc<Face>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(orders::submit, orders::list))
         .routes(routes!(orders::one, orders::change, orders::withdraw))
+        .routes(routes!(orders::decide))
         .routes(routes!(plant::write))
         .routes(routes!(acknowledge::acknowledge))
         .routes(routes!(plant::absent))

@@ -3,8 +3,8 @@
 use super::Face;
 use super::guard::{self, ADMIN, Anybody, As, COOKIE, IsSecure};
 use super::problem::{Asked, Body, Named, Problem};
-use crate::audit::Entry;
 use crate::access::{Role, SetupError, StoreError};
+use crate::audit::Entry;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};

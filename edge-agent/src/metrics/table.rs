@@ -70,6 +70,12 @@ pub const TABLE: &[Figure] = &[
         Counter,
         |s, put| number(put, s.desk.resumed),
     ),
+    figure(
+        "lightsout_orders_reconciled_total",
+        "Orders whose state was put right, because word of them from the control thread was lost.",
+        Counter,
+        |s, put| number(put, s.desk.reconciled.load(Relaxed)),
+    ),
     figure("lightsout_orders_busy_total", "Orders turned away because too many came at once.", Counter, |s, put| {
         number(put, s.desk.busy.load(Relaxed));
     }),
@@ -253,15 +259,25 @@ pub const TABLE: &[Figure] = &[
     figure("lightsout_audit_entries_total", "Entries of the audit record.", Counter, |s, put| {
         number(put, s.audit.entries.load(Relaxed));
     }),
-    figure("lightsout_store_events_total", "Events written to the store: orders, alarms, closings, the audit record.", Counter, |s, put| {
-        number(put, s.keep.store().map_or(0, |store| store.written.load(Relaxed)));
-    }),
+    figure(
+        "lightsout_store_events_total",
+        "Events written to the store: orders, alarms, closings, the audit record.",
+        Counter,
+        |s, put| {
+            number(put, s.keep.store().map_or(0, |store| store.written.load(Relaxed)));
+        },
+    ),
     figure("lightsout_store_failed_total", "Events that the store's disk did not take.", Counter, |s, put| {
         number(put, s.keep.store().map_or(0, |store| store.refused.load(Relaxed)));
     }),
-    figure("lightsout_store_missing_total", "Events of the store that were missing when it was opened.", Counter, |s, put| {
-        number(put, s.keep.missing());
-    }),
+    figure(
+        "lightsout_store_missing_total",
+        "Events of the store that were missing when it was opened.",
+        Counter,
+        |s, put| {
+            number(put, s.keep.missing());
+        },
+    ),
     figure("lightsout_traffic_lines_total", "Lines of the traffic log on disk.", Counter, |s, put| {
         number(put, s.traffic.lines.load(Relaxed));
     }),

@@ -2,14 +2,14 @@
 import { ask, fill, get, h, request, time, toast } from "/page/api.js";
 import { may } from "/page/people.js";
 
-const FILTERS = [["open", "Under way"], ["queue", "Queue"], ["running", "Running"], ["late", "Late"], ["done", "Done"], ["failed", "Refused or given up"]];
-const OPEN = new Set(["submitted", "accepted", "running"]);
+const FILTERS = [["open", "Under way"], ["queue", "Queue"], ["running", "Running"], ["held", "To be decided"], ["late", "Late"], ["done", "Done"], ["failed", "Refused or given up"]];
+const OPEN = new Set(["submitted", "accepted", "running", "held"]);
 const FITS = {
-  open: (o) => OPEN.has(o.state), queue: (o) => o.state === "submitted" || o.state === "accepted", running: (o) => o.state === "running",
+  open: (o) => OPEN.has(o.state), queue: (o) => o.state === "submitted" || o.state === "accepted", running: (o) => o.state === "running", held: (o) => o.state === "held",
   late: (o) => o.late, done: (o) => o.state === "completed", failed: (o) => o.state === "rejected" || o.state === "failed",
 };
 const CLASSES = ["0 rush", "1", "2", "3 bulk"];
-const STATES = { submitted: ["handed in", ""], accepted: ["waits", ""], running: ["under way", "good"], completed: ["done", "good"], rejected: ["refused", "warn"], failed: ["given up", "warn"] };
+const STATES = { submitted: ["handed in", ""], accepted: ["waits", ""], running: ["under way", "good"], held: ["held", "warn"], completed: ["done", "good"], rejected: ["refused", "warn"], failed: ["given up", "warn"] };
 let all = [], filter = "open", chosen = null, rows, chips, story, button, timer, visible = false;
 
 export function start(stream) {
@@ -50,7 +50,8 @@ function row(o) {
     h("td", {}, h("button", { class: "link", "data-order": o.id }, name(o))), h("td", {}, o.kind, o.found ? h("span", { class: "faint" }, " by itself") : null), h("td", {}, o.load), h("td", {}, klass),
     h("td", {}, h("span", { class: `mark ${o.late ? "warn" : mark}` }, o.late ? "late" : o.reason === "withdrawn" ? "withdrawn" : text), o.reason && o.reason !== "withdrawn" ? h("div", { class: "faint" }, o.reason) : null),
     h("td", {}, time(o.taken)), h("td", { class: "num" }, took),
-    h("td", {}, open && may("operator") ? h("button", { class: "do small act", "aria-label": `Withdraw order ${o.id}`, onclick: () => withdraw(o) }, "Withdraw") : null));
+    h("td", {}, o.state === "held" && may("operator") ? h("button", { class: "do small act", "aria-label": `Decide on order ${o.id}`, onclick: () => decide(o) }, "Decide")
+      : open && may("operator") ? h("button", { class: "do small act", "aria-label": `Withdraw order ${o.id}`, onclick: () => withdraw(o) }, "Withdraw") : null));
 }
 function terms(o) {
   const told = [o.stops && `goes to ${o.stops.map((s) => (s.program === undefined ? s.at : `${s.at} (program ${s.program})`)).join(", then ")}`, o.due && `due ${time(o.due)}`, o.tenant && `for ${o.tenant}`,
@@ -64,6 +65,12 @@ async function send(method, id, body, done) {
 }
 function withdraw(o) {
   ask(`Withdraw order ${name(o)}?`, [{ text: `What a machine is doing with load ${o.load} is brought to its end; then nothing more is done for this order.` }], "Withdraw", () => request("DELETE", `/api/v1/orders/${o.id}`));
+}
+function decide(o) {
+  ask(`What becomes of order ${name(o)}?`, [
+    { text: `${o.kind} load ${o.load}: ${o.reason}.` },
+    { name: "decision", label: "It", options: [["go_on", "goes on, from where its load is seen"], ["done", "is done"], ["give_up", "is given up"]] },
+  ], "Decide", (f) => request("POST", `/api/v1/orders/${o.id}/decision`, { decision: f.decision }));
 }
 function give() {
   ask("A new order", [

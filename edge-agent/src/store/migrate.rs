@@ -18,8 +18,15 @@ use std::path::Path;
 /// Why an order that was under way has failed: those versions did not write down where its load was.
 const UPDATED: &str = "the gateway was updated while it was under way; see where the load is, then order again";
 /// Closed files of the records, the oldest first.
-const FILES: [&str; 7] =
-    ["commands.4.jsonl", "commands.3.jsonl", "commands.2.jsonl", "commands.1.jsonl", "commands.jsonl", "audit.1.jsonl", "audit.jsonl"];
+const FILES: [&str; 7] = [
+    "commands.4.jsonl",
+    "commands.3.jsonl",
+    "commands.2.jsonl",
+    "commands.1.jsonl",
+    "commands.jsonl",
+    "audit.1.jsonl",
+    "audit.jsonl",
+];
 
 /// An order of the journal. What was asked for stands beside it, or is what it is.
 #[derive(Deserialize)]

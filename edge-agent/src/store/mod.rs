@@ -32,8 +32,8 @@ mod write;
 pub use event::{Event, Hash};
 pub use facts::Fact;
 pub use keep::{FOLDER, Keep, Stands};
-pub use recall::{Recall, Recalled};
 pub use open::{Missing, Opened};
+pub use recall::{Recall, Recalled};
 pub use verify::{Verdict, export, verify};
 pub use write::Store;
 
