@@ -28,7 +28,7 @@ use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::mqtt::{ANSWERS, Mqtt, MqttStats};
 use crate::telemetry::payload::rfc3339;
 use crate::telemetry::sparkplug::{FIRST_DEVICE_ALIAS, Hub, Node};
-use crate::telemetry::spool::{CannotOpen, Kind, Records, SpoolHandle, SpoolOptions, Stream, VOLATILE_MAX};
+use crate::telemetry::spool::{Kind, Records, SpoolHandle, SpoolOptions, Stream};
 use crate::telemetry::{self, Spool};
 use crate::traffic::{self, Files, Recorder};
 use control_core::event::RunState;
@@ -119,7 +119,7 @@ impl Agent {
         }
         let desk = Desk::with(request_tx, names.groups(), ledger, known);
         let mqtt_stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
-        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats, &mut unusable)?;
+        let (spool, publish) = start_spool(plan.mqtt.as_ref(), &plan.lines, &mqtt_stats)?;
         let hub = publish.as_ref().and_then(|p| p.hub.clone());
         let floor_plan = plan.floor.as_ref().map(|f| f.plan.clone());
         let sizes = floor_plan
@@ -461,27 +461,16 @@ fn start_spool(
     mqtt: Option<&MqttPlan>,
     lines: &[LinePlan],
     stats: &MqttStats,
-    unusable: &mut Vec<(&'static str, String)>,
 ) -> Result<(SpoolHandle, Option<Publish>), String> {
     let Some(plan) = mqtt else {
         return Ok((Spool::start(None, SpoolOptions::new(0, "")).map_err(|e| e.to_string())?, None));
     };
     let options = SpoolOptions {
-        capacity: plan.spool.capacity,
         age_max: plan.spool.age,
         retention: plan.spool.retention,
-        loss_topic: plan.loss_topic.clone(),
+        ..SpoolOptions::new(plan.spool.capacity, &plan.loss_topic)
     };
-    let in_memory = SpoolOptions { capacity: options.capacity.min(VOLATILE_MAX as u64), ..options.clone() };
-    let handle = match Spool::start(plan.spool.directory.as_deref(), options) {
-        // Telemetry never keeps control from starting.
-        Err(why @ CannotOpen::Disk(..)) => {
-            unusable.push(("spool", format!("{why} What waits for the broker is in memory")));
-            Spool::start(None, in_memory)
-        }
-        other => other,
-    };
-    let handle = handle.map_err(|e| e.to_string())?;
+    let handle = Spool::start(plan.spool.directory.as_deref(), options).map_err(|e| e.to_string())?;
     let (payload, encoding) = (plan.payload, plan.encoding);
     let hub = plan.sparkplug.as_ref().map(|s| Hub::new(lines, FIRST_DEVICE_ALIAS, s.templates));
     let message_max = stats.message_max.clone();

@@ -8,9 +8,9 @@
 
 use super::done::Done;
 use super::flying::Flying;
-use super::outlet::Ticket;
 use super::record::{self, Record};
 use super::segment::Segment;
+use super::ticket::Ticket;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
