@@ -55,6 +55,7 @@ pub mod record;
 mod retention;
 mod saying;
 pub(crate) mod segment;
+mod spared;
 mod status;
 mod stream;
 mod tally;

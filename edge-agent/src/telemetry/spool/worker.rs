@@ -278,7 +278,7 @@ mod tests {
         let spool = Spool::unopened(SpoolOptions::new(1 << 20, "lost"), "it is not there".into());
         spool.stays_unopened(String::new());
         let mut place = Place::Later { folder: folder.clone(), at: Instant::now() };
-        let mut try_often = |place: &mut Place| (0..5).for_each(|_| place.try_again(&spool, true));
+        let try_often = |place: &mut Place| (0..5).for_each(|_| place.try_again(&spool, true));
         try_often(&mut place);
         assert!(spool.why_unopened().unwrap().contains("is the disk mounted"));
         std::fs::remove_file(&folder).unwrap();
