@@ -86,47 +86,6 @@ async fn a_dead_unit_does_not_hold_up_the_heartbeat_of_another_unit_s_machine() 
     assert!(*gaps.iter().max().unwrap() < 400, "heartbeats of 100 ms came after {gaps:?} ms");
 }
 
-/// Tag writes come before reads without end.
-#[tokio::test]
-async fn writers_do_not_starve_reads() {
-    let (endpoint, _) =
-        server(|asked| vec![(3 * MS, frame(asked.transaction, asked.unit, &own_numbers(&asked.pdu)))]).await;
-    let points = (0..8).map(|n| point(n, &format!("holding:{}", n * 50), DataType::U16)).collect();
-    let running = Arc::new(Running::start(line(endpoint, vec![device(1, points)])));
-    running.until("up", |s| s.good(0) >= 2).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    for n in 1..8 {
-        let (running, stop) = (running.clone(), stop.clone());
-        tokio::spawn(async move {
-            while !stop.load(SeqCst) {
-                running.write(n, Value::Uint(1), false).await;
-            }
-        });
-    }
-    sleep(200 * MS).await;
-    let before = running.seen().good(0);
-    sleep(3000 * MS).await;
-    let polls = running.seen().good(0) - before;
-    stop.store(true, SeqCst);
-    assert!(polls >= 10, "{polls} polls of 60 in 3 s while writes are made");
-}
-
-/// Command blocks that take as long as the heartbeat leave no room for a single read.
-#[tokio::test]
-async fn block_writes_do_not_starve_reads() {
-    let (endpoint, _) =
-        server(|asked| vec![(120 * MS, frame(asked.transaction, asked.unit, &own_numbers(&asked.pdu)))]).await;
-    let mut unit = device(1, vec![point(0, "input:7", DataType::U16)]);
-    unit.commands = vec![(MachineId(0), 0)];
-    let running = Running::start_with(line(endpoint, vec![unit]), Seen { machines: true, ..Seen::default() });
-    for _ in 0..50 {
-        running.seen().to_write = vec![BlockWrite { machine: MachineId(0), seq: 1, words: [0; 20] }];
-        sleep(100 * MS).await;
-    }
-    let seen = running.seen();
-    assert!(seen.good(0) >= 3, "{} reads and {} blocks in 5 s", seen.good(0), seen.written.len());
-}
-
 /// Values of a long interval stay Bad after a short silence.
 #[tokio::test]
 async fn a_unit_that_is_back_gets_its_slow_values_read_again() {

@@ -84,7 +84,7 @@ impl Agent {
         let entrance = Entrance::open(&plan.http, plan.listen).await?;
         unusable.extend(entrance.unkept().map(|why| ("page", why)));
 
-        let mut parts = Parts::start(&mut plan, memory, &mut unusable)?;
+        let mut parts = Parts::start(&mut plan, memory)?;
         unusable.iter().for_each(|(_, why)| tracing::error!("{why}"));
         let state = watch_state(&plan, unusable, &entrance, parts.memory.missing.take());
         let edge = parts.uplink.connect(&plan, &mut parts.doors, parts.meanings.clone(), &parts.alarms, parts.seed);
@@ -180,11 +180,11 @@ struct Parts {
 
 impl Parts {
     /// Starts them, up to the lines. The lines of the plan are used up: what a line needs of them, the line has.
-    fn start(plan: &mut Plan, memory: Memory, unusable: &mut Unusable) -> Result<Parts, String> {
+    fn start(plan: &mut Plan, memory: Memory) -> Result<Parts, String> {
         let (clock, seed) = (Clock::new(), fastrand::u64(..));
         let (wires, ends, views) = wires::lay(plan, &memory);
         let doors = Doors::open(plan, ends.requests, &memory);
-        let uplink = Uplink::open(plan, unusable)?;
+        let uplink = Uplink::open(plan)?;
         let resumes = doors.desk.resume(&memory.left, &plan.names(), wall_clock_ms());
         let beat = Beat::start(plan, resumes, clock, wires)?;
 

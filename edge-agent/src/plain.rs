@@ -6,6 +6,10 @@
 //!   "\u{1b}]0;..\u{7}"                       ──>  \u{1b}]0;..\u{7}                           (ECMA-48: control functions)
 //! ```
 
+mod json_line;
+
+pub use json_line::JsonLine;
+
 use anstyle::Style;
 use std::fmt::{self, Debug, Display, Write};
 use tracing::field::{Field, Visit};
@@ -13,7 +17,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// Longest line of a person's log, bytes: what a peer says may be megabytes.
+/// Longest line of a log, bytes: what a peer says may be megabytes.
 const LINE_MAX: usize = 4096;
 
 /// Whether a character is one to be seen: no control, no line end of Unicode's own, nothing that turns the direction of what follows.
@@ -65,7 +69,11 @@ pub fn terminal(text: &str) -> String {
 
 /// A document for programs, that a terminal may get to see: controls beyond those that JSON itself escapes (RFC 8259, 7) are escaped too.
 pub fn json(value: &serde_json::Value) -> String {
-    let text = format!("{value:#}");
+    escape_unseen(format!("{value:#}"))
+}
+
+/// The same text of a JSON document, with what is not to be seen as escapes; line ends stay.
+fn escape_unseen(text: String) -> String {
     if text.chars().all(|c| is_seen(c) || c == '\n') {
         return text;
     }
@@ -87,7 +95,7 @@ fn colour(text: &str) -> usize {
     end.filter(|end| inner.get(*end..).is_some_and(|rest| rest.starts_with('m'))).map_or(0, |end| end + 3)
 }
 
-/// What a person's log says of an event: message and fields, each on the one line whatever is in it. (JSON escapes by itself.)
+/// What a person's log says of an event: message and fields, each on the one line whatever is in it. See [`JsonLine`] for that of programs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OneLine;
 
@@ -111,17 +119,21 @@ struct Said<'w> {
 struct Cut<'a, W> {
     writer: W,
     left: &'a mut Option<usize>,
+    /// What a character takes.
+    bytes: fn(char) -> usize,
 }
 
 impl<W: Write> Write for Cut<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let Some(room) = self.left.take() else { return Ok(()) };
-        if text.len() <= room {
-            *self.left = Some(room - text.len());
-            return self.writer.write_str(text);
-        }
-        let fits = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= room).last().unwrap_or(0);
-        self.writer.write_str(text.get(..fits).unwrap_or_default())?;
+        let mut left = Some(room);
+        let end = text.char_indices().find(|(_, c)| {
+            left = left.and_then(|left| left.checked_sub((self.bytes)(*c)));
+            left.is_none()
+        });
+        *self.left = left;
+        let Some((end, _)) = end else { return self.writer.write_str(text) };
+        self.writer.write_str(text.get(..end).unwrap_or_default())?;
         self.writer.write_str("…")
     }
 }
@@ -138,7 +150,7 @@ impl Said<'_> {
             let style = if self.writer.has_ansi_escapes() { Style::new().italic() } else { Style::new() };
             write!(self.writer, "{gap}{style}{}{style:#}=", field.name())?;
         }
-        write!(Escaping(Cut { writer: &mut self.writer, left: &mut self.left }), "{value:?}")
+        write!(Escaping(Cut { writer: &mut self.writer, left: &mut self.left, bytes: char::len_utf8 }), "{value:?}")
     }
 
     fn take(&mut self, field: &Field, value: &dyn Debug) {

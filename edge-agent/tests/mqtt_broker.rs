@@ -13,7 +13,7 @@ use edge_agent::config::plan::MqttPlan;
 use edge_agent::telemetry::Spool;
 use edge_agent::telemetry::mqtt::wire::Version;
 use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
-use edge_agent::telemetry::spool::{Kind, Reason, Records, Stream};
+use edge_agent::telemetry::spool::{Disk, Kind, Memory, Reason, Records, SpoolOptions, Stream};
 use sending::plan;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -380,6 +380,41 @@ async fn what_is_told_as_lost_never_came_however_late_the_broker_acknowledges() 
     let both: Vec<_> = came.intersection(&told).collect();
     assert!(both.is_empty(), "told as lost, and delivered: {both:?}");
     assert_eq!((came.len() as u64, told.len() as u64), (pair.delivered(), 3000 - pair.delivered()));
+    pair.stop().await;
+}
+
+/// The folder of the spool comes while the broker is there: what was in it follows over the same connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_in_a_folder_that_is_opened_late_is_delivered_without_a_new_connection() {
+    let options = || SpoolOptions::new(8 << 20, "lost");
+    let disks = [(); 3].map(|()| Arc::new(Memory::default()));
+    let all = || disks.clone().map(|disk| disk as Arc<dyn Disk>);
+    let promise = |spool: &Spool, count| {
+        let mut records = Records::default();
+        for _ in 0..count {
+            records.push((Stream::Normal, Kind::Json), &["t/a"], (1, 1), |out| {
+                out.extend_from_slice(b"{\"sequence\":}");
+                12
+            });
+        }
+        spool.append(&mut records);
+    };
+    let earlier = Spool::open(all(), options()).unwrap();
+    promise(&earlier, 40);
+    earlier.close();
+    let ways = Ways { puback_after: Duration::from_millis(300), ..Ways::default() };
+    let pair = Pair::with(Spool::unopened(options(), "it is not there".into()), ways, |_| {}).await;
+    promise(&pair.spool, 30);
+    pair.until("some are on their way", |p| !p.said("t/a").is_empty()).await;
+    pair.spool.attach(all()).unwrap();
+    promise(&pair.spool, 30);
+    pair.until("all is delivered", |p| p.spool.is_empty()).await;
+    let sequence =
+        |said: &Said| serde_json::from_slice::<serde_json::Value>(&said.payload).unwrap()["sequence"].as_u64();
+    let came: Vec<u64> = pair.said("t/a").iter().filter_map(sequence).collect();
+    assert_eq!((came.len(), came.iter().collect::<BTreeSet<_>>().len()), (100, 100), "each once");
+    assert!((1..=40).all(|n| came.contains(&n)));
+    assert_eq!((pair.connects(), pair.spool.accounts().produced), (1, 100));
     pair.stop().await;
 }
 

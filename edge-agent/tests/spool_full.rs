@@ -190,3 +190,45 @@ fn what_a_full_disk_costs_is_lost_for_the_disk_low_first_and_high_last() {
     assert_eq!(count(Stream::High), 1000, "high goes last");
     assert!(count(Stream::Normal) < 4500 && count(Stream::Low) <= 20, "{:?}", spool.stats.lost.by_reason());
 }
+
+#[test]
+fn a_spool_that_is_larger_than_what_its_disk_has_left_is_full_when_the_disk_is() {
+    let disks: [FaultDisk; 3] = Default::default();
+    let spool = open(&disks, SpoolOptions::new(1024 * MIB, "lost"));
+    disks.iter().for_each(|disk| disk.limit(Some(3 * MIB)));
+    for nth in 1..=3 {
+        poll(&spool, Stream::Normal, nth, 200, 1000);
+        spool.commit().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        spool.tend();
+    }
+    let free = disks[1].free().unwrap();
+    let status = spool.status();
+    assert_eq!(status.room_bytes, free, "{status:?}");
+    for after in [status.full_in_s, status.lasts_s] {
+        let after = after.unwrap_or_else(|| panic!("{status:?}"));
+        assert!((after * status.in_bytes_per_s - free as f64).abs() < 1.0, "{status:?}");
+    }
+    // A disk that has more than enough: the spool is what is full first.
+    disks.iter().for_each(|disk| disk.limit(Some(4096 * MIB)));
+    spool.tend();
+    let status = spool.status();
+    assert_eq!(status.room_bytes, status.capacity_bytes - status.used_bytes);
+    // One that takes nothing: what is left is memory.
+    disks.iter().for_each(|disk| disk.limit(Some(0)));
+    poll(&spool, Stream::Normal, 4, 200, 1000);
+    assert!(spool.commit().is_err());
+    spool.tend();
+    let status = spool.status();
+    assert!((15 * MIB..16 * MIB).contains(&status.room_bytes), "{status:?}");
+    balanced(&spool);
+}
+
+#[test]
+fn a_folder_knows_what_its_disk_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = Spool::start(Some(dir.path()), SpoolOptions::new(1 << 60, "lost")).unwrap();
+    handle.spool.tend();
+    let status = handle.spool.status();
+    assert!(status.room_bytes > 0 && status.room_bytes < 1 << 50, "{status:?}");
+}

@@ -125,6 +125,30 @@ async fn a_folder_that_cannot_be_used_at_all_keeps_nobody_from_control() {
     agent.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_can_be_used_again_is_used_and_its_alarm_goes_without_a_restart() {
+    let sim = support::start_plant(13).await;
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("spool");
+    std::fs::write(&folder, "a file where the folder should be").unwrap();
+    let agent = Agent::start(plan(sim.addresses, home.path())).await.unwrap();
+    let alarm = ("state-unusable".to_string(), "spool".to_string());
+    assert!(
+        eventually(Duration::from_secs(10), async || alarms(&agent).contains(&alarm)).await,
+        "{:?}",
+        alarms(&agent)
+    );
+    let spool = agent.stages.spool.clone();
+    assert!(eventually(Duration::from_secs(10), async || spool.accounts().waiting > 0).await);
+    std::fs::remove_file(&folder).unwrap();
+    let is_over = async || agent.stages.alarms.list().iter().all(|a| a.subject != "spool" || !a.active);
+    assert!(eventually(Duration::from_secs(60), is_over).await, "{:?}", agent.stages.alarms.list());
+    agent.stop().await;
+    let kept = Spool::start(Some(&folder), SpoolOptions::new(1 << 24, "lost")).unwrap();
+    let (then, now) = (spool.accounts(), kept.spool.accounts());
+    assert!(then.waiting > 0 && then.lost == 0 && now.waiting == then.waiting, "{then:?}, then {now:?}");
+}
+
 #[test]
 fn a_spool_that_another_gateway_uses_is_refused_all_the_same() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What waits to be written, and in which order: command blocks first, then tags by priority, neighbours in one request.
+//! What waits to be written, and in which order: command blocks in turn, tags by priority, neighbours in one request.
 
 use super::address::{Address, Table};
 use super::pdu::{Ask, WRITE_COILS_MAX, WRITE_REGISTERS_MAX};
@@ -183,8 +183,10 @@ struct Placed {
 
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    /// At most one a machine: the newest wins.
+    /// At most one a machine: the newest wins. By where they go.
     blocks: Vec<Placed>,
+    /// Where the last went that was sent: those behind it are next.
+    last: (usize, u16),
     tags: Vec<Pending>,
 }
 
@@ -216,10 +218,14 @@ impl Writes {
         self.blocks.iter().any(|p| ready(p.unit))
     }
 
-    /// The blocks of a unit that is ready for them; those side by side go out in one request.
+    /// The blocks of a unit that is ready for them; those side by side go out in one request. Machines take turns: where replies take longer
+    /// than heartbeats, each has a new block before the others were written.
     pub(super) fn next_blocks(&mut self, ready: impl Fn(usize) -> bool) -> Option<BlockRun> {
-        let first = self.blocks.iter().position(|p| ready(p.unit))?;
+        let behind = self.blocks.partition_point(|p| (p.unit, p.at) <= self.last);
+        let mut all = (behind..self.blocks.len()).chain(0..behind);
+        let first = all.find(|i| self.blocks.get(*i).is_some_and(|p| ready(p.unit)))?;
         let Placed { unit, at: start, block } = self.blocks.remove(first);
+        self.last = (unit, start);
         let mut run = BlockRun { unit, start, words: block.words.to_vec(), blocks: vec![block] };
         while let Some(next) = self.blocks.get(first)
             && next.unit == unit
@@ -229,6 +235,7 @@ impl Writes {
             let next = self.blocks.remove(first);
             run.words.extend_from_slice(&next.block.words);
             run.blocks.push(next.block);
+            self.last.1 = next.at;
         }
         Some(run)
     }

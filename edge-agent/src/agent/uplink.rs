@@ -5,7 +5,6 @@ use crate::alarms::AlarmDesk;
 use crate::config::Plan;
 use crate::field::Publish;
 use crate::news::{tell_alarms, tell_orders};
-use crate::state::Unusable;
 use crate::telemetry::Spool;
 use crate::telemetry::meaning::Meanings;
 use crate::telemetry::mqtt::face::Face;
@@ -29,22 +28,19 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    /// Opens the spool; one that no disk takes is in memory.
-    pub(super) fn open(plan: &Plan, unusable: &mut Unusable) -> Result<Uplink, String> {
+    /// Opens the spool; one that no disk takes is in memory until it does.
+    pub(super) fn open(plan: &Plan) -> Result<Uplink, String> {
         let stats = Arc::new(plan.mqtt.as_ref().map_or_else(MqttStats::default, MqttStats::new));
         let Some(mqtt) = plan.mqtt.as_ref() else {
             let spool = Spool::start(None, SpoolOptions::new(0, "")).map_err(|e| e.to_string())?;
             return Ok(Uplink { spool, publish: None, stats });
         };
         let options = SpoolOptions {
-            capacity: mqtt.spool.capacity,
             age_max: mqtt.spool.age,
             retention: mqtt.spool.retention,
-            loss_topic: mqtt.loss_topic.clone(),
+            ..SpoolOptions::new(mqtt.spool.capacity, &mqtt.loss_topic)
         };
-        let started = Spool::start_anyhow(mqtt.spool.directory.as_deref(), options).map_err(|e| e.to_string())?;
-        let (spool, without) = started;
-        unusable.extend(without.map(|why| ("spool", format!("{why} What waits for the broker is in memory"))));
+        let spool = Spool::start(mqtt.spool.directory.as_deref(), options).map_err(|e| e.to_string())?;
         let publish = Publish {
             spool: spool.spool.clone(),
             payload: mqtt.payload,

@@ -451,11 +451,14 @@ pub const TABLE: &[Row] = &[
         0,
         (
             "A part of the state folder cannot be used, and is done without: control goes on.",
-            "Look at the disk of state_dir and at whose the folder is: edge-agent doctor says what it finds. Then restart the gateway.",
+            "Look at the disk of state_dir and at whose the folder is: edge-agent doctor says what it finds. Then restart the gateway; the spool alone is tried again by itself.",
         ),
         |w, raise| {
             for (part, why) in w.state.unusable() {
                 raise(part, why.clone());
+            }
+            if let Some(why) = w.stages.spool.why_unopened() {
+                raise("spool", format!("{why} What waits for the broker is in memory"));
             }
             if w.audit_fails {
                 raise(
@@ -484,14 +487,14 @@ pub const TABLE: &[Row] = &[
         Medium,
         10,
         (
-            "The spool is four fifths full: soon the oldest samples are dropped, as retention says.",
-            "Bring the broker back, or give the spool more room.",
+            "The spool, or the disk it is on, is four fifths full: soon the oldest samples are dropped, as retention says.",
+            "Bring the broker back, or give the spool more room, and its disk.",
         ),
         |w, raise| {
             let spool = w.stages.spool.status();
-            if w.publishes && spool.used_bytes * 5 > spool.capacity_bytes * 4 {
+            if w.publishes && spool.used_bytes > spool.room_bytes.saturating_mul(4) {
                 let full = spool.full_in_s.map_or(String::new(), |s| format!(", full in {:.0} min", s / 60.0));
-                raise("spool", format!("{} of {} bytes{full}", spool.used_bytes, spool.capacity_bytes));
+                raise("spool", format!("{} of {} bytes{full}", spool.used_bytes, spool.used_bytes + spool.room_bytes));
             }
         },
     ),

@@ -4,7 +4,7 @@ use super::{Done, Failure, progress};
 use crate::Agent;
 use crate::config::{self, Files, Plan};
 use crate::lines::{self, HEALTHY_WITHIN};
-use crate::plain::OneLine;
+use crate::plain::{JsonLine, OneLine};
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub(super) fn run(options: &Options) -> Result<Done, Failure> {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match options.log {
         LogFormat::Text => subscriber.fmt_fields(OneLine).with_ansi(colour).init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Json => subscriber.event_format(JsonLine).init(),
     }
     let (plan, refused) = match config::load_from(&options.file, Files::default()) {
         Ok(plan) => (plan, None),

@@ -360,7 +360,7 @@ pub const TABLE: &[Figure] = &[
     ),
     figure(
         "lightsout_spool_full_seconds",
-        "Time until it is full, at the present rates; +Inf: never.",
+        "Time until it is full, or its disk, at the present rates; +Inf: never.",
         Gauge,
         |s, put| {
             put(None, Reading::Number(s.spool.status().full_in_s.unwrap_or(f64::INFINITY)));
@@ -446,7 +446,7 @@ pub const TABLE: &[Figure] = &[
     ),
     figure(
         "lightsout_mqtt_message_max_bytes",
-        "Topic and payload of a message that is worth making for this broker, bytes; 0: it sets no limit.",
+        "Topic and payload of a message that is worth making for the brokers that are known, bytes; 0: they set no limit; 1: none is known, each value is a message.",
         Gauge,
         |s, put| {
             number(put, s.mqtt.message_max.load(Relaxed));

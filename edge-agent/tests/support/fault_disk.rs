@@ -174,6 +174,11 @@ impl Disk for FaultDisk {
         state.durable = state.live.clone();
         Ok(())
     }
+
+    fn free(&self) -> Option<u64> {
+        let state = lock(&self.0);
+        state.room.map(|room| room.saturating_sub(state.used()))
+    }
 }
 
 struct Open {

@@ -1,10 +1,10 @@
 //! The client: one line, several units behind it, one task.
 //!
 //! ```text
-//!   due groups ──> next request ─┐                       ┌─ transaction id known ──> its poll, its write
-//!   command blocks ──────────────┼─> window ──> wire ──> reply ─┤
-//!   tag writes (they go first) ──┘   1, or more           └─ unknown, late, foreign ──> dropped and counted
-//!                                    if opted in
+//!   command blocks ┐                                   ┌─ transaction id known ──> its poll, its write
+//!   tag writes     ├─ in turn ─> window ──> wire ──> reply ─┤
+//!   due groups     ┘             1, or more            └─ unknown, late, foreign ──> dropped and counted
+//!                                if opted in
 //! ```
 //!
 //! What ends the link: a stream that fails, a frame that cannot be one, a flood of replies that nobody has asked for, or a peer that says nothing at all for two time limits (four while
@@ -31,6 +31,7 @@ use crate::modbus::writes::{Look, Pending, Target, Way, Writes};
 use crate::value::{Cause, PointId, Reading};
 use control_core::units::MachineId;
 use resting::{closed, hang_up, read_some};
+use sending::Turn;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
@@ -113,7 +114,7 @@ pub struct Modbus {
     /// A connection on which nobody had answered was ended then.
     fruitless: Option<Instant>,
     silent: u32,
-    read_is_next: bool,
+    turn: Turn,
     stopping: bool,
     /// Replies over the connection of now.
     replies: usize,
@@ -193,7 +194,7 @@ impl Modbus {
             unheard: None,
             fruitless: None,
             silent: 0,
-            read_is_next: false,
+            turn: Turn::default(),
             stopping: false,
             replies: 0,
             replies_a_connection: None,
@@ -237,7 +238,7 @@ impl Modbus {
         self.inbox.clear();
         self.bus = Bus::default();
         (self.may_send_at, self.last_heard, self.unheard, self.silent) = (now, now, None, 0);
-        (self.read_is_next, self.stopping) = (false, false);
+        (self.turn, self.stopping) = (Turn::default(), false);
         (self.replies, self.replies_a_connection, self.asked_anew) = (0, None, None);
         self.unasked = Unasked::default();
     }

@@ -1,4 +1,4 @@
-//! What goes out next: polls whose time has come, writes before reads, as much as the window has room for.
+//! What goes out next: command blocks, tag writes and polls in turn, as much as the window has room for.
 
 use super::{Flight, Modbus, What};
 use crate::line::LineSink;
@@ -10,6 +10,41 @@ use crate::modbus::writes::{Target, Way};
 use std::cmp::Reverse;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Who is asked for a request next. Of the three, those that have one take turns: neither heartbeats nor writers keep each other from a slow
+/// unit, nor it from being read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Turn {
+    #[default]
+    Blocks,
+    Tags,
+    Reads,
+}
+
+impl Turn {
+    const ALL: [Turn; 3] = [Turn::Blocks, Turn::Tags, Turn::Reads];
+
+    fn next(self) -> Turn {
+        match self {
+            Turn::Blocks => Turn::Tags,
+            Turn::Tags => Turn::Reads,
+            Turn::Reads => Turn::Blocks,
+        }
+    }
+}
+
+/// Which units may be written to. Each has as many requests to answer as the line has a window, overdue ones too: without a pipeline one.
+fn ready<'a>(
+    units: &'a [Unit],
+    flights: &'a [Flight],
+    window: usize,
+    now: Instant,
+) -> impl Fn(usize) -> bool + Copy + 'a {
+    move |unit| {
+        let has_room = flights.iter().filter(|f| f.unit == unit).count() < window;
+        has_room && !units.get(unit).is_some_and(|u| u.is_quiet(now))
+    }
+}
 
 impl Modbus {
     /// Begins the polls whose time has come.
@@ -38,40 +73,44 @@ impl Modbus {
         }
     }
 
-    /// The next request and its purpose, writes before reads.
+    /// The next request and its purpose.
     fn next_request(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
         // Between the read of a register and the write of it with one part changed nothing else is asked: the shorter the better.
         if let Some((unit, ask, run)) = self.modified.pop() {
             return Some((unit, ask, What::Tags(run)));
         }
-        // After a write one read may go: neither writers nor heartbeats can keep the line from being read.
-        if self.read_is_next
-            && let Some(read) = self.next_read(now)
-        {
-            self.read_is_next = false;
-            return Some(read);
+        let mut turn = self.turn;
+        for _ in Turn::ALL {
+            let next = match turn {
+                Turn::Blocks => self.next_blocks(now),
+                Turn::Tags => self.next_tags(now),
+                Turn::Reads => self.next_read(now),
+            };
+            turn = turn.next();
+            if next.is_some() {
+                self.turn = turn;
+                return next;
+            }
         }
-        if let Some(write) = self.next_write(now) {
-            self.read_is_next = true;
-            return Some(write);
-        }
-        self.next_read(now)
+        None
     }
 
-    fn next_write(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
-        let (units, flights, stopping, window) = (&self.units, &self.flights, self.stopping, self.window);
-        // A unit has as many requests to answer as the line has a window, overdue ones too: without a pipeline one.
-        let has_room = |unit: usize| flights.iter().filter(|f| f.unit == unit).count() < window;
-        let ready = |unit: usize| has_room(unit) && !units.get(unit).is_some_and(|u| u.is_quiet(now));
-        let block_ready = |unit: usize| {
+    fn next_blocks(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
+        let (units, flights, stopping) = (&self.units, &self.flights, self.stopping);
+        let ready = ready(units, flights, self.window, now);
+        let run = self.writes.next_blocks(|unit| {
             let under_way = flights.iter().any(|f| f.unit == unit && matches!(f.what, What::Blocks(_)));
             // A demoted unit is tried when it is probed, and once more at the very end.
             !under_way && ready(unit) && (stopping || units.get(unit).is_some_and(|u| u.may_be_asked(now)))
-        };
-        if let Some(run) = self.writes.next_blocks(block_ready) {
-            let ask = Ask::WriteRegisters { start: run.start, words: run.words, single: false };
-            return Some((run.unit, ask, What::Blocks(run.blocks)));
-        }
+        })?;
+        let ask = Ask::WriteRegisters { start: run.start, words: run.words, single: false };
+        Some((run.unit, ask, What::Blocks(run.blocks)))
+    }
+
+    /// Writes of tags, and the reads that show what came of them.
+    fn next_tags(&mut self, now: Instant) -> Option<(usize, Ask, What)> {
+        let (units, flights) = (&self.units, &self.flights);
+        let ready = ready(units, flights, self.window, now);
         if let Some(at) = self.looks.iter().position(|look| look.not_before <= now && ready(look.unit)) {
             let look = self.looks.remove(at);
             return Some((look.unit, look.ask(), What::ReadBack(look)));

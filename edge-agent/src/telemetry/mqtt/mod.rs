@@ -88,7 +88,8 @@ pub struct MqttStats {
     pub cut_short: AtomicU64,
     /// The connection speaks MQTT 5.
     pub is_v5: AtomicBool,
-    /// Topic and payload of a message that is worth making, bytes at most; 0: as large as one likes.
+    /// Topic and payload of a message that is worth making, bytes at most; 0: as large as one likes;
+    /// 1: no broker is known, and each value is a message of its own.
     pub message_max: Arc<AtomicU64>,
 }
 

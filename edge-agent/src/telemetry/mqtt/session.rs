@@ -356,10 +356,10 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Begins the outlet anew when something is due that was refused, or had to wait: it has passed that already.
+    /// Begins the outlet anew when something is due that was refused, or had to wait, for it has passed that already; and when the disk has come.
     fn send_again(&mut self) {
         let now = Instant::now();
-        if self.caution.is_due(now, self.is_dry) {
+        if self.outlet.is_outdated() || self.caution.is_due(now, self.is_dry) {
             self.caution.begins_anew(self.flights.records(), now);
             self.loads = JoinSet::new();
             self.outlet.restart();

@@ -17,9 +17,11 @@ impl Spool {
     /// Puts everything that waits for a commit on disk. Blocks. An error says that it is still in memory only.
     pub fn commit(&self) -> io::Result<()> {
         let mut writers = lock(&self.writers);
+        STREAMS.iter().for_each(|stream| lock(&self.state).lane_mut(*stream).close_block());
+        let Some(own) = writers.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
         let mut result = Ok(());
         for stream in STREAMS {
-            if let Err(e) = self.commit_stream(stream, &mut writers) {
+            if let Err(e) = self.commit_stream(stream, own) {
                 result = Err(e);
             }
         }

@@ -28,6 +28,10 @@ pub trait Disk: Send + Sync + 'static {
     }
     /// Makes what was created and removed durable.
     fn sync(&self) -> io::Result<()>;
+    /// Bytes that it has left for us, if it knows.
+    fn free(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A file of a [`Disk`].
@@ -104,6 +108,11 @@ impl Disk for Folder {
 
     fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
+    }
+
+    fn free(&self) -> Option<u64> {
+        let fs = rustix::fs::statvfs(&self.0).ok()?;
+        Some(fs.f_bavail.saturating_mul(fs.f_frsize))
     }
 }
 

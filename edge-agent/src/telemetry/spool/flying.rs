@@ -1,7 +1,6 @@
 //! What of a stream is on its way: sent, and neither acknowledged nor given up. It may arrive at any time, or has already, whatever became of
 //! the connection since: so it is not lost, and nothing is told of it, however full the spool is.
 
-use super::done::Done;
 use std::collections::VecDeque;
 
 /// Sequences on their way, in order.
@@ -85,11 +84,13 @@ impl Flying {
         self.all.get(at).is_some_and(|flight| flight.sequence <= to)
     }
 
-    /// What may not be lost: what is done, and what is on its way.
-    pub(super) fn spared(&self, done: &Done) -> Done {
-        let mut spared = done.clone();
-        self.all.iter().for_each(|flight| spared.add(flight.sequence, flight.sequence));
-        spared
+    /// The stretches between two sequences, both ends included, of which none is on its way.
+    pub(super) fn gaps(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let first = self.find(from).unwrap_or_else(|at| at);
+        let flights = self.all.range(first..).map(|flight| flight.sequence).take_while(move |n| *n <= to);
+        let ends = flights.chain([to.saturating_add(1)]);
+        ends.scan(from, |at, end| Some((std::mem::replace(at, end.saturating_add(1)), end - 1)))
+            .filter(|(from, to)| from <= to)
     }
 
     fn find(&self, sequence: u64) -> Result<usize, usize> {
@@ -129,8 +130,8 @@ mod tests {
                 prop_assert_eq!(flying.bytes(), 7 * all.len() as u64);
                 prop_assert_eq!(flying.fresh(), all.values().filter(|t| **t == turn).count());
                 prop_assert_eq!(flying.is_any(10, 20), all.range(10..=20).next().is_some());
-                let spared = flying.spared(&Done::default());
-                prop_assert!((1..50).all(|n| spared.has(n) == all.contains_key(&n)));
+                let gaps: Vec<u64> = flying.gaps(10, 20).flat_map(|(from, to)| from..=to).collect();
+                prop_assert_eq!(gaps, (10..=20).filter(|n| !all.contains_key(n)).collect::<Vec<_>>());
             }
         }
     }

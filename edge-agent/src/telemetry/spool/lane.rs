@@ -8,9 +8,10 @@
 
 use super::done::Done;
 use super::flying::Flying;
-use super::outlet::Ticket;
 use super::record::{self, Record};
 use super::segment::Segment;
+use super::spared::Spared;
+use super::ticket::Ticket;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -349,8 +350,12 @@ impl Lane {
 
     /// Segments of which something can be lost, the oldest first: it is neither done nor on its way.
     pub(super) fn can_go(&self) -> impl Iterator<Item = Segment> + '_ {
-        let spared = self.flying.spared(&self.done);
-        self.segments.iter().filter(move |s| spared.open_from(s.first) <= s.last).copied()
+        self.segments.iter().filter(|s| self.spared().gaps(s.first, s.last).next().is_some()).copied()
+    }
+
+    /// What is done or on its way.
+    pub(super) fn spared(&self) -> Spared<'_> {
+        Spared { done: &self.done, flying: &self.flying }
     }
 
     /// What is on disk up to and with this sequence is not what is in memory any more: it is read from there.

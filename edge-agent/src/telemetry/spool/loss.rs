@@ -119,7 +119,7 @@ impl Spool {
                     self.move_notices(state, stream, &block.bytes);
                 }
                 let lane = state.lane(stream);
-                let losses = retention::losses_of(&block.bytes, stream, &lane.flying.spared(&lane.done), Reason::Disk);
+                let losses = retention::losses_of(&block.bytes, stream, lane.spared(), Reason::Disk);
                 self.lose(state, &losses);
             }
         }

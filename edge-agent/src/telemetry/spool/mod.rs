@@ -27,6 +27,8 @@
 //! the records it hit, which are counted and told; nothing damaged is delivered. A file of which nothing can be read is set aside. After the first failed fsync a segment is left for good,
 //! and what is not done in it is written anew (`writer`).
 //!
+//! **Not there.** A folder that cannot be opened is tried again. Until then all is in memory, under numbers of its own (`late`).
+//!
 //! **Disk full, or broken.** What it does not take waits in memory, up to the size of the spool and [`VOLATILE_MAX`]: that shows at once.
 //! Then something goes, the least important first (`retention`, `loss`).
 //!
@@ -44,6 +46,7 @@ pub mod disk;
 pub mod done;
 mod flying;
 mod lane;
+mod late;
 mod loss;
 mod options;
 mod outlet;
@@ -51,29 +54,33 @@ pub mod record;
 mod retention;
 mod saying;
 pub(crate) mod segment;
+mod spared;
 mod status;
 mod stream;
 mod tally;
+mod ticket;
 mod worker;
 mod writer;
 
 pub use disk::{Disk, DiskFile, Folder, Memory};
 pub use loss::{Loss, Reason};
 pub use options::SpoolOptions;
-pub use outlet::{Load, Next, Outlet, Replay, Ticket};
+pub use outlet::{Load, Next, Outlet, Replay};
 pub use record::Kind;
 pub use retention::Retention;
 pub use status::{SpoolStats, SpoolStatus};
 pub use stream::{Records, STREAMS, Stream};
 pub use tally::{Accounts, Lost};
+pub use ticket::Ticket;
 pub use worker::{CannotOpen, SpoolHandle};
 
+use done::Done;
 use flying::Flying;
-use lane::{Jump, Lane, Mark};
+use lane::{Jump, Lane, Mark, Waiting};
 use saying::Saying;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use writer::LaneWriter;
@@ -94,6 +101,8 @@ struct State {
     /// Something on a full disk gave way, and no write has succeeded since.
     gave_way: bool,
     saying: Saying,
+    /// Disks have come with records of their own: who reads has to begin anew.
+    is_renewed: bool,
 }
 
 impl State {
@@ -139,8 +148,13 @@ impl State {
 /// The spool. Shared by those who append, the sender and the thread that commits.
 pub struct Spool {
     state: Mutex<State>,
-    writers: Mutex<[LaneWriter; 3]>,
-    disks: [Arc<dyn Disk>; 3],
+    /// `None`: its folder cannot be opened yet.
+    writers: Mutex<Option<[LaneWriter; 3]>>,
+    disks: OnceLock<[Arc<dyn Disk>; 3]>,
+    /// Why its folder is not open.
+    unopened: Mutex<Option<String>>,
+    /// The first number of each stream, while nothing else is known.
+    base: u64,
     options: SpoolOptions,
     wake: Condvar,
     /// Rings when something was appended.
@@ -163,47 +177,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Spool {
     /// Opens a spool on these disks, the important stream first. Reads all that is there. Commits only when [`Spool::commit`] is called.
     pub fn open(disks: [Arc<dyn Disk>; 3], options: SpoolOptions) -> io::Result<Arc<Spool>> {
-        let segment_bytes = options.segment_bytes();
-        let mut opened = Vec::with_capacity(3);
-        for disk in &disks {
-            opened.push(LaneWriter::open(disk.clone(), segment_bytes)?);
-        }
-        let Ok([high, normal, low]) = <[_; 3]>::try_from(opened) else { return Err(io::ErrorKind::NotFound.into()) };
+        let spool = Spool::new(options, 1);
+        spool.attach(disks)?;
+        Ok(Arc::new(spool))
+    }
+
+    /// A spool without disks, whose streams begin with this number.
+    fn new(options: SpoolOptions, base: u64) -> Spool {
+        let lane = || Lane::new(base, Done { first: base, ..Done::default() }, Default::default(), Waiting::default());
+        let (lanes, saying) = ([lane(), lane(), lane()], Saying::default());
         let stats = SpoolStats::default();
-        let mut losses = Vec::new();
-        let mut found = |(writer, found): (LaneWriter, writer::Found), stream: Stream| {
-            stats.produced.fetch_add(found.waiting.values, Relaxed);
-            let mut done = found.done;
-            for (from, to, values) in found.damaged {
-                done.add(from, to);
-                stats.produced.fetch_add(values, Relaxed);
-                losses.push(Loss { values, ..Loss::of_damage(stream, from, to) });
-            }
-            let mut lane = Lane::new(found.next, done, found.segments, found.waiting);
-            lane.jump = found.jump;
-            (writer, lane)
-        };
-        let (high, normal, low) = (found(high, Stream::High), found(normal, Stream::Normal), found(low, Stream::Low));
-        let lanes = [high.1, normal.1, low.1];
-        let saying = Saying::default();
-        let state = State { lanes, due: None, urgent: false, stop: false, gave_way: false, saying };
-        let spool = Spool {
-            state: Mutex::new(state),
-            writers: Mutex::new([high.0, normal.0, low.0]),
-            disks,
+        stats.disk_free.store(u64::MAX, Relaxed);
+        Spool {
+            state: Mutex::new(State {
+                lanes,
+                due: None,
+                urgent: false,
+                stop: false,
+                gave_way: false,
+                saying,
+                is_renewed: false,
+            }),
+            writers: Mutex::default(),
+            disks: OnceLock::new(),
+            unopened: Mutex::default(),
+            base,
             options,
             wake: Condvar::new(),
             bell: Notify::new(),
             stats,
             wall: crate::clock::run_ms,
-        };
-        {
-            let mut state = lock(&spool.state);
-            // None of them is among those that wait.
-            losses.iter().for_each(|loss| spool.note(&mut state, loss));
-            spool.show(&state);
         }
-        Ok(Arc::new(spool))
     }
 
     /// A spool in memory that commits when it is told to: for tests of what is around it.
@@ -274,13 +278,9 @@ impl Spool {
         self.stats.volatile_bytes.store(state.volatile() as u64, Relaxed);
     }
 
-    fn disk(&self, stream: Stream) -> Arc<dyn Disk> {
-        let [high, normal, low] = &self.disks;
-        match stream {
-            Stream::High => high.clone(),
-            Stream::Normal => normal.clone(),
-            Stream::Low => low.clone(),
-        }
+    /// The disk of a stream, if it is there.
+    fn disk(&self, stream: Stream) -> Option<Arc<dyn Disk>> {
+        self.disks.get()?.get(stream.index()).cloned()
     }
 
     /// Where all values are at this instant.

@@ -7,6 +7,9 @@ use std::time::Duration;
 const SEGMENTS: u64 = 64;
 const SEGMENT_RANGE: (u64, u64) = (16 << 10, 16 << 20);
 
+/// See [`SpoolOptions::reopen_after`].
+const REOPEN_AFTER: Duration = Duration::from_secs(30);
+
 /// What a spool is told.
 #[derive(Clone, Debug)]
 pub struct SpoolOptions {
@@ -18,13 +21,16 @@ pub struct SpoolOptions {
     pub retention: Retention,
     /// Topic of loss records.
     pub loss_topic: String,
+    /// A folder that cannot be opened is tried again after so long.
+    pub reopen_after: Duration,
 }
 
 impl SpoolOptions {
     /// A spool of so many bytes that keeps everything for as long as it fits.
     pub fn new(capacity: u64, loss_topic: &str) -> SpoolOptions {
         let retention = Retention::Oldest;
-        SpoolOptions { capacity, age_max: Duration::MAX, retention, loss_topic: loss_topic.into() }
+        let (age_max, loss_topic) = (Duration::MAX, loss_topic.into());
+        SpoolOptions { capacity, age_max, retention, loss_topic, reopen_after: REOPEN_AFTER }
     }
 
     pub(super) fn segment_bytes(&self) -> u64 {

@@ -17,9 +17,10 @@
 //! message always.
 
 use super::disk::{Disk, read_up_to};
-use super::lane::{Hint, Lane, Waiting};
+use super::lane::{Hint, Waiting};
 use super::record::{self, Found, Kind, Record};
 use super::segment::{SEGMENT_HEADER, Segment};
+use super::ticket::Ticket;
 use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
 use std::io;
 use std::sync::Arc;
@@ -42,27 +43,6 @@ pub enum Replay {
     LiveFirst,
     /// What is old goes first.
     InOrder,
-}
-
-/// Which record an acknowledgement is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// Its stream.
-    pub stream: Stream,
-    /// Sequences from here on are done with it: those before its own are nowhere, and not owed.
-    pub from: u64,
-    /// Its sequence.
-    pub sequence: u64,
-    /// Values in it.
-    pub values: u32,
-    /// Its bytes.
-    pub bytes: u32,
-    /// Whether it waited.
-    pub is_backlog: bool,
-    /// It is a notice about a loss.
-    pub is_notice: bool,
-    /// It was on its way already.
-    pub is_again: bool,
 }
 
 /// What comes next.
@@ -95,7 +75,7 @@ pub struct Load {
 }
 
 #[derive(Clone)]
-struct DiskOf(Arc<dyn Disk>);
+struct DiskOf(Option<Arc<dyn Disk>>);
 
 impl std::fmt::Debug for DiskOf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -111,7 +91,8 @@ impl Load {
     }
 
     fn read(&mut self) -> io::Result<()> {
-        let file = self.disk.0.open(&self.segment.name())?;
+        let disk = self.disk.0.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let file = disk.open(&self.segment.name())?;
         let rest = usize::try_from(self.segment.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
         let mut most = rest.min(CHUNK);
         read_up_to(&*file, self.at, most, &mut self.bytes)?;
@@ -193,9 +174,16 @@ impl Outlet {
             lane.flying.begin_turn();
             lane.handed = [(split, split), (lane.done.first, lane.done.first)];
         }
+        state.is_renewed = false;
+        drop(state);
         self.turn += 1;
         self.credit = 0.0;
         self.refilled = Instant::now();
+    }
+
+    /// Disks have come since, with records of their own: it has to be restarted to see them.
+    pub fn is_outdated(&self) -> bool {
+        lock(&self.spool.state).is_renewed
     }
 
     /// Below these sequences records were promised before the last [`Outlet::restart`], stream by stream.
@@ -281,7 +269,7 @@ impl Outlet {
                     own.owed = record.sequence + 1;
                     continue;
                 }
-                let ticket = ticket((lane, stream), before, &record, length, track);
+                let ticket = Ticket::of((lane, stream), before, &record, (length, track == BACKLOG));
                 let made = if ticket.may_leave(room) { make(&ticket, &record) } else { None };
                 let Some(made) = made else { return Next::Empty };
                 own.next = record.sequence + 1;
@@ -339,7 +327,7 @@ impl Outlet {
                         own.next = end;
                         return Next::Empty;
                     }
-                    let ticket = ticket((lane, stream), before, &record, length, track);
+                    let ticket = Ticket::of((lane, stream), before, &record, (length, track == BACKLOG));
                     let made = if ticket.may_leave(room) { make(&ticket, &record) } else { None };
                     let Some(made) = made else {
                         chunk.used -= length;
@@ -460,20 +448,6 @@ impl Outlet {
         drop(state);
         self.spool.wake.notify_one();
     }
-}
-
-impl Ticket {
-    /// Whether it may be on its way beside what is; there is room for so many bytes.
-    fn may_leave(&self, room: u64) -> bool {
-        self.is_again || u64::from(self.bytes) <= room
-    }
-}
-
-fn ticket((lane, stream): (&Lane, Stream), from: u64, record: &Record<'_>, length: usize, track: usize) -> Ticket {
-    let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-    let (is_backlog, is_notice) = (track == BACKLOG, record.kind == Kind::Loss);
-    let (sequence, is_again) = (record.sequence, lane.flying.has(record.sequence));
-    Ticket { stream, from, sequence, values: record.values, bytes, is_backlog, is_notice, is_again }
 }
 
 fn load(spool: &Spool, (stream, track, turn): (Stream, usize, u64), segment: Segment, at: u64, bytes: Vec<u8>) -> Load {

@@ -10,10 +10,10 @@
 //! goes.
 
 use super::anew::Anew;
-use super::done::Done;
 use super::lane::{Lane, Waiting};
 use super::record::{self, Kind};
 use super::segment::{self, Segment};
+use super::spared::Spared;
 use super::writer::LaneWriter;
 use super::{Loss, Reason, STREAMS, Spool, Stream, lock};
 use std::collections::HashMap;
@@ -33,10 +33,10 @@ pub enum Retention {
     DropLowPriority,
 }
 
-/// Losses in some bytes that this process wrote or has checked: every stretch that is not done, apart from others.
-pub(super) fn losses_of(bytes: &[u8], stream: Stream, done: &Done, reason: Reason) -> Vec<Loss> {
+/// Losses in some bytes that this process wrote or has checked: every stretch that is neither done nor on its way, apart from others.
+pub(super) fn losses_of(bytes: &[u8], stream: Stream, spared: Spared<'_>, reason: Reason) -> Vec<Loss> {
     let mut stretches = Stretches::new(stream, reason);
-    record::walk(bytes).for_each(|(range, r)| stretches.take(&Seen::of(&r, range.len()), done));
+    record::walk(bytes).for_each(|(range, r)| stretches.take(&Seen::of(&r, range.len()), spared));
     stretches.losses
 }
 
@@ -70,17 +70,14 @@ impl Stretches {
         Stretches { stream, reason, losses: Vec::new() }
     }
 
-    fn take(&mut self, seen: &Seen, done: &Done) {
+    fn take(&mut self, seen: &Seen, spared: Spared<'_>) {
         let Seen { sequence, kind, .. } = *seen;
-        if kind == Kind::Skip || done.has(sequence) {
+        if kind == Kind::Skip || spared.has(sequence) {
             return;
         }
         let (values, bytes, is_notice) = (u64::from(seen.values), seen.bytes as u64, kind == Kind::Loss);
         // Sequences that are not there and were not delivered have been thinned out, and told then.
-        let joined = |loss: &&mut Loss| {
-            let near = done.islands.partition_point(|(_, to)| *to <= loss.to);
-            loss.is_notice == is_notice && done.islands.get(near).is_none_or(|(from, _)| *from >= sequence)
-        };
+        let joined = |loss: &&mut Loss| loss.is_notice == is_notice && spared.is_open(loss.to, sequence);
         match self.losses.last_mut().filter(joined) {
             Some(loss) => {
                 (loss.to, loss.records) = (sequence, loss.records + 1);
@@ -95,14 +92,14 @@ impl Stretches {
     }
 }
 
-/// Stretches of a segment that are neither there nor done nor left out on purpose.
-fn damaged<'a>(seen: &'a [Seen], segment: &Segment, done: &'a Done) -> impl Iterator<Item = (u64, u64)> + 'a {
+/// Stretches of a segment that are neither there nor done nor on their way nor left out on purpose.
+fn damaged<'a>(seen: &'a [Seen], segment: &Segment, spared: Spared<'a>) -> impl Iterator<Item = (u64, u64)> + 'a {
     let (mut behind, last) = (segment.first.saturating_sub(1), segment.last);
     let end = Seen { sequence: last + 1, from: Some(last + 1), values: 0, bytes: 0, kind: Kind::Json };
     seen.iter().copied().chain([end]).flat_map(move |s| {
         let gap = (behind + 1, s.from.map_or(behind, |from| from.saturating_sub(1).min(last)));
         behind = behind.max(s.sequence);
-        (gap.0 <= gap.1).then(|| done.gaps(gap.0, gap.1)).into_iter().flatten()
+        (gap.0 <= gap.1).then(|| spared.gaps(gap.0, gap.1)).into_iter().flatten()
     })
 }
 
@@ -230,21 +227,21 @@ impl Spool {
         let lane = state.lane_mut(stream);
         let around = lane.around(&segment);
         // As it is now: some may have been sent or acknowledged while the segment was read.
-        let spared = lane.flying.spared(&lane.done);
+        let spared = lane.spared();
+        let mut losses: Vec<Loss> =
+            damaged(&seen, &segment, spared).map(|(a, b)| Loss::of_damage(stream, a, b)).collect();
+        let mut stretches = Stretches::new(stream, reason);
+        seen.iter().filter(|s| s.kind != Kind::Loss).for_each(|s| stretches.take(s, spared));
         let stays = lane.flying.is_any(segment.first, segment.last);
         if !stays {
             lane.segments.retain(|s| s.id != segment.id);
         }
-        let mut losses: Vec<Loss> =
-            damaged(&seen, &segment, &spared).map(|(a, b)| Loss::of_damage(stream, a, b)).collect();
-        let mut stretches = Stretches::new(stream, reason);
-        seen.iter().filter(|s| s.kind != Kind::Loss).for_each(|s| stretches.take(s, &spared));
         self.move_notices(&mut state, stream, &notices);
         losses.append(&mut stretches.losses);
         self.lose(&mut state, &losses);
         let lane = state.lane_mut(stream);
-        let nowhere = lane.flying.spared(&lane.done);
-        nowhere.gaps(around.0, around.1).for_each(|(from, to)| lane.done.add(from, to));
+        // What is not on its way is nowhere now.
+        lane.flying.gaps(around.0, around.1).for_each(|(from, to)| lane.done.add(from, to));
         let unknown = lane.waiting.take(Waiting::default());
         self.stats.lost.damaged_values(unknown);
         let mark = state.mark(stream);

@@ -30,6 +30,8 @@ pub struct SpoolStats {
     pub waiting_bytes: AtomicU64,
     /// Bytes on disk, of what is done too: a segment goes when all in it is.
     pub disk_bytes: AtomicU64,
+    /// Bytes that the disk has left, or memory when it takes nothing; all ones: nobody knows.
+    pub disk_free: AtomicU64,
     /// Bytes that no disk holds yet.
     pub volatile_bytes: AtomicU64,
     /// Commits made.
@@ -99,6 +101,8 @@ pub struct SpoolStatus {
     pub used_bytes: u64,
     /// Bytes there are.
     pub capacity_bytes: u64,
+    /// Bytes that it has room for: of these, and on its disk.
+    pub room_bytes: u64,
     /// Bytes that come in a second.
     pub in_bytes_per_s: f64,
     /// Bytes that the broker acknowledges a second.
@@ -126,7 +130,9 @@ impl SpoolStatus {
         let (waiting, waiting_bytes) = (stats.waiting.load(Relaxed), stats.waiting_bytes.load(Relaxed));
         let used_bytes = stats.disk_bytes.load(Relaxed) + stats.volatile_bytes.load(Relaxed);
         let (in_bytes_per_s, out_bytes_per_s) = (rates.rate(0), rates.rate(2));
-        let room = capacity_bytes.saturating_sub(used_bytes) as f64;
+        // The spool may be smaller than what the disk has left, or the other way round.
+        let room_bytes = capacity_bytes.saturating_sub(used_bytes).min(stats.disk_free.load(Relaxed));
+        let room = room_bytes as f64;
         let after = |bytes: f64, rate: f64| (rate > 0.0).then(|| bytes / rate);
         let drained = if waiting <= AFLOAT { Some(0.0) } else { None };
         SpoolStatus {
@@ -134,6 +140,7 @@ impl SpoolStatus {
             waiting_bytes,
             used_bytes,
             capacity_bytes,
+            room_bytes,
             in_bytes_per_s,
             out_bytes_per_s,
             full_in_s: if waiting <= AFLOAT { None } else { after(room, in_bytes_per_s - out_bytes_per_s) },
