@@ -51,8 +51,13 @@ pub async fn start_plant(seed: u64) -> Sim {
 
 /// Starts a plant.
 pub async fn start(plant: PlantConfig, seed: u64) -> Sim {
+    start_at(plant, seed, 1).await
+}
+
+/// Starts a plant whose clock runs so much faster.
+pub async fn start_at(plant: PlantConfig, seed: u64, pace: u16) -> Sim {
     let pki_dir = Some(std::env::temp_dir().join("lightsout-test-pki"));
-    Sim::start(plant, seed, 1, Keep { pki_dir, ..Keep::default() }).await.expect("the plant starts")
+    Sim::start(plant, seed, pace, Keep { pki_dir, ..Keep::default() }).await.expect("the plant starts")
 }
 
 /// The agent of the small demo, pointed at these peers, serving HTTP on a free port.
