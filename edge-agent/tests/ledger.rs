@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use support::{demo_file, eventually, http};
+use support::{eventually, http};
 
 const NO_WAIT: Duration = Duration::ZERO;
 
@@ -121,21 +121,7 @@ async fn after_a_kill_every_order_that_was_answered_is_known_and_none_is_done_tw
     let broker = support::start_broker().await;
     let sim = support::start_plant(5).await;
     let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("profiles")).unwrap();
-    for name in ["profiles/rack-plc.toml", "profiles/robot-cell.toml"] {
-        std::fs::copy(demo_file(name), dir.path().join(name)).unwrap();
-    }
-    let port = support::free_port();
-    let text = std::fs::read_to_string(demo_file("agent.toml"))
-        .unwrap()
-        .replace("[gateway]", "[gateway]\nstate_dir = \"state\"")
-        .replace("127.0.0.1:9464", &format!("127.0.0.1:{port}"))
-        .replace("127.0.0.1:1883", &format!("127.0.0.1:{broker}"))
-        .replace("127.0.0.1:5020", &sim.addresses.modbus.to_string())
-        .replace("127.0.0.1:4855", &sim.addresses.opcua.to_string())
-        .replace("realtime      = \"try\"", "realtime      = \"off\"");
-    let config = dir.path().join("agent.toml");
-    std::fs::write(&config, text).unwrap();
+    let (config, port) = support::demo_folder(dir.path(), sim.addresses, broker);
     let at = ([127, 0, 0, 1], port).into();
     let start = async || {
         let mut program = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
