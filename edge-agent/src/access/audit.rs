@@ -217,6 +217,7 @@ impl Record {
 mod tests {
     use super::super::{Role, Who};
     use super::*;
+    use crate::plain::kept::Kept;
 
     fn stranger(name: &str, from: [u8; 4]) -> Who {
         Who { name: name.into(), role: None, signed_in: false, from: from.into() }
@@ -224,6 +225,27 @@ mod tests {
 
     fn lines(dir: &Path, name: &str) -> Vec<String> {
         std::fs::read_to_string(dir.join(name)).unwrap_or_default().lines().map(String::from).collect()
+    }
+
+    /// A client in a loop, with a key that may do little: the record has every try, the log one line a minute of each kind.
+    #[test]
+    fn four_hundred_tries_in_vain_are_one_line_of_the_log_for_each_action_and_all_of_the_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(Some(dir.path()));
+        let mes = Who { name: "mes".into(), role: Some(Role::Viewer), signed_in: true, from: [10, 0, 0, 2].into() };
+        let (log, listening) = Kept::listen();
+        for n in 0..400 {
+            audit.refuse(&mes, "order.submit", &format!("load {n}"), "may not");
+            audit.note_try(&mes, "tag.write", &format!("tag {n}"), Err("out of its limits"));
+        }
+        audit.note_try(&mes, "tag.write", "tag 1", Ok("done"));
+        drop(listening);
+        let said = log.lines();
+        for (action, lines) in [("order.submit", 1), ("tag.write", 2)] {
+            assert_eq!(said.iter().filter(|l| l.contains(action)).count(), lines, "{action}: {said:#?}");
+        }
+        assert!(said.last().is_some_and(|l| l.contains("done")), "what was done is said each time: {said:#?}");
+        assert_eq!(lines(dir.path(), "audit.jsonl").len(), 801);
     }
 
     #[test]
