@@ -1,9 +1,10 @@
 //! A connection with a broker at the other end of a pipe that is slow, narrow, or has nothing to say.
 
-use super::face::Face;
+use super::face::{Face, Sending};
 use super::poison::Care;
-use super::session::{Answers, Ended, Session};
-use super::wire::{Hello, Message, Version, Wire};
+use super::publish::Head;
+use super::session::{Answers, Ended, Out, Session};
+use super::wire::{Hello, Message, Received, Version, Wire};
 use super::{Mqtt, Shared};
 use crate::alarms::AlarmDesk;
 use crate::config::plan::{Broker, MqttPlan, SpoolPlan};
@@ -11,6 +12,7 @@ use crate::plain::kept::Kept;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::sparkplug::{Hub, Node, NodePlan};
+use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Outlet, Reason, Records, Replay, Retention, STREAMS, Stream};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -329,6 +331,62 @@ async fn pieces_of_what_waited_and_of_what_is_new_are_read_beside_each_other_and
     );
     let accounts = spool.accounts();
     assert!(accounts.balance() && accounts.lost == 0, "{accounts:?}");
+}
+
+/// A face that makes another message of each that is not sent: there is no end of them.
+struct Endless(Arc<Spool>);
+
+impl Face for Endless {
+    fn will(&mut self) -> Message {
+        Message { topic: "t/will".into(), ..Message::default() }
+    }
+
+    fn subscriptions(&self) -> (Vec<String>, bool) {
+        Default::default()
+    }
+
+    fn connected(&mut self, _out: &mut Out<'_>) {}
+
+    fn sending(&mut self, _stream: Stream, _record: &Record<'_>) -> Option<Sending> {
+        Some(Sending::Straight(Head { content_type: "application/json", expiry_s: None }))
+    }
+
+    fn received(&mut self, _message: Received, _out: &mut Out<'_>) {}
+
+    fn look(&mut self, _out: &mut Out<'_>) {}
+
+    fn dropped(&mut self) {
+        append(&self.0, Stream::Normal, 1, 300);
+    }
+
+    fn farewell(&mut self) -> (Option<Message>, bool) {
+        (None, false)
+    }
+}
+
+/// Notices of losses that were lost themselves once made such a circle: whoever goes round in it without a pause hears nobody.
+#[test]
+fn a_stop_is_heard_and_ends_the_connection_however_much_goes_on_being_given_up() {
+    let (ended, hears) = std::sync::mpsc::channel();
+    // On a thread of its own: where nothing ever waits, no time limit within would be kept.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endless = |_: Version, spool: &Arc<Spool>| Box::new(Endless(spool.clone())) as Box<dyn Face>;
+            let (mut bench, seen) = (Bench::new(Version::V5, endless), Arc::default());
+            bench.append(Stream::Normal, 1, 300);
+            let (stop, mut stopped) = watch::channel(false);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(50)).await;
+                let _ = stop.send(true);
+                stop.closed().await;
+            });
+            let ways = Ways { packet_max: Some(120), ..Ways::default() };
+            let _ = ended.send(bench.connect(ways, &seen, &mut stopped).await);
+        });
+    });
+    let end = hears.recv_timeout(Duration::from_secs(60));
+    assert!(matches!(end, Ok(Ended::Stopped)), "the stop was not heard");
 }
 
 /// MQTT 5, 4.9: PUBLISH packets of QoS 1 without an acknowledgement are never more than the Receive Maximum, whoever said them.
