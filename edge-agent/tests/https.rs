@@ -227,7 +227,9 @@ async fn certificates_of_opc_ua_that_run_out_are_figures_and_alarms_a_month_and_
     );
     std::fs::write(dir.path().join("d.toml"), "[[tag]]\nname = \"v\"\nnode = \"ns=2;s=v\"\n").unwrap();
     let agent = start(&config(dir.path(), "127.0.0.1:0", &rest)).await;
-    let rows: [(u32, &[(&str, &str, &str)]); 4] = [
+    /// Alarm, subject, and what its detail says.
+    type Stands<'a> = (&'a str, &'a str, &'a str);
+    let rows: [(u32, &[Stands<'_>]); 4] = [
         (50, &[]),
         (40, &[("certificate-ends", trusted, "CN=Cell CA: runs out on 2")]),
         (20, &[("certificate-ends", own, "runs out on 2"), ("certificate-ends-soon", trusted, "5.0 days")]),
