@@ -2,11 +2,13 @@
 //! about another product.
 
 mod line;
+mod serial;
 
 use device_drivers::modbus::{DataType, Endpoint};
 use device_drivers::value::{Cause, Quality};
 use device_drivers::{Health, LinkState, Value, WriteOutcome};
 use line::{Running, Seen, at_once, device, frame, line, own_numbers, point, server};
+use serial::rtu;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -126,6 +128,34 @@ async fn a_flood_of_replies_that_nobody_has_asked_for_ends_the_connection_and_is
     // Each connection was ended long before its flood was: a hundred thousand are sent over each.
     let most = 5001 * u64::try_from(ups(&seen)).unwrap();
     assert!(seen.counters.dropped <= most, "{:?} over {} connections", seen.counters, ups(&seen));
+    assert!(seen.good(0) >= 1, "what was asked for is taken");
+}
+
+/// Without transactions nobody can tell which bytes were asked for: more of them than any serial line carries were not.
+#[tokio::test]
+async fn a_flood_on_a_line_without_transactions_ends_the_connection_as_well() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0u8; 8];
+            // First what was asked for, then the flood.
+            for more in [0, 8 << 20].into_iter().cycle() {
+                if stream.read_exact(&mut request).await.is_err() {
+                    break;
+                }
+                let said = [rtu(request[0], &own_numbers(&request[1..6])), vec![0x55; more]].concat();
+                if stream.write_all(&said).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let running =
+        Running::start(line(Endpoint::RtuOverTcp(at), vec![device(1, vec![point(0, "holding:9", DataType::U16)])]));
+    running.until("three connections", |s| s.downs().len() >= 3).await;
+    let seen = running.seen();
+    assert!(seen.downs().iter().all(|why| why.contains("nobody has asked for")), "{:?}", seen.downs());
     assert!(seen.good(0) >= 1, "what was asked for is taken");
 }
 

@@ -187,7 +187,7 @@ impl Visit for Said<'_> {
 #[cfg(test)]
 pub(crate) mod kept {
     use super::OneLine;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, Once};
 
     #[derive(Clone, Default)]
     pub(crate) struct Kept(pub(crate) Arc<Mutex<Vec<u8>>>);
@@ -195,6 +195,13 @@ pub(crate) mod kept {
     impl Kept {
         /// Keeps what this thread says for as long as the guard lives.
         pub(crate) fn listen() -> (Kept, tracing::subscriber::DefaultGuard) {
+            // Somebody listens everywhere: a line that another thread says for the first time while nobody does may be taken for one
+            // that nobody will ever want.
+            static EVERYWHERE: Once = Once::new();
+            EVERYWHERE.call_once(|| {
+                let nowhere = tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+                let _ = tracing::subscriber::set_global_default(nowhere);
+            });
             let kept = Kept::default();
             let writer = kept.clone();
             let log =

@@ -67,3 +67,27 @@ fn the_core_is_no_std_and_has_no_unsafe_code() {
     }
     assert!(files > 20, "{files} files were looked at");
 }
+
+/// Whoever connects in another way waits for the first address of a name alone, and for as long as the kernel likes.
+#[test]
+fn every_connection_goes_the_way_that_tries_all_addresses_of_a_name() {
+    let house = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![house.join("edge-agent/src"), house.join("device-drivers/src")];
+    let mut ways = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+                if code.contains("TcpStream::connect") || code.contains("TcpSocket") {
+                    ways.push(name);
+                }
+            }
+        }
+    }
+    assert_eq!(ways, ["dial.rs"], "all others dial");
+}

@@ -6,10 +6,11 @@ mod support;
 mod wire_broker;
 
 use plc_sim::bank::{Bank, BankConfig};
+use serde_json::{Value, json};
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::{SteppingClock, eventually};
+use support::{SteppingClock, eventually, http};
 use wire_broker::{Event, Trace, WireBroker};
 
 /// A value as it was published.
@@ -119,4 +120,47 @@ async fn a_clock_that_steps_loses_nothing_ages_nothing_and_its_stamps_say_so() {
     agent.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!(log.matches("nobody has set it yet").count(), 1, "said once: {log}");
     assert!(!log.contains("are lost"), "{log}");
+}
+
+/// Orders wait by the clock that nobody sets: what is said to be late, what is due and how long a load is waited for is none of the other's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_wait_are_not_late_and_not_given_up_because_somebody_has_set_the_clock() {
+    let test = "orders_that_wait_are_not_late_and_not_given_up_because_somebody_has_set_the_clock";
+    let Some(clock) = SteppingClock::new("+0", test) else { return };
+    let sim = support::start_plant(7).await;
+    let broker = support::start_broker().await;
+    let dir = tempfile::tempdir().unwrap();
+    let config = support::demo_folder(dir.path(), sim.addresses, broker);
+    let mut run = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
+    run.arg("run").arg(&config.0).stderr(Stdio::null()).stdout(Stdio::null());
+    let _agent = Running(clock.give_to(&mut run).spawn().unwrap());
+    let at = ([127, 0, 0, 1], config.1).into();
+    let ready = async || matches!(http(at, "GET", "/readyz", "").await, Ok((200, _)));
+    assert!(eventually(Duration::from_secs(60), ready).await, "not ready in time");
+    let store = async |load: u32, more: Value| -> Value {
+        let mut form = json!({"kind": "store", "load": load});
+        form.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, body) = http(at, "POST", "/api/v1/orders", &form.to_string()).await.unwrap();
+        assert_eq!(status, 201, "{body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let now = async |order: &Value| -> Value {
+        let (_, body) = http(at, "GET", &format!("/api/v1/orders/{}", order["id"]), "").await.unwrap();
+        serde_json::from_str(&body).unwrap()
+    };
+    let long = store(9001, json!({"wait_s": 1800, "due": "20m"})).await;
+    for (n, step) in ["+3600", "+0", "-3600"].into_iter().enumerate() {
+        // This one is given up after some seconds: of the clock that nobody sets.
+        let short = store(9002 + n as u32, json!({"wait_s": 6})).await;
+        clock.set(step);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for order in [&long, &short] {
+            let order = now(order).await;
+            assert_eq!(order["late"], false, "{step}: {order}");
+            assert!(order["state"] == "accepted" && order.get("ended").is_none(), "{step}, it waits: {order}");
+        }
+        assert_eq!(now(&long).await["due"], long["due"], "{step}");
+        let given_up = async || now(&short).await["reason"] == "the load did not arrive in time";
+        assert!(eventually(Duration::from_secs(30), given_up).await, "{step}: {}", now(&short).await);
+    }
 }

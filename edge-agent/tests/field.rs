@@ -6,6 +6,7 @@ mod support;
 
 use edge_agent::Agent;
 use plc_sim::bank::{Bank, BankConfig, Fault, Kind};
+use plc_sim::faces::opcua_bank::{self, OpcuaBankConfig};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -259,4 +260,47 @@ async fn every_change_of_an_alarm_is_told_to_the_broker_before_process_values() 
     assert!(eventually(Duration::from_secs(20), async || acknowledged().await.is_some()).await);
     assert_eq!(acknowledged().await.unwrap()["by"], "ada");
     accounts::stopped(agent).await;
+}
+
+/// Part 8 says what a percent deadband is a part of: of the range that the server knows (EURange). Where neither it nor the configuration knows
+/// one, there is no deadband, and somebody should know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadband_that_is_a_part_of_no_range_is_an_alarm_that_names_the_tag() {
+    let bank = opcua_bank::serve(OpcuaBankConfig { variables: 2, ..OpcuaBankConfig::default() }).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[gateway]\nname = \"gw\"\narea = \"hall\"\nline = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+         [[line]]\nname = \"press\"\nopcua = \"{}\"\nsecurity = \"none\"\n\
+         [[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"d.toml\"\n",
+        bank.url()
+    );
+    std::fs::write(dir.path().join("agent.toml"), text).unwrap();
+    let agent = async |ranges: [&str; 2]| {
+        let tag = |(n, range): (usize, &str)| {
+            let node = format!("nsu={};s=V.{n}", opcua_bank::NAMESPACE);
+            format!("[[tag]]\nname = \"v{n}\"\nnode = \"{node}\"\ndeadband_percent = 5.0\n{range}\n")
+        };
+        let tags: String = ranges.into_iter().enumerate().map(tag).collect();
+        std::fs::write(dir.path().join("d.toml"), tags).unwrap();
+        let mut plan = edge_agent::config::load(&dir.path().join("agent.toml")).unwrap_or_else(|e| panic!("{e}"));
+        plan.listen.set_port(0);
+        Agent::start(plan).await.unwrap()
+    };
+    let stands = |agent: &Agent| {
+        let all = agent.stages.alarms.list();
+        all.into_iter().filter(|a| a.alarm == "deadband-off" && a.active).map(|a| a.subject).collect::<Vec<_>>()
+    };
+    let known = "low = 0.0\nhigh = 100.0";
+    let first = agent([known, ""]).await;
+    assert!(eventually(Duration::from_secs(30), async || !stands(&first).is_empty()).await, "no alarm");
+    let subjects = stands(&first);
+    assert!(subjects.len() == 1 && subjects[0].contains("d/v1"), "the other has a range: {subjects:?}");
+    first.stop().await;
+    // As the alarm advises.
+    let mended = agent([known, known]).await;
+    let ready = async || http(mended.http, "GET", "/readyz", "").await.unwrap().0 == 200;
+    assert!(eventually(Duration::from_secs(30), ready).await);
+    tokio::time::sleep(Duration::from_secs(2)).await; // alarms are looked at once a second
+    assert!(stands(&mended).is_empty(), "{:?}", stands(&mended));
+    mended.stop().await;
 }

@@ -7,6 +7,7 @@ mod support;
 mod tls_broker;
 
 use authority::Authority;
+use device_drivers::opcua::pki::{Certificate, Pki};
 use device_drivers::tls::Tls;
 use edge_agent::Agent;
 use edge_agent::access::Role;
@@ -203,6 +204,62 @@ async fn a_certificate_that_runs_out_is_a_figure_and_an_alarm_a_month_and_a_week
         all.any(|a| a["alarm"] == "certificate-ends" && a["state"] == "returned")
     };
     assert!(eventually(Duration::from_secs(30), gone).await, "{:?}", alarms().await);
+    agent.stop().await;
+}
+
+/// The folder of OPC UA: who we are, and whom a person trusts. Looked at with the date of a later day; nobody has to wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_opc_ua_that_run_out_are_figures_and_alarms_a_month_and_a_week_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(&dir.path().join("state/pki")).unwrap();
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(pki.own().unwrap().valid_s.1.try_into().unwrap());
+    let day = Duration::from_secs(86_400);
+    std::fs::write(dir.path().join("ca.pem"), Authority::until("Cell CA", end - 15 * day).pem()).unwrap();
+    let trusted = pki.trust(&dir.path().join("ca.pem").display().to_string()).unwrap();
+    let own = pki.own().unwrap();
+    let name = |place: &str, c: &Certificate| format!("OPC UA {place} {}", &c.thumbprint[..12]);
+    let names = (name("own", &own), name("trusted", &trusted));
+    let (own, trusted) = (names.0.as_str(), names.1.as_str());
+    let rest = format!(
+        "[[line]]\nname = \"press\"\nopcua = \"opc.tcp://127.0.0.1:{}/\"\nsecurity = \"Basic256Sha256/SignAndEncrypt\"\n\
+         [[line.device]]\nname = \"d\"\ncell = \"c\"\nprofile = \"d.toml\"\n",
+        support::free_port()
+    );
+    std::fs::write(dir.path().join("d.toml"), "[[tag]]\nname = \"v\"\nnode = \"ns=2;s=v\"\n").unwrap();
+    let agent = start(&config(dir.path(), "127.0.0.1:0", &rest)).await;
+    /// Alarm, subject, and what its detail says.
+    type Stands<'a> = (&'a str, &'a str, &'a str);
+    let rows: [(u32, &[Stands<'_>]); 4] = [
+        (50, &[]),
+        (40, &[("certificate-ends", trusted, "CN=Cell CA: runs out on 2")]),
+        (20, &[("certificate-ends", own, "runs out on 2"), ("certificate-ends-soon", trusted, "5.0 days")]),
+        (5, &[("certificate-ends-soon", own, "5.0 days"), ("certificate-ends-soon", trusted, "has run out on 2")]),
+    ];
+    for (days, want) in rows {
+        let then = end - days * day;
+        let stand = async || {
+            agent.stages.certificates.look(then);
+            let all: Vec<_> = agent.stages.alarms.list();
+            let mut all: Vec<_> = all.iter().filter(|a| a.active && a.alarm.starts_with("certificate-")).collect();
+            all.sort_by(|a, b| a.subject.cmp(&b.subject));
+            all.len() == want.len()
+                && all.iter().zip(want).all(|(a, (alarm, subject, detail))| {
+                    a.alarm == *alarm && a.subject == *subject && a.detail.contains(*detail)
+                })
+        };
+        assert!(eventually(Duration::from_secs(30), stand).await, "{days} days: {:#?}", agent.stages.alarms.list());
+        for (name, left) in [(own, f64::from(days)), (trusted, f64::from(days) - 15.0)] {
+            // Once a minute the agent looks with the date of today.
+            let shown = async || {
+                agent.stages.certificates.look(then);
+                let (_, page) = http(agent.http, "GET", "/metrics", "").await.unwrap();
+                let is_it = |l: &&str| l.starts_with("lightsout_certificate_days_left{") && l.contains(name);
+                let shown = page.lines().find(is_it).and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+                shown.is_some_and(|shown| (shown - left).abs() < 0.1)
+            };
+            assert!(eventually(Duration::from_secs(10), shown).await, "{name}: no figure of {left} days");
+        }
+    }
     agent.stop().await;
 }
 

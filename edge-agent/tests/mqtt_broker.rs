@@ -11,7 +11,8 @@ mod wire_broker;
 
 use edge_agent::config::plan::MqttPlan;
 use edge_agent::telemetry::Spool;
-use edge_agent::telemetry::mqtt::wire::Version;
+use edge_agent::telemetry::mqtt::plain::Plain;
+use edge_agent::telemetry::mqtt::wire::{Message, Version};
 use edge_agent::telemetry::mqtt::{Mqtt, MqttStats};
 use edge_agent::telemetry::spool::{Disk, Kind, Memory, Reason, Records, SpoolOptions, Stream};
 use sending::plan;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use support::eventually;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wire_broker::{Does, Entry, Event, Old, Rule, Said, Trace, Ways, Which, WireBroker};
 
@@ -42,21 +43,36 @@ impl Pair {
     }
 
     async fn with(spool: Arc<Spool>, ways: Ways, change: impl FnOnce(&mut MqttPlan)) -> Pair {
+        Pair::answering(spool, ways, change, mpsc::channel(1).1).await
+    }
+
+    /// As [`Pair::with`], and these are answers that somebody waits for.
+    async fn answering(
+        spool: Arc<Spool>,
+        ways: Ways,
+        change: impl FnOnce(&mut MqttPlan),
+        answers: mpsc::Receiver<Message>,
+    ) -> Pair {
         let trace = Trace::default();
         let broker = WireBroker::with(1, trace.clone(), ways).await;
         let mut plan = plan(broker.port);
         change(&mut plan);
         let stats = Arc::new(MqttStats::default());
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(Mqtt::new(plan, spool.clone(), stats.clone(), 1).run(stopped));
+        let face = Box::new(Plain::new(&plan, None));
+        let task = tokio::spawn(Mqtt::with(plan, spool.clone(), stats.clone(), 1, (face, answers)).run(stopped));
         Pair { spool, stats, trace, broker, stop, task }
     }
 
     /// Promises one message to each of these topics, of so many bytes.
     fn append(&self, topics: &[&str], bytes: usize) {
+        self.append_to(Stream::Normal, topics, bytes);
+    }
+
+    fn append_to(&self, stream: Stream, topics: &[&str], bytes: usize) {
         let mut records = Records::default();
         for topic in topics {
-            records.push((Stream::Normal, Kind::Json), &[topic], (1, 1), |out| {
+            records.push((stream, Kind::Json), &[topic], (1, 1), |out| {
                 out.extend_from_slice(b"{\"sequence\":");
                 out.extend(std::iter::repeat_n(b' ', bytes.saturating_sub(13)));
                 out.push(b'}');
@@ -275,6 +291,38 @@ async fn a_network_that_cuts_again_and_again_is_no_reason_to_give_anything_up() 
     pair.until("all is delivered", |p| p.spool.is_empty()).await;
     assert_eq!((pair.delivered(), pair.spool.stats.lost.values()), (280, 0));
     pair.stop().await;
+}
+
+/// MQTT 5, 4.9; eclipse-mosquitto/mosquitto#1822. Values, states of orders, answers and births, and all that a connection that was cut has
+/// left open: together they are no more than the broker takes at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_is_never_more_than_the_receive_maximum_whoever_said_it() {
+    const ANSWERS: usize = 40;
+    for receive_max in [1, 5] {
+        let (answering, answers) = mpsc::channel(ANSWERS);
+        let (receive, puback_after) = (Some(receive_max), Duration::from_millis(10));
+        let ways = Ways { receive_max: receive, puback_after, holds: true, ..Ways::default() };
+        let pair = Pair::answering(Spool::in_memory(8 << 20), ways, |_| {}, answers).await;
+        for n in 0..ANSWERS {
+            pair.append(&["t/a", "t/b"], 20);
+            pair.append_to(Stream::High, &["t/order/state/1"], 20);
+            let (topic, payload) = ("t/answer".into(), n.to_string().into());
+            answering.send(Message { topic, payload, ..Message::default() }).await.unwrap();
+        }
+        // As soon as there are too many the broker ends the connection, for ever.
+        let is_over = |p: &Pair| p.broker.most_open() > usize::from(receive_max);
+        let met = |p: &Pair| is_over(p) || p.said("t/answer").len() + p.said("t/order/state/1").len() > ANSWERS / 2;
+        pair.until("all kinds are on their way", met).await;
+        pair.broker.cut();
+        let came = |p: &Pair| p.said("t/answer").iter().map(|s| s.payload.clone()).collect::<BTreeSet<_>>().len();
+        pair.until("all have come", |p| is_over(p) || p.spool.is_empty() && came(p) == ANSWERS).await;
+        assert_eq!(pair.broker.most_open(), usize::from(receive_max), "as many as it takes, and no more");
+        assert_eq!((pair.connects(), pair.said("t/status").len()), (2, 2), "born over both, and it ended neither");
+        let all =
+            pair.entries().into_iter().filter_map(|e| if let Event::Publish(s) = e.event { Some(s) } else { None });
+        assert!(all.into_iter().all(|said| said.qos == 1), "nothing gets by with a lesser promise");
+        pair.stop().await;
+    }
 }
 
 fn wills(pair: &Pair) -> Vec<(u8, bool)> {

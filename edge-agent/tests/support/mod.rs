@@ -70,6 +70,26 @@ pub fn hall_plan(plant: SimAddresses, broker: u16) -> Plan {
     plan_of(&hall_file("agent.toml"), plant, broker)
 }
 
+/// The small demo as files in a folder, for a program that is started: its configuration, pointed at these peers, and its port.
+pub fn demo_folder(dir: &std::path::Path, plant: SimAddresses, broker: u16) -> (PathBuf, u16) {
+    std::fs::create_dir(dir.join("profiles")).expect("a new folder");
+    for name in ["profiles/rack-plc.toml", "profiles/robot-cell.toml"] {
+        std::fs::copy(demo_file(name), dir.join(name)).expect("the demo has it");
+    }
+    let port = free_port();
+    let text = std::fs::read_to_string(demo_file("agent.toml"))
+        .expect("the demo has it")
+        .replace("[gateway]", "[gateway]\nstate_dir = \"state\"")
+        .replace("127.0.0.1:9464", &format!("127.0.0.1:{port}"))
+        .replace("127.0.0.1:1883", &format!("127.0.0.1:{broker}"))
+        .replace("127.0.0.1:5020", &plant.modbus.to_string())
+        .replace("127.0.0.1:4855", &plant.opcua.to_string())
+        .replace("realtime      = \"try\"", "realtime      = \"off\"");
+    let config = dir.join("agent.toml");
+    std::fs::write(&config, text).expect("a folder of ours");
+    (config, port)
+}
+
 fn plan_of(file: &std::path::Path, plant: SimAddresses, broker: u16) -> Plan {
     let mut plan = edge_agent::config::load(file).unwrap_or_else(|e| panic!("{e}"));
     plan.listen.set_port(0);

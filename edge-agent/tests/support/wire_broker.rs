@@ -1,12 +1,15 @@
 //! A broker that writes down everything that is said on the wire, and is as a test wants it: how much it takes, how long it takes, what it
 //! refuses and how, whether it keeps what is retained, which version it speaks. What it is like stands in [`Ways`]; without any it is kind.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part, as a module of its own")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses a part, as a module of its own")]
 
+#[path = "broker_ways.rs"]
+mod broker_ways;
+
+pub use broker_ways::{Does, Old, Rule, Ways, Which};
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5::{self, PublishProperties};
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -78,83 +81,10 @@ pub enum Order {
     Say(Vec<u8>),
 }
 
-/// Which messages a [`Rule`] is for.
-#[derive(Clone, Debug)]
-pub enum Which {
-    All,
-    /// Whose topic contains this; a topic stands in full, or not at all where an alias stands for it.
-    Topic(&'static str),
-    /// The so manieth that this broker was sent, from 1.
-    Nth(RangeInclusive<usize>),
-    /// Longer than so many bytes, as packets.
-    Larger(usize),
-}
-
-/// What it does with a message.
-#[derive(Clone, Debug)]
-pub enum Does {
-    /// Answers with this reason (5 only: 3.1.1 has no reasons, and takes the message).
-    PubAck(u8),
-    /// Says DISCONNECT with this reason and no properties, as mosquitto does; over 3.1.1 it hangs up.
-    Disconnect(u8),
-    /// Says these bytes, and hangs up.
-    Say(&'static [u8]),
-    HangUp,
-    /// Does not answer.
-    Silence,
-}
-
-/// How it treats some messages. The first rule that fits counts; a message without one is taken.
-#[derive(Clone, Debug)]
-pub struct Rule(pub Which, pub Does);
-
-/// What a broker of 3.1.1 alone does with a CONNECT of MQTT 5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Old {
-    /// Return code 1, unacceptable protocol version (MQTT 3.1.1, 3.1.2.2).
-    Says,
-    HangsUp,
-}
-
-/// What a broker is like.
-#[derive(Clone, Debug, Default)]
-pub struct Ways {
-    /// What it sends after each subscription.
-    pub retained: Vec<(String, Vec<u8>)>,
-    /// So many topic aliases it takes, and says so (5 only).
-    pub aliases: Option<u16>,
-    /// The largest packet it takes. It says so over 5, and ends the connection over a larger one.
-    pub packet_max: Option<u32>,
-    /// With `packet_max`: does not say so, over 5 either.
-    pub is_reserved: bool,
-    /// So many messages it takes without an acknowledgement; beyond, it says DISCONNECT 0x93.
-    pub receive_max: Option<u16>,
-    /// Its own keep-alive, seconds (5 only).
-    pub keep_alive_s: Option<u16>,
-    /// The highest QoS it takes; over 3.1.1 it hangs up over more.
-    pub qos_max: Option<u8>,
-    /// It keeps nothing: Retain Available 0, and it ends the connection over a retained message or will, with 0x9A over 5.
-    pub no_retain: bool,
-    /// It takes retained wills all the same.
-    pub takes_wills: bool,
-    /// It does not know MQTT 5.
-    pub old: Option<Old>,
-    /// What it answers CONNECT with; 0: it is taken.
-    pub connack: u8,
-    /// What it answers SUBSCRIBE with for each filter; none: the QoS that was asked for.
-    pub suback: Option<u8>,
-    pub connack_after: Duration,
-    pub puback_after: Duration,
-    pub pingresp_after: Duration,
-    pub rules: Vec<Rule>,
-    /// Of two clients with one id the newer is let in, and the older told so: DISCONNECT 0x8E, or hung up on over 3.1.1 (3.1.4-3). Without
-    /// it the next client waits until the one before has gone.
-    pub takes_over: bool,
-}
-
 /// A running broker.
 pub struct WireBroker {
     pub port: u16,
+    most_open: Arc<AtomicUsize>,
     orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>>,
 }
 
@@ -169,7 +99,8 @@ impl WireBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>> = Arc::default();
-        let kept = orders.clone();
+        let (kept, most_open) = (orders.clone(), Arc::<AtomicUsize>::default());
+        let most = most_open.clone();
         tokio::spawn(async move {
             let (mut connection, messages) = (0, Arc::new(AtomicUsize::new(0)));
             while let Ok((stream, _)) = listener.accept().await {
@@ -177,10 +108,10 @@ impl WireBroker {
                 let (put, take) = mpsc::unbounded_channel();
                 let before = kept.lock().unwrap().replace(put);
                 let note = Note { broker: number, connection, trace: trace.clone() };
-                let (ways, messages) = (ways.clone(), messages.clone());
+                let (ways, messages, most_open) = (ways.clone(), messages.clone(), most.clone());
                 let takes_over = ways.takes_over;
                 let served = tokio::spawn(async move {
-                    let mut client = Client { version: 0, note, ways, messages, ..Client::default() };
+                    let mut client = Client { version: 0, note, ways, messages, most_open, ..Client::default() };
                     client.serve(stream, take, before).await;
                     client.note.note(Event::Closed);
                 });
@@ -189,13 +120,18 @@ impl WireBroker {
                 }
             }
         });
-        WireBroker { port, orders }
+        WireBroker { port, most_open, orders }
     }
 
     /// The place of one that is not there.
     pub async fn nobody() -> WireBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        WireBroker { port: listener.local_addr().unwrap().port(), orders: Arc::default() }
+        WireBroker { port: listener.local_addr().unwrap().port(), most_open: Arc::default(), orders: Arc::default() }
+    }
+
+    /// The most messages that were ever open, without an acknowledgement, on one connection.
+    pub fn most_open(&self) -> usize {
+        self.most_open.load(Relaxed)
     }
 
     /// Says something to the client.
@@ -242,8 +178,9 @@ struct Client {
     /// What is said, when. The number keeps the order of what is said at once.
     answers: BTreeMap<(Instant, usize), Answer>,
     said: usize,
-    /// Messages without an acknowledgement.
+    /// Messages without an acknowledgement, now and at most.
     open: usize,
+    most_open: Arc<AtomicUsize>,
 }
 
 struct Answer {
@@ -302,6 +239,13 @@ impl Client {
     fn later(&mut self, after: Duration, answer: Answer) {
         self.said += 1;
         self.answers.insert((Instant::now() + after, self.said), answer);
+    }
+
+    /// Acknowledges nothing before it has been quiet for a while.
+    fn hold(&mut self) {
+        let due = Instant::now() + self.ways.puback_after;
+        let all = std::mem::take(&mut self.answers).into_iter();
+        self.answers = all.map(|((at, nth), a)| ((if a.acknowledges { due } else { at }, nth), a)).collect();
     }
 
     fn say(&mut self, bytes: Vec<u8>) {
@@ -475,6 +419,7 @@ impl Client {
         let (retain, qos) = (said.retain, said.qos);
         self.note.note(Event::Publish(said));
         self.open += usize::from(id != 0);
+        self.most_open.fetch_max(self.open, Relaxed);
         let is_meant = |which: &Which| match which {
             Which::All => true,
             Which::Topic(part) => topic.contains(part),
@@ -500,6 +445,9 @@ impl Client {
                     _ => vec![0x40, 2, high, low],
                 };
                 self.later(self.ways.puback_after, Answer { bytes, acknowledges: true, ends: None });
+                if self.ways.holds {
+                    self.hold();
+                }
             }
         }
     }

@@ -98,7 +98,7 @@ impl Manners {
                 self.version = Version::V311;
                 Step::AtOnce
             }
-            Failure::Unanswered if may_be_old => {
+            Failure::Unanswered(_) if may_be_old => {
                 self.tries_old = true;
                 Step::AtOnce
             }

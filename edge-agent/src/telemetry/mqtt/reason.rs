@@ -1,6 +1,7 @@
 //! What a broker says when it does not want something: the reason codes of MQTT 5 (2.4) in plain words, what follows from each, and what a
 //! person can look at.
 
+use super::wire::Version;
 use std::fmt;
 
 /// A reason code of MQTT 5. The return codes of 3.1.1 are read as those that mean the same.
@@ -30,7 +31,7 @@ const TABLE: &[(u8, &str, &str)] = &[
     (
         0x84,
         "unsupported protocol version",
-        "the broker does not know this version of MQTT: set `version` to the other one",
+        "the broker does not know this version of MQTT: set `version` to the other one, \"3.1.1\" or \"5\"",
     ),
     (0x85, "client identifier not valid", "the broker does not take this gateway's name as a client id"),
     (0x86, "bad user name or password", "are user and password right?"),
@@ -124,8 +125,8 @@ impl fmt::Display for Code {
 pub enum Failure {
     /// CONNECT was refused, with these words.
     Refused(Code, Option<String>),
-    /// Instead of an answer to CONNECT the broker hung up.
-    Unanswered,
+    /// Instead of an answer to CONNECT of this version the broker hung up.
+    Unanswered(Version),
     /// The broker has ended the connection, with these words.
     Ended(Code, Option<String>),
     /// It hung up without a word, or the network did.
@@ -144,7 +145,11 @@ impl fmt::Display for Failure {
             Failure::Refused(code, said) => {
                 write!(f, "the broker does not let us in: {code}{}; {}", says(said), code.hint())
             }
-            Failure::Unanswered => f.write_str(
+            Failure::Unanswered(Version::V5) => f.write_str(
+                "the broker hung up on MQTT 5 instead of answering; is this its MQTT port? One that knows 3.1.1 alone does so as well: then \
+                 set `version = \"3.1.1\"`",
+            ),
+            Failure::Unanswered(Version::V311) => f.write_str(
                 "the broker hung up instead of answering; is this its MQTT port? One of 3.1.1 that keeps no retained messages does so \
                  as well: then set `retain = false`",
             ),

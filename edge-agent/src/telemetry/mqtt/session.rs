@@ -225,6 +225,10 @@ impl<'a> Session<'a> {
                     None => break,
                 };
             }
+            if self.resume.is_some_and(|at| at <= Instant::now()) {
+                // There is more: what the broker and who stops us have to say comes from others, who need a turn for it.
+                tokio::task::yield_now().await;
+            }
             let wake = self.wake_at(phase, deadline);
             let bell = self.shared.spool.bell.notified();
             let event = tokio::select! {

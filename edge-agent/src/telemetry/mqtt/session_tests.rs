@@ -1,15 +1,18 @@
 //! A connection with a broker at the other end of a pipe that is slow, narrow, or has nothing to say.
 
-use super::Shared;
-use super::face::Face;
+use super::face::{Face, Sending};
 use super::poison::Care;
-use super::session::{Answers, Ended, Session};
-use super::wire::{Hello, Message, Version, Wire};
+use super::publish::Head;
+use super::session::{Answers, Ended, Out, Session};
+use super::wire::{Hello, Message, Received, Version, Wire};
+use super::{Mqtt, Shared};
 use crate::alarms::AlarmDesk;
 use crate::config::plan::{Broker, MqttPlan, SpoolPlan};
+use crate::plain::kept::Kept;
 use crate::telemetry::Spool;
 use crate::telemetry::mqtt::plain::Plain;
 use crate::telemetry::sparkplug::{Hub, Node, NodePlan};
+use crate::telemetry::spool::record::Record;
 use crate::telemetry::spool::{Kind, Outlet, Reason, Records, Replay, Retention, STREAMS, Stream};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -192,6 +195,12 @@ impl Bench {
 
     /// One connection to a broker that is like this, until it ends or `stop` says so.
     async fn connect(&mut self, ways: Ways, seen: &Arc<Mutex<Seen>>, stop: &mut watch::Receiver<bool>) -> Ended {
+        let wire = self.open(ways, seen).await;
+        self.serve(wire, stop).await
+    }
+
+    /// A connection; what waits from now on is new to it.
+    async fn open(&mut self, ways: Ways, seen: &Arc<Mutex<Seen>>) -> Wire {
         let (ours, theirs) = duplex(1 << 20);
         tokio::spawn(broker(theirs, self.version, ways, seen.clone()));
         let will = self.face.will();
@@ -199,20 +208,60 @@ impl Bench {
         let hello = Hello { version, client_id, keep_alive: KEEP_ALIVE, login: None, will: &will, keeps: true };
         let wire = Wire::open(Box::new(ours), hello).await.unwrap();
         self.outlet.restart();
+        wire
+    }
+
+    async fn serve(&mut self, wire: Wire, stop: &mut watch::Receiver<bool>) -> Ended {
         let mut session =
             Session::new(wire, &mut *self.face, &mut self.outlet, &self.shared, &mut self.answers, 64, Care::default());
         session.run(stop).await
     }
 
     fn append(&self, stream: Stream, count: u64, length: usize) {
-        let mut records = Records::default();
-        for n in 0..count {
-            records.push((stream, Kind::Json), &["t"], (1, 1), |out| {
-                out.extend_from_slice(format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(length)).as_bytes());
-                1
-            });
+        append(&self.spool, stream, count, length);
+    }
+}
+
+fn append(spool: &Spool, stream: Stream, count: u64, length: usize) {
+    let mut records = Records::default();
+    for n in 0..count {
+        records.push((stream, Kind::Json), &["t"], (1, 1), |out| {
+            out.extend_from_slice(format!("{{\"n\":{n},\"x\":\"{}\"}}", "x".repeat(length)).as_bytes());
+            1
+        });
+    }
+    spool.append(&mut records);
+}
+
+/// Where `version` is set nothing else is tried: then the log has to say what to set. MQTT 3.1.1, 3.1.2.2: return code 1, or nothing at all.
+#[tokio::test]
+async fn a_broker_of_3_1_1_alone_under_mqtt_5_is_a_line_of_the_log_that_names_the_version() {
+    for answer in [&[0x20, 2, 0, 1][..], &[]] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut plan = plan(Version::V5);
+        plan.brokers = vec![Broker::plain("127.0.0.1", listener.local_addr().unwrap().port())];
+        let old = async {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let _ = packet(&mut client).await;
+                let _ = client.write_all(answer).await;
+            }
+        };
+        let (log, _listening) = Kept::listen();
+        let (_stop, stopped) = watch::channel(false);
+        let said = async {
+            while log.lines().is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = Mqtt::new(plan, Spool::in_memory(1 << 20), Arc::default(), 1).run(stopped) => {}
+            _ = old => {}
+            () = said => {}
+            () = sleep(Duration::from_secs(30)) => panic!("nothing is said"),
         }
-        self.spool.append(&mut records);
+        let said = log.lines();
+        assert!(said[0].contains("`version") && said[0].contains("3.1.1"), "{answer:?}: {said:?}");
     }
 }
 
@@ -248,6 +297,96 @@ async fn a_broker_that_does_not_answer_a_ping_is_left_a_keep_alive_after_it() {
     let Ended::Lost(why) = bench.connect(ways, &seen, &mut stopped).await else { panic!() };
     assert_eq!(why.to_string(), "the broker is silent");
     assert!(began.elapsed() >= KEEP_ALIVE * 2, "{:?}: it had a keep-alive for its answer", began.elapsed());
+}
+
+/// What waited and what is new are read from disk beside each other, a piece of each: whichever were forgotten would be waited for, and all
+/// that is less important with it, for as long as the connection lives.
+#[tokio::test]
+async fn pieces_of_what_waited_and_of_what_is_new_are_read_beside_each_other_and_both_are_sent() {
+    let (mut bench, seen) = (Bench::new(Version::V5, plain), Arc::<Mutex<Seen>>::default());
+    // More than the spool keeps in memory of what is on disk.
+    let on_disk = |bench: &Bench| {
+        bench.append(Stream::Normal, 3000, 1000);
+        bench.spool.commit().unwrap();
+    };
+    on_disk(&bench);
+    let wire = bench.open(Ways::default(), &seen).await;
+    on_disk(&bench);
+    let (_stop, mut stopped) = watch::channel(false);
+    let spool = bench.spool.clone();
+    let drained = async {
+        while !spool.is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = bench.serve(wire, &mut stopped) => panic!("the connection ended"),
+        () = drained => {}
+        () = sleep(Duration::from_secs(30)) => panic!("these still wait: {:?}", spool.waiting()),
+    }
+    assert_eq!(
+        seen.lock().unwrap().payloads.iter().filter(|p| p.contains("\"n\":")).count(),
+        6000,
+        "each of them once"
+    );
+    let accounts = spool.accounts();
+    assert!(accounts.balance() && accounts.lost == 0, "{accounts:?}");
+}
+
+/// A face that makes another message of each that is not sent: there is no end of them.
+struct Endless(Arc<Spool>);
+
+impl Face for Endless {
+    fn will(&mut self) -> Message {
+        Message { topic: "t/will".into(), ..Message::default() }
+    }
+
+    fn subscriptions(&self) -> (Vec<String>, bool) {
+        Default::default()
+    }
+
+    fn connected(&mut self, _out: &mut Out<'_>) {}
+
+    fn sending(&mut self, _stream: Stream, _record: &Record<'_>) -> Option<Sending> {
+        Some(Sending::Straight(Head { content_type: "application/json", expiry_s: None }))
+    }
+
+    fn received(&mut self, _message: Received, _out: &mut Out<'_>) {}
+
+    fn look(&mut self, _out: &mut Out<'_>) {}
+
+    fn dropped(&mut self) {
+        append(&self.0, Stream::Normal, 1, 300);
+    }
+
+    fn farewell(&mut self) -> (Option<Message>, bool) {
+        (None, false)
+    }
+}
+
+/// Notices of losses that were lost themselves once made such a circle: whoever goes round in it without a pause hears nobody.
+#[test]
+fn a_stop_is_heard_and_ends_the_connection_however_much_goes_on_being_given_up() {
+    let (ended, hears) = std::sync::mpsc::channel();
+    // On a thread of its own: where nothing ever waits, no time limit within would be kept.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endless = |_: Version, spool: &Arc<Spool>| Box::new(Endless(spool.clone())) as Box<dyn Face>;
+            let (mut bench, seen) = (Bench::new(Version::V5, endless), Arc::default());
+            bench.append(Stream::Normal, 1, 300);
+            let (stop, mut stopped) = watch::channel(false);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(50)).await;
+                let _ = stop.send(true);
+                stop.closed().await;
+            });
+            let ways = Ways { packet_max: Some(120), ..Ways::default() };
+            let _ = ended.send(bench.connect(ways, &seen, &mut stopped).await);
+        });
+    });
+    let end = hears.recv_timeout(Duration::from_secs(60));
+    assert!(matches!(end, Ok(Ended::Stopped)), "the stop was not heard");
 }
 
 /// MQTT 5, 4.9: PUBLISH packets of QoS 1 without an acknowledgement are never more than the Receive Maximum, whoever said them.

@@ -169,6 +169,7 @@ impl Wire {
             keep_alive: hello.keep_alive,
             sent_at: Instant::now(),
         };
+        let version = hello.version;
         wire.put_connect(hello)?;
         wire.flush().await?;
         loop {
@@ -178,7 +179,7 @@ impl Wire {
                     // A reset is how a broker looks that hangs up before it has read everything.
                     let n = wire.io.read_buf(&mut wire.inbox).await.map_err(Failure::from);
                     match n {
-                        Ok(0) | Err(Failure::HungUp(_)) => return Err(Failure::Unanswered),
+                        Ok(0) | Err(Failure::HungUp(_)) => return Err(Failure::Unanswered(version)),
                         n => n?,
                     };
                 }
