@@ -8,6 +8,7 @@
 //! ```
 
 mod blocks;
+mod farewell;
 mod image;
 mod reporter;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod telling;
 mod telling_tests;
 pub mod view;
 
+pub use farewell::Farewell;
 pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
 
