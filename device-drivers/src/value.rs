@@ -138,6 +138,8 @@ pub enum Cause {
     NoText,
     /// The register with its power of ten could not be read, or says none.
     NoScale,
+    /// The configuration does not have it any more.
+    Removed,
 }
 
 impl Cause {
@@ -186,6 +188,7 @@ impl std::fmt::Display for Cause {
             Cause::OutOfRange => f.write_str("outside min and max, and shown as the nearer of them"),
             Cause::NoText => f.write_str("the bytes are no UTF-8; is the text latin-1?"),
             Cause::NoScale => f.write_str("its scale factor is not available"),
+            Cause::Removed => f.write_str("removed from the configuration"),
         }
     }
 }

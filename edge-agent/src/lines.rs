@@ -8,8 +8,12 @@
 //!                   └ wrong, or more than lines differ: nothing is changed, an alarm says why
 //! ```
 //!
+//! Tags that are gone when it is over have a last word at the broker: Bad, for they are removed.
+//!
 //! Whatever is not a line (gateway, control, broker, floor) is wired at the start and needs a restart; so do lines that carry machines,
 //! because the control thread knows them, and all lines of a Sparkplug node, because its births name every tag.
+
+mod phases;
 
 use crate::alarms::AlarmDesk;
 use crate::certificates::Certificates;
@@ -17,7 +21,7 @@ use crate::clock::Clock;
 use crate::commands::{QUEUE, Target, WriteDesk, targets};
 use crate::config::{self, DriverPlan, Files, LinePlan, Plan, Role};
 use crate::field::view::LOOKS;
-use crate::field::{FieldLine, FieldWires, ImageStage, LineStats, Publish};
+use crate::field::{Farewell, FieldLine, FieldWires, ImageStage, LineStats, Publish};
 use crate::http::{FieldIndex, IndexedLine};
 use crate::telemetry::meaning::Meanings;
 use arc_swap::ArcSwap;
@@ -26,6 +30,7 @@ use device_drivers::modbus::Modbus;
 use device_drivers::opcua::{Identity, OpcUa};
 use device_drivers::{LinkState, TagWrite};
 use floor_plan::OutputBuffer;
+use phases::{phase, phases};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -60,9 +65,6 @@ impl LineList {
     }
 }
 
-/// Lines begin within their shortest interval, but not later than this: a person waits for the first values.
-const PHASES_MAX: Duration = Duration::from_secs(1);
-
 /// What all lines are connected to.
 pub struct LineWires {
     /// The one clock.
@@ -86,6 +88,7 @@ struct Running {
     stats: Arc<LineStats>,
     index: Arc<IndexedLine>,
     targets: Vec<(String, Target)>,
+    farewell: Arc<Farewell>,
 }
 
 /// The lines that run.
@@ -135,6 +138,7 @@ impl LineRoom {
             stats,
             index: Arc::new(IndexedLine::new(&plan, look)),
             targets: targets(&plan, &queue),
+            farewell: Arc::new(Farewell::of(&plan, self.wires.publish.clone())),
             task: {
                 let sink = FieldLine::new(&plan, wires);
                 self.wires.seed = self.wires.seed.rotate_left(7) ^ 0x9E37_79B9;
@@ -212,10 +216,14 @@ impl LineRoom {
         Ok(done)
     }
 
-    /// Gets from the lines that run to those of a plan.
-    async fn apply(&mut self, plan: Plan, what: &Reloaded) {
+    /// Gets from the lines that run to those of a plan. Those that have ended take leave when it is settled.
+    async fn apply(&mut self, plan: Plan, what: &Reloaded) -> Vec<Arc<Farewell>> {
         self.certificates.watch(&plan);
-        self.stop_those(|name| what.stopped.iter().chain(&what.changed).any(|n| n == name)).await;
+        let ends = |name: &str| what.stopped.iter().chain(&what.changed).any(|n| n == name);
+        let leaving = self.running.iter().filter(|r| ends(&r.name));
+        self.writes.begin_trial(leaving.clone().flat_map(|r| r.targets.iter().map(|(tag, _)| tag.clone())));
+        let leaving = leaving.map(|r| r.farewell.clone()).collect();
+        self.stop_those(ends).await;
         let order: Vec<Arc<str>> = plan.lines.iter().map(|l| l.name.clone()).collect();
         for line in plan.lines {
             if !self.running.iter().any(|r| r.name == line.name) {
@@ -224,6 +232,14 @@ impl LineRoom {
         }
         self.running.sort_by_key(|r| order.iter().position(|n| *n == r.name));
         self.show();
+        leaving
+    }
+
+    /// The lines of now are settled: what was published by those that have ended, and is by nobody now, is Bad for good.
+    fn settle(&self, left: &[Arc<Farewell>]) {
+        let published = self.running.iter().flat_map(|r| r.farewell.topics()).collect();
+        left.iter().for_each(|line| line.say(&published));
+        self.writes.end_trial();
     }
 }
 
@@ -337,15 +353,16 @@ impl Reloader {
         // What was down before need not be up afterwards.
         let down: Vec<String> =
             self.list.all().iter().filter(|(_, s)| s.state() != LinkState::Up).map(|(n, _)| n.to_string()).collect();
-        room.apply(plan, &what).await;
+        let left = room.apply(plan, &what).await;
         let awaited: Vec<&String> =
             what.started.iter().chain(what.changed.iter().filter(|n| !down.contains(n))).collect();
         if let Err(name) = self.come_up(&awaited, within).await {
-            self.roll_back(&mut room, &file).await;
+            self.roll_back(&mut room, &file, left).await;
             let why =
                 format!("line {name} did not come up within {within:?}; the last good configuration is in force again");
             return Err(ReloadError::NotHealthy(why));
         }
+        room.settle(&left);
         *self.good.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = files;
         self.keep();
         Ok(what)
@@ -365,15 +382,20 @@ impl Reloader {
         }
     }
 
-    /// Back to the files that were good, as they were.
-    async fn roll_back(&self, room: &mut LineRoom, file: &std::path::Path) {
+    /// Back to the files that were good, as they were. What was there only for the trial takes leave as well.
+    async fn roll_back(&self, room: &mut LineRoom, file: &std::path::Path, mut left: Vec<Arc<Farewell>>) {
+        self.back_to_good(room, file, &mut left).await;
+        room.settle(&left);
+    }
+
+    async fn back_to_good(&self, room: &mut LineRoom, file: &std::path::Path, left: &mut Vec<Arc<Farewell>>) {
         let kept = self.good.lock().unwrap_or_else(std::sync::PoisonError::into_inner).kept();
         let plan = match config::load_from(file, kept) {
             Ok(plan) => plan,
             Err(why) => return tracing::error!("the last good configuration cannot be read any more: {why}"),
         };
         match room.difference(&plan) {
-            Ok(what) => room.apply(plan, &what).await,
+            Ok(what) => left.extend(room.apply(plan, &what).await),
             Err(why) => tracing::error!("the last good configuration cannot be restored: {why}"),
         }
     }
@@ -433,24 +455,6 @@ fn write_wait_worst(driver: &DriverPlan) -> Duration {
     }
 }
 
-/// The time within which a line begins. OPC UA has intervals of its own, which begin when its server likes.
-fn phases(driver: &DriverPlan) -> Duration {
-    match driver {
-        DriverPlan::Modbus(spec) => {
-            let intervals = spec.devices.iter().flat_map(|d| &d.points).map(|p| p.interval);
-            intervals.min().map_or(Duration::ZERO, |shortest| shortest.min(PHASES_MAX))
-        }
-        DriverPlan::OpcUa(_) => Duration::ZERO,
-    }
-}
-
-/// When the nth line begins, of that time: lines of one interval would else poll in the same instant for as long as they live. Multiples of
-/// the golden ratio lie apart whatever their number, and are the same at every start.
-fn phase(nth: usize, within: Duration) -> Duration {
-    const GOLDEN: f64 = 0.618_033_988_749_894_9;
-    within.mul_f64((nth as f64 * GOLDEN).fract())
-}
-
 fn run(
     driver: DriverPlan,
     sink: FieldLine,
@@ -466,22 +470,4 @@ fn run(
             DriverPlan::OpcUa(spec) => run_line(OpcUa::new(spec), sink, wishes, backoff, stop).await,
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_begin_apart_from_each_other_and_the_same_way_at_every_start() {
-        let second = Duration::from_secs(1);
-        assert_eq!(phase(0, second), Duration::ZERO, "one line does not wait");
-        for count in [2, 10, 100] {
-            let mut phases: Vec<Duration> = (0..count).map(|n| phase(n, second)).collect();
-            phases.sort_unstable();
-            let apart = phases.windows(2).map(|w| w[1] - w[0]).min().unwrap();
-            assert!(apart > second / count as u32 / 3, "{count} lines: {apart:?}");
-            assert!(phases.last().unwrap() < &second);
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! Another configuration in a running agent: by difference, all or nothing, and back when it does not come up.
 
 mod support;
+#[path = "support/wire_broker.rs"]
+mod wire_broker;
 
 use edge_agent::Agent;
 use edge_agent::lines::{ReloadError, Reloaded};
@@ -11,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use support::{eventually, http};
+use wire_broker::{Event, Trace, WireBroker};
 
 /// A configuration in a folder of its own.
 struct Config {
@@ -146,6 +149,67 @@ async fn what_is_the_same_is_not_touched_and_what_does_not_come_up_is_taken_back
     assert_eq!(status, 403);
     assert!(eventually(within, async || !alarm().await).await, "the alarm is over");
     assert_eq!(counters(&agent, "one").unwrap().0, 1, "after all that, its first connection still");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_that_are_gone_are_bad_at_the_broker_and_a_trial_says_that_it_is_one() {
+    let (one, two) = (bank().await, bank().await);
+    let trace = Trace::default();
+    let broker = WireBroker::start(1, trace.clone(), Vec::new()).await;
+    let mut config = Config::new();
+    config.more = format!("[mqtt]\nbroker = \"127.0.0.1:{}\"\n", broker.port);
+    config.profile("one", &["a"]);
+    config.profile("two", &["a", "b"]);
+    config.write(&[("one", one.addr), ("two", two.addr)]);
+    let agent = Agent::start(edge_agent::config::load(&config.file()).unwrap_or_else(|e| panic!("{e}"))).await.unwrap();
+    // What was said last of a tag.
+    let last = |tag: &str| {
+        let trace = trace.lock().unwrap();
+        let of_it = |e: &wire_broker::Entry| match &e.event {
+            Event::Publish(said) if String::from_utf8_lossy(&said.topic).ends_with(tag) => {
+                Some(String::from_utf8_lossy(&said.payload).into_owned())
+            }
+            _ => None,
+        };
+        trace.iter().rev().find_map(of_it).unwrap_or_default()
+    };
+    let is_good = |tag: &str| last(tag).contains("\"quality\":\"good\"");
+    let patience = Duration::from_secs(60);
+    assert!(eventually(patience, async || ["one/a", "two/a", "two/b"].iter().all(|t| is_good(t))).await);
+
+    // While a line is tried that never comes up, another's tags wait for what comes of it.
+    let dead = SocketAddr::from(([127, 0, 0, 1], support::free_port()));
+    config.profile("three", &["a"]);
+    config.write(&[("one", one.addr), ("three", dead)]);
+    let reloader = agent.reloader();
+    let trial = tokio::spawn(async move { reloader.reload(Duration::from_secs(5)).await });
+    let write = async |tag: &str| {
+        http(agent.http, "POST", "/api/v1/writes", &format!("{{\"tag\":\"{tag}\",\"value\":7}}")).await.unwrap().1
+    };
+    assert!(eventually(patience, async || !tags(&agent).await.contains("d-two")).await);
+    let said = write("d-two/a").await;
+    assert!(said.contains("link_down") && said.contains("a new configuration is being tried"), "{said}");
+    assert!(write("d-two/none").await.contains("not_allowed"), "what never was is not there");
+    assert!(matches!(trial.await.unwrap(), Err(ReloadError::NotHealthy(_))));
+    assert!(eventually(patience, async || write("d-two/a").await.contains("\"done\"")).await);
+    assert!(last("three/a").contains("removed from the configuration"), "it was only tried: {}", last("three/a"));
+
+    // A tag less, and then a line less.
+    config.profile("two", &["b"]);
+    config.write(&[("one", one.addr), ("two", two.addr)]);
+    agent.reloader().reload(patience).await.unwrap();
+    let gone = |tag: &str| {
+        let said = last(tag);
+        said.contains("\"quality\":\"bad\"") && said.contains("\"cause\":\"removed from the configuration\"")
+    };
+    assert!(eventually(patience, async || gone("two/a")).await, "{}", last("two/a"));
+    assert!(eventually(patience, async || is_good("two/b")).await, "it has a new place, and goes on");
+    config.write(&[("one", one.addr)]);
+    agent.reloader().reload(patience).await.unwrap();
+    assert!(eventually(patience, async || gone("two/b")).await, "{}", last("two/b"));
+    assert!(is_good("one/a"), "{}", last("one/a"));
+    assert!(write("d-two/b").await.contains("not_allowed"), "it is settled");
     agent.stop().await;
 }
 

@@ -12,6 +12,9 @@
 //! When both halves are fine and the whole is not, the culprit is what lies between them, or the length: then the boundary
 //! is a cut, and is not read across again. A refusal that a smaller refusal explains leaves no cut. So every refused
 //! request ends in at least one quarantine or one cut, and the number of requests settles.
+//!
+//! A device may also say no for a moment, at random, to what it answers otherwise. So what was answered before is asked as a whole
+//! [`TRUST`] times more before it is halved, and a value that was good is quarantined only when it is refused alone in two polls.
 
 use super::plan::{Limits, Request, Span, plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,18 @@ use std::time::Duration;
 
 /// First and longest wait before a quarantined value is asked for again.
 const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+
+/// How often a request is asked again in the same poll, all of whose values were answered before.
+const TRUST: u8 = 2;
+
+/// What a device has said of a value that is not quarantined.
+#[derive(Clone, Copy, Debug, Default)]
+struct Record {
+    /// How often it may be refused together with others, or the like, before that is believed.
+    trust: u8,
+    /// It was answered, and since then not refused alone.
+    was_good: bool,
+}
 
 /// A value that the device refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +48,10 @@ pub struct Quarantine {
 /// What is to be done about a refused request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// Ask for the same once more: it was answered before.
+    Again,
+    /// This value alone is refused, and was good before: it is asked for in the next poll as ever.
+    Doubted(u32),
     /// Ask for these two instead; if one of them is refused, say so with its boundary.
     Halves(Request, Request, u32),
     /// This value alone is refused: it is quarantined.
@@ -43,6 +62,7 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Coverage {
     spans: Vec<Span>,
+    records: Vec<Record>,
     limits: Limits,
     cuts: BTreeSet<u32>,
     /// When the cuts are tried without, and the wait after that.
@@ -54,7 +74,8 @@ impl Coverage {
     /// Spans sorted by table and address: a device that is trusted until it refuses.
     pub fn new(spans: Vec<Span>, limits: Limits) -> Coverage {
         debug_assert!(spans.is_sorted());
-        Coverage { spans, limits, cuts: BTreeSet::new(), uncut: None, quarantine: BTreeMap::new() }
+        let records = vec![Record::default(); spans.len()];
+        Coverage { spans, records, limits, cuts: BTreeSet::new(), uncut: None, quarantine: BTreeMap::new() }
     }
 
     /// The requests that read everything that is not quarantined.
@@ -90,12 +111,40 @@ impl Coverage {
         Some(Request { table: first.table, start: first.start, count, spans: values.to_vec() })
     }
 
+    /// The device has answered a request.
+    pub fn answered(&mut self, request: &Request) {
+        for i in &request.spans {
+            if let Some(record) = self.records.get_mut(*i as usize) {
+                *record = Record { trust: TRUST, was_good: true };
+            }
+        }
+    }
+
+    /// Whether a request is to be asked again, for all of its values were answered before; that wears off.
+    fn is_trusted(&mut self, request: &Request) -> bool {
+        let record = |i: &u32| self.records.get(*i as usize);
+        let trusted = request.spans.iter().all(|i| record(i).is_some_and(|r| r.trust > 0));
+        for i in &request.spans {
+            if let Some(record) = self.records.get_mut(*i as usize) {
+                record.trust = record.trust.saturating_sub(1);
+            }
+        }
+        trusted
+    }
+
     /// The device has refused a request at time `now`; `born_of` is the boundary that made it, if it was a half.
     pub fn refused(&mut self, request: &Request, born_of: Option<u32>, code: u8, now: Duration) -> Option<Refusal> {
+        if self.is_trusted(request) {
+            return Some(Refusal::Again);
+        }
         if let Some(boundary) = born_of {
             self.cuts.remove(&boundary); // this smaller refusal explains the greater one
         }
         if let [only] = request.spans[..] {
+            let record = self.records.get_mut(only as usize);
+            if record.is_some_and(|r| std::mem::take(&mut r.was_good)) {
+                return Some(Refusal::Doubted(only));
+            }
             let wait = self.quarantine.get(&only).map_or(PROBE.0, |q| (q.wait * 2).min(PROBE.1));
             self.quarantine.insert(only, Quarantine { code, probe_at: now + wait, wait });
             return Some(Refusal::Quarantined(only));
@@ -168,10 +217,17 @@ mod tests {
                 asked += 1;
                 assert!(asked < 10_000, "it does not end");
                 if self.answers(&request) {
+                    coverage.answered(&request);
                     good.extend(request.spans);
-                } else if let Some(Refusal::Halves(left, right, at)) = coverage.refused(&request, born_of, 2, now) {
-                    todo.push((right, Some(at)));
-                    todo.push((left, Some(at)));
+                    continue;
+                }
+                match coverage.refused(&request, born_of, 2, now) {
+                    Some(Refusal::Halves(left, right, at)) => {
+                        todo.push((right, Some(at)));
+                        todo.push((left, Some(at)));
+                    }
+                    Some(Refusal::Again) => todo.push((request, born_of)),
+                    Some(Refusal::Doubted(_) | Refusal::Quarantined(_)) | None => {}
                 }
             }
             (good, asked)
@@ -229,7 +285,58 @@ mod tests {
         assert_eq!(device.poll(&mut coverage, now).0.len(), 1);
     }
 
+    #[test]
+    fn a_value_that_was_good_is_quarantined_when_it_is_refused_alone_in_two_polls() {
+        let mut device = Device { legal: vec![true; 8], most: 125 };
+        let starts: Vec<u16> = (0..8).collect();
+        let mut coverage = Coverage::new(registers(&starts), Limits::default());
+        assert_eq!(device.poll(&mut coverage, Duration::ZERO).0.len(), 8);
+        device.legal[5] = false;
+        let (good, _) = device.poll(&mut coverage, Duration::ZERO);
+        assert_eq!((good.len(), coverage.is_clean()), (7, true), "its neighbours are read, and it is in doubt");
+        assert_eq!(device.poll(&mut coverage, Duration::ZERO).0.len(), 7);
+        assert_eq!(coverage.quarantined().map(|(i, _)| i).collect::<Vec<_>>(), [5]);
+        device.legal[5] = true;
+        coverage.forgive();
+        device.poll(&mut coverage, Duration::ZERO);
+        device.legal[5] = false;
+        device.poll(&mut coverage, Duration::ZERO);
+        device.legal[5] = true;
+        assert_eq!(device.poll(&mut coverage, Duration::ZERO), ((0..8).collect(), 1), "once was no reason");
+    }
+
     proptest! {
+        /// A device that says no to one request in ten, whatever is asked: next to nothing is lost, and it is hardly asked more.
+        #[test]
+        fn a_passing_refusal_is_not_made_more_of(seed in any::<u64>()) {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let starts: Vec<u16> = (0..24).map(|n| n * 20).collect();
+            let mut coverage = Coverage::new(registers(&starts), Limits { gap: 70, ..Limits::default() });
+            coverage.requests().iter().for_each(|r| coverage.answered(r));
+            let (planned, mut read, mut asked) = (coverage.requests().len(), 0, 0);
+            for poll in 0..200 {
+                let now = Duration::from_secs(poll);
+                coverage.try_uncut(now);
+                let mut todo: Vec<(Request, Option<u32>)> = coverage.requests().into_iter().map(|r| (r, None)).collect();
+                while let Some((request, born_of)) = todo.pop() {
+                    asked += 1;
+                    if rng.u8(0..10) > 0 {
+                        coverage.answered(&request);
+                        read += request.spans.len();
+                        continue;
+                    }
+                    match coverage.refused(&request, born_of, 4, now) {
+                        Some(Refusal::Halves(left, right, at)) => todo.extend([(right, Some(at)), (left, Some(at))]),
+                        Some(Refusal::Again) => todo.push((request, born_of)),
+                        _ => {}
+                    }
+                }
+                prop_assert!(coverage.quarantined().count() <= 1);
+            }
+            prop_assert!(read > 24 * 200 * 98 / 100, "{} of {} were read", read, 24 * 200);
+            prop_assert!(asked < planned * 200 * 2, "{} requests, {} are planned", asked, planned * 200);
+        }
+
         /// Whatever registers a device lacks and however little it takes at once: it ends, and then every value that can be
         /// read is read in every poll, and only those that cannot are quarantined.
         #[test]

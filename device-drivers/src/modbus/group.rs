@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   due ──begin──> next, next, ..  ──answered──> readings ──finish──> report to the sink
-//!                    ^      └── refused: two halves, asked in the same poll
+//!                    ^      └── refused: once more if it was answered before, else two halves, asked in the same poll
 //!                    └── a quarantined value whose time has come
 //! ```
 
@@ -25,8 +25,8 @@ const SPLITS_PER_POLL: u32 = 64;
 const VALUE_BYTES: usize = 8;
 
 /// Exceptions that one value of a request may have brought about (V1.1b3, 7; 7 is negative acknowledge of older devices): the request is
-/// halved until it is alone.
-const REFUSALS: [u8; 6] = [1, 2, 3, 4, 7, 8];
+/// halved until it is alone. A 4 may pass by itself, as any of them may.
+pub(super) const REFUSALS: [u8; 6] = [1, 2, 3, 4, 7, 8];
 /// Exceptions that say "not now" (V1.1b3, 7): acknowledge, server device busy.
 const BUSY_CODES: [u8; 2] = [5, 6];
 /// First and longest wait before a device that was busy is asked again, where its next poll is later than that.
@@ -250,6 +250,7 @@ impl Group {
         };
         match answer {
             Ok(Answer::Data(data)) => {
+                self.coverage.answered(&request);
                 self.decode(&request, data, wall_ms);
                 if probe {
                     self.coverage.forgive();
@@ -274,14 +275,16 @@ impl Group {
             return self.mark(&request, Quality::Bad, Cause::Exception(code), wall_ms);
         }
         self.run.splits += 1;
-        self.run.relearned = true;
-        match self.coverage.refused(&request, born_of, code, since_start) {
+        let refusal = self.coverage.refused(&request, born_of, code, since_start);
+        self.run.relearned |= !matches!(refusal, Some(Refusal::Again));
+        match refusal {
+            Some(Refusal::Again) => self.run.extra.push_front(Extra { request, born_of, probe: false }),
             Some(Refusal::Halves(left, right, boundary)) => {
                 let half = |request| Extra { request, born_of: Some(boundary), probe: false };
                 self.run.extra.push_front(half(right));
                 self.run.extra.push_front(half(left));
             }
-            Some(Refusal::Quarantined(_)) | None => {
+            Some(Refusal::Doubted(_) | Refusal::Quarantined(_)) | None => {
                 self.mark(&request, Quality::Bad, Cause::Exception(code), wall_ms);
             }
         }

@@ -8,7 +8,7 @@
 //!   pdu, frame         bytes, checked before they are believed
 //!   bus                echo and noise of a serial line
 //!   transport          sockets, TLS, serial ports
-//!   writes             what goes first, and what goes together
+//!   writes, apart      what goes first, and what goes together
 //!   client             the task that joins them
 //!   probe              one question to each unit, before anything runs
 //! ```
@@ -18,6 +18,7 @@
 
 mod absent;
 mod address;
+mod apart;
 mod bus;
 mod client;
 mod coverage;

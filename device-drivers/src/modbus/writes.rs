@@ -1,6 +1,7 @@
 //! What waits to be written, and in which order: command blocks in turn, tags by priority, neighbours in one request.
 
 use super::address::{Address, Table};
+use super::apart::Apart;
 use super::pdu::{Ask, WRITE_COILS_MAX, WRITE_REGISTERS_MAX};
 use super::types::Format;
 use crate::driver::{BlockWrite, TagWrite, WriteOutcome};
@@ -187,6 +188,7 @@ pub(super) struct Writes {
     blocks: Vec<Placed>,
     /// Where the last went that was sent: those behind it are next.
     last: (usize, u16),
+    apart: Apart,
     tags: Vec<Pending>,
 }
 
@@ -230,6 +232,7 @@ impl Writes {
         while let Some(next) = self.blocks.get(first)
             && next.unit == unit
             && usize::from(next.at) == usize::from(start) + run.words.len()
+            && !self.apart.splits(block.machine, next.block.machine)
             && run.words.len() + next.block.words.len() <= WRITE_REGISTERS_MAX
         {
             let next = self.blocks.remove(first);
@@ -238,6 +241,21 @@ impl Writes {
             self.last.1 = next.at;
         }
         Some(run)
+    }
+
+    /// The device has taken these blocks.
+    pub(super) fn blocks_taken(&mut self, blocks: &[BlockWrite]) {
+        self.apart.taken(blocks);
+    }
+
+    /// The device has refused these blocks together, and has taken none of them: each goes on its own from now on. False for one that was
+    /// alone: then it is the one that is refused.
+    pub(super) fn blocks_one_by_one(&mut self, blocks: &[BlockWrite], places: &[(MachineId, usize, u16)]) -> bool {
+        let several = self.apart.refused(blocks);
+        if several {
+            self.blocks_again(blocks, places);
+        }
+        several
     }
 
     /// Takes a wish, or answers it at once when it cannot be fulfilled.

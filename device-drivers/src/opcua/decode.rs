@@ -39,6 +39,10 @@ const CODE: u32 = 0xFFFF_0000;
 pub(super) const FROM_1601: i64 = 116_444_736_000_000_000;
 pub(super) const TICKS_PER_MS: i64 = 10_000;
 
+/// The last day that a time of the protocol can have, 9999-12-31, in milliseconds since 1970. Whoever has no time says this one as often as
+/// the first one (OPC 10000-6, 5.2.2.5).
+const LAST_DAY: u64 = 253_402_214_400_000;
+
 /// What it takes to read a server's values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sight<'a> {
@@ -60,7 +64,7 @@ pub(super) fn cause_of(status: StatusCode) -> Cause {
 /// A value as a reading.
 pub(super) fn reading_of(point: PointId, data: DataValue, sight: Sight<'_>) -> Reading {
     let status = data.status.unwrap_or(StatusCode::Good);
-    let known = |t: DateTime, skew| u64::try_from(ms_of(&t, skew)).ok();
+    let known = |t: DateTime, skew| u64::try_from(ms_of(&t, skew)).ok().filter(|ms| *ms < LAST_DAY);
     let source_ms = data
         .source_timestamp
         .and_then(|t| known(t, 0))
@@ -242,6 +246,11 @@ mod tests {
         assert_eq!(read(failed).source_ms, 1000, "also of what is bad: since then");
         assert_eq!(of(None, at(2000)), 2000);
         assert_eq!(of(Some(DateTime::null()), at(2000)), 2000, "a time before 1970 is none");
+        for none in [i64::MAX, i64::MIN, -1, 0, 1, DateTime::endtimes_ticks()].map(|t| Some(DateTime::from(t))) {
+            assert_eq!(of(none, at(2000)), 2000, "{none:?} is no time");
+            assert_eq!(of(at(1000), none), 1000, "{none:?} of the server");
+            assert!(of(none, none).abs_diff(wall_clock_ms()) < 10_000, "{none:?} of both");
+        }
         assert!(of(None, None).abs_diff(wall_clock_ms()) < 10_000);
     }
 

@@ -3,15 +3,21 @@
 //! ```text
 //!   TcpStream ──> Guard ──> async-opcua's codec, which waits for as many bytes as a header claims, and keeps them all
 //!                   ├── reads each header before it passes: a claim beyond CHUNK_MAX ends the connection
-//!                   └── an OPN passes as a whole, and only if it is the one that was asked for: see [`super::opening`]
+//!                   ├── an OPN passes as a whole, and only if it is the one that was asked for: see [`super::opening`]
+//!                   └── an OPN or MSG passes as a whole, and only if its diagnostics are not nested without end: see [`super::nesting`]
 //! ```
+//!
+//! What is encrypted is decrypted here to be looked at, and a second time by the library. Behind an OPN nothing passes until the library
+//! has taken it, for the keys of what follows are in it.
 //!
 //! A chunk may not be longer than the receive buffer of our `Hello` (OPC 10000-6, 7.1.2), but the codec of the library does not ask.
 //! Without the guard a hostile server could claim 4 GiB and fill the memory of the gateway. How many chunks make a message is limited
 //! by the settings of the client.
 
+use super::nesting::Nesting;
 use super::opening::{Keys, Opening};
 use crate::dial;
+use bytes::Bytes;
 use opcua::client::ConnectionSource;
 use opcua::client::transport::{
     Connector, RequestRecv, SecureChannelState, StreamConnection, StreamConnector, StreamTransport,
@@ -33,6 +39,9 @@ pub(super) const CHUNK_MAX: u32 = 256 * 1024;
 
 /// Message type, chunk type and size.
 const HEADER: usize = 8;
+
+/// Header, channel and token of a message of an open channel: its sequence number comes next.
+const SECURITY: usize = HEADER + 8;
 
 /// Bytes taken from the socket at once.
 const CHUNK: usize = 16 * 1024;
@@ -88,8 +97,8 @@ impl Connector for Door {
         outgoing: RequestRecv,
         config: opcua::client::transport::TransportConfiguration,
     ) -> Result<Self::Transport, Error> {
-        let (note, opening, limit) = (self.note.clone(), self.opening.clone(), self.limit);
-        let open = move |url, options| open(url, options, opening.clone(), note.clone(), limit);
+        let (note, opening, limit, keys) = (self.note.clone(), self.opening.clone(), self.limit, channel.clone());
+        let open = move |url, options| open(url, options, opening.clone(), keys.clone(), note.clone(), limit);
         StreamConnector::new(open, self.url.clone()).connect(channel, outgoing, config).await
     }
 
@@ -104,6 +113,7 @@ async fn open(
     url: String,
     options: DecodingOptions,
     opening: Opening,
+    channel: Arc<SecureChannelState>,
     note: Arc<OnceLock<Note>>,
     limit: Duration,
 ) -> Result<Connection, Error> {
@@ -120,7 +130,7 @@ async fn open(
         }
     };
     let (read, write) = stream.into_split();
-    let guard = Guard { inner: read, inbox: Vec::new(), start: 0, judged: 0, left: 0, opening, note };
+    let guard = Guard::new(read, opening, Some(channel), note);
     Ok(StreamConnection::new(FramedRead::new(guard, TcpCodec::new(options)), write, url))
 }
 
@@ -145,14 +155,39 @@ pub(super) struct Guard<R> {
     judged: usize,
     /// Bytes of the present message that are still to come, and may pass when they do.
     left: usize,
+    /// What has been judged ends with an OPN, which the library has to take first.
+    behind_opening: bool,
     opening: Opening,
+    /// With the keys of the channel; `None` for one without security.
+    channel: Option<Arc<SecureChannelState>>,
+    nesting: Nesting,
     note: Arc<OnceLock<Note>>,
 }
 
 impl<R> Guard<R> {
+    fn new(
+        inner: R,
+        opening: Opening,
+        channel: Option<Arc<SecureChannelState>>,
+        note: Arc<OnceLock<Note>>,
+    ) -> Guard<R> {
+        Guard {
+            inner,
+            inbox: Vec::new(),
+            start: 0,
+            judged: 0,
+            left: 0,
+            behind_opening: false,
+            opening,
+            channel,
+            nesting: Nesting::default(),
+            note,
+        }
+    }
+
     /// Looks at what has come, and lets pass what may.
     fn judge(&mut self) -> Result<(), String> {
-        loop {
+        while !self.behind_opening {
             let rest = self.inbox.get(self.start + self.judged..).unwrap_or_default();
             if self.left > 0 {
                 let passes = self.left.min(rest.len());
@@ -163,7 +198,7 @@ impl<R> Guard<R> {
                 self.judged += passes;
                 continue;
             }
-            let Some((&[a, b, c, _, size @ ..], _)) = rest.split_first_chunk::<HEADER>() else { return Ok(()) };
+            let Some((&[a, b, c, kind, size @ ..], _)) = rest.split_first_chunk::<HEADER>() else { return Ok(()) };
             let claim = u32::from_le_bytes(size);
             let size = usize::try_from(claim).unwrap_or(usize::MAX);
             if claim > CHUNK_MAX || size < HEADER {
@@ -172,15 +207,45 @@ impl<R> Guard<R> {
             match &[a, b, c] {
                 b"OPN" => {
                     let Some(message) = rest.get(..size) else { return Ok(()) };
-                    self.opening.check(message)?;
+                    let plain = self.opening.check(message)?;
+                    self.nesting.check(kind, &plain)?;
+                    self.behind_opening = true;
                 }
                 b"MSG" | b"CLO" if !self.opening.takes(size) => {
                     return Err(format!("a message of {size} bytes, too short or uneven for the security of the line"));
+                }
+                b"MSG" | b"CLO" => {
+                    let Some(message) = rest.get(..size) else { return Ok(()) };
+                    let plain = decrypted(message, &self.opening, self.channel.as_deref())?;
+                    self.nesting.check(kind, plain.get(SECURITY..).unwrap_or_default())?;
                 }
                 _ => {}
             }
             self.left = size;
         }
+        Ok(())
+    }
+}
+
+impl<R> Guard<R> {
+    fn judge_or_note(&mut self) -> io::Result<()> {
+        self.judge().map_err(|what| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, what.clone());
+            let _ = self.note.set(Note::Wrong(what));
+            error
+        })
+    }
+}
+
+/// A message of an open channel as the library will see it.
+fn decrypted(message: &[u8], opening: &Opening, channel: Option<&SecureChannelState>) -> Result<Bytes, String> {
+    let message = Bytes::copy_from_slice(message);
+    match channel {
+        Some(channel) if opening.is_secure() => {
+            let plain = channel.secure_channel().read().verify_and_remove_security(message);
+            plain.map(|chunk| chunk.data).map_err(|e| format!("a message that is not of this channel: {e}"))
+        }
+        _ => Ok(message),
     }
 }
 
@@ -197,6 +262,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guard<R> {
             }
             guard.inbox.drain(..guard.start);
             guard.start = 0;
+            // The library comes back for more when it has taken what passed.
+            if std::mem::take(&mut guard.behind_opening) {
+                guard.judge_or_note()?;
+                continue;
+            }
             let had = guard.inbox.len();
             guard.inbox.resize(had + CHUNK, 0);
             let mut more = ReadBuf::new(guard.inbox.get_mut(had..).unwrap_or_default());
@@ -207,11 +277,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Guard<R> {
             if came == 0 {
                 return Poll::Ready(Ok(())); // the end; what is left is no message
             }
-            if let Err(what) = guard.judge() {
-                let error = io::Error::new(io::ErrorKind::InvalidData, what.clone());
-                let _ = guard.note.set(Note::Wrong(what));
-                return Poll::Ready(Err(error));
-            }
+            guard.judge_or_note()?;
         }
     }
 }
@@ -225,15 +291,7 @@ mod tests {
     async fn passes(stream: &[u8], cut: usize) -> (Vec<u8>, Option<String>) {
         let note = Arc::default();
         let (mut near, far) = tokio::io::duplex(cut);
-        let mut guard = Guard {
-            inner: far,
-            inbox: Vec::new(),
-            start: 0,
-            judged: 0,
-            left: 0,
-            opening: Opening::PLAIN,
-            note: Arc::clone(&note),
-        };
+        let mut guard = Guard::new(far, Opening::PLAIN, None, Arc::clone(&note));
         let stream = stream.to_vec();
         let sends = tokio::spawn(async move {
             let _ = tokio::io::AsyncWriteExt::write_all(&mut near, &stream).await;

@@ -15,7 +15,7 @@
 //! | [`spec`] | what a line is to do |
 //! | [`pki`] | keys, certificates, whom we trust |
 //! | `security` | before the first word: is this the server, does it offer what we ask for |
-//! | `guard`, `opening` | how large a message may claim to be, how a channel may be opened |
+//! | `guard`, `opening`, `nesting` | how large a message may claim to be, how a channel may be opened, how deep diagnostics may go |
 //! | `session` | one session and its calls |
 //! | [`limits`] | how much a server takes |
 //! | `watch` | which point comes how |
@@ -33,6 +33,7 @@ pub(crate) mod fuzz_doors;
 mod guard;
 mod kind;
 pub mod limits;
+mod nesting;
 mod node;
 mod opening;
 pub mod pki;

@@ -15,6 +15,7 @@
 
 use opcua::crypto::{KeySize, PrivateKey, SecurityPolicy, X509};
 use opcua::types::{EndpointDescription, MessageSecurityMode};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Message header and channel id of every secure message (OPC 10000-6, 6.7.2).
@@ -72,8 +73,14 @@ impl Opening {
         size.checked_sub(head).is_some_and(|rest| rest >= least && (!self.encrypted || rest.is_multiple_of(BLOCK)))
     }
 
-    /// Whether this `OPN`, header and all, is what was asked for. The text says what it is instead.
-    pub(super) fn check(&self, message: &[u8]) -> Result<(), String> {
+    /// Whether what is sent over the open channel is signed or encrypted.
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure.is_some()
+    }
+
+    /// Whether this `OPN`, header and all, is what was asked for: then what it holds, from its sequence number on. The text says what it is
+    /// instead.
+    pub(super) fn check<'a>(&self, message: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
         let mut rest = message.get(CHANNEL..).ok_or("a message that opens the channel, and is too short for one")?;
         let policy = field(&mut rest)?;
         let (certificate, thumbprint) = (field(&mut rest)?, field(&mut rest)?);
@@ -81,18 +88,18 @@ impl Opening {
             let wanted = self.policy.to_str();
             return Err(format!("it opens the channel with security {}, and {wanted} was asked for", shown(policy)));
         }
-        let Some(Secure { certificate: judged, keys }) = &self.secure else { return Ok(()) };
+        let Some(Secure { certificate: judged, keys }) = &self.secure else { return Ok(rest.into()) };
         if certificate != judged {
             return Err("it opens the channel with another certificate than it has shown".into());
         }
         if thumbprint != keys.thumbprint {
             return Err("it opens the channel for another certificate than ours".into());
         }
-        self.opens(message, rest, judged, keys)
+        self.opens(message, rest, judged, keys).map(Cow::Owned)
     }
 
     /// Decrypts the rest of an `OPN`, and sees whether it holds what the library takes for granted.
-    fn opens(&self, message: &[u8], cipher: &[u8], certificate: &[u8], keys: &Keys) -> Result<(), String> {
+    fn opens(&self, message: &[u8], cipher: &[u8], certificate: &[u8], keys: &Keys) -> Result<Vec<u8>, String> {
         let wrong = |what: &str| format!("the message that opens the channel {what}");
         let block = keys.key.size();
         if cipher.is_empty() || !cipher.len().is_multiple_of(block) {
@@ -122,7 +129,9 @@ impl Opening {
         if padding + counts + SEQUENCE > body.len() {
             return Err(wrong("claims more padding than it is long"));
         }
-        Ok(())
+        let held = body.len() - padding - counts;
+        plain.truncate(held);
+        Ok(plain)
     }
 }
 

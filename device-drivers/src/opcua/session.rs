@@ -8,6 +8,7 @@
 //! async-opcua can reconnect by itself, but its subscriptions stay dead afterwards while the session looks healthy. So we never let it:
 //! the first sign of trouble ends the link, and the next one is made anew.
 
+use super::guard::{Door, Note};
 use super::limits::{Call, Limits, OPERATION_LIMITS, node};
 use super::node::escaped;
 use super::security::{at_the_door, no_link, prepare, refusal};
@@ -59,6 +60,7 @@ pub(super) struct Link {
     pub(super) signs: Arc<Signs>,
     peer: Arc<str>,
     timeout: Duration,
+    door: Door,
 }
 
 /// The session with the task that drives it. Dropping it ends both, without waiting for the server.
@@ -119,6 +121,7 @@ pub(super) async fn open(spec: &OpcUaSpec) -> Result<Opened, LinkError> {
         signs,
         peer: spec.endpoint.as_str().into(),
         timeout: spec.timeout,
+        door: prepared.door.clone(),
     };
     let opened = Opened { link, driver: Some(driver) };
     let up = tokio::select! {
@@ -178,11 +181,25 @@ impl Link {
     }
 
     pub(super) fn late(&self, what: &str) -> LinkError {
-        LinkError::Timeout { peer: self.peer.to_string(), what: what.into(), limit: self.timeout }
+        self.late_by(what, self.timeout)
+    }
+
+    /// The same with another limit than that of a request.
+    pub(super) fn late_by(&self, what: &str, limit: Duration) -> LinkError {
+        let late = || LinkError::Timeout { peer: self.peer.to_string(), what: what.into(), limit };
+        self.refused_at_the_door().unwrap_or_else(late)
     }
 
     pub(super) fn lost(&self, why: impl Into<String>) -> LinkError {
-        LinkError::Lost { peer: self.peer.to_string(), why: why.into() }
+        self.refused_at_the_door().unwrap_or_else(|| LinkError::Lost { peer: self.peer.to_string(), why: why.into() })
+    }
+
+    /// What our own door did not let in: the library knows only that the connection has ended.
+    fn refused_at_the_door(&self) -> Option<LinkError> {
+        match self.door.note()? {
+            Note::Wrong(what) => Some(self.broken(what)),
+            Note::NoConnection(_) => None,
+        }
     }
 
     pub(super) fn broken(&self, what: impl Into<String>) -> LinkError {

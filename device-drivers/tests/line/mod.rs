@@ -3,6 +3,7 @@
 
 pub mod plc;
 
+use control_core::units::MachineId;
 use device_drivers::line::Backoff;
 use device_drivers::modbus::{DataType, DeviceSpec, Endpoint, Format, Limits, LineSpec, Modbus, PointSpec};
 use device_drivers::value::{Cause, Quality};
@@ -27,6 +28,8 @@ pub struct Seen {
     pub missed: Vec<(usize, u64)>,
     pub written: Vec<BlockWrite>,
     pub not_written: Vec<Cause>,
+    /// Whose blocks these were.
+    pub refused: Vec<Vec<MachineId>>,
     pub counters: LineCounters,
     /// Handed out at the next question for due writes.
     pub to_write: Vec<BlockWrite>,
@@ -93,8 +96,10 @@ impl LineSink for Recorder {
         self.seen().written.extend_from_slice(blocks);
     }
 
-    fn not_written(&mut self, _blocks: &[BlockWrite], cause: Cause) {
-        self.seen().not_written.push(cause);
+    fn not_written(&mut self, blocks: &[BlockWrite], cause: Cause) {
+        let mut seen = self.seen();
+        seen.not_written.push(cause);
+        seen.refused.push(blocks.iter().map(|b| b.machine).collect());
     }
 
     fn sweep(&mut self) {}

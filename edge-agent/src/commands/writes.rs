@@ -16,10 +16,11 @@ use crate::store::{Fact, Stands};
 use arc_swap::ArcSwap;
 use device_drivers::{Number, PointId, TagWrite, Value, WriteOutcome};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 /// Writes that may wait between here and one line.
@@ -38,6 +39,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// What the record says of a write that goes on its way, and what comes of it if the gateway ends before that is known.
 const BEGUN: &str = "begun";
 const ENDED: &str = "the gateway ended while it was on its way: read the tag before you send it again";
+/// Why a tag of a line that has ended cannot be written for the moment.
+const ON_TRIAL: &str = "a new configuration is being tried; nothing was sent, try again when it is settled";
 
 /// Where a command came from.
 #[derive(Clone, Debug)]
@@ -173,6 +176,8 @@ struct Known {
 /// The door.
 pub struct WriteDesk {
     targets: ArcSwap<HashMap<String, Target>>,
+    /// Tags whose line was ended for another configuration, of which it is not known yet whether it comes up.
+    on_trial: ArcSwap<HashSet<String>>,
     audit: Arc<Audit>,
     book: Mutex<Book>,
     /// Counters.
@@ -183,12 +188,32 @@ impl WriteDesk {
     /// A door to nothing yet. Keys of `known` are not used again.
     pub fn new(audit: Arc<Audit>, known: &[Did]) -> WriteDesk {
         let book = Mutex::new(Book::recall(known));
-        WriteDesk { targets: ArcSwap::default(), audit, book, stats: WriteStats::default() }
+        WriteDesk {
+            targets: ArcSwap::default(),
+            on_trial: ArcSwap::default(),
+            audit,
+            book,
+            stats: WriteStats::default(),
+        }
     }
 
     /// Opens the door to these tags, and to no others.
     pub fn open(&self, targets: impl Iterator<Item = (String, Target)>) {
         self.targets.store(Arc::new(targets.collect()));
+    }
+
+    /// These tags lose their line to a configuration that is being tried, beside those that have lost it already.
+    pub fn begin_trial(&self, tags: impl Iterator<Item = String>) {
+        self.on_trial.store(Arc::new(self.on_trial.load().iter().cloned().chain(tags).collect()));
+    }
+
+    /// It is settled which lines there are.
+    pub fn end_trial(&self) {
+        self.on_trial.store(Arc::default());
+    }
+
+    fn is_on_trial(&self, tag: &str) -> bool {
+        self.on_trial.load().contains(tag)
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -261,6 +286,9 @@ impl WriteDesk {
             return say(form, "invalid", format!("a key has 1 to {KEY_MAX} bytes, and no control characters"));
         }
         let Some(target) = self.targets.load().get(&form.tag).cloned() else {
+            if self.is_on_trial(&form.tag) {
+                return say(form, "link_down", ON_TRIAL.into());
+            }
             let why = "either there is no such tag (names are DEVICE/TAG), or it has no `write` table in its profile";
             return say(form, "not_allowed", why.into());
         };
@@ -282,10 +310,17 @@ impl WriteDesk {
         let deadline = tokio::time::Instant::now() + within;
         let (priority, verify) = (target.rule.priority, target.rule.verify);
         let wish = TagWrite { point: target.point, value, deadline, priority, verify, reply };
-        if target.queue.try_send(wish).is_err() {
-            return say(form, "busy", format!("{QUEUE} writes wait for this line already"));
+        let on_trial = || self.is_on_trial(&form.tag).then(|| say(form, "link_down", ON_TRIAL.into()));
+        match target.queue.try_send(wish) {
+            Ok(()) => {}
+            // Its line has just ended.
+            Err(TrySendError::Closed(_)) => return on_trial().unwrap_or_else(|| view(form, WriteOutcome::LinkDown)),
+            Err(TrySendError::Full(_)) => {
+                return say(form, "busy", format!("{QUEUE} writes wait for this line already"));
+            }
         }
         match tokio::time::timeout(within + ANSWER, answer).await {
+            Ok(Ok(WriteOutcome::LinkDown)) => on_trial().unwrap_or_else(|| view(form, WriteOutcome::LinkDown)),
             Ok(Ok(outcome)) => view(form, outcome),
             // The line was taken down with it, or hangs: what became of it nobody knows.
             Ok(Err(_)) | Err(_) => view(form, WriteOutcome::Unknown),

@@ -7,6 +7,8 @@
 //!   output image ══> triple buffer ──> changed blocks at once, all of them at the heartbeat ──> driver
 //! ```
 
+mod blocks;
+mod farewell;
 mod image;
 mod reporter;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod telling;
 mod telling_tests;
 pub mod view;
 
+pub use farewell::Farewell;
 pub use image::ImageStage;
 pub use stats::{DeviceStats, LineStats, Refusal};
 
@@ -24,6 +27,7 @@ use crate::clock::{self, Clock};
 use crate::config::{DriverPlan, LinePlan, PointPlan, Role};
 use crate::telemetry::payload::Said;
 use crate::trouble::{Trouble, spoken};
+use blocks::NotTaken;
 use control_core::image::Quality;
 use control_core::units::{MachineId, Millis};
 use device_drivers::block::{Owner, encode_command};
@@ -117,7 +121,7 @@ pub struct FieldLine {
     down: Trouble<String>,
     away: Vec<Trouble<Cause>>,
     refused: Trouble<Cause>,
-    refused_block: Trouble<Cause>,
+    not_taken: NotTaken,
     unfiltered: Unfiltered,
     reporter: Reporter,
     wires: FieldWires,
@@ -158,7 +162,7 @@ impl FieldLine {
             down: Trouble::default(),
             away: plan.devices.iter().map(|_| Trouble::default()).collect(),
             refused: Trouble::default(),
-            refused_block: Trouble::default(),
+            not_taken: NotTaken::default(),
             unfiltered: Unfiltered::default(),
             reporter: Reporter::new(publish, plan.devices.clone()),
             wires,
@@ -439,9 +443,7 @@ impl LineSink for FieldLine {
 
     fn written(&mut self, blocks: &[BlockWrite]) {
         self.wires.stats.blocks.fetch_add(blocks.len() as u64, Relaxed);
-        if let Some(after) = self.refused_block.is_over(Instant::now()) {
-            tracing::info!(line = &*self.name, "command blocks are taken again after {}", spoken(after));
-        }
+        self.blocks_are_taken(blocks);
         self.wires.stage.change(|seen| {
             for block in blocks {
                 seen.image.set_written(block.machine, block.seq);
@@ -452,13 +454,7 @@ impl LineSink for FieldLine {
     fn not_written(&mut self, blocks: &[BlockWrite], cause: Cause) {
         // The heartbeat writes them again, whether they have arrived or not: their sequence makes that harmless.
         self.wires.stats.blocks_failed.fetch_add(blocks.len() as u64, Relaxed);
-        if let Some(lasting) = self.refused_block.is(cause, Instant::now()) {
-            let line = &*self.name;
-            tracing::warn!(
-                line,
-                "a command block was not taken, and is written again: {cause}; is `command` right in the profile?{lasting}"
-            );
-        }
+        self.blocks_are_not_taken(blocks, cause);
     }
 
     fn sweep_every(&self) -> Duration {

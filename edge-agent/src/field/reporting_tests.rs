@@ -120,10 +120,10 @@ fn a_source_that_says_that_it_has_no_value_takes_the_last_one_away() {
         let row = |n: usize| (told[n]["value"].clone(), told[n]["quality"].clone(), told[n]["source_time"].clone());
         let time = |s: u8| serde_json::Value::from(format!("1970-01-01T00:00:0{s}.000Z"));
         assert_eq!(told.len(), 3, "{cause:?}: {told:?}");
-        assert_eq!(row(0), (5.into(), "good".into(), time(1)));
+        assert_eq!(row(0), (5.0.into(), "good".into(), time(1)));
         assert_eq!(row(1), (serde_json::Value::Null, "bad".into(), time(2)));
         assert_eq!(told[1]["cause"], cause.to_string());
-        assert_eq!(row(2), (5.into(), "good".into(), time(3)), "{cause:?}");
+        assert_eq!(row(2), (5.0.into(), "good".into(), time(3)), "{cause:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use super::reporting_tests::{LONG, good, line};
 use super::*;
 use crate::plain::kept::Kept;
+use device_drivers::block::COMMAND_WORDS;
 
 /// The lines of the log that something brings about.
 fn logged(what: impl FnOnce()) -> Vec<String> {
@@ -32,7 +33,8 @@ fn what_goes_on_being_wrong_is_one_line_of_the_log_for_each_thing_that_is_wrong(
             line.readings(PollReport::default(), &mut vec![refused.clone()]);
         }
     });
-    let things = ["line down", "device d is asked less often", "a command block was not taken", "1 tags are Bad"];
+    let things =
+        ["line down", "device d is asked less often", "the command block of a machine was not taken", "1 tags are Bad"];
     for thing in things {
         assert_eq!(said.iter().filter(|s| s.contains(thing)).count(), 1, "{thing}: {said:#?}");
     }
@@ -44,7 +46,7 @@ fn what_goes_on_being_wrong_is_one_line_of_the_log_for_each_thing_that_is_wrong(
             line.written(&[]);
         }
     });
-    let over = ["line up again after", "device d answers again after", "command blocks are taken again after"];
+    let over = ["line up again after", "device d answers again after", "all command blocks are taken again after"];
     assert!(back.len() == over.len() && back.iter().zip(over).all(|(s, over)| s.contains(over)), "{back:#?}");
 }
 
@@ -60,4 +62,24 @@ fn a_device_that_sleeps_is_recalled_hourly_although_nobody_tells_of_it_again() {
     assert!(said.len() == 1 && said[0].contains("device d still does not answer; for 9h now"), "{said:#?}");
     let back = logged(|| line.health(0, Health::Healthy, Cause::None));
     assert!(back.len() == 1 && back[0].contains("device d answers again after 9h"), "{back:#?}");
+}
+
+#[test]
+fn a_refused_command_block_is_named_and_taken_again_only_when_it_was_taken_itself() {
+    let (mut line, _outlet) = line(0.0, LONG, LONG);
+    let block = |n| BlockWrite { machine: MachineId(n), seq: 1, words: [0; COMMAND_WORDS] };
+    line.points = line.points.iter().map(|p| PointPlan { role: Role::Machine(MachineId(41)), ..p.clone() }).collect();
+    let said = logged(|| {
+        for _ in 0..50 {
+            line.not_written(&[block(41)], Cause::Exception(2));
+            line.written(&[block(37), block(38)]);
+        }
+    });
+    assert!(said.len() == 1 && said[0].contains("the command block of d/"), "its neighbours are no news: {said:#?}");
+    let other = logged(|| line.not_written(&[block(42)], Cause::Exception(2)));
+    assert_eq!(other.len(), 1, "another machine's is told as well: {other:#?}");
+    let back = logged(|| [41, 37].iter().for_each(|n| line.written(&[block(*n)])));
+    assert_eq!(back, [""; 0], "one is left");
+    let back = logged(|| line.written(&[block(42)]));
+    assert!(back.len() == 1 && back[0].contains("all command blocks are taken again"), "{back:#?}");
 }

@@ -112,14 +112,10 @@ pub fn json_value(out: &mut Vec<u8>, value: Option<&Value>) {
     };
 }
 
-/// Appends a number in the fewest digits that give the same bits again (several times as fast as `Display`); a whole one without `.0`.
+/// Appends a number in the fewest digits that give the same bits again (several times as fast as `Display`). One with a fraction has it also
+/// where it is `.0`: a tag has one type, and minus zero its sign.
 fn json_number(out: &mut Vec<u8>, number: &impl Serialize) -> io::Result<()> {
-    let begin = out.len();
-    serde_json::to_writer(&mut *out, number)?;
-    if out.get(begin..).is_some_and(|text| text.ends_with(b".0")) {
-        out.truncate(out.len() - 2);
-    }
-    Ok(())
+    Ok(serde_json::to_writer(out, number)?)
 }
 
 /// A value as a text of JSON.
@@ -409,6 +405,10 @@ mod tests {
             (Some(Value::Uint(u64::MAX)), "18446744073709551615"),
             (Some(Value::Float(21.5)), "21.5"),
             (Some(Value::Single(0.1)), "0.1"),
+            (Some(Value::Float(5.0)), "5.0"),
+            (Some(Value::Single(0.0)), "0.0"),
+            (Some(Value::Single(-0.0)), "-0.0"),
+            (Some(Value::Float(-0.0)), "-0.0"),
             (Some(Value::Float(1e300)), "1e+300"),
             (Some(Value::Text("a\"b".into())), "\"a\\\"b\""),
             (Some(Value::Float(f64::NAN)), "null"),

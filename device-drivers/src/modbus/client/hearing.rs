@@ -5,7 +5,7 @@ use super::{FRUITLESS, Flight, Modbus, SILENCE_LIMITS, What};
 use crate::driver::{Health, LinkError, PollReport, WriteOutcome};
 use crate::line::LineSink;
 use crate::modbus::frame::{Inbox, MbapFrame};
-use crate::modbus::group::Group;
+use crate::modbus::group::{Group, REFUSALS};
 use crate::modbus::health::Unit;
 use crate::modbus::pdu::{Answer, Ask};
 use crate::modbus::writes::{Look, Pending, modified};
@@ -138,7 +138,12 @@ impl Modbus {
                 }
             }
             What::Blocks(blocks) => match cause {
-                None => sink.written(&blocks),
+                None => {
+                    self.writes.blocks_taken(&blocks);
+                    sink.written(&blocks);
+                }
+                Some(Cause::Exception(code))
+                    if REFUSALS.contains(&code) && self.writes.blocks_one_by_one(&blocks, &self.commands) => {}
                 Some(cause) => sink.not_written(&blocks, cause),
             },
             What::Tags(run) => match cause {

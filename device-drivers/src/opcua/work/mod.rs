@@ -199,11 +199,7 @@ impl<S: LineSink> Work<'_, S> {
             self.last_life = now;
             self.say_alive(now);
         } else if now.duration_since(self.last_life) > self.live.watch.limit {
-            return Err(LinkError::Timeout {
-                peer: self.spec.endpoint.clone(),
-                what: "its subscription".into(),
-                limit: self.live.watch.limit,
-            });
+            return Err(link.late_by("its subscription", self.live.watch.limit));
         }
         Ok(())
     }
