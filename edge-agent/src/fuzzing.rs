@@ -15,7 +15,7 @@ use crate::audit::Audit;
 use crate::commands::{CommandPlan, Commands, WriteDesk};
 use crate::config::{self, Files};
 use crate::desk::Desk;
-use crate::store::{Recall, Recalled, Store};
+use crate::store::{Keep, Recalled};
 use crate::telemetry::mqtt::wire::{Hello, Incoming, Message, Received, Version, Wire};
 use crate::telemetry::sparkplug::payload::{DataType, Payload, wanted};
 use crate::telemetry::spool::{Disk, Memory, Next, Outlet, Replay, Spool, SpoolOptions};
@@ -99,11 +99,7 @@ pub fn segment(bytes: &[u8]) {
 /// A log of the store: what is understood of it once is understood the next time.
 pub fn store(bytes: &[u8]) {
     let disk: Arc<dyn Disk> = file("0000000000000001.log", bytes);
-    let open = || {
-        let mut recall = Recall::default();
-        let opened = Store::open(disk.clone(), 0, |event| recall.see(event));
-        opened.map(|(_, opened)| recall.end(&opened)).ok()
-    };
+    let open = || Keep::on(disk.clone(), 0, Vec::new).map(|(_, left, _)| left).ok();
     let Some(first) = open() else { return };
     let again = open().unwrap_or_default();
     let told = |left: &Recalled| {

@@ -106,11 +106,9 @@ impl Client {
     }
 }
 
-/// What was sent or taken, then what was refused.
+/// What the record says of commands.
 fn audit(dir: &tempfile::TempDir) -> Vec<Value> {
-    let read = |name| std::fs::read_to_string(dir.path().join("state").join(name)).unwrap_or_default();
-    let text = read("commands.jsonl") + &read("refused.jsonl");
-    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    support::commands(&dir.path().join("state"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,13 +181,9 @@ async fn one_of_two_machines_that_left_auto_is_released_and_both_are_answered_fo
     assert_eq!(answer, json!({ "released": ["shuttle-2"], "not_released": not_yet }));
     become_so(["idle", "idle", "manual"]).await;
 
-    let record = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
-    let said: Vec<(String, String)> = record
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .filter(|e| e["action"] == "plant.acknowledge")
-        .map(|e| (e["target"].as_str().unwrap().into(), e["outcome"].as_str().unwrap().into()))
-        .collect();
+    let record = agent.access().audit.newest(100).into_iter().rev();
+    let said: Vec<(String, String)> =
+        record.filter(|e| e.action == "plant.acknowledge").map(|e| (e.target, e.outcome)).collect();
     let want =
         [("shuttle-1", "done"), ("lift", "it is not in AUTO"), ("shuttle-2", "done"), ("lift", "it is not in AUTO")];
     assert_eq!(said, want.map(|(target, outcome)| (target.to_string(), outcome.to_string())));

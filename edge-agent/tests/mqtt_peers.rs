@@ -299,8 +299,7 @@ async fn a_sparkplug_host_by_another_library_understands_births_and_writes_a_reg
     assert_eq!(json["m1"], serde_json::json!(["a", "speed"]));
     assert!(json["node"].as_array().unwrap().iter().any(|n| n == "Node Control/Rebirth"), "{json}");
     assert!(json["a"].is_u64(), "{json}");
-    let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
-    assert!(text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\""), "{text} {json}");
+    assert!(support::was_written(&dir.path().join("state"), "m1/speed", 321), "{json}");
     accounts::stopped(agent).await;
 }
 
@@ -350,10 +349,7 @@ async fn the_specification_s_own_classes_decode_alarms_and_templates_and_write_a
         assert_eq!(names(instance, "metrics"), ["a", "speed"]);
         assert!(instance["metrics"][0]["int_value"].is_u64(), "{instance}");
     }
-    let wrote = async || {
-        let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
-        text.contains("write m1/speed = 321") && text.contains("\"outcome\":\"done\"")
-    };
+    let wrote = async || support::was_written(&dir.path().join("state"), "m1/speed", 321);
     assert!(eventually(Duration::from_secs(20), wrote).await, "a member is written as a tag is");
     accounts::stopped(agent).await;
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use support::{demo_file, eventually, http};
+use support::{eventually, http};
 
 const NO_WAIT: Duration = Duration::ZERO;
 

@@ -149,10 +149,7 @@ async fn alone(version: &str, more: &str) -> Scene {
         command(speed.name.as_deref(), None, speed.value.unwrap())
     };
     broker.tell("spBv1.0/plant/DCMD/gw/m1", wish, false);
-    let wrote = async || {
-        let text = std::fs::read_to_string(dir.path().join("state/commands.jsonl")).unwrap_or_default();
-        text.contains("write m1/speed = 777") && text.contains("\"outcome\":\"done\"")
-    };
+    let wrote = async || support::was_written(&dir.path().join("state"), "m1/speed", 777);
     assert!(eventually(Duration::from_secs(10), wrote).await, "the DCMD is written, read back and written down");
 
     if more.contains("alarms") {

@@ -187,7 +187,7 @@ pub(super) struct Writes {
     /// At most one a machine: the newest wins. By where they go.
     blocks: Vec<Placed>,
     /// Where the last went that was sent: those behind it are next.
-    last: (usize, u16),
+    last: Option<(usize, u16)>,
     apart: Apart,
     tags: Vec<Pending>,
 }
@@ -223,11 +223,11 @@ impl Writes {
     /// The blocks of a unit that is ready for them; those side by side go out in one request. Machines take turns: where replies take longer
     /// than heartbeats, each has a new block before the others were written.
     pub(super) fn next_blocks(&mut self, ready: impl Fn(usize) -> bool) -> Option<BlockRun> {
-        let behind = self.blocks.partition_point(|p| (p.unit, p.at) <= self.last);
+        let behind = self.blocks.partition_point(|p| Some((p.unit, p.at)) <= self.last);
         let mut all = (behind..self.blocks.len()).chain(0..behind);
         let first = all.find(|i| self.blocks.get(*i).is_some_and(|p| ready(p.unit)))?;
         let Placed { unit, at: start, block } = self.blocks.remove(first);
-        self.last = (unit, start);
+        self.last = Some((unit, start));
         let mut run = BlockRun { unit, start, words: block.words.to_vec(), blocks: vec![block] };
         while let Some(next) = self.blocks.get(first)
             && next.unit == unit
@@ -238,7 +238,7 @@ impl Writes {
             let next = self.blocks.remove(first);
             run.words.extend_from_slice(&next.block.words);
             run.blocks.push(next.block);
-            self.last.1 = next.at;
+            self.last = Some((unit, next.at));
         }
         Some(run)
     }

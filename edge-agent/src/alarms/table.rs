@@ -437,7 +437,7 @@ pub const TABLE: &[Row] = &[
         0,
         (
             "Many wrong passwords came within five minutes: somebody may be guessing.",
-            "strangers.jsonl in the state folder says for whom and from where. Shut that place out at the network; whose password is short should take another one.",
+            "The audit record says for whom and from where (edge-agent audit export --people). Shut that place out at the network; whose password is short should take another one.",
         ),
         |w, raise| {
             if w.missed >= GUESSED {

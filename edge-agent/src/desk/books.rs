@@ -270,13 +270,12 @@ impl Books {
     }
 
     pub(super) fn enter(&mut self, view: OrderView) {
-        if self.orders.len() >= HISTORY {
-            if let Some(id) = self.orders.values().find(|o| o.state.has_ended()).map(|o| o.id)
-                && let Some(old) = self.orders.remove(&id)
-                && let Some(key) = old.key
-            {
-                self.keys.remove(&key);
-            }
+        let ended = || self.orders.values().find(|o| o.state.has_ended()).map(|o| o.id);
+        if let Some(id) = Some(()).filter(|()| self.orders.len() >= HISTORY).and_then(|()| ended())
+            && let Some(old) = self.orders.remove(&id)
+            && let Some(key) = old.key
+        {
+            self.keys.remove(&key);
         }
         let _ = self.changes.send(view.clone());
         self.orders.insert(view.id, view);

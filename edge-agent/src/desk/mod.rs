@@ -308,7 +308,8 @@ impl Stands for Desk {
         let books = lock(&self.books);
         let id = match fact {
             // The highest number that was given, whatever became of it: none is given twice.
-            Fact::Taken(taken) if (taken.id + 1) & !FOUND == books.next => return true,
+            Fact::Taken(taken) if (taken.id.wrapping_add(1)) & !FOUND == books.next => return true,
+            Fact::Numbers(numbers) => return numbers.next >= books.next,
             Fact::Taken(taken) => taken.id,
             Fact::Turned(turned) => turned.id,
             Fact::Step(step) => step.id,

@@ -90,6 +90,13 @@ pub struct Taken {
     pub due_ms: Option<u64>,
 }
 
+/// Numbers of orders that may have been given to what is missing: none below `next` is given again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// The next that is free.
+    pub next: u32,
+}
+
 /// An order is in another state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Turned {
@@ -252,6 +259,8 @@ macro_rules! facts {
 facts! {
     /// An order has a number from now on.
     Taken = "order.taken",
+    /// Numbers of orders that are left out.
+    Numbers = "order.numbers",
     /// An order is in another state.
     Turned = "order.state",
     /// Something happened to an order.

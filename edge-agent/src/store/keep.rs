@@ -1,7 +1,7 @@
 //! The store as the rooms use it.
 
 use super::event::Event;
-use super::facts::Fact;
+use super::facts::{Fact, Numbers};
 use super::migrate;
 use super::open::Opened;
 use super::recall::{Recall, Recalled};
@@ -66,7 +66,12 @@ impl Keep {
             }
             store.settle()?; // all of it in one write
         }
-        Ok((Keep(Place::Store(Arc::new(store)), opened.missing_count()), recall.end(&opened), opened))
+        let recalled = recall.end(&opened);
+        if !opened.missing.is_empty() {
+            let numbers = Fact::from(Numbers { next: recalled.next_order });
+            store.append(numbers.kind(), numbers.body())?;
+        }
+        Ok((Keep(Place::Store(Arc::new(store)), opened.missing_count()), recalled, opened))
     }
 
     /// A store that cannot be opened: what has to be written down first is refused.

@@ -86,6 +86,7 @@ impl Recall {
                 left.next_order = left.next_order.max(taken.id.saturating_add(1));
                 left.orders.insert(taken.id, OrderLeft::new(at_ms, taken));
             }
+            Fact::Numbers(numbers) => left.next_order = left.next_order.max(numbers.next),
             Fact::Turned(turned) => left.order(turned.id, |order| {
                 order.states.push((at_ms, turned.state));
                 (order.reason, order.doubt) = (turned.reason, turned.doubt);

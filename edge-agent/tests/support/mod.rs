@@ -382,3 +382,23 @@ pub async fn eventually(limit: Duration, mut done: impl AsyncFnMut() -> bool) ->
     }
     false
 }
+
+/// What the record of a state folder says of commands that have come to an end: who, what, and what came of it.
+pub fn commands(state: &std::path::Path) -> Vec<serde_json::Value> {
+    let mut found = Vec::new();
+    let disk = edge_agent::telemetry::spool::Folder::to_read(&state.join(edge_agent::store::FOLDER));
+    let shown = edge_agent::store::export(&disk, |event| {
+        if event.kind == "did" {
+            found.extend(serde_json::from_slice::<serde_json::Value>(event.body));
+        }
+    });
+    shown.expect("a store");
+    found.retain(|did| ["tag.write", "order.submit"].iter().any(|a| did["action"] == *a) && did["outcome"] != "begun");
+    found
+}
+
+/// Whether the record says that this was written to a tag.
+pub fn was_written(state: &std::path::Path, tag: &str, value: i64) -> bool {
+    state.join(edge_agent::store::FOLDER).is_dir()
+        && commands(state).iter().any(|c| c["target"] == tag && c["value"] == value && c["outcome"] == "done")
+}
