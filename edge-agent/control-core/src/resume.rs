@@ -8,6 +8,17 @@
 //!                                                   the journal names what is not there ───────┘
 //! ```
 //!
+//! What a journal has to note, so that it can say so:
+//!
+//! | event | then |
+//! |---|---|
+//! | `OrderStarted` | `started` |
+//! | `LegBegun` | `at` and `to` |
+//! | `StopMade` | `stop`; its load is where it was taken: `at` is what `to` was, `to` is nothing |
+//! | `LoadFound`, of its load | `at`; `to` is nothing |
+//! | `OrderHeld` | `held` |
+//! | `OrderReleased` | `at`, not `held`; `to` is nothing |
+//!
 //! To an order in doubt no machine is put. Its load counts as asked for, so nobody puts it away, and a bay is promised to it. What had not
 //! begun has left no trail: it begins wherever its load is seen.
 
